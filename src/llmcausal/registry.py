@@ -1,0 +1,56 @@
+"""Lazy tables of `"module:Class"` strings: one per family of parts that users may extend."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmcausal.errors import ConfigError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean X?` for the known name closest to `name`, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Names of one family's members and where each lives.
+
+    Attributes:
+        family: What the members are, as said to the user ("contrastive loss").
+        entries: Name to `"module:attribute"`. Nothing is imported until `load`.
+    """
+
+    family: str
+    entries: Mapping[str, str]
+
+    def load(self, name: str) -> Any:
+        """Imports the member called `name`, or a user's own given as `module:attribute`.
+
+        Raises:
+            ConfigError: If no such member exists or its module cannot be imported.
+        """
+        target = self.entries.get(name, name)
+        module_name, separator, attribute = target.partition(":")
+        if not separator:
+            known = ", ".join(self.entries)
+            raise ConfigError(
+                f"unknown {self.family} {name!r}{nearest(name, self.entries)} "
+                f"Known: {known}; or your own as module:Class"
+            )
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ConfigError(
+                f"{self.family} {name!r}: cannot import {module_name!r}: {error}. "
+                "Is its folder on PYTHONPATH?"
+            ) from error
+        if not hasattr(module, attribute):
+            hint = nearest(attribute, dir(module))
+            raise ConfigError(f"{self.family} {name!r}: {module_name} has no {attribute!r}{hint}")
+        return getattr(module, attribute)

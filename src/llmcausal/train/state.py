@@ -1,0 +1,38 @@
+"""Where a run stands: all that changes besides weights, optimizer and callbacks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class TrainState:
+    """Position and totals of a run.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: Current pass over the data, from 0.
+        position: Triplets of this epoch already consumed.
+        tokens: Tokens computed so far (a shared token counts once).
+        best_value: Best value of `checkpoint.best_metric`, once there is one.
+        best_step: Step of the best value.
+        train_seconds: Wall time spent training, over all sessions.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    tokens: int = 0
+    best_value: float | None = None
+    best_step: int | None = None
+    train_seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain values, for a checkpoint."""
+        return asdict(self)
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Takes over the values of `state_dict`."""
+        for key, value in values.items():
+            setattr(self, key, value)
