@@ -22,6 +22,7 @@ ALL_PROJECTIONS = (
     "up_proj",
     "down_proj",
 )
+RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 class Section(BaseModel):
@@ -235,6 +236,8 @@ class TrackingSection(Section):
 class EvaluationSection(Section):
     """Attack success and utility in generated text."""
 
+    at_end: bool = True
+    """Evaluate the best checkpoint against the untouched base when training is done."""
     suite: str = "builtin"
     """Suite of attacked prompts."""
     max_new_tokens: int = Field(default=32, ge=1)
@@ -248,7 +251,7 @@ class EvaluationSection(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = Field(default="run", pattern=f"^{RUN_NAME}$")
     """Name of the run directory: letters, digits, dot, underscore and dash."""
     output_dir: Path = Path("runs")
     """Folder that holds the run directories."""
@@ -310,7 +313,7 @@ def find_profile(profile: str | Path) -> Path:
     if name in shipped:
         return shipped[name]
     raise ConfigError(
-        f"{name}: no such profile{nearest(path.stem, shipped)} "
+        f"{name}: no such profile{nearest(path.stem, shipped) or '.'} "
         f"Give a TOML file, or one of: {', '.join(shipped)}"
     )
 
@@ -332,7 +335,7 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
     overridden = set()
     for override in overrides:
         overridden.add(_apply_override(values, override))
-    values.setdefault("name", path.stem if re.fullmatch(r"[\w.-]+", path.stem) else "run")
+    values.setdefault("name", path.stem if re.fullmatch(RUN_NAME, path.stem) else "run")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

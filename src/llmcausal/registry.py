@@ -40,7 +40,7 @@ class Table:
         if not separator:
             known = ", ".join(self.entries)
             raise ConfigError(
-                f"unknown {self.family} {name!r}{nearest(name, self.entries)} "
+                f"unknown {self.family} {name!r}{nearest(name, self.entries) or '.'} "
                 f"Known: {known}; or your own as module:Class"
             )
         try:

@@ -1,0 +1,15 @@
+"""The command line. A new subcommand is one file here plus one line in this table."""
+
+from llmcausal.registry import Table
+
+COMMANDS = Table(
+    "subcommand",
+    {
+        "doctor": "llmcausal.cli.doctor:app",
+        "train": "llmcausal.cli.train:app",
+        "resume": "llmcausal.cli.resume:app",
+        "eval": "llmcausal.cli.eval:app",
+        "export": "llmcausal.cli.export:app",
+        "data": "llmcausal.cli.data:app",
+    },
+)

@@ -14,6 +14,7 @@ class TrainState:
         step: Optimizer steps done.
         epoch: Current pass over the data, from 0.
         position: Triplets of this epoch already consumed.
+        started: Whether the record of step 0 is written.
         tokens: Tokens computed so far (a shared token counts once).
         best_value: Best value of `checkpoint.best_metric`, once there is one.
         best_step: Step of the best value.
@@ -23,6 +24,7 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     position: int = 0
+    started: bool = False
     tokens: int = 0
     best_value: float | None = None
     best_step: int | None = None

@@ -1,0 +1,34 @@
+"""Files of triplets: one file per format. A reader raises DataError with all defects at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmcausal.errors import DataError
+from llmcausal.registry import Table, nearest
+
+if TYPE_CHECKING:
+    from llmcausal.data.triplet import Triplet
+
+FORMATS = Table(
+    "data format",
+    {
+        "jsonl": "llmcausal.data.formats.jsonl:read_triplets",
+    },
+)
+
+
+def read_triplets(path: Path) -> list[Triplet]:
+    """Reads a file of triplets in the format that its suffix names.
+
+    Raises:
+        DataError: With every defect of the file, each as `file:line: field: reason`.
+    """
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in FORMATS.entries:
+        known = ", ".join(f".{name}" for name in FORMATS.entries)
+        hint = nearest(suffix, FORMATS.entries)
+        raise DataError([f"{path}: unknown data format {path.suffix!r}{hint} (known: {known})"])
+    triplets: list[Triplet] = FORMATS.load(suffix)(path)
+    return triplets

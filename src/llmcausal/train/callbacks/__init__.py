@@ -1,0 +1,20 @@
+"""Callbacks of a run: one file each. A callback watches and reports; it never changes a step."""
+
+from __future__ import annotations
+
+from llmcausal.registry import Table
+
+_HERE = "llmcausal.train.callbacks"
+
+CALLBACKS = Table(
+    "callback",
+    {
+        "learning_rate_monitor": _HERE + ".learning_rate_monitor:LearningRateMonitor",
+        "memory_monitor": _HERE + ".memory_monitor:MemoryMonitor",
+        "causal_metrics": _HERE + ".causal_metrics:CausalMetrics",
+        "model_checkpoint": _HERE + ".model_checkpoint:ModelCheckpoint",
+        "metrics_log": _HERE + ".metrics_log:MetricsLog",
+        "early_stopping": _HERE + ".early_stopping:EarlyStopping",
+        "wandb": _HERE + ".wandb:WandbTracker",
+    },
+)

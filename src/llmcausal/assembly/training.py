@@ -1,0 +1,221 @@
+"""`train` and `resume`: prepare, build, fit, then show what was reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmcausal.assembly import run_directory
+from llmcausal.assembly.build import (
+    PreparedData,
+    Screen,
+    build_run,
+    load_template,
+    prepare_data,
+)
+from llmcausal.assembly.evaluating import evaluate_model
+from llmcausal.config import RunConfig, config_differences, load_config
+from llmcausal.data.splits import load_split
+from llmcausal.errors import CheckpointError, UsageError
+from llmcausal.evaluation.results import write_results
+from llmcausal.train.callback import Callback
+from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
+from llmcausal.train.checkpoint import BEST, MANIFEST, newest_good, recover, verify
+from llmcausal.train.loop import fit
+from llmcausal.train.snapshot import CONFIG, restore_weights
+from llmcausal.ui.console import console, wants_dashboard
+from llmcausal.ui.status import show_notes, status
+
+_RESUMABLE = ("name", "output_dir", "tracking.", "evaluation.", "checkpoint.")
+_SAMPLES_SHOWN = 5
+_DEBUG = {
+    "data": {"max_samples": 8},
+    "train": {"max_steps": 4, "detect_anomaly": True},
+    "validation": {"every_steps": 1, "at_start": True},
+    "checkpoint": {"every_steps": 2},
+    "evaluation": {"max_samples": 4, "max_new_tokens": 8},
+}
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """How a run ended.
+
+    Attributes:
+        run_dir: Its directory.
+        stop_reason: Why it ended before the last step, if it did.
+        steps: Steps done.
+        best_value: Best value of the metric that decides.
+        evaluation: Result of the final evaluation, if one was made.
+    """
+
+    run_dir: Path
+    stop_reason: str | None
+    steps: int
+    best_value: float | None
+    evaluation: dict[str, Any] | None
+
+
+def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
+    """Trains a fresh run in a directory of its own.
+
+    Raises:
+        LlmcausalError: With what is wrong and what to do; see `llmcausal.errors`.
+    """
+    if debug:
+        config = _for_debugging(config)
+    with status("Reading the data"):
+        data = prepare_data(config)
+    config = run_directory.claim_name(config)
+    run_dir = run_directory.create(config)
+    with run_directory.locked(run_dir):
+        return _fit_and_show(config, data, run_dir, None, [], plain)
+
+
+def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
+    """Goes on with a run from its newest good checkpoint, or from the one named.
+
+    Raises:
+        CheckpointError: If there is no good checkpoint, or data, settings or template changed.
+    """
+    target = target.resolve()
+    named = (target / MANIFEST).is_file()
+    run_dir = target.parent if named else target
+    if not (run_dir / run_directory.CONFIG_FILE).is_file():
+        raise UsageError(f"{target}: neither a run directory nor a checkpoint inside one")
+    with run_directory.locked(run_dir):
+        notes = []
+        if named:
+            recover(run_dir)
+            verify(target)
+            checkpoint: Path | None = target
+        else:
+            checkpoint, damaged = newest_good(run_dir)
+            notes += [f"passed over: {reason}" for reason in damaged]
+        config = load_config(run_dir / run_directory.CONFIG_FILE).model_copy(
+            update={"name": run_dir.name, "output_dir": run_dir.parent}
+        )
+        with status("Reading the data"):
+            data = prepare_data(config)
+        if checkpoint is None:
+            notes.append("no checkpoint was written yet: starting again from step 0")
+            (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+        else:
+            notes += _refuse_changes(config, data, checkpoint, allow_changes)
+            notes.append(f"resuming from {checkpoint.name}")
+        for change in run_directory.version_changes(run_dir):
+            notes.append(f"not bit for bit: {change} since the run began")
+        return _fit_and_show(config, data, run_dir, checkpoint, notes, plain)
+
+
+def _fit_and_show(
+    config: RunConfig,
+    data: PreparedData,
+    run_dir: Path,
+    checkpoint: Path | None,
+    notes: list[str],
+    plain: bool,
+) -> TrainOutcome:
+    with status("Loading the model"):
+        run, model, loaded = build_run(config, data, run_dir, _screen(plain))
+        if checkpoint is not None:
+            run.snapshot.restore(checkpoint)
+    run.notes[:0] = [f"run: {run_dir}", *notes]
+    if run.state.step >= run.total_steps:
+        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
+        return TrainOutcome(run_dir, None, run.state.step, run.state.best_value, None)
+    context = fit(run)
+    evaluation = None
+    if config.evaluation.at_end:
+        best = run_dir / BEST
+        if best.is_dir():
+            verify(best)
+            restore_weights(best, model, run.step.objective.projection)  # type: ignore[attr-defined]
+        evaluation = evaluate_model(
+            config,
+            model,
+            load_template(config, loaded.tokenizer),
+            load_split(config.data, "test"),
+            step=run.step,
+            baseline=True,
+        )
+        write_results(evaluation, run_dir / "evaluation")
+        _show(evaluation)
+    console().print(f"Run: {run_dir}   best: {run_dir / BEST}", markup=False, highlight=False)
+    return TrainOutcome(
+        run_dir, context.stop_reason, run.state.step, run.state.best_value, evaluation
+    )
+
+
+def _refuse_changes(
+    config: RunConfig, data: PreparedData, checkpoint: Path, allow: bool
+) -> list[str]:
+    saved = load_config(checkpoint / CONFIG)
+    changes = [
+        f"setting {change}"
+        for change in config_differences(saved, config)
+        if not change.startswith(_RESUMABLE)
+    ]
+    manifest = verify(checkpoint)
+    for split, digest in data.fingerprints["data"].items():
+        if manifest["data"].get(split) != digest:
+            changes.append(f"the {split} data ({getattr(config.data, split)}) is not the same")
+    if manifest["template"] != data.fingerprints["template"]:
+        changes.append("the chat template or the tokenizer is not the same")
+    if changes and not allow:
+        raise CheckpointError(
+            "\n".join(
+                [
+                    f"{checkpoint}: cannot be resumed exactly, since this changed:",
+                    *(f"  {change}" for change in changes),
+                    "Undo it, or go on all the same with --allow-changes.",
+                ]
+            )
+        )
+    return [f"allowed: {change}" for change in changes]
+
+
+def _for_debugging(config: RunConfig) -> RunConfig:
+    values = config.model_dump()
+    for section, settings in _DEBUG.items():
+        values[section].update(settings)
+    values["name"] = f"{config.name}-debug"[:100]
+    return RunConfig.model_validate(values)
+
+
+def _screen(plain: bool) -> Screen:
+    def make(memory: MemoryMonitor) -> Callback:
+        if wants_dashboard(plain, console()):
+            from llmcausal.ui.dashboard import Dashboard
+
+            return Dashboard(console(), memory)
+        from llmcausal.ui.plain import PlainLog
+
+        return PlainLog(console())
+
+    return make
+
+
+def _show(evaluation: dict[str, Any]) -> None:
+    from llmcausal.ui.before_after import Sample, render_samples
+    from llmcausal.ui.tables import render_evaluation
+
+    attacked = [row for row in evaluation["generations"] if row["member"] == "injection"]
+    samples = [
+        Sample(
+            id=row["id"],
+            family=row["family"],
+            injection=row["prompt"],
+            right_answer=row["expected"],
+            before=row["base_answer"],
+            after=row["answer"],
+            before_obeyed=row["base_obeyed"],
+            after_obeyed=row["obeyed"],
+            before_right=row["base_right"],
+            after_right=row["right"],
+        )
+        for row in attacked[:_SAMPLES_SHOWN]
+    ]
+    console().print(render_samples(samples))
+    console().print(render_evaluation(evaluation))

@@ -1,0 +1,103 @@
+"""The console script: finds the subcommand, and turns failures into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from llmcausal import __version__
+from llmcausal.cli import COMMANDS
+from llmcausal.cli.options import examples
+from llmcausal.errors import LlmcausalError
+from llmcausal.registry import nearest
+
+
+class LazyGroup(TyperGroup):
+    """The root command; imports a subcommand's module only when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names in the table's order."""
+        return list(COMMANDS.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        """Loads one subcommand; an unknown name is a usage error that names the nearest."""
+        if cmd_name not in COMMANDS.entries:
+            if not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}{nearest(cmd_name, COMMANDS.entries)}")
+            return None
+        command: Any = typer.main.get_command(COMMANDS.load(cmd_name))
+        command.name = cmd_name
+        return command  # type: ignore[no-any-return]
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="llmcausal",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "llmcausal doctor demo-cpu",
+        "llmcausal train demo-cpu",
+        "llmcausal eval --checkpoint runs/demo-cpu/best",
+    ),
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"llmcausal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Fine-tune a language model to resist prompt injection."""
+
+
+def main() -> None:
+    """Runs the command line; every failure ends in one message and an exit code."""
+    from llmcausal.ui.console import prepare_streams
+
+    prepare_streams()
+    try:
+        app(prog_name="llmcausal")
+    except LlmcausalError as error:
+        _report(error)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        _report(error)
+        typer.echo(f"This is a bug in llmcausal {__version__}; please report it.", err=True)
+        sys.exit(1)
+    finally:
+        _flush_stdout()
+
+
+def _report(error: Exception) -> None:
+    from llmcausal.ui.console import print_error
+
+    print_error(error)
+    if os.environ.get("LLMCAUSAL_DEBUG") == "1" or "--debug" in sys.argv[1:]:
+        traceback.print_exception(error)
+    elif not isinstance(error, LlmcausalError):
+        typer.echo(f"({type(error).__name__}; LLMCAUSAL_DEBUG=1 shows where)", err=True)
+
+
+def _flush_stdout() -> None:
+    """Flushes now, so that a reader that has gone ends the program quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

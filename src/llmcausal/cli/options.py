@@ -1,0 +1,51 @@
+"""Arguments that several subcommands share, and how their output leaves the program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Profile = Annotated[
+    str, typer.Argument(metavar="PROFILE", help="A TOML file, or the name of a shipped profile.")
+]
+Checkpoint = Annotated[
+    Path, typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, such as RUN/best.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the live screen.")]
+
+
+def examples(*commands: str) -> str:
+    """Returns an epilog that shows `commands`, one a line."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {command}" for command in commands)])
+
+
+def subcommand(**settings: Any) -> typer.Typer:
+    """Returns an empty Typer for one subcommand's file."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Sends whatever is printed inside to stderr, so that stdout carries the result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(result: Any) -> None:
+    """Prints `result` as one JSON object."""
+    typer.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,194 @@
+"""One record of a data file, as a mapping of keys to values, made into a triplet."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from llmcausal.data.triplet import AttackInfo, Check, Triplet
+from llmcausal.registry import nearest
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "id": (),
+    "system": ("system_instruction",),
+    "benign": ("benign_input", "user_input_benign_1"),
+    "benign_cf": ("benign_cf_input", "user_input_benign_2"),
+    "injection": ("injection_input", "user_input_injection"),
+    "response": ("benign_output", "expected_output_1"),
+    "response_cf": ("expected_output_2",),
+    "response_injection": ("injection_output", "expected_output_injection"),
+    "context": (),
+    "category": ("task_category",),
+    "attack": ("attack_type",),
+    "check": (),
+}
+"""Every key of a triplet and the other names under which it is read."""
+
+REQUIRED = ("id", "system", "benign", "benign_cf", "injection", "response")
+ATTACK_KEYS = ("family", "goal", "witness")
+CheckKind = Literal["contains", "regex", "exact"]
+MAX_PATTERN_LENGTH = 1000
+MAX_KEY_LENGTH = 64
+"""Longer keys are no slip of the pen and are not compared with the known ones."""
+JSON_TYPES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[str, str]]]:
+    """Makes a triplet of a record; keys that are no triplet's are ignored.
+
+    Returns:
+        The triplet, or None if there are defects; and the defects, as field and reason.
+    """
+    parser = _Parser(record)
+    texts = {name: parser.text(name) for name in ALIASES if name not in ("attack", "check")}
+    attack, check = parser.attack(), parser.check()
+    if parser.defects:
+        return None, parser.defects
+    given = {name: text for name, text in texts.items() if text is not None}
+    return Triplet(**given, attack=attack, check=check), []
+
+
+class _Parser:
+    """Reads the fields of one record and collects what is wrong with them."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record = record
+        self.defects: list[tuple[str, str]] = []
+        known = {name for field, aliases in ALIASES.items() for name in (field, *aliases)}
+        self.unknown = [key for key in record if key not in known]
+
+    def text(self, field: str) -> str | None:
+        """Returns a text field, or None where it is absent or defective."""
+        names = (field, *ALIASES[field])
+        given = [name for name in names if self.record.get(name) is not None]
+        if not given:
+            self._absent(field, names)
+            return None
+        values = [self.record[name] for name in given]
+        if any(value != values[0] for value in values):
+            self.defects.append((field, f"{' and '.join(given)} give different values; keep one"))
+            return None
+        may_be_empty = field in ("context", "category")
+        return self._sound_text(given[0], values[0], may_be_empty)
+
+    def attack(self) -> AttackInfo | None:
+        """Returns the attack, from its object or from the alias that names only its family."""
+        value, family = self.record.get("attack"), self.record.get("attack_type")
+        if family is not None:
+            family = self._sound_text("attack_type", family)
+        if value is None:
+            if self.record.get("attack_type") is None:
+                self._absent("attack", ("attack",))
+            return AttackInfo(family) if family else None
+        if not isinstance(value, dict):
+            self.defects.append(("attack", f"must be an object, is {_type_name(value)}"))
+            return None
+        self._misspelt("attack", [key for key in ATTACK_KEYS if key not in value], list(value))
+        texts = {
+            key: self._sound_text(f"attack.{key}", value[key], may_be_empty=key != "family")
+            for key in ATTACK_KEYS
+            if value.get(key) is not None
+        }
+        if "family" not in texts:
+            self.defects.append(("attack.family", "missing"))
+        elif family is not None and texts["family"] not in (None, family):
+            reason = "attack.family and attack_type give different values; keep one"
+            self.defects.append(("attack", reason))
+        if any(texts.get(key, "") is None for key in ATTACK_KEYS):
+            return None
+        return AttackInfo(
+            texts.get("family") or "", texts.get("goal") or "", texts.get("witness") or ""
+        )
+
+    def check(self) -> Check | None:
+        """Returns the answer check."""
+        value, kinds = self.record.get("check"), get_args(CheckKind)
+        if value is None:
+            self._absent("check", ("check",))
+            return None
+        if not isinstance(value, dict):
+            self.defects.append(("check", f"must be an object, is {_type_name(value)}"))
+            return None
+        if len(value) != 1:
+            reason = f"must have exactly one of {', '.join(kinds)}; has {len(value)} keys"
+            self.defects.append(("check", reason))
+            return None
+        [(kind, wanted)] = value.items()
+        if kind not in kinds:
+            shown = kind[:MAX_KEY_LENGTH]
+            reason = f"unknown kind {shown!r}{nearest(shown, kinds)} (known: {', '.join(kinds)})"
+            self.defects.append(("check", reason))
+            return None
+        text = self._sound_text(f"check.{kind}", wanted)
+        if text is not None and kind == "regex" and (reason := _bad_pattern(text)):
+            self.defects.append(("check.regex", reason))
+        return None if text is None else Check(kind, text)
+
+    def _sound_text(self, name: str, value: Any, may_be_empty: bool = False) -> str | None:
+        """Returns `value` if it is usable text, else notes the defect."""
+        if not isinstance(value, str):
+            reason = f"must be text, is {_type_name(value)}"
+        elif not value.strip() and not may_be_empty:
+            reason = "empty"
+        elif "\0" in value:
+            reason = f"holds a NUL character at position {value.index(chr(0)) + 1}"
+        elif surrogate := re.search(r"[\ud800-\udfff]", value):
+            code = f"\\u{ord(surrogate[0]):04x}"
+            reason = f"holds a lone surrogate {code} at position {surrogate.start() + 1}"
+        elif name == "id" and any(unicodedata.category(char) == "Cc" for char in value):
+            reason = "holds a control character or line break"
+        else:
+            return value
+        self.defects.append((name, reason))
+        return None
+
+    def _absent(self, field: str, names: Sequence[str]) -> None:
+        if field not in REQUIRED:
+            self._misspelt("", [field], self.unknown)
+            return
+        also = f" (also read: {', '.join(names[1:])})" if names[1:] else ""
+        near = [key for name in names for key in _near(name, self.unknown, cutoff=0.75)]
+        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        given_null = ", is null" if any(name in self.record for name in names) else ""
+        self.defects.append((field, f"missing{given_null}{also}{hint}"))
+
+    def _misspelt(self, parent: str, absent: Sequence[str], present: Sequence[str]) -> None:
+        """Other programs' keys are welcome, but a slip must not drop an optional field unsaid."""
+        for name in absent:
+            for key in _near(name, present, cutoff=0.9):
+                if key != name:
+                    where = f"{parent}.{key}" if parent else key
+                    self.defects.append((where, f"unknown key; did you mean {name}?"))
+
+
+def _near(name: str, keys: Sequence[str], cutoff: float) -> list[str]:
+    short = [key for key in keys if len(key) <= MAX_KEY_LENGTH and key.isprintable()]
+    return difflib.get_close_matches(name, short, n=1, cutoff=cutoff)
+
+
+def _type_name(value: Any) -> str:
+    return JSON_TYPES.get(type(value), type(value).__name__)
+
+
+def _bad_pattern(pattern: str) -> str:
+    """Says why `pattern` cannot be used, or nothing."""
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        return f"longer than {MAX_PATTERN_LENGTH} characters"
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(pattern, re.IGNORECASE)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"not a regular expression: {ascii(str(error))[1:-1]}"
+    return ""

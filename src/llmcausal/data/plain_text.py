@@ -1,0 +1,248 @@
+"""Encodes text so that no control token can come out of it, whatever the text says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Encoding, Tokenizer
+
+from llmcausal.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class ControlToken:
+    """A token that only the chat template may produce.
+
+    Attributes:
+        id: Token id.
+        text: How it is written.
+        strips_left: The tokenizer drops white space before it (`lstrip`).
+        strips_right: The tokenizer drops white space after it (`rstrip`).
+    """
+
+    id: int
+    text: str
+    strips_left: bool = False
+    strips_right: bool = False
+
+
+class PlainEncoder:
+    """A copy of a tokenizer's backend that reads control tokens as the plain text they are.
+
+    Every added token that is not mere white space counts as a control token, whether flagged
+    special or not, because models learn `<tool_call>` or `<think>` as structure too.
+
+    Attributes:
+        controls: Every control token by its text.
+        unknown_id: The token for characters outside the vocabulary, where the model has one.
+            Such a character may yield it; its text (`<unk>`) never does.
+        definition: The backend's definition, without run-time settings; for fingerprints.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state.update(truncation=None, padding=None)
+        self.definition = json.dumps(state, sort_keys=True, ensure_ascii=False)
+        self.controls = _control_tokens(tokenizer, state["added_tokens"])
+        self.unknown_id = _unknown_id(tokenizer, state["model"])
+        self._text_of = {token.id: token.text for token in self.controls.values()}
+        state["post_processor"] = None
+        for entry in state["added_tokens"]:
+            entry["special"] = entry["content"] in self.controls
+        bare = {**state, **{key: _without_prefix(state[key]) for key in _PREFIXING}}
+        self._prefixing = _load(state)
+        self._bare = self._prefixing if bare == state else _load(bare)
+
+    @property
+    def adds_prefix(self) -> bool:
+        """Whether the tokenizer puts a space before text in some positions (SentencePiece)."""
+        return self._prefixing is not self._bare
+
+    def encode(self, text: str, *, prefix: bool, cuts: Collection[int] = ()) -> list[int]:
+        """Encodes text; a literal that would yield a control token is broken into characters.
+
+        Args:
+            text: Any text.
+            prefix: Add the tokenizer's own prefix space, if it has one.
+            cuts: Character offsets at which a token must end.
+
+        Raises:
+            DataError: If a single character of the text is itself a control token.
+        """
+        marks = {cut for cut in cuts if 0 < cut < len(text)}
+        while True:
+            ids: list[int] = []
+            forged: set[int] = set()
+            edges = [0, *sorted(marks), len(text)]
+            for begin, end in pairwise(edges):
+                segment = text[begin:end]
+                encoder = self._prefixing if prefix and begin == 0 else self._bare
+                encoding = encoder.encode(segment, add_special_tokens=False)
+                ids += encoding.ids
+                if not self._text_of.keys().isdisjoint(encoding.ids):
+                    forged.update(begin + cut for cut in self._cuts_in(segment, encoding))
+            if forged <= marks:
+                return ids
+            marks |= forged
+
+    def forbid(self, used: Collection[int]) -> frozenset[int]:
+        """Returns every id that `encode` never yields, given those that the template uses."""
+        if self.unknown_id in used:
+            self.unknown_id = None
+        return frozenset(self._text_of.keys() - {self.unknown_id})
+
+    def normalize(self, text: str) -> str:
+        """Returns the text as the tokenizer's model sees it, without a prefix space."""
+        normalizer = self._bare.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def _cuts_in(self, segment: str, encoding: Encoding) -> Iterable[int]:
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id not in self._text_of:
+                continue
+            if token_id == self.unknown_id and not self._spells(token_id, segment[start:stop]):
+                continue
+            cuts = set(range(start + 1, stop)) or {start, stop} & set(range(1, len(segment)))
+            if not cuts:
+                raise DataError(
+                    [
+                        f"the character {segment!r} (U+{ord(segment[0]):04X}) is the control token "
+                        f"{self._text_of[token_id]!r} to this tokenizer: remove it from the text"
+                    ],
+                    "text that cannot be encoded safely",
+                )
+            yield from cuts
+
+    def _spells(self, token_id: int, text: str) -> bool:
+        return len(text) > 1 and self._text_of.get(token_id, "\0") in self.normalize(text)
+
+
+_PREFIXING = ("normalizer", "pre_tokenizer")
+
+
+def _load(state: dict[str, Any]) -> Tokenizer:
+    encoder = Tokenizer.from_str(json.dumps(state))
+    encoder.encode_special_tokens = True  # read them as text; this flag is not part of the JSON
+    for entry in state["added_tokens"]:
+        if encoder.token_to_id(entry["content"]) != entry["id"]:
+            raise ModelError(
+                f"the tokenizer's file is inconsistent: {entry['content']!r} is listed with id "
+                f"{entry['id']} but loads as {encoder.token_to_id(entry['content'])}"
+            )
+    return encoder
+
+
+def _control_tokens(
+    tokenizer: PreTrainedTokenizerFast, added: list[dict[str, Any]]
+) -> dict[str, ControlToken]:
+    found = {
+        entry["content"]: ControlToken(
+            entry["id"], entry["content"], entry["lstrip"], entry["rstrip"]
+        )
+        for entry in added
+        # SentencePiece writes a space as U+2581, and Gemma lists runs of it as added tokens.
+        if entry["content"] and not entry["content"].replace("\u2581", " ").isspace()
+    }
+    listed = {token.id for token in found.values()}
+    for token_id in tokenizer.all_special_ids:
+        if token_id is not None and token_id not in listed:
+            text = str(tokenizer.convert_ids_to_tokens(token_id))
+            found[text] = ControlToken(token_id, text)
+    return found
+
+
+def _unknown_id(tokenizer: PreTrainedTokenizerFast, model: dict[str, Any]) -> int | None:
+    """Finds the id of unknown characters, unless that token also has a role in chats."""
+    if model.get("type") == "Unigram":
+        unknown = model.get("unk_id")
+    else:
+        token = model.get("unk_token")
+        unknown = None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
+    roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id}
+    if unknown in roles or (token_text := tokenizer.unk_token) is None:
+        return None
+    own_id = tokenizer.backend_tokenizer.token_to_id(str(token_text))
+    return int(unknown) if unknown is not None and unknown == own_id else None
+
+
+def _without_prefix(part: Any) -> Any:
+    """Rewrites a normalizer or pre-tokenizer so that it adds no space before the text."""
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "Prepend":
+        return None
+    bare = dict(part)
+    for key in ("normalizers", "pretokenizers"):
+        if key in bare:
+            bare[key] = [kept for child in bare[key] if (kept := _without_prefix(child))]
+    if "prepend_scheme" in bare:
+        bare["prepend_scheme"] = "never"
+    if "add_prefix_space" in bare:
+        bare["add_prefix_space"] = False
+    return bare
+
+
+def _pattern_of(marker: str) -> str:
+    """Returns a pattern for a marker; a mere word is not sought inside longer words."""
+    pattern = re.escape(marker)
+    return rf"(?<!\w){pattern}(?!\w)" if re.fullmatch(r"\w+", marker) else pattern
+
+
+class MarkerGuard:
+    """Finds a template's plain-text markers (`[/INST]`, `USER:`) where content repeats them.
+
+    A marker that is no token of its own can be written by anyone. Content that repeats one is
+    cut between its characters, so that it reaches the model as other tokens than the template's.
+    That is weaker than a control token: the model must still learn the difference.
+    Markers of one character are not guarded.
+    """
+
+    def __init__(self, markers: Iterable[str], encoder: PlainEncoder) -> None:
+        """Prepares the search.
+
+        Raises:
+            ModelError: If the vocabulary spells a marker in characters even in the template.
+        """
+        self.markers = frozenset(marker for marker in markers if len(marker) > 1)
+        self._encoder = encoder
+        for marker in self.markers:
+            whole = encoder.encode(marker, prefix=False)
+            if whole == encoder.encode(marker, prefix=False, cuts=range(1, len(marker))):
+                raise ModelError(
+                    f"the chat template writes {marker!r} as plain text, and this tokenizer has no "
+                    "token for any part of it: content could forge it. Use a template whose "
+                    "markers are special tokens (model.chat_template)"
+                )
+        normalized = {encoder.normalize(marker) for marker in self.markers}
+        spellings = sorted(self.markers | normalized, key=len, reverse=True)
+        pattern = "|".join(map(_pattern_of, spellings)) or "(?!)"
+        self._pattern = re.compile(f"(?=({pattern}))")  # lookahead: overlapping markers as well
+
+    def cuts(self, content: str) -> set[int]:
+        """Returns the character offsets at which `content` must be cut."""
+        found = self._inner_offsets(content)
+        normalized = self._encoder.normalize(content)
+        if normalized != content and self._pattern.search(normalized):
+            sources: list[int] = []
+            spelled = ""
+            for offset, character in enumerate(content):
+                piece = self._encoder.normalize(character)
+                spelled += piece
+                sources += [offset] * len(piece)
+            found |= {sources[offset] for offset in self._inner_offsets(spelled)}
+        return found
+
+    def _inner_offsets(self, text: str) -> set[int]:
+        return {
+            offset
+            for match in self._pattern.finditer(text)
+            for offset in range(match.start() + 1, match.end(1))
+        }

@@ -1,0 +1,92 @@
+"""The three splits of a run, from what `[data]` names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from llmcausal.config import DataSection
+from llmcausal.data.builtin import generate
+from llmcausal.data import formats
+from llmcausal.data.sampler import epoch_order
+from llmcausal.data.triplet import Triplet
+from llmcausal.errors import DataError
+
+BUILTIN = "builtin"
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TrainingSplits:
+    """What a run trains and validates on."""
+
+    train: list[Triplet]
+    validation: list[Triplet]
+
+
+def load_split(section: DataSection, split: Split) -> list[Triplet]:
+    """Reads or generates one split that is named on its own.
+
+    Raises:
+        DataError: With every defect of its file.
+    """
+    source = getattr(section, split)
+    if source == BUILTIN:
+        return generate(split, getattr(section.builtin, split), section.builtin.seed)
+    return formats.read_triplets(Path(source).expanduser())
+
+
+def load_training_splits(section: DataSection) -> TrainingSplits:
+    """Reads or generates training and validation data.
+
+    With `validation = "auto"` beside a training file, triplets with the same benign input stay
+    together, so that no held-out input was trained on.
+
+    Raises:
+        DataError: With every defect, or if there are too few triplets.
+    """
+    train = load_split(section, "train")
+    if section.validation != "auto":
+        validation = load_split(section, "validation")
+    elif section.train == BUILTIN:
+        validation = generate("validation", section.builtin.validation, section.builtin.seed)
+    else:
+        train, validation = _hold_out(train, section.validation_fraction, section.train)
+    if section.max_samples is not None:
+        train = train[: section.max_samples]
+    return TrainingSplits(train, validation)
+
+
+def _hold_out(
+    triplets: Sequence[Triplet], fraction: float, source: str
+) -> tuple[list[Triplet], list[Triplet]]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, triplet in enumerate(triplets):
+        groups.setdefault((triplet.system, triplet.user_text("benign")), []).append(index)
+    members = list(groups.values())
+    wanted = max(1, round(fraction * len(triplets)))
+    held_out: set[int] = set()
+    for group in epoch_order(len(members), seed=0, epoch=0)[: len(members) - 1]:
+        if len(held_out) + len(members[group]) <= wanted or not held_out:
+            held_out.update(members[group])
+        if len(held_out) >= wanted:
+            break
+    if not held_out:
+        raise DataError(
+            [f"{source}: data.validation: all triplets share one benign input"],
+            "no validation data can be held out; name a file with data.validation",
+        )
+    train = [triplet for index, triplet in enumerate(triplets) if index not in held_out]
+    return train, [triplets[index] for index in sorted(held_out)]
+
+
+def fingerprint(triplets: Sequence[Triplet]) -> str:
+    """Hashes the content of triplets, whatever file or format they came from."""
+    digest = hashlib.sha256()
+    for triplet in triplets:
+        digest.update(json.dumps(asdict(triplet), sort_keys=True).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Checks of what a profile names: model, chat template, data."""
+
+from __future__ import annotations
+
+import glob
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from llmcausal.config import ModelSection, RunConfig
+from llmcausal.diagnostics.check import Check
+from llmcausal.errors import DataError, LlmcausalError
+
+HUB_SECONDS = 10.0
+"""How long to wait for the hub's answer."""
+GGUF_EXPANSION = 8
+"""fp32 weights against a GGUF file of 4 bits a weight."""
+MIB = 2**20
+
+
+def check_model(config: RunConfig) -> Check:
+    """Checks that the profile's model can be found: package, folder, cache, or hub."""
+    from llmcausal.model.gguf import PREFIX, find_gguf
+
+    section = config.model
+    fix = "set model.name to a local folder, a hub id, or package:MODULE"
+    try:
+        if section.name.startswith(PREFIX):
+            path = find_gguf(section.name)
+            return Check("model", "pass", f"{path.name} in package {path.parent.name}")
+        from llmcausal.model.factory import resolve_source
+
+        source = resolve_source(section)
+    except LlmcausalError as error:
+        return Check("model", "fail", _one_line(str(error)), fix)
+    if Path(source).is_dir():
+        return _folder(Path(source))
+    if hub_weights_cached(section):
+        return Check("model", "pass", f"{source} is in the hub cache")
+    if _hub_is_off():
+        return Check(
+            "model",
+            "fail",
+            f"{source} is not in the hub cache and HF_HUB_OFFLINE is set",
+            "unset HF_HUB_OFFLINE, or give a local folder",
+        )
+    size, problem = _hub_size(source, section.revision)
+    if problem:
+        return Check("model", "fail", f"{source}: {problem[0]}", problem[1])
+    return Check(
+        "model", "pass", f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to be fetched"
+    )
+
+
+def check_chat_template(config: RunConfig) -> Check:
+    """Checks that prompts can be rendered as the model expects them."""
+    from llmcausal.data.template import ChatTemplate
+    from llmcausal.model.factory import load_tokenizer
+    from llmcausal.model.gguf import PREFIX
+
+    model = check_model(config)
+    local = config.model.name.startswith(PREFIX) or is_stored(config.model)
+    if model.status == "fail" or not local:
+        return Check("chat template", "warning", "not checked: no model on this machine", model.fix)
+    fix = "set model.chat_template to a Jinja file, or use the chat variant of the model"
+    try:
+        override = config.model.chat_template
+        text = override.read_text(encoding="utf-8") if override else None
+        template = ChatTemplate(load_tokenizer(config.model), text)
+        prompt = template.encode_prompt("You are helpful.", "Hello")
+        stops = len(template.stop_ids)
+    except OSError as error:
+        return Check("chat template", "fail", f"{error.filename}: {error.strerror}", fix)
+    except LlmcausalError as error:
+        return Check("chat template", "fail", _one_line(str(error)), fix)
+    found = f"{len(prompt)} tokens for a short prompt, {stops} stop token(s)"
+    return Check("chat template", "pass", found)
+
+
+def check_data(config: RunConfig) -> Check:
+    """Checks the data of all three splits, wholly."""
+    from llmcausal.data.splits import load_split, load_training_splits
+
+    try:
+        splits = load_training_splits(config.data)
+        test = load_split(config.data, "test")
+    except DataError as error:
+        first, *rest = error.defects or [str(error)]
+        more = f" (and {len(rest)} more)" if rest else ""
+        fix = "`llmcausal data validate FILE` lists every defect"
+        return Check("data", "fail", _one_line(first) + more, fix)
+    counts = (len(splits.train), len(splits.validation), len(test))
+    return Check("data", "pass", "{} training, {} validation, {} test triplets".format(*counts))
+
+
+def weights_bytes(section: ModelSection) -> int | None:
+    """Returns the size of the model's weights as loaded from disk, or None if nobody knows."""
+    from llmcausal.model.gguf import PREFIX, find_gguf
+
+    try:
+        if section.name.startswith(PREFIX):
+            return find_gguf(section.name).stat().st_size * GGUF_EXPANSION
+    except LlmcausalError:
+        return None
+    folder = Path(section.name).expanduser()
+    if not folder.is_dir():
+        cached = _cached_config(section)
+        if cached is None:
+            return None if _hub_is_off() else _hub_size(section.name, section.revision)[0]
+        folder = cached.parent
+    return sum(file.stat().st_size for file in _weight_files(folder)) or None
+
+
+def is_stored(section: ModelSection) -> bool:
+    """Says whether the model needs no further disk space: a folder, cached, or converted."""
+    from llmcausal.model.gguf import PREFIX, cache_dir, find_gguf
+
+    if section.name.startswith(PREFIX):
+        stem = find_gguf(section.name).stem
+        return any((cache_dir() / "converted").glob(f"{glob.escape(stem)}-*/config.json"))
+    return Path(section.name).expanduser().is_dir() or hub_weights_cached(section)
+
+
+def hub_weights_cached(section: ModelSection) -> bool:
+    """Says whether configuration and weights of a hub model are in the local cache."""
+    config = _cached_config(section)
+    return config is not None and bool(_weight_files(config.parent))
+
+
+def _folder(folder: Path) -> Check:
+    if _weight_files(folder):
+        return Check("model", "pass", f"local folder {folder}")
+    return Check(
+        "model",
+        "fail",
+        f"{folder} has a config.json but no weights",
+        "copy the model's .safetensors files there",
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _cached_config(section: ModelSection) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(section.name, "config.json", revision=section.revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _hub_is_off() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+@lru_cache
+def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, str] | None]:
+    """Asks the hub for the bytes of the weights; else a problem and its fix."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        api = HfApi()
+        info = api.model_info(name, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
+        api.auth_check(name)
+    except GatedRepoError:
+        return None, ("access is gated", "accept its licence on the hub, then `hf auth login`")
+    except RepositoryNotFoundError:
+        return None, ("no such model, or it is private", "check the spelling, or `hf auth login`")
+    except Exception as error:  # the transport's own errors share no base
+        reason = _one_line(str(error)) or type(error).__name__
+        return None, (
+            f"not cached, and the hub does not answer: {reason}",
+            "check the network, or give a local folder",
+        )
+    sizes = [f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors")]
+    return sum(sizes), None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

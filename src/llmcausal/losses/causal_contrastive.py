@@ -1,0 +1,57 @@
+"""The causal contrastive loss: together what differs harmlessly, apart what carries an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from llmcausal.data.triplet import Member
+from llmcausal.losses.base import ContrastiveLoss
+
+
+class CausalContrastive(ContrastiveLoss):
+    """`lambda_causal * -cos(b, cf) / tau + lambda_spurious * cos(b, i) / tau`.
+
+    With targets the two terms are hinged: pulling stops at `cos(b, cf) >= stability_target`,
+    pushing at `1 - cos(b, i) >= separation_target`. Formula: docs/objective.md.
+    """
+
+    def __init__(
+        self,
+        lambda_causal: float = 0.5,
+        lambda_spurious: float = 0.5,
+        tau: float = 0.07,
+        stability_target: float | None = None,
+        separation_target: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.lambda_causal = lambda_causal
+        self.lambda_spurious = lambda_spurious
+        self.tau = tau
+        self.stability_target = stability_target
+        self.separation_target = separation_target
+        needed: set[Member] = set()
+        if lambda_causal:
+            needed |= {"benign", "benign_cf"}
+        if lambda_spurious:
+            needed |= {"benign", "injection"}
+        self.members = frozenset(needed)
+
+    def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
+        """Returns losses [triplets]; see the base class."""
+        benign = representations["benign"]
+        loss = benign.new_zeros(len(benign))
+        if self.lambda_causal:
+            similarity = cosine_similarity(benign, representations["benign_cf"], dim=-1)
+            if self.stability_target is not None:
+                similarity = torch.clamp(similarity, max=self.stability_target)
+            loss = loss - self.lambda_causal * similarity / self.tau
+        if self.lambda_spurious:
+            similarity = cosine_similarity(benign, representations["injection"], dim=-1)
+            if self.separation_target is not None:
+                similarity = torch.clamp(similarity, min=1 - self.separation_target)
+            loss = loss + self.lambda_spurious * similarity / self.tau
+        return loss

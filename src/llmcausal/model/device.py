@@ -1,0 +1,43 @@
+"""Which device and which dtype to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+from llmcausal.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device to train on.
+
+    Raises:
+        ConfigError: If CUDA is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "model.device = 'cuda', but torch sees no CUDA device. `llmcausal doctor` says why; "
+            "`--set model.device=cpu` trains on the CPU."
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Returns the compute dtype; `auto` is what the device does well.
+
+    CPUs without AMX run bf16 many times slower than fp32, so `auto` is fp32 there.
+
+    Raises:
+        ConfigError: If the device cannot compute in the precision asked for.
+    """
+    if precision != "auto":
+        if precision == "fp16" and device.type == "cpu":
+            raise ConfigError("model.precision = 'fp16' needs CUDA; use fp32 on the CPU")
+        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ConfigError("model.precision = 'bf16': this GPU has no bf16; use fp16")
+        return DTYPES[precision]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,0 +1,157 @@
+"""Loads a causal language model and its tokenizer, frozen and quantized as the profile says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from llmcausal.config import ModelSection
+from llmcausal.errors import ModelError
+from llmcausal.model.device import choose_device, choose_dtype
+from llmcausal.model.gguf import PREFIX, converted, find_gguf
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen model, ready for adapters.
+
+    Attributes:
+        model: In evaluation mode; no parameter requires a gradient.
+        tokenizer: Its tokenizer.
+        device: Where the weights are.
+        dtype: Compute dtype.
+        source: Hub id or local folder that the weights came from.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    device: torch.device
+    dtype: torch.dtype
+    source: str
+
+
+def resolve_source(section: ModelSection) -> str:
+    """Turns `model.name` into what `from_pretrained` takes: a hub id or a local folder.
+
+    Raises:
+        ModelError: If a named package or folder does not exist.
+    """
+    name = section.name
+    if name.startswith(PREFIX):
+        with _quiet_libraries():
+            return str(converted(find_gguf(name)))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model.name = {name!r}: this folder has no config.json")
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
+        raise ModelError(
+            f"model.name = {name!r}: no such folder. Give a local folder with a config.json, a hub "
+            "id as owner/name, or package:MODULE for a GGUF inside an installed package."
+        )
+    return name
+
+
+def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer of the profile's model.
+
+    Raises:
+        ModelError: If it cannot be found or read.
+    """
+    source = resolve_source(section)
+    with _quiet_libraries(), _explained(section):
+        return AutoTokenizer.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+
+
+def load_model(section: ModelSection) -> LoadedModel:
+    """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
+
+    Raises:
+        ModelError: If they cannot be found or loaded.
+    """
+    source = resolve_source(section)
+    device = choose_device(section.device)
+    dtype = choose_dtype(section.precision, device)
+    arguments: dict[str, Any] = {
+        "revision": section.revision,
+        "trust_remote_code": section.trust_remote_code,
+        "dtype": dtype,
+        "device_map": {"": device},
+        "attn_implementation": section.attention,
+    }
+    if section.quantization == "nf4":
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=section.double_quantization,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    with _quiet_libraries(), _explained(section):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+        model = AutoModelForCausalLM.from_pretrained(source, **arguments)
+    # Freezing is all that k-bit preparation must do; peft's helper also casts every
+    # unquantized parameter to fp32, which doubles activations and copies the head per forward.
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = False
+    return LoadedModel(model, tokenizer, device, dtype, source)
+
+
+@contextmanager
+def _explained(section: ModelSection) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        first = reason[0] if reason else type(error).__name__
+        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+        raise ModelError(
+            f"model.name = {section.name!r}: cannot be loaded: {first}\n"
+            "If it is on the hub: check the spelling, accept its licence on its page, log in with "
+            "`hf auth login`"
+            + (", and unset HF_HUB_OFFLINE." if offline else ", and check the network.")
+        ) from error
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps the libraries' progress bars and advice off the screen, but not their errors."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    quieted = [logging.getLogger(name) for name in ("bitsandbytes", "huggingface_hub", "gguf")]
+    levels = [logger.level for logger in quieted]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for logger in quieted:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        for logger, old in zip(quieted, levels, strict=True):
+            logger.setLevel(old)

@@ -1,0 +1,73 @@
+"""Low-rank adapters on a frozen model, by peft."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from llmcausal.config import LoraSection
+from llmcausal.errors import CheckpointError, ConfigError
+
+
+def add_lora(
+    model: PreTrainedModel,
+    section: LoraSection,
+    seed: int,
+    *,
+    gradient_checkpointing: bool = False,
+) -> PeftModel:
+    """Puts trainable adapters on the named linear layers; the rest stays frozen.
+
+    Args:
+        model: A frozen model.
+        section: Rank, scale, dropout and which layers.
+        seed: Decides the adapters' initial weights, whatever was drawn before.
+        gradient_checkpointing: Recompute layers in the backward pass (non-reentrant).
+
+    Raises:
+        ConfigError: If the model has no layer of one of the names.
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := [name for name in section.target_modules if name not in names]:
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        raise ConfigError(
+            f"lora.target_modules: {type(model).__name__} has no layer named "
+            f"{', '.join(missing)}. Its linear layers: {', '.join(sorted(linear))}"
+        )
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]  # peft takes floats too
+        lora_dropout=section.dropout,
+        target_modules=list(section.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(seed)
+        peft_model = get_peft_model(model, config)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert isinstance(peft_model, PeftModel)
+    return peft_model
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Puts a saved adapter on a frozen model, for evaluation and export.
+
+    Raises:
+        CheckpointError: If the folder holds no adapter that fits the model.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return PeftModel.from_pretrained(model, folder)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: not an adapter for this model: {error}") from error

@@ -1,0 +1,164 @@
+"""Adds the memory in use to each record: the GPU's where training runs on one, else the host's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmcausal.train.callback import Callback, FitContext, Record
+
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True)
+class MemoryUsage:
+    """Bytes held by this process: now, and at most so far where that is known."""
+
+    used_bytes: int
+    peak_bytes: int | None
+
+
+class MemoryGauge(Protocol):
+    """Reads one kind of memory."""
+
+    limit_bytes: int
+
+    def read(self) -> MemoryUsage:
+        """Reads the memory in use now."""
+
+
+class HostGauge:
+    """Resident memory of this process, against the machine's or the container's memory."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self.limit_bytes = min([psutil.virtual_memory().total, *_cgroup_limits()])
+
+    def read(self) -> MemoryUsage:
+        """Reads the memory in use now."""
+        return MemoryUsage(self._process.memory_info().rss, _peak_resident_bytes())
+
+
+class CudaGauge:
+    """GPU memory of this process by NVML, which sees the CUDA context and other libraries too.
+
+    Where NVML cannot tell, it is what torch's allocator has reserved. The peak is the
+    allocator's, plus what the process now holds outside it.
+
+    Args:
+        device: A CUDA device of torch.
+        notes: Told once if NVML cannot be used.
+    """
+
+    def __init__(self, device: Any, notes: list[str]) -> None:
+        import torch
+
+        self._cuda = torch.cuda
+        self._device = device
+        self._notes = notes
+        properties = torch.cuda.get_device_properties(device)
+        self.limit_bytes = int(properties.total_memory)
+        self._nvml: Any = None
+        self._handle: Any = None
+        try:
+            nvml = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+            self._nvml = nvml
+        except Exception as error:  # NVML's errors are of many kinds; none may stop a run
+            self._give_up(str(error))
+
+    def read(self) -> MemoryUsage:
+        """Reads the memory in use now."""
+        reserved = int(self._cuda.memory_reserved(self._device))
+        used = max(reserved, self._process_bytes())
+        peak = int(self._cuda.max_memory_reserved(self._device)) + used - reserved
+        return MemoryUsage(used, peak)
+
+    def _process_bytes(self) -> int:
+        if self._nvml is None:
+            return 0
+        try:
+            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except Exception as error:
+            self._give_up(str(error))
+            return 0
+        for process in processes:
+            if process.pid == os.getpid() and process.usedGpuMemory is not None:
+                return int(process.usedGpuMemory)
+        self._give_up("it does not tell this process's share here (a container, Windows or WSL)")
+        return 0
+
+    def _give_up(self, reason: str) -> None:
+        self._nvml = None
+        self._notes.append(
+            f"memory: NVML cannot be used ({reason}); shown is what torch has reserved, "
+            "without the CUDA context (300-450 MiB)"
+        )
+
+
+class MemoryMonitor(Callback):
+    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record.
+
+    Attributes:
+        limit_bytes: All memory of the GPU, or of the host (or its container); None before the run.
+        usage: The newest reading, taken after every micro-batch; None before the run.
+    """
+
+    def __init__(self) -> None:
+        self.limit_bytes: int | None = None
+        self.usage: MemoryUsage | None = None
+        self._gauge: MemoryGauge | None = None
+
+    def on_fit_start(self, context: FitContext) -> None:
+        """Chooses the gauge by the device and reads the limit."""
+        on_gpu = str(context.device).startswith("cuda")
+        self._gauge = CudaGauge(context.device, context.notes) if on_gpu else HostGauge()
+        self.limit_bytes = self._gauge.limit_bytes
+        self.usage = self._gauge.read()
+
+    def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
+        """Takes a reading for the screen."""
+        if self._gauge is not None:
+            self.usage = self._gauge.read()
+
+    def on_step_end(self, context: FitContext, record: Record) -> None:
+        """Adds a reading to the record."""
+        if self._gauge is None:
+            return
+        self.usage = self._gauge.read()
+        record["memory_bytes"] = self.usage.used_bytes
+        if self.usage.peak_bytes is not None:
+            record["memory_peak_bytes"] = self.usage.peak_bytes
+
+
+def _cgroup_limits() -> list[int]:
+    limits = []
+    for path in CGROUP_LIMITS:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max" means no limit
+            limits.append(int(text))
+    return limits
+
+
+def _peak_resident_bytes() -> int | None:
+    """Returns VmHWM. getrusage's ru_maxrss would include the parent process before exec."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

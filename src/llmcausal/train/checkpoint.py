@@ -1,0 +1,159 @@
+"""The checkpoint folder: written whole or not at all, hashed, verified before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmcausal.errors import CheckpointError, StorageError
+
+MANIFEST = "manifest.json"
+BEST = "best"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    """Writes a checkpoint beside its place, flushes it to disk, then renames it into place.
+
+    Args:
+        folder: Where it shall be; an older folder of that name is replaced.
+        files: Contents by file name.
+        facts: Goes into the manifest beside the files' hashes.
+
+    Raises:
+        StorageError: If the disk refuses; what was at `folder` before is intact.
+    """
+    manifest = {**facts, "files": {name: _sha256(content) for name, content in files.items()}}
+    encoded = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
+    work: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.tmp-"))
+        work.chmod(0o755)
+        for name, content in [*files.items(), (MANIFEST, encoded)]:
+            _write_flushed(work / name, content)
+        _flush_directory(work)
+        _swap_in(work, folder)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the checkpoint could not be written: {error.strerror or error}. "
+            "Free some space, then go on with `llmcausal resume`; earlier checkpoints are intact."
+        ) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Checks every file of a checkpoint against its hash and returns the manifest.
+
+    Raises:
+        CheckpointError: Naming the folder, the file and what is wrong.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    for name, expected in files.items():
+        if Path(name).name != name:
+            raise CheckpointError(f"{path}: {name!r} is not a plain file name")
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing; the checkpoint is damaged")
+        if _sha256(file.read_bytes()) != expected:
+            raise CheckpointError(f"{file}: does not match its hash; the checkpoint is damaged")
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
+    """Lists the checkpoints of a run, newest first."""
+    found = [
+        (int(match[1]), path)
+        for path in run_dir.glob("checkpoint-*")
+        if path.is_dir() and (match := _NAME.fullmatch(path.name))
+    ]
+    return sorted(found, reverse=True)
+
+
+def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """Finds the newest checkpoint whose hashes hold.
+
+    Returns:
+        The checkpoint (None if there is none yet), and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: If there are checkpoints but none is good.
+    """
+    recover(run_dir)
+    damaged = []
+    for _, folder in checkpoints(run_dir):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            damaged.append(str(error))
+        else:
+            return folder, damaged
+    if damaged:
+        raise CheckpointError("\n".join([f"{run_dir}: no checkpoint is good", *damaged]))
+    return None, []
+
+
+def recover(run_dir: Path) -> None:
+    """Finishes or undoes what a kill interrupted: half-written folders, half-done swaps."""
+    for old in run_dir.glob(".*.old"):
+        target = run_dir / old.name[1 : -len(".old")]
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    for stale in run_dir.glob(".*.tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints."""
+    for _, folder in checkpoints(run_dir)[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap_in(work: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    work.rename(folder)
+    _flush_directory(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_directory(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a directory; its renames are journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,267 @@
+"""The loop: steps, validation, callbacks, stopping. It knows nothing of losses or screens."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from llmcausal.config import RunConfig
+from llmcausal.errors import Interrupted, NonFiniteLossError, OutOfMemoryError
+from llmcausal.train.batch import TripletBatch, label_totals
+from llmcausal.train.batches import Batches
+from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.checkpoint import BEST
+from llmcausal.train.interrupt import InterruptGuard
+from llmcausal.train.optimizer import optimizer_step
+from llmcausal.train.snapshot import Snapshot
+from llmcausal.train.state import TrainState
+from llmcausal.train.step import StepResult
+
+
+class StepFunction(Protocol):
+    """What the loop calls for each micro-batch."""
+
+    def __call__(self, batch: TripletBatch, totals: dict[str, int]) -> StepResult:
+        """Returns the micro-batch's share of the step."""
+        ...
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of; built by `assembly`.
+
+    Attributes:
+        config: Settings.
+        run_dir: Run directory; exists.
+        modules: Trained modules, for switching between training and evaluation mode.
+        step: Computes a micro-batch.
+        batches: Training data.
+        validation: Validation batches.
+        parameters: What the optimizer trains, for clipping.
+        optimizer: With its states.
+        scheduler: Learning-rate schedule.
+        scaler: Loss scaler; does nothing but in fp16.
+        state: Position and totals.
+        snapshot: Writes checkpoints.
+        callbacks: In order of their calls.
+        device: Where the model is.
+        total_steps: Optimizer steps of the whole run.
+        notes: Facts to tell at the start.
+    """
+
+    config: RunConfig
+    run_dir: Path
+    modules: Sequence[torch.nn.Module]
+    step: StepFunction
+    batches: Batches
+    validation: Sequence[TripletBatch]
+    parameters: Sequence[torch.nn.Parameter]
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    state: TrainState
+    snapshot: Snapshot
+    callbacks: Sequence[Callback]
+    device: torch.device
+    total_steps: int
+    notes: list[str]
+
+
+def fit(run: Run) -> FitContext:
+    """Trains until the last step, a callback's stop, a signal, or a failure.
+
+    Raises:
+        Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
+        NonFiniteLossError: If the loss or the gradient is NaN or infinite.
+        OutOfMemoryError: If the device's memory runs out.
+        StorageError: If the disk refuses a write.
+    """
+    context = _context(run)
+    outcome = "failed"
+    with InterruptGuard() as guard:
+        try:
+            _each(run.callbacks, lambda callback: callback.on_fit_start(context))
+            if not run.state.started:
+                _start(run, context)
+            while run.state.step < run.total_steps and not context.stop_reason:
+                if guard.signal_number is not None:
+                    break
+                _advance(run, context)
+            context.save_checkpoint()
+            outcome = "stopped" if context.stop_reason else "completed"
+            if guard.signal_number is not None and run.state.step < run.total_steps:
+                outcome = "interrupted"
+                raise Interrupted(
+                    f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
+                    f"Go on with: llmcausal resume {run.run_dir}",
+                    guard.signal_number,
+                )
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"Out of GPU memory at step {run.state.step + 1}: {str(error).splitlines()[0]}\n"
+                "Lower data.max_length, then train.batch_size, then lora.rank; keep "
+                "model.gradient_checkpointing on. The last checkpoint is intact."
+            ) from error
+        finally:
+            _each(run.callbacks, lambda callback: callback.on_fit_end(context, outcome))
+    return context
+
+
+def _context(run: Run) -> FitContext:
+    saved_step: list[int] = []
+
+    def save_checkpoint() -> Path:
+        folder = run.run_dir / f"checkpoint-{run.state.step}"
+        if run.state.step not in saved_step[-1:]:
+            run.snapshot.write(folder)
+            saved_step.append(run.state.step)
+            _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, False))
+        return folder
+
+    def save_best() -> Path:
+        folder = run.snapshot.write(run.run_dir / BEST)
+        _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, True))
+        return folder
+
+    context = FitContext(
+        config=run.config,
+        run_dir=run.run_dir,
+        state=run.state,
+        total_steps=run.total_steps,
+        steps_per_epoch=run.batches.steps_per_epoch,
+        device=run.device,
+        samples={
+            "train": len(run.batches.triplets),
+            "validation": sum(len(batch) for batch in run.validation),
+        },
+        save_checkpoint=save_checkpoint,
+        save_best=save_best,
+        notes=list(run.notes),
+    )
+    return context
+
+
+def _start(run: Run, context: FitContext) -> None:
+    """Writes the record of step 0, with the untrained model's validation."""
+    record: Record = {"step": 0, "epoch": 0.0}
+    if run.config.validation.at_start:
+        record.update(_validate(run, context))
+    run.state.started = True
+    _tell(run, context, record)
+
+
+def _advance(run: Run, context: FitContext) -> None:
+    state = run.state
+    started = time.perf_counter()
+    record = _train_step(run, context)
+    record["seconds"] = time.perf_counter() - started
+    state.train_seconds += record["seconds"]
+    every = run.config.validation.every_steps
+    due = state.step % every == 0 if every else state.position == 0
+    if due or state.step == run.total_steps:
+        record.update(_validate(run, context))
+    clear_every = run.config.train.empty_cache_every
+    if clear_every and state.step % clear_every == 0 and run.device.type == "cuda":
+        torch.cuda.empty_cache()
+    _tell(run, context, record)
+
+
+def _tell(run: Run, context: FitContext, record: Record) -> None:
+    _each(run.callbacks, lambda callback: callback.on_step_end(context, record))
+    _each(run.callbacks, lambda callback: callback.on_record(context, record))
+
+
+def _train_step(run: Run, context: FitContext) -> Record:
+    state = run.state
+    for module in run.modules:
+        module.train()
+    micro_batches = run.batches.step_at(state.epoch, state.position)
+    totals = label_totals(micro_batches)
+    run.optimizer.zero_grad(set_to_none=True)
+    figures = _Figures()
+    tokens = 0
+    with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
+        for done, batch in enumerate(micro_batches, start=1):
+            result = run.step(batch.to(run.device), totals)
+            run.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
+            figures.add(result)
+            tokens += len(batch.tokens)
+            count = len(micro_batches)
+            _each(run.callbacks, lambda each, d=done, c=count: each.on_micro_batch(context, d, c))  # type: ignore[misc]
+    run.scaler.unscale_(run.optimizer)
+    norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.config.train.max_grad_norm))
+    record = figures.means()
+    if not math.isfinite(record["loss"]) or not (math.isfinite(norm) or run.scaler.is_enabled()):
+        _refuse_non_finite(state.step + 1, record["loss"], norm, micro_batches)
+    run.scaler.step(run.optimizer) if run.scaler.is_enabled() else optimizer_step(run.optimizer)
+    run.scaler.update()
+    run.scheduler.step()
+    state.step += 1
+    state.epoch, state.position = run.batches.after(state.epoch, state.position)
+    state.tokens += tokens
+    epoch = state.epoch + state.position / max(len(run.batches.triplets), 1)
+    return {"step": state.step, "epoch": epoch, **record, "grad_norm": norm, "tokens": tokens}
+
+
+def _refuse_non_finite(
+    step: int, loss: float, norm: float, micro_batches: Iterable[TripletBatch]
+) -> None:
+    ids = [identity for batch in micro_batches for identity in batch.ids]
+    shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+    raise NonFiniteLossError(
+        f"Step {step}: loss {loss}, gradient norm {norm}; the weights are as they were before it. "
+        f"Triplets of the step: {shown}.\nLower train.learning_rate, raise train.warmup_ratio or "
+        "loss.tau; --set train.detect_anomaly=true names the operation."
+    )
+
+
+def _validate(run: Run, context: FitContext) -> Record:
+    if not run.validation:
+        return {}
+    batches = len(run.validation)
+    _each(run.callbacks, lambda callback: callback.on_validation_start(context, batches))
+    for module in run.modules:
+        module.eval()
+    figures = _Figures()
+    totals = label_totals(run.validation)
+    with torch.no_grad():
+        for batch in run.validation:
+            figures.add(run.step(batch.to(run.device), totals))
+            _each(run.callbacks, lambda callback: callback.on_validation_batch(context))
+    return {f"val_{name}": value for name, value in figures.means().items()}
+
+
+class _Figures:
+    """Adds up the sums and counts of several micro-batches."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, result: StepResult) -> None:
+        for name, value in result.sums.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + result.counts[name]
+
+    def means(self) -> dict[str, float]:
+        """Returns each figure's mean; `loss` is a sum of shares that are weighted already."""
+        return {
+            name: float(value) / (1 if name == "loss" else self.counts[name])
+            for name, value in self.sums.items()
+        }
+
+
+def _each(callbacks: Iterable[Callback], call: Callable[[Callback], None]) -> None:
+    for callback in callbacks:
+        call(callback)

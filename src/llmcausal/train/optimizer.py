@@ -1,0 +1,60 @@
+"""Optimizer, schedule and gradient scaler."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from llmcausal.config import TrainSection
+
+
+def build_optimizer(
+    section: TrainSection, groups: dict[str, Sequence[torch.nn.Parameter]]
+) -> Optimizer:
+    """Builds AdamW over named parameter groups.
+
+    `paged_adamw_8bit` pages its states to host memory on CUDA; on CPU bitsandbytes computes the
+    same update unpaged.
+    """
+    parameters = [
+        {"params": list(members), "name": name} for name, members in groups.items() if members
+    ]
+    options = {
+        "lr": section.learning_rate,
+        "betas": section.betas,
+        "weight_decay": section.weight_decay,
+    }
+    if section.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **options)  # type: ignore[arg-type]
+    import bitsandbytes as bnb
+
+    kind = bnb.optim.PagedAdamW8bit if section.optimizer.startswith("paged") else bnb.optim.AdamW8bit
+    optimizer: Optimizer = kind(parameters, **options)
+    return optimizer
+
+
+def optimizer_step(optimizer: Optimizer) -> None:
+    """Updates the weights; bitsandbytes says at each run on CPU that it does not page there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
+        optimizer.step()
+
+
+def build_scheduler(section: TrainSection, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """Builds the learning-rate schedule, by transformers."""
+    from transformers import get_scheduler
+
+    warmup = round(section.warmup_ratio * total_steps)
+    scheduler: LRScheduler = get_scheduler(
+        section.scheduler, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps
+    )
+    return scheduler
+
+
+def build_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
+    """Builds the loss scaler that fp16 needs; for other dtypes it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -1,0 +1,175 @@
+"""What a checkpoint holds of a live run, and how it is put back."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedTokenizerFast
+
+from llmcausal import __version__
+from llmcausal.errors import CheckpointError
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.train.callback import Callback
+from llmcausal.train.checkpoint import write_checkpoint
+from llmcausal.train.rng import restore_rng, rng_state
+from llmcausal.train.state import TrainState
+
+ADAPTER = "adapter_model.safetensors"
+PROJECTION = "projection.safetensors"
+TRAINING_STATE = "training_state.pt"
+CONFIG = "config.toml"
+
+
+class Snapshot:
+    """Writes and restores everything that a run needs to go on exactly.
+
+    Args:
+        model: Adapters on the frozen base.
+        projection: Projection head, if the objective has one.
+        tokenizer: Saved beside the adapter.
+        optimizer: With its states.
+        scheduler: Learning-rate schedule.
+        scaler: Loss scaler.
+        state: Position and totals.
+        callbacks: In order; each one's `state_dict` is kept.
+        config_text: The resolved config, as TOML.
+        fingerprints: Hashes of config, data and template, for the manifest.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: PeftModel,
+        projection: ProjectionHead | None,
+        tokenizer: PreTrainedTokenizerFast,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        scaler: torch.amp.GradScaler,
+        state: TrainState,
+        callbacks: Sequence[Callback],
+        config_text: str,
+        fingerprints: dict[str, Any],
+    ) -> None:
+        self.model = model
+        self.projection = projection
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scaler = scaler
+        self.state = state
+        self.callbacks = callbacks
+        self.config_text = config_text
+        self.fingerprints = fingerprints
+        self._tokenizer_files = _files_of(tokenizer)
+
+    def write(self, folder: Path) -> Path:
+        """Writes a checkpoint of the present moment and returns its folder."""
+        files = {
+            **self._tokenizer_files,
+            **adapter_files(self.model),
+            CONFIG: self.config_text.encode(),
+            TRAINING_STATE: self._training_state(),
+        }
+        if self.projection is not None:
+            files[PROJECTION] = safetensors.torch.save(_on_cpu(self.projection.state_dict()))
+        facts = {
+            "format": 1,
+            "llmcausal": __version__,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": self.state.step,
+            **self.fingerprints,
+        }
+        write_checkpoint(folder, files, facts)
+        return folder
+
+    def restore(self, folder: Path) -> None:
+        """Takes over a verified checkpoint.
+
+        Raises:
+            CheckpointError: If it does not fit this run.
+        """
+        restore_weights(folder, self.model, self.projection)
+        try:
+            saved = torch.load(folder / TRAINING_STATE, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scheduler.load_state_dict(saved["scheduler"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.state.load_state_dict(saved["state"])
+            names = [_name(callback) for callback in self.callbacks]
+            for name, values in saved["callbacks"]:
+                if name in names:
+                    self.callbacks[names.index(name)].load_state_dict(values)
+            restore_rng(saved["rng"])
+        except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError) as error:
+            raise CheckpointError(f"{folder / TRAINING_STATE}: cannot be used: {error}") from error
+
+    def _training_state(self) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "state": self.state.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": rng_state(),
+                "callbacks": [(_name(each), each.state_dict()) for each in self.callbacks],
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+
+def adapter_files(model: PeftModel) -> dict[str, bytes]:
+    """Serializes the adapter as peft writes it, by file name."""
+    config = model.peft_config["default"]
+    with tempfile.TemporaryDirectory() as folder:
+        inference_mode, config.inference_mode = config.inference_mode, True
+        config.save_pretrained(folder)
+        config.inference_mode = inference_mode
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    # peft builds the dict from modules in a fixed order; safetensors sorts it by dtype and name.
+    files[ADAPTER] = safetensors.torch.save(_on_cpu(tensors), metadata={"format": "pt"})
+    return files
+
+
+def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead | None) -> None:
+    """Loads adapter and projection of a checkpoint into a model that has both.
+
+    Raises:
+        CheckpointError: If their shapes or names do not fit.
+    """
+    try:
+        tensors = safetensors.torch.load_file(folder / ADAPTER)
+        outcome = set_peft_model_state_dict(model, tensors)
+        if outcome.unexpected_keys:
+            raise ValueError(f"unexpected {outcome.unexpected_keys[:3]}")
+        if missing := [key for key in outcome.missing_keys if "lora_" in key]:
+            raise ValueError(f"missing {missing[:3]}")
+        if projection is not None:
+            projection.load_state_dict(safetensors.torch.load_file(folder / PROJECTION))
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: its weights do not fit this model: {error}") from error
+
+
+def _files_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _name(callback: Callback) -> str:
+    return f"{type(callback).__module__}:{type(callback).__qualname__}"

@@ -1,0 +1,89 @@
+"""The two consoles (stdout, stderr), and what keeps hostile text from reaching a terminal raw."""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+import unicodedata
+
+from rich.console import Console
+from rich.text import Text
+
+from llmcausal.errors import Interrupted
+
+HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Control, format (bidi overrides, invisible tags, zero width), surrogate, private, unassigned."""
+LINE_BREAKS = str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
+
+
+@functools.cache
+def console() -> Console:
+    """Returns the console of stdout. Markup is off: text is only ever text."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+@functools.cache
+def err_console() -> Console:
+    """Returns the console of stderr."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def prepare_streams() -> None:
+    """Makes stdout and stderr write `?` for what their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def wants_dashboard(plain: bool, target: Console) -> bool:
+    """Tells whether a live screen can be drawn on `target` and is wanted.
+
+    Asks the stream itself: FORCE_COLOR makes Rich call a log file a terminal.
+    """
+    return not plain and target.file.isatty() and not target.is_dumb_terminal
+
+
+def clean(text: str) -> str:
+    """Removes what a terminal could obey or a reader could not see; keeps line breaks."""
+    text = text.replace("\r\n", "\n").translate(LINE_BREAKS).replace("\t", " ")
+    return "".join(
+        char for char in text if char == "\n" or unicodedata.category(char) not in HIDDEN_CATEGORIES
+    )
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Returns `text` cleaned, on one line, of at most `limit` characters."""
+    line = " ".join(clean(text).split())
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
+
+
+def print_error(error: BaseException) -> None:
+    """Prints an error's message to stderr, without a traceback."""
+    heading = Text() if isinstance(error, Interrupted) else Text("error: ", style="bold red")
+    message = str(error) or type(error).__name__
+    err_console().print(heading + Text(clean(message)), soft_wrap=True)
+
+
+class ProgressLine:
+    """Shows `done/total` of a long call on stderr: one line rewritten, or a line each tenth."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._tenth = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` are done."""
+        target = err_console()
+        finished = done >= total
+        if target.is_terminal:
+            target.print(f"{self._what} {done}/{total}", end="\n" if finished else "\r")
+            return
+        tenth = done * 10 // max(total, 1)
+        if tenth != self._tenth:
+            target.print(f"{self._what} {done}/{total}")
+        self._tenth = -1 if finished else tenth
+
+
+stderr_progress = ProgressLine("answers")
+"""Progress of an evaluation."""

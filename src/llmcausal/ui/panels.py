@@ -1,0 +1,255 @@
+"""Lays a run out for a terminal of any size: what matters most stays when room is short."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from llmcausal.train.callback import Record
+from llmcausal.ui.console import one_line
+from llmcausal.ui.figures import (
+    CAUSAL_METRICS,
+    LOSS_TERMS,
+    duration,
+    figure,
+    gibibytes,
+    sparkline,
+    step_time,
+)
+from llmcausal.ui.run_view import RunView
+
+TWO_COLUMNS = 72
+FRAMED = 36
+LABEL_WIDTH = 15
+VALUE_WIDTH = 9
+CROWDED = 0.9
+"""Share of the memory limit from which the figure turns red."""
+
+Lines = list[Text]
+
+
+def draw(view: RunView, size: ConsoleDimensions, ascii_only: bool) -> RenderableType:
+    """Draws `view` in at most `size.height - 1` rows of `size.width` columns.
+
+    Once the run has ended the picture stays in the scrollback and may take what rows it needs.
+    """
+    painter = Painter(view, size.width, ascii_only)
+    rows = size.height - 1 if view.outcome is None else sys.maxsize
+    if size.width < FRAMED or rows < 5:
+        lines = [painter.position(), *painter.losses(size.width), painter.footer()]
+        return Group(*lines[: max(rows, 1)])
+    parts: list[RenderableType] = [painter.header()]
+    rows -= 4 + 1  # the header and the footer
+    for height, part in painter.bodies():
+        if rows >= height:
+            parts.append(part)
+            rows -= height
+    notes = painter.bottom(rows - 2)
+    if notes:
+        parts.append(_panel("run", notes))
+    return Group(*parts, painter.footer())
+
+
+class Painter:
+    """Turns one `RunView` into lines; every line is cut to its width, never wrapped."""
+
+    def __init__(self, view: RunView, width: int, ascii_only: bool) -> None:
+        self._view = view
+        self._width = width
+        self._ascii = ascii_only
+        self._dot = "-" if ascii_only else "·"
+
+    def bodies(self) -> list[tuple[int, RenderableType]]:
+        """Returns the middle panels with their heights, the most important first."""
+        two = self._width >= TWO_COLUMNS
+        inner = (self._width // 2 if two else self._width) - 4
+        loss = ("loss", self.losses(inner))
+        causal = ("representation", self.representation(inner))
+        training = ("training", self.training(inner))
+        validation = (self._validation_title(), self.validation(inner))
+        if not two:
+            return [
+                (len(lines) + 2, _panel(title, lines))
+                for title, lines in (loss, validation, training, causal)
+            ]
+        return [_side_by_side(loss, causal), _side_by_side(training, validation)]
+
+    def header(self) -> Panel:
+        """Returns the frame with the progress bar; 4 rows high."""
+        view, context = self._view, self._view.context
+        epochs = context.total_steps / max(context.steps_per_epoch, 1)
+        parts = [f"epoch {view.record.get('epoch', context.state.epoch):.2f}/{epochs:.4g}"]
+        # Read once each: the training thread may set them to None at any moment.
+        if validating := view.validation_batches:
+            parts.append("validating {}/{}".format(*validating))
+        elif micro := view.micro_batches:
+            parts.append("micro-batch {}/{}".format(*micro))
+        parts.append(f"elapsed {duration(view.elapsed_seconds)}")
+        if (seconds := view.pace.step_seconds) is not None:
+            parts.append(step_time(seconds))
+        samples = ", ".join(f"{count} {one_line(name)}" for name, count in context.samples.items())
+        return _panel(
+            f"llmcausal {self._dot} {one_line(context.config.name)}",
+            [self.position(self._width - 4), _line("   ".join(parts), "dim")],
+            subtitle=one_line(f"{context.device} {self._dot} {samples} triplets"),
+        )
+
+    def position(self, width: int = 0) -> Text:
+        """Returns step, bar (where there is room), share done and ETA."""
+        view, context = self._view, self._view.context
+        done, of = view.micro_batches or (0, 1)
+        share = min((context.state.step + done / max(of, 1)) / max(context.total_steps, 1), 1.0)
+        eta = view.pace.eta_seconds(context) if view.outcome is None else None
+        start = f"step {context.state.step}/{context.total_steps} "
+        end = f" {share:4.0%}" + (f"  ETA {duration(eta)}" if eta is not None else "")
+        bar = max(width - len(start) - len(end), 0)
+        filled = round(bar * share)
+        full, empty = ("=", "-") if self._ascii else ("━", "━")
+        return Text.assemble(
+            (start, "bold"),
+            (full * filled, "green"),
+            (empty * (bar - filled), "bright_black"),
+            (end, "bold"),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+    def losses(self, inner: int) -> Lines:
+        """Returns the loss and its terms."""
+        record = self._view.record
+        shown = [name for name in LOSS_TERMS if name in record] or ["loss"]
+        return [self._row(LOSS_TERMS[name], name, inner) for name in shown]
+
+    def representation(self, inner: int) -> Lines:
+        """Returns the causal metrics, as running means where the record has them."""
+        record = self._view.record
+        names = [name for name in CAUSAL_METRICS if name in record]
+        if not names:
+            return [_line("not measured" if record else "-", "dim")]
+        means = [name for name in names if f"{name}_mean" in record]
+        lines = [
+            self._row(CAUSAL_METRICS[name], f"{name}_mean" if name in means else name, inner)
+            for name in names
+        ]
+        return [*lines, _line("running means", "dim")] if means else lines
+
+    def training(self, inner: int) -> Lines:
+        """Returns what says whether the run is sound and fast."""
+        return [
+            self._row("learning rate", "learning_rate", inner),
+            self._row("gradient norm", "grad_norm", inner),
+            self._row("tokens/s", "tokens_per_second", inner),
+            self._memory(inner),
+        ]
+
+    def validation(self, inner: int) -> Lines:
+        """Returns the newest validation and the best value so far."""
+        record, context = self._view.validation, self._view.context
+        if not record:
+            return [_line("none yet", "dim")]
+        metric, state = context.config.checkpoint.best_metric, context.state
+        labels = {"val_loss": "loss", metric: one_line(metric).removeprefix("val_")}
+        labels |= {f"val_{name}": label for name, label in CAUSAL_METRICS.items()}
+        shown = [name for name in labels if name in record][:3]
+        lines = [self._row(labels[name], name, inner, record) for name in shown]
+        if state.best_value is not None:
+            best = f"best {one_line(metric)} {figure(metric, state.best_value)}"
+            lines.append(_line(f"{best} (step {state.best_step})", "green"))
+        return lines
+
+    def bottom(self, rows: int) -> Lines:
+        """Returns the checkpoint and the newest notes, in at most `rows` lines."""
+        lines: Lines = []
+        if self._view.checkpoint:
+            path, when = self._view.checkpoint
+            ago = duration(self._view.clock() - when)
+            room = max(self._width - 4 - len(f"checkpoint  ({ago} ago)"), 8)
+            name = one_line(str(path))
+            # The end of a path tells more than its start.
+            name = name if len(name) <= room else f"...{name[3 - room :]}"
+            lines.append(_line(f"checkpoint {name} ({ago} ago)", "cyan"))
+        notes: Lines = []
+        for note in reversed(self._view.context.notes):
+            wrapped = textwrap.wrap(one_line(note), self._width - 4, subsequent_indent="  ")
+            if len(lines) + len(notes) + len(wrapped) > rows:
+                break
+            notes = [*(_line(text) for text in wrapped), *notes]
+        return [*lines, *notes][: max(rows, 0)]
+
+    def footer(self) -> Text:
+        """Returns how to stop, or how the run ended."""
+        context = self._view.context
+        reason = f": {one_line(context.stop_reason)}" if context.stop_reason else ""
+        if self._view.outcome:
+            bad = self._view.outcome == "failed"
+            return _line(f" {self._view.outcome}{reason}", "bold red" if bad else "bold green")
+        if reason:
+            return _line(f" stopping after this step{reason}", "bold yellow")
+        return _line(" Ctrl-C saves and stops", "dim")
+
+    def _validation_title(self) -> str:
+        step = self._view.validation.get("step")
+        return "validation" if step is None else f"validation {self._dot} step {step}"
+
+    def _row(self, label: str, name: str, inner: int, record: Record | None = None) -> Text:
+        history = self._view.history.get(name, [])
+        written = figure(name, (self._view.record if record is None else record).get(name))
+        room = inner - LABEL_WIDTH - VALUE_WIDTH - 1
+        return Text.assemble(
+            f"{label:<{LABEL_WIDTH}}",
+            (f"{written:>{VALUE_WIDTH}} ", "bold"),
+            (sparkline(history, room, self._ascii), "cyan"),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+    def _memory(self, inner: int) -> Text:
+        monitor = self._view.memory
+        used = monitor.usage.used_bytes if monitor and monitor.usage else None
+        limit = monitor.limit_bytes if monitor else None
+        if used is None:
+            used = self._view.record.get("memory_bytes")
+        if used is None:
+            return _line(f"{'memory':<{LABEL_WIDTH}}{'-':>{VALUE_WIDTH}}")
+        if not limit:
+            return _line(f"{'memory':<{LABEL_WIDTH}}{gibibytes(used)}")
+        share = used / limit
+        line = _line(f"{'memory':<{LABEL_WIDTH}}")
+        line.append(f"{used / 2**30:.2f} of {gibibytes(limit)} ", "bold")
+        line.append(f"{share:.0%}", "red" if share >= CROWDED else "green")
+        return line
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _panel(title: str, lines: Sequence[Text], subtitle: str | None = None) -> Panel:
+    return Panel(
+        Group(*lines),
+        title=Text(title, style="bold"),
+        title_align="left",
+        subtitle=Text(subtitle, style="dim") if subtitle else None,
+        subtitle_align="right",
+        border_style="bright_black",
+    )
+
+
+def _side_by_side(left: tuple[str, Lines], right: tuple[str, Lines]) -> tuple[int, RenderableType]:
+    height = max(len(left[1]), len(right[1]))
+    grid = Table.grid(expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(ratio=1)
+    grid.add_row(
+        *(
+            _panel(title, [*lines, *[_line("")] * (height - len(lines))])
+            for title, lines in (left, right)
+        )
+    )
+    return height + 2, grid

@@ -1,0 +1,102 @@
+"""What each command passes on to the program, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmcausal import assembly
+from llmcausal.cli import app
+
+
+class Recorder:
+    """Stands in for one function of the assembly; keeps its arguments."""
+
+    def __init__(self, result: Any = None) -> None:
+        self.result = result
+        self.arguments: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.arguments, self.options = arguments, options
+        print("a library prints something")
+        return self.result
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["llmcausal", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def test_train_passes_the_resolved_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train = Recorder()
+    monkeypatch.setattr(assembly, "train", train)
+    folder = tmp_path / "2024"
+    assert (
+        _run(
+            monkeypatch,
+            *("train", "demo-cpu", "--set", "train.epochs=2", "--set", "lora.rank=4"),
+            *("--output-dir", str(folder), "--plain"),
+        )
+        == 0
+    )
+    (config,) = train.arguments
+    assert (config.train.epochs, config.lora.rank) == (2, 4)
+    assert config.run_dir == folder / "demo-cpu"
+    assert train.options == {"plain": True, "debug": False}
+
+
+def test_a_bad_setting_never_reaches_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Recorder()
+    monkeypatch.setattr(assembly, "train", train)
+    assert _run(monkeypatch, "train", "demo-cpu", "--set", "lora.rank=0") == 2
+    assert train.arguments == ()
+
+
+def test_resume_passes_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    resume = Recorder()
+    monkeypatch.setattr(assembly, "resume", resume)
+    assert _run(monkeypatch, "resume", "runs/x") == 0
+    assert resume.arguments == (Path("runs/x"),)
+    assert resume.options == {"plain": False, "allow_changes": False}
+    assert _run(monkeypatch, "resume", "runs/x", "--plain", "--allow-changes") == 0
+    assert resume.options == {"plain": True, "allow_changes": True}
+
+
+def test_eval_prints_one_json_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = {"tuned": {"utility": {"value": 0.5}}, "name": "Grüße [bold]"}
+    evaluate = Recorder(result)
+    monkeypatch.setattr(assembly, "evaluate", evaluate)
+    arguments = ("eval", "--checkpoint", "best", "--data", "f.jsonl", "--suite", "s")
+    assert _run(monkeypatch, *arguments, "--no-baseline", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == result
+    assert "a library prints something" in shown.err
+    assert evaluate.arguments == (Path("best"),)
+    assert callable(evaluate.options.pop("progress"))
+    assert evaluate.options == {"data": "f.jsonl", "suite": "s", "baseline": False}
+
+
+def test_export_passes_format_and_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = Recorder({"path": "out", "format": "merged"})
+    monkeypatch.setattr(assembly, "export", export)
+    arguments = ("export", "--checkpoint", "best", "--format", "merged", "--out", "out")
+    assert _run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out == "path: out\nformat: merged\n"
+    assert export.arguments == (Path("best"),)
+    assert export.options == {"target": "merged", "out": Path("out")}
+    assert _run(monkeypatch, *arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"path": "out", "format": "merged"}
