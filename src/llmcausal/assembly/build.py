@@ -212,9 +212,17 @@ def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) ->
     return callbacks
 
 
-def build_run(
-    config: RunConfig, data: PreparedData, run_dir: Path, screen: Screen | None
-) -> tuple[Run, PeftModel, LoadedModel]:
+@dataclass(frozen=True)
+class Built:
+    """A run and the parts of it that evaluation needs afterwards."""
+
+    run: Run
+    model: PeftModel
+    loaded: LoadedModel
+    step: TripletStep
+
+
+def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Screen | None) -> Built:
     """Loads the model and builds the run; nothing is written yet."""
     seed_everything(config.train.seed)
     loaded = load_model(config.model)
@@ -226,51 +234,17 @@ def build_run(
     )
     step, trunk = build_step(config, loaded, peft_model)
     objective = step.objective
-    batches = Batches(
-        data.train,
-        batch_size=config.train.batch_size,
-        accumulation_steps=config.train.accumulation_steps,
-        seed=config.train.seed,
-        needs=objective.needs,
-        pooling=config.loss.pooling,
-    )
-    groups = {
+    groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],
         "projection": list(objective.projection.parameters()) if objective.projection else [],
         "loss": list(objective.contrastive.parameters()) if objective.contrastive else [],
     }
+    trained = [parameter for group in groups.values() for parameter in group]
+    optimizer = build_optimizer(config.train, groups)
+    batches = build_batches(config, data, objective)
     total_steps = batches.steps_per_epoch * config.train.epochs
     if config.train.max_steps is not None:
         total_steps = min(total_steps, config.train.max_steps)
-    optimizer = build_optimizer(config.train, groups)
-    scheduler = build_scheduler(config.train, optimizer, total_steps)
-    scaler = build_scaler(loaded.dtype, loaded.device)
-    state = TrainState()
-    callbacks = build_callbacks(config, optimizer, screen)
-    config_text = dump_config(config)
-    snapshot = Snapshot(
-        model=peft_model,
-        projection=objective.projection,
-        tokenizer=loaded.tokenizer,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        scaler=scaler,
-        state=state,
-        callbacks=callbacks,
-        config_text=config_text,
-        fingerprints={
-            "config": hashlib.sha256(config_text.encode()).hexdigest(),
-            **data.fingerprints,
-        },
-    )
-    trained = [parameter for group in groups.values() for parameter in group]
-    count = sum(parameter.numel() for parameter in trained)
-    notes = [
-        f"model: {config.model.name} on {loaded.device}, {config.model.quantization}, "
-        f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers; "
-        f"training {count / 1e6:.2f} M parameters",
-        *data.notes,
-    ]
     run = Run(
         config=config,
         run_dir=run_dir,
@@ -282,13 +256,55 @@ def build_run(
         ),
         parameters=trained,
         optimizer=optimizer,
-        scheduler=scheduler,
-        scaler=scaler,
-        state=state,
-        snapshot=snapshot,
-        callbacks=callbacks,
+        scheduler=build_scheduler(config.train, optimizer, total_steps),
+        scaler=build_scaler(loaded.dtype, loaded.device),
+        state=TrainState(),
+        callbacks=build_callbacks(config, optimizer, screen),
         device=loaded.device,
         total_steps=total_steps,
-        notes=notes,
+        notes=[_describe(config, loaded, trunk, trained), *data.notes],
     )
-    return run, peft_model, loaded
+    return Built(run, peft_model, loaded, step)
+
+
+def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:
+    """Builds the training batches."""
+    return Batches(
+        data.train,
+        batch_size=config.train.batch_size,
+        accumulation_steps=config.train.accumulation_steps,
+        seed=config.train.seed,
+        needs=objective.needs,
+        pooling=config.loss.pooling,
+    )
+
+
+def build_snapshot(built: Built, fingerprints: dict[str, Any]) -> Snapshot:
+    """Builds what writes and restores the run's checkpoints."""
+    run, objective = built.run, built.step.objective
+    config_text = dump_config(run.config)
+    digest = hashlib.sha256(config_text.encode()).hexdigest()
+    return Snapshot(
+        model=built.model,
+        projection=objective.projection,
+        contrastive=objective.contrastive,
+        tokenizer=built.loaded.tokenizer,
+        optimizer=run.optimizer,
+        scheduler=run.scheduler,
+        scaler=run.scaler,
+        state=run.state,
+        callbacks=run.callbacks,
+        config_text=config_text,
+        fingerprints={"config": digest, **fingerprints},
+    )
+
+
+def _describe(
+    config: RunConfig, loaded: LoadedModel, trunk: Trunk, trained: Sequence[torch.nn.Parameter]
+) -> str:
+    count = sum(parameter.numel() for parameter in trained)
+    return (
+        f"model: {config.model.name} on {loaded.device}, {config.model.quantization}, "
+        f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers; "
+        f"training {count / 1e6:.2f} M parameters"
+    )

@@ -14,6 +14,7 @@ from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.causal import causal_evaluation
 from llmcausal.evaluation.evaluate import evaluate
+from llmcausal.evaluation.generation import without_adapter
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.model.factory import load_model
@@ -106,7 +107,7 @@ def evaluate_model(
 
     result["tuned"]["causal"] = causal(step.objective.projection is not None)
     if result["base"] is not None:
-        with model.disable_adapter():
+        with without_adapter(model):
             result["base"]["causal"] = causal(False)
     result["environment"] = run_directory.environment()
     return result

@@ -11,7 +11,7 @@ from llmcausal.assembly.build import load_template
 from llmcausal.config import load_config
 from llmcausal.export import EXPORTERS
 from llmcausal.export.source import ExportSource
-from llmcausal.model.factory import load_model, resolve_source
+from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG
 from llmcausal.ui.status import status
@@ -34,7 +34,7 @@ def export_checkpoint(checkpoint: Path, *, target: str, out: Path) -> dict[str, 
     def load_base() -> PreTrainedModel:
         return load_model(section).model
 
-    with status(f"Exporting {checkpoint} as {target}"):
+    with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
         source = ExportSource(
             adapter_dir=checkpoint,
             load_base=load_base,

@@ -11,6 +11,7 @@ from llmcausal.assembly.build import (
     PreparedData,
     Screen,
     build_run,
+    build_snapshot,
     load_template,
     prepare_data,
 )
@@ -118,26 +119,28 @@ def _fit_and_show(
     plain: bool,
 ) -> TrainOutcome:
     with status("Loading the model"):
-        run, model, loaded = build_run(config, data, run_dir, _screen(plain))
+        built = build_run(config, data, run_dir, _screen(plain))
+        run = built.run
+        snapshot = build_snapshot(built, data.fingerprints)
         if checkpoint is not None:
-            run.snapshot.restore(checkpoint)
+            snapshot.restore(checkpoint)
     run.notes[:0] = [f"run: {run_dir}", *notes]
     if run.state.step >= run.total_steps:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
         return TrainOutcome(run_dir, None, run.state.step, run.state.best_value, None)
-    context = fit(run)
+    context = fit(run, snapshot)
     evaluation = None
     if config.evaluation.at_end:
         best = run_dir / BEST
         if best.is_dir():
             verify(best)
-            restore_weights(best, model, run.step.objective.projection)  # type: ignore[attr-defined]
+            restore_weights(best, built.model, built.step.objective.projection)
         evaluation = evaluate_model(
             config,
-            model,
-            load_template(config, loaded.tokenizer),
+            built.model,
+            load_template(config, built.loaded.tokenizer),
             load_split(config.data, "test"),
-            step=run.step,
+            step=built.step,
             baseline=True,
         )
         write_results(evaluation, run_dir / "evaluation")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from llmcausal.config import DataSection
-from llmcausal.data.builtin import generate
 from llmcausal.data import formats
+from llmcausal.data.builtin import generate
 from llmcausal.data.sampler import epoch_order
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError

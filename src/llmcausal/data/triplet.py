@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-MEMBERS = ("benign", "benign_cf", "injection")
-"""The three inputs of a triplet, in the order in which they are packed."""
-
 Member = Literal["benign", "benign_cf", "injection"]
+
+MEMBERS: tuple[Member, ...] = ("benign", "benign_cf", "injection")
+"""The three inputs of a triplet, in the order in which they are packed."""
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,11 @@ def causal_evaluation(
             representation is the pooled hidden state.
 
     Returns:
-        `causal_stability`, `spurious_separation`, `causal_discrimination`, `detection_auroc`, `n`
-        and `representation`.
+        `causal_stability`, `spurious_separation`, `causal_discrimination`, `detection_auroc`,
+        `representation` and `n`; only `n` if there are no triplets.
     """
+    if not triplets:
+        return {"n": 0}
     needs = Needs(frozenset(MEMBERS), frozenset())
     rows: dict[Member, list[Tensor]] = {member: [] for member in MEMBERS}
     with torch.no_grad():

@@ -13,7 +13,7 @@ from llmcausal.losses.base import ContrastiveLoss
 
 
 class InfoNCE(ContrastiveLoss):
-    """Cross-entropy of the positive among positive and negatives (van den Oord et al., 2018, eq. 4).
+    """Cross-entropy of the positive among its negatives (van den Oord et al., 2018, eq. 4).
 
     Anchor: benign. Positive: its counterfactual. Negatives: every injection of the micro-batch,
     so the loss depends on `train.batch_size`, not only on the effective batch.

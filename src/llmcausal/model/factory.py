@@ -54,7 +54,7 @@ def resolve_source(section: ModelSection) -> str:
     """
     name = section.name
     if name.startswith(PREFIX):
-        with _quiet_libraries():
+        with quiet_libraries():
             return str(converted(find_gguf(name)))
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -75,11 +75,7 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     Raises:
         ModelError: If it cannot be found or read.
     """
-    source = resolve_source(section)
-    with _quiet_libraries(), _explained(section):
-        return AutoTokenizer.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
-        )
+    return _tokenizer(section, resolve_source(section))
 
 
 def load_model(section: ModelSection) -> LoadedModel:
@@ -89,6 +85,7 @@ def load_model(section: ModelSection) -> LoadedModel:
         ModelError: If they cannot be found or loaded.
     """
     source = resolve_source(section)
+    tokenizer = _tokenizer(section, source)
     device = choose_device(section.device)
     dtype = choose_dtype(section.precision, device)
     arguments: dict[str, Any] = {
@@ -105,17 +102,39 @@ def load_model(section: ModelSection) -> LoadedModel:
             bnb_4bit_use_double_quant=section.double_quantization,
             bnb_4bit_compute_dtype=dtype,
         )
-    with _quiet_libraries(), _explained(section):
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
-        )
+    with quiet_libraries(), _explained(section):
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     # Freezing is all that k-bit preparation must do; peft's helper also casts every
     # unquantized parameter to fp32, which doubles activations and copies the head per forward.
     model.requires_grad_(False)
+    _keep_exact_on_cpu(model)
     model.eval()
     model.config.use_cache = False
     return LoadedModel(model, tokenizer, device, dtype, source)
+
+
+def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:
+    with quiet_libraries(), _explained(section):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"model.name = {section.name!r}: its tokenizer ({type(tokenizer).__name__}) is not a "
+            "fast one; only those keep text from becoming control tokens"
+        )
+    return tokenizer
+
+
+def _keep_exact_on_cpu(model: PreTrainedModel) -> None:
+    """Stops bitsandbytes from repacking weights at the first evaluation on CPUs with AVX512-BF16.
+
+    The repacked kernel has no backward and rounds the scales to bf16: training that goes on
+    after a validation would follow wrong gradients, with no more than a warning from torch.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 @contextmanager
@@ -135,7 +154,7 @@ def _explained(section: ModelSection) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keeps the libraries' progress bars and advice off the screen, but not their errors."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -53,8 +53,8 @@ def add_lora(
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     assert isinstance(peft_model, PeftModel)
     return peft_model
 

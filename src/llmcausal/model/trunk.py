@@ -1,4 +1,4 @@
-"""A causal language model taken apart: decoder, then head, so that logits exist only where needed."""
+"""A causal language model taken apart, so that logits exist only where they are needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -70,9 +71,9 @@ def find_trunk(model: nn.Module) -> Trunk:
     Raises:
         ModelError: If decoder and head alone do not give the model's own logits.
     """
-    base: PreTrainedModel = getattr(getattr(model, "base_model", model), "model", model)  # type: ignore[assignment]
-    if not isinstance(base, PreTrainedModel) or not hasattr(base, "lm_head"):
-        base = model  # type: ignore[assignment]
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(base, PreTrainedModel):
+        raise ModelError(f"{type(base).__name__}: not a transformers causal language model")
     head = base.get_output_embeddings()
     if head is None or head.weight.requires_grad:
         raise ModelError(f"{type(base).__name__}: needs a frozen output head to train against")
@@ -112,7 +113,7 @@ def _window(config: Any, layer_types: Any) -> int | None:
 
 
 def _prove(base: PreTrainedModel, trunk: Trunk) -> None:
-    tokens = torch.arange(3, 11, device=trunk.head.device) % base.config.get_text_config().vocab_size
+    tokens = torch.arange(3, 11, device=trunk.head.device) % len(trunk.head)
     training = base.training
     base.eval()
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""A micro-batch of triplets as tensors: one prefix tree, what to pool, and which labels to score."""
+"""A micro-batch of triplets as tensors: a prefix tree, what to pool, which labels to score."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -85,23 +85,16 @@ class TripletBatch:
         """Returns the batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
-        spans = tuple(
-            Span(
-                span.triplet,
-                span.member,
-                span.tokens.to(device, non_blocking=True),
-                span.prompt_length,
-                span.pooled_from,
-                span.term,
-                span.nodes.to(device, non_blocking=True),
-            )
-            for span in self.spans
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device),
+            subtree_ends=self.subtree_ends.to(device),
+            spans=tuple(
+                replace(span, tokens=span.tokens.to(device), nodes=span.nodes.to(device))
+                for span in self.spans
+            ),
         )
-        moved = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.tokens, self.positions, self.subtree_ends)
-        )
-        return TripletBatch(self.ids, *moved, spans, self.label_counts, self.sequence_tokens)
 
 
 def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) -> TripletBatch:

@@ -51,8 +51,11 @@ class Batches:
             self._order = (epoch, epoch_order(len(self.triplets), self.seed, epoch))
         chosen = self._order[1][position : position + self.step_size]
         return [
-            collate([self.triplets[index] for index in chosen[start : start + self.batch_size]],
-                    self.needs, self.pooling)
+            collate(
+                [self.triplets[index] for index in chosen[start : start + self.batch_size]],
+                self.needs,
+                self.pooling,
+            )
             for start in range(0, len(chosen), self.batch_size)
         ]
 

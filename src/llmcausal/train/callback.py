@@ -80,7 +80,7 @@ class Callback:
         """One micro-batch of the current step is done."""
 
     def on_step_end(self, context: FitContext, record: Record) -> None:
-        """A step, and its validation if one was due (keys `val_*`), is done; may add figures."""
+        """A step is done, and its validation if one was due (keys `val_*`); may add figures."""
 
     def on_record(self, context: FitContext, record: Record) -> None:
         """The step's record is complete; it must not be changed any more."""
@@ -90,4 +90,5 @@ class Callback:
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
         """The run ended: `completed`, `stopped` (see `context.stop_reason`), `interrupted`
-        or `failed`."""
+        or `failed`.
+        """

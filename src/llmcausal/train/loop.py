@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,7 +51,6 @@ class Run:
         scheduler: Learning-rate schedule.
         scaler: Loss scaler; does nothing but in fp16.
         state: Position and totals.
-        snapshot: Writes checkpoints.
         callbacks: In order of their calls.
         device: Where the model is.
         total_steps: Optimizer steps of the whole run.
@@ -68,15 +68,18 @@ class Run:
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
     state: TrainState
-    snapshot: Snapshot
     callbacks: Sequence[Callback]
     device: torch.device
     total_steps: int
     notes: list[str]
 
 
-def fit(run: Run) -> FitContext:
+def fit(run: Run, snapshot: Snapshot) -> FitContext:
     """Trains until the last step, a callback's stop, a signal, or a failure.
+
+    Args:
+        run: What to train.
+        snapshot: Writes its checkpoints.
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
@@ -84,7 +87,7 @@ def fit(run: Run) -> FitContext:
         OutOfMemoryError: If the device's memory runs out.
         StorageError: If the disk refuses a write.
     """
-    context = _context(run)
+    context = _context(run, snapshot)
     outcome = "failed"
     with InterruptGuard() as guard:
         try:
@@ -114,23 +117,23 @@ def fit(run: Run) -> FitContext:
                 "model.gradient_checkpointing on. The last checkpoint is intact."
             ) from error
         finally:
-            _each(run.callbacks, lambda callback: callback.on_fit_end(context, outcome))
+            _end(run, context, outcome)
     return context
 
 
-def _context(run: Run) -> FitContext:
+def _context(run: Run, snapshot: Snapshot) -> FitContext:
     saved_step: list[int] = []
 
     def save_checkpoint() -> Path:
         folder = run.run_dir / f"checkpoint-{run.state.step}"
         if run.state.step not in saved_step[-1:]:
-            run.snapshot.write(folder)
+            snapshot.write(folder)
             saved_step.append(run.state.step)
             _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, False))
         return folder
 
     def save_best() -> Path:
-        folder = run.snapshot.write(run.run_dir / BEST)
+        folder = snapshot.write(run.run_dir / BEST)
         _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, True))
         return folder
 
@@ -190,15 +193,15 @@ def _train_step(run: Run, context: FitContext) -> Record:
     totals = label_totals(micro_batches)
     run.optimizer.zero_grad(set_to_none=True)
     figures = _Figures()
-    tokens = 0
+    tokens, count = 0, len(micro_batches)
     with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
         for done, batch in enumerate(micro_batches, start=1):
             result = run.step(batch.to(run.device), totals)
-            run.scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
+            run.scaler.scale(result.loss).backward()
             figures.add(result)
             tokens += len(batch.tokens)
-            count = len(micro_batches)
-            _each(run.callbacks, lambda each, d=done, c=count: each.on_micro_batch(context, d, c))  # type: ignore[misc]
+            for callback in run.callbacks:
+                callback.on_micro_batch(context, done, count)
     run.scaler.unscale_(run.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.config.train.max_grad_norm))
     record = figures.means()
@@ -265,3 +268,10 @@ class _Figures:
 def _each(callbacks: Iterable[Callback], call: Callable[[Callback], None]) -> None:
     for callback in callbacks:
         call(callback)
+
+
+def _end(run: Run, context: FitContext, outcome: str) -> None:
+    """Ends every callback, so that one that fails leaves no other's screen or file open."""
+    with ExitStack() as stack:
+        for callback in reversed(run.callbacks):
+            stack.callback(callback.on_fit_end, context, outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.optim import Optimizer
@@ -13,7 +13,7 @@ from llmcausal.config import TrainSection
 
 
 def build_optimizer(
-    section: TrainSection, groups: dict[str, Sequence[torch.nn.Parameter]]
+    section: TrainSection, groups: Mapping[str, Sequence[torch.nn.Parameter]]
 ) -> Optimizer:
     """Builds AdamW over named parameter groups.
 
@@ -32,7 +32,8 @@ def build_optimizer(
         return torch.optim.AdamW(parameters, **options)  # type: ignore[arg-type]
     import bitsandbytes as bnb
 
-    kind = bnb.optim.PagedAdamW8bit if section.optimizer.startswith("paged") else bnb.optim.AdamW8bit
+    paged = section.optimizer == "paged_adamw_8bit"
+    kind = bnb.optim.PagedAdamW8bit if paged else bnb.optim.AdamW8bit
     optimizer: Optimizer = kind(parameters, **options)
     return optimizer
 

@@ -36,6 +36,7 @@ class Snapshot:
     Args:
         model: Adapters on the frozen base.
         projection: Projection head, if the objective has one.
+        contrastive: Contrastive loss; a user's own may have weights and buffers.
         tokenizer: Saved beside the adapter.
         optimizer: With its states.
         scheduler: Learning-rate schedule.
@@ -51,6 +52,7 @@ class Snapshot:
         *,
         model: PeftModel,
         projection: ProjectionHead | None,
+        contrastive: torch.nn.Module | None,
         tokenizer: PreTrainedTokenizerFast,
         optimizer: Optimizer,
         scheduler: LRScheduler,
@@ -62,6 +64,7 @@ class Snapshot:
     ) -> None:
         self.model = model
         self.projection = projection
+        self.contrastive = contrastive
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
@@ -104,6 +107,8 @@ class Snapshot:
             self.scheduler.load_state_dict(saved["scheduler"])
             self.scaler.load_state_dict(saved["scaler"])
             self.state.load_state_dict(saved["state"])
+            if self.contrastive is not None:
+                self.contrastive.load_state_dict(saved["contrastive"])
             names = [_name(callback) for callback in self.callbacks]
             for name, values in saved["callbacks"]:
                 if name in names:
@@ -120,6 +125,7 @@ class Snapshot:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "contrastive": self.contrastive.state_dict() if self.contrastive else {},
                 "rng": rng_state(),
                 "callbacks": [(_name(each), each.state_dict()) for each in self.callbacks],
             },
@@ -150,11 +156,10 @@ def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead |
     """
     try:
         tensors = safetensors.torch.load_file(folder / ADAPTER)
-        outcome = set_peft_model_state_dict(model, tensors)
-        if outcome.unexpected_keys:
-            raise ValueError(f"unexpected {outcome.unexpected_keys[:3]}")
-        if missing := [key for key in outcome.missing_keys if "lora_" in key]:
-            raise ValueError(f"missing {missing[:3]}")
+        expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+        if strange := sorted(expected.keys() ^ tensors.keys()):
+            raise ValueError(f"{len(strange)} tensors do not match, such as {strange[0]}")
+        set_peft_model_state_dict(model, tensors)
         if projection is not None:
             projection.load_state_dict(safetensors.torch.load_file(folder / PROJECTION))
     except (OSError, RuntimeError, ValueError, KeyError) as error:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.losses.cross_entropy import chunked_cross_entropy
+from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk
 from llmcausal.train.batch import TERM_MEMBERS, Needs, Term, TripletBatch
 
@@ -34,7 +35,7 @@ class Objective:
     """
 
     contrastive: ContrastiveLoss | None
-    projection: nn.Module | None
+    projection: ProjectionHead | None
     lambda_contrastive: float
     lambdas: dict[Term, float]
     layer: int = -1

@@ -47,7 +47,8 @@ class ModelCheckpoint(Callback):
     def _is_best(self, best: float | None, record: Record) -> bool:
         value = record.get(self.metric)
         if value is None:
-            if any(key.startswith("val_") for key in record):
+            judged = record["step"] > 0 or self.metric.startswith("val_")
+            if judged and any(key.startswith("val_") for key in record):
                 raise ConfigError(
                     f"checkpoint.best_metric = {self.metric!r}: no such metric"
                     f"{nearest(self.metric, record)} Measured: {', '.join(sorted(record))}"
