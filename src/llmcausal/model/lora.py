@@ -54,7 +54,7 @@ def add_lora(
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config)
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
     assert isinstance(peft_model, PeftModel)
     return peft_model
 

@@ -1,0 +1,329 @@
+"""Runs on a tiny model: what is written, exact resume, refusals, failures."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from llmcausal import assembly
+from llmcausal.config import RunConfig
+from llmcausal.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    NonFiniteLossError,
+    StorageError,
+    UsageError,
+)
+from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.train import checkpoint as checkpoint_module
+from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.checkpoint import verify
+
+UNTIMED = ("seconds", "memory")
+
+
+def rows(run_dir: Path) -> list[Record]:
+    """The metrics without what a clock or the machine decides."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.startswith(UNTIMED)}
+        for line in lines
+    ]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything trained, in a comparable form."""
+    state = torch.load(folder / "training_state.pt", weights_only=True)
+    state["state"].pop("train_seconds")
+    return {
+        "adapter": safetensors.torch.load_file(folder / "adapter_model.safetensors"),
+        "projection": safetensors.torch.load_file(folder / "projection.safetensors"),
+        **state,
+    }
+
+
+def assert_same_bits(left: Any, right: Any, where: str = "") -> None:
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert left.dtype == right.dtype, where
+        assert torch.equal(left, right), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same_bits(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), where
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same_bits(one, other, f"{where}[{index}]")
+    else:
+        assert left == right, where
+
+
+class StopAt(Callback):
+    """Sends this process a signal during a step, as a person would."""
+
+    step = 3
+    number = signal.SIGINT
+
+    def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
+        if context.state.step + 1 == self.step and done == 1:
+            os.kill(os.getpid(), self.number)
+
+
+def with_signal(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"callbacks": (f"{__name__}:StopAt",)})
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callbacks and losses of this file can be named as module:Class."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+
+
+def _this_module() -> Any:
+    import types
+
+    module = types.ModuleType(__name__)
+    module.__dict__.update(globals())
+    return module
+
+
+def test_a_run_directory_is_complete(tiny_config: Any) -> None:
+    outcome = assembly.train(tiny_config(), plain=True)
+    run_dir = outcome.run_dir
+    assert outcome.steps == 10
+    assert [row["step"] for row in rows(run_dir)] == list(range(11))
+    validated = [row["step"] for row in rows(run_dir) if "val_loss" in row]
+    assert validated == [0, 2, 4, 6, 8, 10]
+    assert {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} == {
+        "best", "checkpoint-8", "checkpoint-10", "config.toml", "environment.json",
+        "metrics.jsonl",
+    }  # fmt: skip
+    for name in ("best", "checkpoint-8", "checkpoint-10"):
+        files = set(verify(run_dir / name)["files"])
+        assert {
+            "adapter_config.json", "adapter_model.safetensors", "projection.safetensors",
+            "tokenizer.json", "training_state.pt", "config.toml",
+        } <= files  # fmt: skip
+    best = min((row for row in rows(run_dir)[1:] if "val_loss" in row), key=lambda r: r["val_loss"])
+    assert verify(run_dir / "best")["step"] == best["step"]
+    assert outcome.best_value == best["val_loss"]
+    last = rows(run_dir)[-1]
+    assert {"loss", "task_loss", "robust_loss", "contrastive_loss", "causal_stability",
+            "spurious_separation", "causal_discrimination", "grad_norm", "tokens",
+            "learning_rate", "epoch"} <= last.keys()  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 3, 5, 10])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    tiny_config: Any, tmp_path: Path, number: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout is on, so every random state counts; 5 ends an epoch, 10 the run."""
+    config = with_signal(tiny_config())
+    monkeypatch.setattr(StopAt, "step", 99)
+    straight = assembly.train(config, plain=True).run_dir
+    monkeypatch.setattr(StopAt, "step", step)
+    monkeypatch.setattr(StopAt, "number", number)
+    if step < 10:
+        with pytest.raises(Interrupted) as caught:
+            assembly.train(config, plain=True)
+        assert caught.value.exit_code == 128 + number
+        assert "llmcausal resume" in str(caught.value)
+        stopped = tmp_path / "runs" / "tiny-2"
+        assert (stopped / f"checkpoint-{step}").is_dir()
+        monkeypatch.setattr(StopAt, "step", 99)
+        assembly.resume(stopped, plain=True)
+    else:
+        stopped = assembly.train(config, plain=True).run_dir
+    assert_same_bits(contents(stopped / "checkpoint-10"), contents(straight / "checkpoint-10"))
+    assert_same_bits(contents(stopped / "best"), contents(straight / "best"))
+    assert rows(stopped) == rows(straight)
+
+
+def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(
+    tiny_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = assembly.train(tiny_config(), plain=True).run_dir
+    expected = contents(run_dir / "checkpoint-10")
+    metrics = rows(run_dir)
+    assembly.resume(run_dir / "checkpoint-8", plain=True)
+    assert_same_bits(contents(run_dir / "checkpoint-10"), expected)
+    assert rows(run_dir) == metrics
+    adapter = run_dir / "checkpoint-10" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-4] + b"\0\1\2\3")
+    with pytest.raises(CheckpointError, match="adapter_model"):
+        assembly.resume(run_dir / "checkpoint-10", plain=True)
+    assembly.resume(run_dir, plain=True)
+    assert "adapter_model.safetensors" in capsys.readouterr().out
+    assert_same_bits(contents(run_dir / "checkpoint-10"), expected)
+    assembly.resume(run_dir, plain=True)
+    assert "all 10 steps are done already" in capsys.readouterr().out
+
+
+def test_resume_without_a_checkpoint_starts_again(tiny_config: Any, tmp_path: Path) -> None:
+    straight = assembly.train(tiny_config(), plain=True).run_dir
+    begun = tmp_path / "runs" / "begun"
+    begun.mkdir()
+    for name in ("config.toml", "environment.json"):
+        (begun / name).write_bytes((straight / name).read_bytes())
+    (begun / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1, "lo')
+    assembly.resume(begun, plain=True)
+    assert_same_bits(contents(begun / "checkpoint-10"), contents(straight / "checkpoint-10"))
+    assert rows(begun) == rows(straight)
+
+
+def test_what_changed_is_named_and_refused(tiny_config: Any, tmp_path: Path) -> None:
+    config = tiny_config(train={"max_steps": 2})
+    run_dir = assembly.train(config, plain=True).run_dir
+    toml = run_dir / "config.toml"
+    original = toml.read_text()
+    toml.write_text(original.replace("max_steps = 2", "max_steps = 4"))
+    with pytest.raises(CheckpointError, match=r"train\.max_steps: 2 -> 4"):
+        assembly.resume(run_dir, plain=True)
+    assert assembly.resume(run_dir, plain=True, allow_changes=True).steps == 4
+    toml.write_text(original)
+    data = tmp_path / "train.jsonl"
+    lines = data.read_text().splitlines(keepends=True)
+    data.write_text("".join(lines[:-1]))
+    with pytest.raises(CheckpointError, match="the train data"):
+        assembly.resume(run_dir, plain=True)
+    data.write_text("".join(lines))
+    template = tmp_path / "other.jinja"
+    tokenizer_config = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(tokenizer_config.read_text())
+    tokenizer_config.write_text(template.read_text().replace("\n", "\n\n"))
+    with pytest.raises(CheckpointError, match="the chat template"):
+        assembly.resume(run_dir, plain=True)
+
+
+def test_two_processes_cannot_train_one_run(tiny_config: Any) -> None:
+    from llmcausal.assembly import run_directory
+
+    run_dir = assembly.train(tiny_config(train={"max_steps": 1}), plain=True).run_dir
+    with run_directory.locked(run_dir), pytest.raises(UsageError, match="another process"):
+        assembly.resume(run_dir, plain=True)
+
+
+def test_a_second_run_of_the_same_name_gets_its_own_directory(tiny_config: Any) -> None:
+    config = tiny_config(train={"max_steps": 1})
+    names = [assembly.train(config, plain=True).run_dir.name for _ in range(2)]
+    assert names == ["tiny", "tiny-2"]
+
+
+def test_a_full_disk_stops_training_with_the_last_checkpoint_intact(
+    tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint_module._write_flushed
+
+    def full_at_step_4(path: Path, content: bytes) -> None:
+        if "checkpoint-4" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint_module, "_write_flushed", full_at_step_4)
+    with pytest.raises(StorageError, match=r"checkpoint-4.*No space left") as caught:
+        assembly.train(tiny_config(), plain=True)
+    assert caught.value.exit_code == 2
+    run_dir = tmp_path / "runs" / "tiny"
+    assert verify(run_dir / "checkpoint-2")["step"] == 2
+    monkeypatch.undo()
+    assert assembly.resume(run_dir, plain=True).steps == 10
+
+
+def test_early_stopping_ends_the_run(tiny_config: Any) -> None:
+    config = tiny_config(
+        early_stopping={"patience": 1, "min_delta": 1e6}, validation={"every_steps": 1}
+    )
+    outcome = assembly.train(config, plain=True)
+    assert outcome.stop_reason
+    assert outcome.steps < 10
+    assert (outcome.run_dir / f"checkpoint-{outcome.steps}").is_dir()
+
+
+def test_debug_switches_everything_on(tiny_config: Any) -> None:
+    outcome = assembly.train(tiny_config(evaluation={"at_end": True}), plain=True, debug=True)
+    assert outcome.steps <= 4
+    assert all("val_loss" in row for row in rows(outcome.run_dir))
+    assert outcome.evaluation is not None
+    assert outcome.evaluation["tuned"]["attack_success_rate"]["n"] == 4
+    assert (outcome.run_dir / "evaluation" / "results.json").is_file()
+
+
+class Broken(ContrastiveLoss):
+    """Becomes NaN."""
+
+    members = frozenset({"benign"})
+
+    def forward(self, representations: Any) -> torch.Tensor:
+        return representations["benign"].sum(-1) * float("nan")
+
+
+class Weighted(ContrastiveLoss):
+    """A user's own loss, with a weight and an option of its own."""
+
+    members = frozenset({"benign", "injection"})
+
+    def __init__(self, tau: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(scale))
+        self.tau = tau
+
+    def forward(self, representations: Any) -> torch.Tensor:
+        product = representations["benign"] * representations["injection"]
+        return self.weight * product.mean(-1) / self.tau
+
+
+def test_a_nan_is_refused_and_named(tiny_config: Any, tmp_path: Path) -> None:
+    config = tiny_config(loss={"contrastive": f"{__name__}:Broken"}, validation={"at_start": False})
+    with pytest.raises(NonFiniteLossError, match=r"Step 1: loss nan.*\n") as caught:
+        assembly.train(config, plain=True)
+    assert caught.value.exit_code == 5
+    assert "builtin-train" in str(caught.value)
+
+
+def test_a_loss_of_your_own_is_trained_and_resumed(tiny_config: Any) -> None:
+    settings = {"contrastive": f"{__name__}:Weighted", "options": {"scale": 2.0}}
+    run_dir = assembly.train(tiny_config(loss=settings), plain=True).run_dir
+    last = contents(run_dir / "checkpoint-10")
+    assert last["contrastive"]["weight"] != 2.0
+    assembly.resume(run_dir / "checkpoint-8", plain=True)
+    assert_same_bits(contents(run_dir / "checkpoint-10"), last)
+    with pytest.raises(ConfigError, match=r"loss\.options"):
+        assembly.train(tiny_config(loss={**settings, "options": {"colour": 1}}), plain=True)
+
+
+def test_too_little_usable_data_is_refused_before_the_model_is_loaded(
+    tiny_config: Any, tmp_path: Path
+) -> None:
+    config = tiny_config(data={"max_length": 300, "min_samples": 19})
+    with pytest.raises(DataError, match=r"data\.min_samples = 19"):
+        assembly.train(config, plain=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_separate_execution_and_plain_adamw(tiny_config: Any) -> None:
+    """The reference path trains the same weights, without dropout, up to rounding."""
+    found = {}
+    for execution in ("tree", "separate"):
+        config = tiny_config(
+            train={"execution": execution, "max_steps": 2, "optimizer": "adamw"},
+            lora={"dropout": 0.0},
+        )
+        run_dir = assembly.train(config, plain=True).run_dir
+        found[execution] = rows(run_dir)
+    for tree, separate in zip(found["tree"], found["separate"], strict=True):
+        for key in tree.keys() - {"tokens"}:
+            assert tree[key] == pytest.approx(separate[key], rel=1e-3, abs=1e-4), key
