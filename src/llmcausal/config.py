@@ -46,8 +46,9 @@ class ModelSection(Section):
     """Where to train; `auto` takes CUDA where there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Compute dtype; `auto` takes bf16 where the GPU has it, else fp16, and fp32 on CPU."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention implementation; the prefix tree needs one that takes a mask."""
+    attention: Literal["tree", "sdpa", "eager"] = "tree"
+    """tree: SDPA on the keys that each branch sees; sdpa: with one mask over the whole tree;
+    eager: for models that SDPA cannot compute (Gemma 2)."""
     gradient_checkpointing: bool = True
     """Recompute each layer in the backward pass instead of keeping its activations."""
     chat_template: Path | None = None

@@ -56,6 +56,7 @@ def random_model() -> Callable[..., Any]:
 
     from llmcausal.config import LoraSection
     from llmcausal.model.lora import add_lora
+    from llmcausal.model.tree_attention import TREE_ATTENTION
 
     small = {
         "hidden_size": 48,
@@ -79,7 +80,7 @@ def random_model() -> Callable[..., Any]:
         kind: str, dtype: torch.dtype, seed: int = 0, *, exact_norms: bool = False, **changes: Any
     ) -> Any:
         settings = {"model_type": kind, **small, **kinds[kind], **changes}
-        attention = settings.pop("attention", "sdpa")
+        attention = settings.pop("attention", TREE_ATTENTION)
         config = AutoConfig.for_model(**settings)
         torch.manual_seed(seed)
         base = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)

@@ -183,6 +183,14 @@ def test_other_architectures(kind: str, random_model: Any, token_triplets: Any) 
     assert max(errors) < 1e-6  # fp32 norms and, in Gemma 2, an fp32 softmax inside
 
 
+@pytest.mark.parametrize("attention", ["llmcausal_tree", "sdpa", "eager"])
+def test_every_attention_is_exact(attention: str, random_model: Any, token_triplets: Any) -> None:
+    triplets = token_triplets(3, shared=14, own=9, seed=2)
+    model = random_model("llama", torch.float64, exact_norms=True, attention=attention)
+    bound = 1e-10 if attention != "eager" else 1e-6  # its softmax is fp32
+    assert max(compare(model, "causal_contrastive", triplets)) < bound
+
+
 def test_checkpointing_changes_nothing(random_model: Any, token_triplets: Any) -> None:
     triplets = token_triplets(2, shared=10, own=6, seed=3)
     model = random_model("llama", torch.float64, exact_norms=True)

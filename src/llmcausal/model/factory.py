@@ -25,6 +25,7 @@ from llmcausal.config import ModelSection
 from llmcausal.errors import ModelError
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, converted, find_gguf
+from llmcausal.model.tree_attention import TREE_ATTENTION
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def load_model(section: ModelSection) -> LoadedModel:
         "trust_remote_code": section.trust_remote_code,
         "dtype": dtype,
         "device_map": {"": device},
-        "attn_implementation": section.attention,
+        "attn_implementation": TREE_ATTENTION if section.attention == "tree" else section.attention,
     }
     if section.quantization == "nf4":
         arguments["quantization_config"] = BitsAndBytesConfig(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
+from llmcausal.model.tree_attention import TREE_ATTENTION
 
 ALL_LAYERS_MASK = "full_attention"
 SLIDING_MASK = "sliding_attention"
@@ -29,6 +30,7 @@ class Trunk:
         window: Sliding attention window in tokens, or None.
         mask_kinds: Kinds of mask the decoder wants in a dict, or empty for one mask.
         additive_masks: Whether masks are added to the scores (eager) rather than boolean.
+        takes_blocks: Whether its attention takes `tree_blocks` in place of a mask.
     """
 
     decoder: nn.Module
@@ -39,17 +41,18 @@ class Trunk:
     window: int | None
     mask_kinds: tuple[str, ...]
     additive_masks: bool
+    takes_blocks: bool
 
     def hidden_states(
-        self, tokens: Tensor, positions: Tensor | None, mask: Any, layer: int
+        self, tokens: Tensor, positions: Tensor | None, layer: int, **attention: Any
     ) -> tuple[Tensor, Tensor]:
         """Runs the decoder once on one sequence or tree.
 
         Args:
             tokens: Token ids [n].
             positions: Rotary positions [n]; None counts from 0.
-            mask: What `attention_mask` takes; None for plain causal attention.
             layer: Which hidden state to return beside the last: -1, or 0 (embedding) to layers.
+            **attention: `attention_mask` or `tree_blocks`; neither is plain causal attention.
 
         Returns:
             The last hidden state [n, width], and the one of `layer` [n, width].
@@ -57,9 +60,9 @@ class Trunk:
         output = self.decoder(
             input_ids=tokens[None],
             position_ids=None if positions is None else positions[None],
-            attention_mask=mask,
             use_cache=False,
             output_hidden_states=layer != -1,
+            **attention,
         )
         last = output.last_hidden_state[0]
         return last, last if layer == -1 else output.hidden_states[layer][0]
@@ -88,6 +91,7 @@ def find_trunk(model: nn.Module) -> Trunk:
         window=_window(config, layer_types),
         mask_kinds=tuple(sorted(set(layer_types))),
         additive_masks=config._attn_implementation == "eager",
+        takes_blocks=config._attn_implementation == TREE_ATTENTION,
     )
     _prove(base, trunk)
     return trunk
@@ -123,7 +127,7 @@ def _prove(base: PreTrainedModel, trunk: Trunk) -> None:
             raise ModelError(
                 f"{type(base).__name__}: {error} (try `--set model.attention=eager`)"
             ) from error
-        last, _ = trunk.hidden_states(tokens, None, None, -1)
+        last, _ = trunk.hidden_states(tokens, None, -1)
         parts = logits(last.to(trunk.head.dtype), trunk.head, trunk.bias, trunk.softcap).float()
     base.train(training)
     if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2 * whole.abs().max().item()):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmcausal.data.attention_blocks import AttentionBlock, plan_blocks
 from llmcausal.data.prefix_tree import Indices, pack
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import MEMBERS, Member
@@ -64,6 +65,7 @@ class TripletBatch:
         tokens: Token of each tree node [nodes].
         positions: Depth of each node [nodes].
         subtree_ends: One past the last descendant of each node [nodes].
+        blocks: How attention over the tree is cut.
         spans: Every member that is computed.
         label_counts: Scored tokens of each term.
         sequence_tokens: Tokens that separate passes would compute.
@@ -73,6 +75,7 @@ class TripletBatch:
     tokens: Tensor
     positions: Tensor
     subtree_ends: Tensor
+    blocks: tuple[AttentionBlock, ...]
     spans: tuple[Span, ...]
     label_counts: dict[Term, int]
     sequence_tokens: int
@@ -126,6 +129,7 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
         tokens=_tensor(tree.tokens),
         positions=_tensor(tree.depths),
         subtree_ends=_tensor(tree.subtree_ends),
+        blocks=tuple(plan_blocks(tree.subtree_ends, tree.depths)),
         spans=spans,
         label_counts=label_counts,
         sequence_tokens=tree.sequence_tokens,

@@ -15,6 +15,7 @@ from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.losses.cross_entropy import chunked_cross_entropy
 from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.tree_attention import mask_blocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk
 from llmcausal.train.batch import TERM_MEMBERS, Needs, Term, TripletBatch
 
@@ -127,9 +128,11 @@ class TripletStep:
 
     def _tree(self, batch: TripletBatch, needs: Needs) -> _Hidden:
         dtype = self.autocast or self.trunk.head.dtype
-        mask = tree_mask(self.trunk, batch.subtree_ends, batch.positions, dtype)
         last, layer = self.trunk.hidden_states(
-            batch.tokens, batch.positions, mask, self.objective.layer
+            batch.tokens,
+            batch.positions,
+            self.objective.layer,
+            **tree_attention(self.trunk, batch, dtype),
         )
         weights: dict[Member, Tensor] = {}
         for span in batch.spans:
@@ -152,7 +155,7 @@ class TripletStep:
         labelled: dict[Term, list[Tensor]] = {}
         targets: dict[Term, list[Tensor]] = {}
         for span in batch.spans:
-            last, layer = self.trunk.hidden_states(span.tokens, None, None, self.objective.layer)
+            last, layer = self.trunk.hidden_states(span.tokens, None, self.objective.layer)
             if span.member in needs.pooled:
                 pooled_rows = layer[span.pooled_from : span.prompt_length]
                 pooled.setdefault(span.member, []).append(pooled_rows.mean(0))
@@ -231,29 +234,36 @@ def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor
     return metrics
 
 
-def tree_mask(trunk: Trunk, subtree_ends: Tensor, positions: Tensor, dtype: torch.dtype) -> Any:
-    """Builds what the decoder takes as `attention_mask` for a tree: [1, 1, nodes, nodes].
+def tree_attention(trunk: Trunk, batch: TripletBatch, dtype: torch.dtype) -> dict[str, Any]:
+    """Builds the arguments that make the decoder attend along the tree.
 
-    Sliding layers see only ancestors less than a window away in depth. Models with several kinds
-    of layer get a dict by kind, as their own forward builds it.
+    That is blocks where its attention takes them, else a mask [1, 1, nodes, nodes]. Sliding
+    layers see only ancestors less than a window away in depth; models with several kinds of layer
+    get a dict by kind, as their own forward builds it.
 
     Args:
-        trunk: Tells the window and the form of mask that the decoder takes.
-        subtree_ends: One past the last descendant of each node [nodes].
-        positions: Depth of each node [nodes].
-        dtype: Of an additive mask; boolean masks need none.
+        trunk: Tells what the decoder takes.
+        batch: The tree.
+        dtype: Of the queries.
     """
-    index = torch.arange(len(subtree_ends), device=subtree_ends.device)
-    ancestors = (index[None, :] <= index[:, None]) & (index[:, None] < subtree_ends[None, :])
+    slides = trunk.window is not None and int(batch.positions.max()) >= trunk.window
+    if trunk.takes_blocks and not slides:
+        # Given a mask already, the decoder builds none of its own; the blocks leave it unread.
+        unread = torch.zeros((1, 1, 1, 1), dtype=dtype, device=batch.tokens.device)
+        blocks = mask_blocks(batch.blocks, batch.subtree_ends, dtype)
+        return {"attention_mask": unread, "tree_blocks": blocks}
+    ends = batch.subtree_ends
+    index = torch.arange(len(ends), device=ends.device)
+    ancestors = (index[None, :] <= index[:, None]) & (index[:, None] < ends[None, :])
     full = _as_mask(ancestors, trunk, dtype)
-    if trunk.window is None or int(positions.max()) < trunk.window:
-        return full
-    near = positions[:, None] - positions[None, :] < trunk.window
+    if not slides:
+        return {"attention_mask": full}
+    near = batch.positions[:, None] - batch.positions[None, :] < trunk.window
     sliding = _as_mask(ancestors & near, trunk, dtype)
     if not trunk.mask_kinds:
-        return sliding
+        return {"attention_mask": sliding}
     masks = {ALL_LAYERS_MASK: full, SLIDING_MASK: sliding}
-    return {kind: masks[kind] for kind in trunk.mask_kinds}
+    return {"attention_mask": {kind: masks[kind] for kind in trunk.mask_kinds}}
 
 
 def _as_mask(visible: Tensor, trunk: Trunk, dtype: torch.dtype) -> Tensor:

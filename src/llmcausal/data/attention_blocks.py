@@ -1,0 +1,105 @@
+"""Which keys each run of tree nodes has to see, so that attention skips what is masked anyway.
+
+In a tree of several triplets most pairs of nodes are strangers. Nodes are numbered depth-first,
+so a subtree is a run of nodes, and everything outside it that it sees is the path to its root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmcausal.data.prefix_tree import Indices
+
+BLOCK_OVERHEAD_PAIRS = 2048
+"""What starting one more block costs, in query-key pairs."""
+
+Run = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """Rows computed together.
+
+    Attributes:
+        rows: The nodes [start, end).
+        ancestors: Runs of nodes that every row sees, in order.
+    """
+
+    rows: Run
+    ancestors: tuple[Run, ...]
+
+
+def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
+    """Cuts a tree into blocks with the fewest query-key pairs, counting each block's start.
+
+    Each subtree is either one block, or its unbranched trunk is a block and its branches are
+    planned on their own; the cheaper is taken, from the leaves up.
+
+    Args:
+        subtree_ends: One past the last descendant of each node [nodes].
+        depths: Depth of each node [nodes].
+
+    Returns:
+        Blocks that cover every node once, in order.
+    """
+    planner = _Planner(subtree_ends.tolist(), depths.tolist())
+    return planner.blocks(0, len(subtree_ends), ())
+
+
+class _Planner:
+    def __init__(self, ends: Sequence[int], depths: Sequence[int]) -> None:
+        self.ends = ends
+        self.depths = depths
+        self.trunk_end = self._trunk_ends()
+        self.cost = self._costs()
+
+    def _trunk_ends(self) -> list[int]:
+        """One past the last node of the unbranched run that starts at each node."""
+        trunk = [index + 1 for index in range(len(self.ends))]
+        for node in range(len(self.ends) - 2, -1, -1):
+            if self.ends[node + 1] == self.ends[node]:  # its only child spans all the rest
+                trunk[node] = trunk[node + 1]
+        return trunk
+
+    def _costs(self) -> list[int]:
+        costs = [0] * len(self.ends)
+        for node in range(len(self.ends) - 1, -1, -1):
+            costs[node] = min(self._whole(node), self._split(node, costs))
+        return costs
+
+    def _whole(self, node: int) -> int:
+        size = self.ends[node] - node
+        return size * (self.depths[node] + size) + BLOCK_OVERHEAD_PAIRS
+
+    def _split(self, node: int, costs: Sequence[int]) -> int:
+        length = self.trunk_end[node] - node
+        own = length * (self.depths[node] + length) + BLOCK_OVERHEAD_PAIRS
+        return own + sum(
+            costs[child] for child in self._roots(self.trunk_end[node], self.ends[node])
+        )
+
+    def _roots(self, start: int, end: int) -> list[int]:
+        roots = []
+        while start < end:
+            roots.append(start)
+            start = self.ends[start]
+        return roots
+
+    def blocks(self, start: int, end: int, ancestors: tuple[Run, ...]) -> list[AttentionBlock]:
+        found = []
+        for root in self._roots(start, end):
+            trunk_end = self.trunk_end[root]
+            if trunk_end == self.ends[root] or self._whole(root) <= self.cost[root]:
+                found.append(AttentionBlock((root, self.ends[root]), ancestors))
+                continue
+            found.append(AttentionBlock((root, trunk_end), ancestors))
+            seen = _extended(ancestors, (root, trunk_end))
+            found += self.blocks(trunk_end, self.ends[root], seen)
+        return found
+
+
+def _extended(runs: tuple[Run, ...], run: Run) -> tuple[Run, ...]:
+    if runs and runs[-1][1] == run[0]:
+        return (*runs[:-1], (runs[-1][0], run[1]))
+    return (*runs, run)

@@ -1,0 +1,146 @@
+"""Attention over a prefix tree, block by block; registered with transformers by name.
+
+A decoder that is given `tree_blocks=` runs `scaled_dot_product_attention` once per block, on the
+keys that the block's rows can see. Without it (generation, plain sequences) it is transformers'
+own SDPA attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from llmcausal.data.attention_blocks import AttentionBlock, Run
+
+TREE_ATTENTION = "llmcausal_tree"
+
+
+@dataclass(frozen=True)
+class MaskedBlock:
+    """A block with what hides the rows of one branch from another.
+
+    Attributes:
+        rows: The nodes [start, end).
+        keys: Runs of nodes that are visible to some row, in order; the rows themselves last.
+        mask: Added to the scores, [1, 1, rows, keys]; None if plain causal attention is the same.
+    """
+
+    rows: Run
+    keys: tuple[Run, ...]
+    mask: Tensor | None
+
+
+def mask_blocks(
+    blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype
+) -> list[MaskedBlock]:
+    """Builds each block's mask once, for all layers.
+
+    Args:
+        blocks: From `plan_blocks`.
+        subtree_ends: One past the last descendant of each node [nodes].
+        dtype: Of the queries.
+    """
+    masked = []
+    for block in blocks:
+        start, end = block.rows
+        index = torch.arange(start, end, device=subtree_ends.device)
+        ends = subtree_ends[start:end]
+        visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
+        above = sum(stop - begin for begin, stop in block.ancestors)
+        unbranched = bool((ends == ends[0]).all())
+        if unbranched and not above:
+            masked.append(MaskedBlock(block.rows, (block.rows,), None))
+            continue
+        mask = torch.zeros(end - start, above + end - start, dtype=dtype, device=ends.device)
+        mask[:, above:].masked_fill_(~visible, float("-inf"))
+        masked.append(MaskedBlock(block.rows, (*block.ancestors, block.rows), mask[None, None]))
+    return masked
+
+
+def tree_attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    tree_blocks: Sequence[MaskedBlock] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attends as transformers' attention functions do; see the module's docstring.
+
+    Args:
+        module: The attention module.
+        query: [1, heads, nodes, head width].
+        key: [1, key heads, nodes, head width].
+        value: As `key`.
+        attention_mask: Used only without `tree_blocks`.
+        dropout: Dropout of the attention weights.
+        scaling: Factor on the scores.
+        tree_blocks: From `mask_blocks`.
+        **kwargs: Passed on to SDPA attention.
+
+    Returns:
+        Outputs [1, nodes, heads, head width], and None.
+    """
+    if tree_blocks is None:
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, **kwargs
+        )
+        return output
+    groups = query.shape[1] // key.shape[1]
+    runs = [block.keys for block in tree_blocks]
+    queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
+    keys: Sequence[Tensor] = _GatherRuns.apply(repeat_kv(key, groups), runs)
+    values: Sequence[Tensor] = _GatherRuns.apply(repeat_kv(value, groups), runs)
+    outputs = [
+        scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=block.mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=block.mask is None,
+        )
+        for block, q, k, v in zip(tree_blocks, queries, keys, values, strict=True)
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+class _GatherRuns(torch.autograd.Function):
+    """Joins each block's runs of nodes out of [1, heads, nodes, width].
+
+    Gradients are added into one tensor, run by run: a slice's own backward makes a whole tensor
+    of zeros for every slice, and an index adds in no fixed order on CUDA.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
+        ctx.blocks = blocks
+        ctx.shape = states.shape
+        return tuple(
+            torch.cat([states[:, :, start:end] for start, end in runs], dim=2) for runs in blocks
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].new_zeros(ctx.shape)
+        for runs, gradient in zip(ctx.blocks, gradients, strict=True):
+            parts = gradient.split([end - start for start, end in runs], dim=2)
+            for (start, end), part in zip(runs, parts, strict=True):
+                total[:, :, start:end] += part
+        return total, None
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention_forward)
+AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
