@@ -100,8 +100,8 @@ def tree_attention_forward(
     groups = query.shape[1] // key.shape[1]
     runs = [block.keys for block in tree_blocks]
     queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
-    keys: Sequence[Tensor] = _GatherRuns.apply(repeat_kv(key, groups), runs)
-    values: Sequence[Tensor] = _GatherRuns.apply(repeat_kv(value, groups), runs)
+    keys = _gather_runs(repeat_kv(key, groups), runs)
+    values = _gather_runs(repeat_kv(value, groups), runs)
     outputs = [
         scaled_dot_product_attention(
             q,
@@ -140,6 +140,11 @@ class _GatherRuns(torch.autograd.Function):
             for (start, end), part in zip(runs, parts, strict=True):
                 total[:, :, start:end] += part
         return total, None
+
+
+def _gather_runs(states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
+    gathered: tuple[Tensor, ...] = _GatherRuns.apply(states, blocks)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention_forward)

@@ -89,6 +89,9 @@ class Callback:
         """A checkpoint was written."""
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        """The run ended: `completed`, `stopped` (see `context.stop_reason`), `interrupted`
-        or `failed`.
+        """The run ended.
+
+        Args:
+            context: The run.
+            outcome: `completed`, `stopped` (see `context.stop_reason`), `interrupted` or `failed`.
         """

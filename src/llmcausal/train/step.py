@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -116,24 +115,26 @@ class TripletStep:
         return self._run(batch, needs).pooled
 
     def _run(self, batch: TripletBatch, needs: Needs) -> _Hidden:
-        with self._autocast():
-            if self.execution == "tree":
-                return self._tree(batch, needs)
-            return self._separate(batch, needs)
+        if self.execution == "tree":
+            return self._tree(batch, needs)
+        return self._separate(batch, needs)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.trunk.head.device.type, dtype=self.autocast)
+    def _decode(
+        self, tokens: Tensor, positions: Tensor | None, **attention: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the last hidden state, and the pooled layer's in fp32 or wider."""
+        device = self.trunk.head.device.type
+        enabled = self.autocast is not None
+        with torch.autocast(device, dtype=self.autocast, enabled=enabled):
+            last, layer = self.trunk.hidden_states(
+                tokens, positions, self.objective.layer, **attention
+            )
+        return last, layer.to(torch.promote_types(layer.dtype, torch.float32))
 
     def _tree(self, batch: TripletBatch, needs: Needs) -> _Hidden:
         dtype = self.autocast or self.trunk.head.dtype
-        last, layer = self.trunk.hidden_states(
-            batch.tokens,
-            batch.positions,
-            self.objective.layer,
-            **tree_attention(self.trunk, batch, dtype),
-        )
+        attention = tree_attention(self.trunk, batch, dtype)
+        last, layer = self._decode(batch.tokens, batch.positions, **attention)
         weights: dict[Member, Tensor] = {}
         for span in batch.spans:
             if span.member in needs.pooled:
@@ -155,7 +156,7 @@ class TripletStep:
         labelled: dict[Term, list[Tensor]] = {}
         targets: dict[Term, list[Tensor]] = {}
         for span in batch.spans:
-            last, layer = self.trunk.hidden_states(span.tokens, None, self.objective.layer)
+            last, layer = self._decode(span.tokens, None)
             if span.member in needs.pooled:
                 pooled_rows = layer[span.pooled_from : span.prompt_length]
                 pooled.setdefault(span.member, []).append(pooled_rows.mean(0))
@@ -203,10 +204,7 @@ class TripletStep:
         """Turns pooled hidden states [triplets, width] into representations [triplets, out]."""
         projection = self.objective.projection
         if projection is None:
-            return {
-                member: rows.to(torch.promote_types(rows.dtype, torch.float32))
-                for member, rows in pooled.items()
-            }
+            return dict(pooled)
         dtype = next(projection.parameters()).dtype
         return {member: projection(rows.to(dtype)) for member, rows in pooled.items()}
 
@@ -246,7 +244,9 @@ def tree_attention(trunk: Trunk, batch: TripletBatch, dtype: torch.dtype) -> dic
         batch: The tree.
         dtype: Of the queries.
     """
-    slides = trunk.window is not None and int(batch.positions.max()) >= trunk.window
+    depth = int(batch.positions.max()) + 1
+    window = depth if trunk.window is None else trunk.window
+    slides = depth > window
     if trunk.takes_blocks and not slides:
         # Given a mask already, the decoder builds none of its own; the blocks leave it unread.
         unread = torch.zeros((1, 1, 1, 1), dtype=dtype, device=batch.tokens.device)
@@ -258,7 +258,7 @@ def tree_attention(trunk: Trunk, batch: TripletBatch, dtype: torch.dtype) -> dic
     full = _as_mask(ancestors, trunk, dtype)
     if not slides:
         return {"attention_mask": full}
-    near = batch.positions[:, None] - batch.positions[None, :] < trunk.window
+    near = batch.positions[:, None] - batch.positions[None, :] < window
     sliding = _as_mask(ancestors & near, trunk, dtype)
     if not trunk.mask_kinds:
         return {"attention_mask": sliding}

@@ -146,4 +146,6 @@ def _interval(rate: Values, form: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "-" if value is None else one_line(str(value), 24)

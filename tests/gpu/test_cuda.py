@@ -1,0 +1,63 @@
+"""What only a GPU can show: bf16 with fp32 adapters, paged states, exact resume on CUDA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
+    model = tmp_path / "model"
+    tiny_llama(
+        hidden_size=256, intermediate_size=512, max_position_embeddings=2048
+    ).save_pretrained(model)
+    chatml_tokenizer.save_pretrained(model)
+    path = tmp_path / "cuda.toml"
+    path.write_text(f"""
+        output_dir = "{tmp_path / "runs"}"
+        model = {{ name = "{model}", device = "cuda" }}
+        data = {{ builtin = {{ train = 16, validation = 4 }} }}
+        train = {{ batch_size = 2, accumulation_steps = 2, epochs = 2 }}
+        checkpoint = {{ every_steps = 2, keep = 4 }}
+        evaluation = {{ at_end = false }}
+    """)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str) -> None:
+    from llmcausal import assembly
+    from llmcausal.config import load_config
+    from llmcausal.train.callbacks.metrics_log import read_rows
+
+    config = load_config(profile, [f"model.precision={precision}"])
+    run_dir = assembly.train(config, plain=True).run_dir
+    metrics = read_rows(run_dir / "metrics.jsonl")
+    assert metrics[-1]["val_loss"] < metrics[0]["val_loss"]
+    last = run_dir / "checkpoint-8" / "adapter_model.safetensors"
+    weights = last.read_bytes()
+    assembly.resume(run_dir / "checkpoint-4", plain=True)
+    assert last.read_bytes() == weights
+
+
+@pytest.mark.parametrize("execution", ["tree", "separate"])
+def test_bf16_stays_near_fp32(profile: Path, execution: str) -> None:
+    """Relative to the loss of an fp32 step on the same triplets."""
+    from llmcausal import assembly
+    from llmcausal.config import load_config
+    from llmcausal.train.callbacks.metrics_log import read_rows
+
+    found = {}
+    for precision in ("fp32", "bf16"):
+        settings = [f"model.precision={precision}", f"train.execution={execution}"]
+        settings += ["train.max_steps=1", "model.quantization=none"]
+        run_dir = assembly.train(load_config(profile, settings), plain=True).run_dir
+        found[precision] = read_rows(run_dir / "metrics.jsonl")[0]["val_task_loss"]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=2e-2)
+    assert torch.cuda.max_memory_allocated() > 0

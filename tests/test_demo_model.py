@@ -1,0 +1,37 @@
+"""The demo's own model: a few real NF4 steps, and a resumed run with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
+    import torch
+
+    from llmcausal import assembly
+    from llmcausal.config import load_config
+
+    settings = (
+        "data.builtin.train=12",
+        "data.builtin.validation=4",
+        "train.batch_size=2",
+        "validation.every_steps=3",
+        "checkpoint.every_steps=3",
+        "evaluation.at_end=false",
+        f"output_dir='{tmp_path}'",
+    )
+    outcome = assembly.train(load_config("demo-cpu", settings), plain=True)
+    last = outcome.run_dir / "checkpoint-6"
+    weights = (last / "adapter_model.safetensors").read_bytes()
+    optimizer = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
+    assert outcome.best_value is not None
+    assembly.resume(outcome.run_dir / "checkpoint-3", plain=True)
+    assert (last / "adapter_model.safetensors").read_bytes() == weights
+    again = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
+    for index, state in optimizer.items():
+        for name, value in state["__bnb_optimizer_quant_state__"].items():
+            assert torch.equal(again[index]["__bnb_optimizer_quant_state__"][name], value)
