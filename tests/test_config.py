@@ -64,11 +64,6 @@ def test_every_defect_is_told_at_once(tmp_path: Path) -> None:
     assert any(f"{path}:6: train.scheduler" in x and "'cosine'" in x for x in lines)
 
 
-def test_all_weights_zero_is_refused(tmp_path: Path) -> None:
-    text = "[loss]\nlambda_task = 0\nlambda_robust = 0\nlambda_contrastive = 0\n"
-    assert "there is nothing to learn" in _message(tmp_path / "zero.toml", text)
-
-
 def test_invalid_toml_says_where(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     assert re.search(rf"{path}: not valid TOML: .*line 1", _message(path, "[train\n"))

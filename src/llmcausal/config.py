@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
@@ -100,7 +100,7 @@ class DataSection(Section):
     min_samples: int = Field(default=1, ge=1)
     """Refuse to start with fewer usable training triplets."""
     max_samples: int | None = Field(default=None, ge=1)
-    """Use only the first so many training triplets."""
+    """Use only the first so many triplets of the training and of the validation data."""
     builtin: BuiltinDataSection = BuiltinDataSection()
     """Settings of the built-in generator."""
 
@@ -132,7 +132,7 @@ class LossSection(Section):
     """Prompt tokens that are pooled: all, the last, or those after the shared prefix."""
     layer: int = -1
     """Hidden state that is pooled: -1 is the last, after the final norm; N is the output of
-    decoder layer N, counted from 1 (0 is the embedding)."""
+    decoder layer N, counted from 1 (0 is the embedding; the last layer's is after the norm)."""
     projection_dim: int = Field(default=128, ge=0)
     """Width of the trained projection head; 0 applies the contrast to the hidden state itself,
     which wrecks the text at these weights (docs/objective.md)."""
@@ -140,12 +140,6 @@ class LossSection(Section):
     """Width of the projection head's hidden layer."""
     options: dict[str, Any] = {}
     """Further keyword arguments for a loss of your own."""
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> LossSection:
-        if not (self.lambda_task or self.lambda_robust or self.lambda_contrastive):
-            raise ValueError("every weight is 0: there is nothing to learn")
-        return self
 
 
 class TrainSection(Section):
@@ -193,7 +187,7 @@ class ValidationSection(Section):
     """Steps between validations; 0: at the end of each epoch."""
     at_start: bool = True
     """Validate the untrained model too."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=1, ge=1)
     """Triplets in one validation tree."""
 
 

@@ -137,17 +137,14 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     straight = assembly.train(config, plain=True).run_dir
     monkeypatch.setattr(StopAt, "step", step)
     monkeypatch.setattr(StopAt, "number", number)
-    if step < 10:
-        with pytest.raises(Interrupted) as caught:
-            assembly.train(config, plain=True)
-        assert caught.value.exit_code == 128 + number
-        assert "llmcausal resume" in str(caught.value)
-        stopped = tmp_path / "runs" / "tiny-2"
-        assert (stopped / f"checkpoint-{step}").is_dir()
-        monkeypatch.setattr(StopAt, "step", 99)
-        assembly.resume(stopped, plain=True)
-    else:
-        stopped = assembly.train(config, plain=True).run_dir
+    with pytest.raises(Interrupted) as caught:
+        assembly.train(config, plain=True)
+    assert caught.value.exit_code == 128 + number
+    assert "llmcausal resume" in str(caught.value)
+    stopped = tmp_path / "runs" / "tiny-2"
+    assert (stopped / f"checkpoint-{step}").is_dir()
+    monkeypatch.setattr(StopAt, "step", 99)
+    assembly.resume(stopped, plain=True)
     assert_same_bits(contents(stopped / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert_same_bits(contents(stopped / "best"), contents(straight / "best"))
     assert rows(stopped) == rows(straight)
@@ -253,6 +250,137 @@ def test_early_stopping_ends_the_run(tiny_config: Any) -> None:
     assert (outcome.run_dir / f"checkpoint-{outcome.steps}").is_dir()
 
 
+def test_an_early_stopped_run_stays_stopped(tiny_config: Any) -> None:
+    config = tiny_config(
+        early_stopping={"patience": 1, "min_delta": 1e6}, validation={"every_steps": 2}
+    )
+    stopped = assembly.train(config, plain=True)
+    before = rows(stopped.run_dir)
+    resumed = assembly.resume(stopped.run_dir, plain=True)
+    assert resumed.steps == stopped.steps
+    assert resumed.stop_reason == stopped.stop_reason
+    assert rows(stopped.run_dir) == before
+
+
+def test_resuming_the_past_discards_its_old_future(
+    tiny_config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(StopAt, "step", 99)
+    run_dir = assembly.train(with_signal(tiny_config()), plain=True).run_dir
+    monkeypatch.setattr(StopAt, "step", 9)
+    with pytest.raises(Interrupted):
+        assembly.resume(run_dir / "checkpoint-8", plain=True)
+    assert {path.name for path in run_dir.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-9"}
+
+
+def test_a_lost_evaluation_is_made_on_resume(tiny_config: Any) -> None:
+    config = tiny_config(
+        train={"max_steps": 1},
+        evaluation={"at_end": True, "max_samples": 2, "max_new_tokens": 4},
+    )
+    run_dir = assembly.train(config, plain=True).run_dir
+    results = run_dir / "evaluation" / "results.json"
+    first = json.loads(results.read_text())
+    results.unlink()
+    assert assembly.resume(run_dir, plain=True).evaluation is not None
+    again = json.loads(results.read_text())
+    assert again["tuned"] == first["tuned"]
+    assert again["base"] == first["base"]
+    assert assembly.resume(run_dir, plain=True).evaluation is None
+
+
+def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
+    run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
+    toml = run_dir / "config.toml"
+    toml.write_text(
+        toml.read_text()
+        .replace("learning_rate = 0.001", "learning_rate = 0.25")
+        .replace("max_steps = 4", "max_steps = 6")
+        .replace('scheduler = "cosine"', 'scheduler = "constant"')
+    )
+    assembly.resume(run_dir, plain=True, allow_changes=True)
+    assert [row["learning_rate"] for row in rows(run_dir)[-2:]] == [0.25, 0.25]
+
+
+def test_shorter_data_may_be_allowed(tiny_config: Any, tmp_path: Path) -> None:
+    run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:9]))
+    toml = run_dir / "config.toml"
+    changed = toml.read_text().replace("max_steps = 4", "max_steps = 5")
+    toml.write_text(changed.replace("epochs = 2", "epochs = 3"))
+    assert assembly.resume(run_dir, plain=True, allow_changes=True).steps == 5
+
+
+def test_relative_paths_hold_from_elsewhere(
+    tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(
+        data={"train": "train.jsonl"}, model={"name": "model"}, train={"max_steps": 1}
+    )
+    run_dir = assembly.train(config, plain=True).run_dir.resolve()
+    monkeypatch.chdir("/")
+    assembly.resume(run_dir, plain=True)
+
+
+def test_evaluation_and_export_of_a_checkpoint(tiny_config: Any, tmp_path: Path) -> None:
+    settings = {"max_samples": 2, "max_new_tokens": 4}
+    config = tiny_config(train={"max_steps": 2}, evaluation=settings)
+    best = assembly.train(config, plain=True).run_dir / "best"
+    result = assembly.evaluate(best, progress=lambda done, total: None)
+    assert result["tuned"]["attack_success_rate"]["n"] == 2
+    assert result["base"]["causal"]["representation"] == "hidden state"
+    assert result["tuned"]["causal"]["representation"] == "projection"
+    assert 0 <= result["tuned"]["causal"]["detection_auroc"] <= 1
+    with pytest.raises(UsageError, match="--suite"):
+        assembly.evaluate(best, data=str(tmp_path / "train.jsonl"), suite="builtin")
+    on_file = assembly.evaluate(best, data=str(tmp_path / "train.jsonl"), baseline=False)
+    assert on_file["base"] is None
+    for target in ("adapter", "merged"):
+        assembly.export(best, target=target, out=tmp_path / target)
+        assert (tmp_path / target / "tokenizer.json").is_file()
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("\n", "\n\n"))
+    with pytest.raises(CheckpointError, match="chat template"):
+        assembly.evaluate(best)
+    with pytest.raises(CheckpointError, match="chat template"):
+        assembly.export(best, target="adapter", out=tmp_path / "other")
+
+
+def test_a_checkpoint_cannot_name_code_to_call(tiny_config: Any, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    options = {"args": ["touch", str(proof)]}
+    config = tiny_config(loss={"contrastive": "subprocess:Popen", "options": options})
+    with pytest.raises(ConfigError, match="ContrastiveLoss"):
+        assembly.train(config, plain=True)
+    with pytest.raises(ConfigError, match="Callback"):
+        assembly.train(tiny_config(callbacks=("os:getcwd",)), plain=True)
+    assert not proof.exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "zero",
+    [
+        {"lambda_contrastive": 0},
+        {"lambda_causal": 0, "lambda_spurious": 0},
+    ],
+)
+def test_nothing_to_learn_is_refused(tiny_config: Any, zero: dict[str, float]) -> None:
+    loss = {"lambda_task": 0, "lambda_robust": 0, **zero}
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        assembly.train(tiny_config(loss=loss), plain=True)
+
+
+def test_anomaly_detection_ends_like_any_nan(tiny_config: Any) -> None:
+    config = tiny_config(
+        loss={"contrastive": f"{__name__}:BrokenBackward"}, train={"detect_anomaly": True}
+    )
+    with pytest.raises(NonFiniteLossError, match="returned nan values"):
+        assembly.train(config, plain=True)
+
+
 def test_debug_switches_everything_on(tiny_config: Any) -> None:
     outcome = assembly.train(tiny_config(evaluation={"at_end": True}), plain=True, debug=True)
     assert outcome.steps <= 4
@@ -269,6 +397,16 @@ class Broken(ContrastiveLoss):
 
     def forward(self, representations: Any) -> torch.Tensor:
         return representations["benign"].sum(-1) * float("nan")
+
+
+class BrokenBackward(ContrastiveLoss):
+    """Finite forward, NaN backward."""
+
+    members = frozenset({"benign"})
+
+    def forward(self, representations: Any) -> torch.Tensor:
+        zero = representations["benign"].sum(-1) * 0
+        return torch.sqrt(zero.abs()) * 0
 
 
 class Weighted(ContrastiveLoss):

@@ -85,7 +85,12 @@ def test_eval_prints_one_json_object(
     assert "a library prints something" in shown.err
     assert evaluate.arguments == (Path("best"),)
     assert callable(evaluate.options.pop("progress"))
-    assert evaluate.options == {"data": "f.jsonl", "suite": "s", "baseline": False}
+    assert evaluate.options == {
+        "data": "f.jsonl",
+        "suite": "s",
+        "baseline": False,
+        "trust_remote_code": False,
+    }
 
 
 def test_export_passes_format_and_folder(
@@ -97,6 +102,10 @@ def test_export_passes_format_and_folder(
     assert _run(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out == "path: out\nformat: merged\n"
     assert export.arguments == (Path("best"),)
-    assert export.options == {"target": "merged", "out": Path("out")}
+    assert export.options == {
+        "target": "merged",
+        "out": Path("out"),
+        "trust_remote_code": False,
+    }
     assert _run(monkeypatch, *arguments, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"path": "out", "format": "merged"}

@@ -63,7 +63,7 @@ def test_a_gpu_is_described(
     config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch, bf16: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * GIB, 6 * GIB))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX")
     on_gpu = change(config, "model", device="auto", precision="auto")

@@ -125,9 +125,9 @@ def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     with pytest.raises(ConfigError, match="fp16"):
         choose_dtype("fp16", torch.device("cpu"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     assert choose_dtype("auto", torch.device("cuda")) == torch.float16
     with pytest.raises(ConfigError, match="bf16"):
         choose_dtype("bf16", torch.device("cuda"))

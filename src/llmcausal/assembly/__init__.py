@@ -21,15 +21,19 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 def train(config: RunConfig, *, plain: bool = False, debug: bool = False) -> TrainOutcome:
     """Trains a fresh run; see `assembly.training.train`."""
     from llmcausal.assembly import training
+    from llmcausal.model.device import out_of_memory_explained
 
-    return training.train(config, plain=plain, debug=debug)
+    with out_of_memory_explained("outside a step"):
+        return training.train(config, plain=plain, debug=debug)
 
 
 def resume(target: Path, *, plain: bool = False, allow_changes: bool = False) -> TrainOutcome:
     """Goes on with a run; see `assembly.training.resume`."""
     from llmcausal.assembly import training
+    from llmcausal.model.device import out_of_memory_explained
 
-    return training.resume(target, plain=plain, allow_changes=allow_changes)
+    with out_of_memory_explained("outside a step"):
+        return training.resume(target, plain=plain, allow_changes=allow_changes)
 
 
 def evaluate(
@@ -38,18 +42,30 @@ def evaluate(
     data: str | None = None,
     suite: str | None = None,
     baseline: bool = True,
+    trust_remote_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint; see `assembly.evaluating.evaluate_checkpoint`."""
     from llmcausal.assembly import evaluating
+    from llmcausal.model.device import out_of_memory_explained
 
-    return evaluating.evaluate_checkpoint(
-        checkpoint, data=data, suite=suite, baseline=baseline, progress=progress
-    )
+    with out_of_memory_explained("in the evaluation"):
+        return evaluating.evaluate_checkpoint(
+            checkpoint,
+            data=data,
+            suite=suite,
+            baseline=baseline,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
 
 
-def export(checkpoint: Path, *, target: str, out: Path) -> dict[str, Any]:
+def export(
+    checkpoint: Path, *, target: str, out: Path, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Exports a checkpoint; see `assembly.exporting.export_checkpoint`."""
     from llmcausal.assembly import exporting
 
-    return exporting.export_checkpoint(checkpoint, target=target, out=out)
+    return exporting.export_checkpoint(
+        checkpoint, target=target, out=out, trust_remote_code=trust_remote_code
+    )

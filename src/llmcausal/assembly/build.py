@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from llmcausal.config import LossSection, RunConfig, dump_config
+from llmcausal.config import LossSection, RunConfig, TrainSection, dump_config
 from llmcausal.data.ledger import TruncationLedger
 from llmcausal.data.splits import fingerprint, load_training_splits
 from llmcausal.data.template import ChatTemplate
@@ -87,6 +87,12 @@ def prepare_data(config: RunConfig) -> PreparedData:
             f"data.min_samples = {config.data.min_samples}. Raise data.max_length "
             f"(now {config.data.max_length}) or add data.",
         )
+    if not validation:
+        raise DataError(
+            encoder.ledger.summary(),
+            f"none of {len(splits.validation)} validation triplets is usable. Raise "
+            f"data.max_length (now {config.data.max_length}) or name other data.validation.",
+        )
     fingerprints = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
         "template": template.fingerprint,
@@ -123,42 +129,62 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
         return None
     kind = LOSSES.load(section.contrastive)
     accepted = inspect.signature(kind).parameters
+    if not (isinstance(kind, type) and issubclass(kind, ContrastiveLoss)):
+        raise ConfigError(
+            f"loss.contrastive = {section.contrastive!r}: derive it from "
+            "llmcausal.losses.base.ContrastiveLoss"
+        )
     settings = section.model_dump(exclude={"options", "contrastive"})
     arguments = {name: settings[name] for name in accepted if name in settings}
     try:
         loss = kind(**arguments, **section.options)
     except TypeError as error:
         raise ConfigError(f"loss.options: {section.contrastive}: {error}") from error
-    if not isinstance(loss, ContrastiveLoss):
-        raise ConfigError(
-            f"loss.contrastive = {section.contrastive!r}: derive it from "
-            "llmcausal.losses.base.ContrastiveLoss"
-        )
     return loss if loss.members else None
 
 
-def build_objective(section: LossSection, width: int, seed: int, chunk: int) -> Objective:
-    """Builds the weighted objective; the projection head starts in fp32 on the CPU."""
-    contrastive = build_contrastive(section)
+def build_objective(
+    section: LossSection, width: int, train: TrainSection, *, trained: bool
+) -> Objective:
+    """Builds the weighted objective; the projection head starts in fp32 on the CPU.
+
+    Raises:
+        ConfigError: If nothing would be learned.
+    """
+    contrastive = build_contrastive(section) if trained else None
+    contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
     projection = None
-    if contrastive is not None and section.projection_dim:
+    if contrasts and section.projection_dim:
         projection = ProjectionHead(
-            width, section.projection_hidden_dim, section.projection_dim, seed
+            width, section.projection_hidden_dim, section.projection_dim, train.seed
         )
-    return Objective(
+    objective = Objective(
         contrastive=contrastive,
         projection=projection,
         lambda_contrastive=section.lambda_contrastive,
         lambdas={"task": section.lambda_task, "robust": section.lambda_robust},
         layer=section.layer,
-        label_chunk=chunk,
+        label_chunk=train.label_chunk,
     )
+    if trained and not (objective.needs.pooled or objective.needs.terms):
+        raise ConfigError(
+            "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
+            "lambda_robust, lambda_causal, lambda_spurious"
+        )
+    return objective
 
 
 def build_step(
-    config: RunConfig, loaded: LoadedModel, peft_model: PeftModel
+    config: RunConfig, loaded: LoadedModel, peft_model: PeftModel, *, trained: bool = True
 ) -> tuple[TripletStep, Trunk]:
     """Builds the step function over a model that has its adapters.
+
+    Args:
+        config: Settings.
+        loaded: The frozen model.
+        peft_model: The same with adapters.
+        trained: Whether it will be trained. If not, the contrastive loss, which may be code named
+            by a checkpoint, is not built.
 
     Raises:
         ModelError: If the architecture cannot be taken apart.
@@ -166,9 +192,7 @@ def build_step(
     """
     trunk = find_trunk(peft_model)
     check_layer(trunk, config.loss.layer)
-    objective = build_objective(
-        config.loss, trunk.head.shape[1], config.train.seed, config.train.label_chunk
-    )
+    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
     if objective.projection is not None:
         objective.projection.to(loaded.device)
     if objective.contrastive is not None:
@@ -192,12 +216,12 @@ def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) ->
             kind(stopping.metric, stopping.mode, stopping.patience, stopping.min_delta)
         )
     for name in config.callbacks:
-        callback = CALLBACKS.load(name)()
-        if not isinstance(callback, Callback):
+        kind = CALLBACKS.load(name)
+        if not (isinstance(kind, type) and issubclass(kind, Callback)):
             raise ConfigError(
                 f"callbacks: {name!r}: derive it from llmcausal.train.callback.Callback"
             )
-        callbacks.append(callback)
+        callbacks.append(kind())
     callbacks.append(CALLBACKS.load("metrics_log")())
     if config.tracking.tracker != "none":
         callbacks.append(CALLBACKS.load(config.tracking.tracker)(config.tracking.project))

@@ -31,6 +31,27 @@ def claim_name(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"name": name})
 
 
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Returns the config with paths that hold from any folder, as a run directory needs them."""
+
+    def absolute(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
+
+    template = config.model.chat_template
+    model = config.model.model_copy(
+        update={
+            "name": absolute(config.model.name),
+            "chat_template": template and template.expanduser().resolve(),
+        }
+    )
+    splits = {
+        name: absolute(getattr(config.data, name)) for name in ("train", "validation", "test")
+    }
+    data = config.data.model_copy(update=splits)
+    return config.model_copy(update={"model": model, "data": data})
+
+
 def create(config: RunConfig) -> Path:
     """Creates the run directory with the resolved config and the environment.
 

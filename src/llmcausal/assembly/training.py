@@ -8,6 +8,7 @@ from typing import Any
 
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.build import (
+    Built,
     PreparedData,
     Screen,
     build_run,
@@ -15,24 +16,32 @@ from llmcausal.assembly.build import (
     load_template,
     prepare_data,
 )
-from llmcausal.assembly.evaluating import evaluate_model
+from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.config import RunConfig, config_differences, load_config
-from llmcausal.data.splits import load_split
 from llmcausal.errors import CheckpointError, UsageError
-from llmcausal.evaluation.results import write_results
+from llmcausal.evaluation.results import RESULTS, write_results
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
-from llmcausal.train.checkpoint import BEST, MANIFEST, newest_good, recover, verify
-from llmcausal.train.loop import fit
+from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
+from llmcausal.train.checkpoint import BEST, MANIFEST, discard_after, newest_good, recover, verify
+from llmcausal.train.loop import Run, fit
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, wants_dashboard
 from llmcausal.ui.status import show_notes, status
 
-_RESUMABLE = ("name", "output_dir", "tracking.", "evaluation.", "checkpoint.")
+_RESUMABLE = (
+    "name",
+    "output_dir",
+    "tracking.",
+    "evaluation.",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+)
+EVALUATION = "evaluation"
 _SAMPLES_SHOWN = 5
 _DEBUG = {
-    "data": {"max_samples": 8},
-    "train": {"max_steps": 4, "detect_anomaly": True},
+    "data": {"max_samples": 8, "min_samples": 1},
+    "train": {"max_steps": 4, "detect_anomaly": True, "empty_cache_every": 1},
     "validation": {"every_steps": 1, "at_start": True},
     "checkpoint": {"every_steps": 2},
     "evaluation": {"max_samples": 4, "max_new_tokens": 8},
@@ -68,10 +77,12 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         config = _for_debugging(config)
     with status("Reading the data"):
         data = prepare_data(config)
-    config = run_directory.claim_name(config)
+    config = run_directory.claim_name(run_directory.with_absolute_paths(config))
+    with status("Loading the model"):
+        built = build_run(config, data, config.run_dir, _screen(plain))
     run_dir = run_directory.create(config)
     with run_directory.locked(run_dir):
-        return _fit_and_show(config, data, run_dir, None, [], plain)
+        return _fit_and_show(built, data, [])
 
 
 def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
@@ -84,54 +95,70 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
     named = (target / MANIFEST).is_file()
     run_dir = target.parent if named else target
     if not (run_dir / run_directory.CONFIG_FILE).is_file():
-        raise UsageError(f"{target}: neither a run directory nor a checkpoint inside one")
+        raise UsageError(
+            f"{target}: neither a run directory nor a checkpoint inside one; "
+            "a run directory holds config.toml"
+        )
     with run_directory.locked(run_dir):
-        notes = []
-        if named:
-            recover(run_dir)
-            verify(target)
-            checkpoint: Path | None = target
-        else:
-            checkpoint, damaged = newest_good(run_dir)
-            notes += [f"passed over: {reason}" for reason in damaged]
+        checkpoint, notes = _choose_checkpoint(run_dir, target if named else None)
         config = load_config(run_dir / run_directory.CONFIG_FILE).model_copy(
             update={"name": run_dir.name, "output_dir": run_dir.parent}
         )
         with status("Reading the data"):
             data = prepare_data(config)
-        if checkpoint is None:
-            notes.append("no checkpoint was written yet: starting again from step 0")
-            (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-        else:
-            notes += _refuse_changes(config, data, checkpoint, allow_changes)
-            notes.append(f"resuming from {checkpoint.name}")
-        for change in run_directory.version_changes(run_dir):
-            notes.append(f"not bit for bit: {change} since the run began")
-        return _fit_and_show(config, data, run_dir, checkpoint, notes, plain)
-
-
-def _fit_and_show(
-    config: RunConfig,
-    data: PreparedData,
-    run_dir: Path,
-    checkpoint: Path | None,
-    notes: list[str],
-    plain: bool,
-) -> TrainOutcome:
-    with status("Loading the model"):
-        built = build_run(config, data, run_dir, _screen(plain))
-        run = built.run
-        snapshot = build_snapshot(built, data.fingerprints)
         if checkpoint is not None:
-            snapshot.restore(checkpoint)
-    run.notes[:0] = [f"run: {run_dir}", *notes]
-    if run.state.step >= run.total_steps:
-        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
-        return TrainOutcome(run_dir, None, run.state.step, run.state.best_value, None)
-    context = fit(run, snapshot)
+            notes += _refuse_changes(config, data, checkpoint, allow_changes)
+        notes += [
+            f"not bit for bit: {change} since the run began"
+            for change in run_directory.version_changes(run_dir)
+        ]
+        with status("Loading the model"):
+            built = build_run(config, data, run_dir, _screen(plain))
+            if checkpoint is not None:
+                build_snapshot(built, data.fingerprints).restore(checkpoint)
+        notes += _leave_later_behind(built.run)
+        return _fit_and_show(built, data, notes)
+
+
+def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, list[str]]:
+    if named is not None:
+        recover(run_dir)
+        verify(named)
+        return named, [f"resuming from {named.name}"]
+    checkpoint, damaged = newest_good(run_dir)
+    notes = [f"passed over: {reason}" for reason in damaged]
+    if checkpoint is None:
+        return None, [*notes, "no checkpoint was written yet: starting again from step 0"]
+    return checkpoint, [*notes, f"resuming from {checkpoint.name}"]
+
+
+def _leave_later_behind(run: Run) -> list[str]:
+    """Deletes what lies after the point that the run goes on from: it is another future."""
+    state = run.state
+    if state.position >= len(run.batches.triplets):  # the data was allowed to become shorter
+        state.epoch, state.position = state.epoch + 1, 0
+    if not state.started:
+        (run.run_dir / METRICS).unlink(missing_ok=True)
+    return [
+        f"deleted {folder.name}, which lies after step {state.step}"
+        for folder in discard_after(run.run_dir, state.step)
+    ]
+
+
+def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOutcome:
+    run = built.run
+    config, run_dir = run.config, run.run_dir
+    stop_reason = None
     evaluation = None
-    if config.evaluation.at_end:
-        best = run_dir / BEST
+    results = run_dir / EVALUATION / RESULTS
+    if run.state.step < run.total_steps:
+        run.notes[:0] = [f"run: {run_dir}", *notes]
+        results.unlink(missing_ok=True)
+        stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
+    else:
+        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
+    best = run_dir / BEST
+    if config.evaluation.at_end and not results.is_file():
         if best.is_dir():
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
@@ -139,16 +166,15 @@ def _fit_and_show(
             config,
             built.model,
             load_template(config, built.loaded.tokenizer),
-            load_split(config.data, "test"),
+            choose_triplets(config),
             step=built.step,
             baseline=True,
         )
-        write_results(evaluation, run_dir / "evaluation")
+        write_results(evaluation, results.parent)
         _show(evaluation)
-    console().print(f"Run: {run_dir}   best: {run_dir / BEST}", markup=False, highlight=False)
-    return TrainOutcome(
-        run_dir, context.stop_reason, run.state.step, run.state.best_value, evaluation
-    )
+    shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
+    show_notes([f"next: llmcausal eval --checkpoint {shown}"])
+    return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
 
 
 def _refuse_changes(

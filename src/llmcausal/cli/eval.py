@@ -9,6 +9,7 @@ import typer
 from llmcausal.cli.options import (
     AsJson,
     Checkpoint,
+    TrustRemoteCode,
     examples,
     print_json,
     reserved_stdout,
@@ -36,6 +37,7 @@ def evaluate(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure attack success, utility and causal metrics of a checkpoint."""
@@ -44,7 +46,12 @@ def evaluate(
 
     with reserved_stdout():
         result = assembly.evaluate(
-            checkpoint, data=data, suite=suite, baseline=not no_baseline, progress=stderr_progress
+            checkpoint,
+            data=data,
+            suite=suite,
+            baseline=not no_baseline,
+            trust_remote_code=trust_remote_code,
+            progress=stderr_progress,
         )
     if as_json:
         print_json(result)

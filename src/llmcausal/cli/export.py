@@ -10,6 +10,7 @@ import typer
 from llmcausal.cli.options import (
     AsJson,
     Checkpoint,
+    TrustRemoteCode,
     examples,
     print_json,
     reserved_stdout,
@@ -28,16 +29,22 @@ app = subcommand()
 def export(
     checkpoint: Checkpoint,
     target: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="adapter, or merged (16-bit model).")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="adapter, or merged (a whole model, not quantized)."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the result.")],
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained checkpoint as an adapter or as a whole model."""
     from llmcausal import assembly
 
     with reserved_stdout():
-        result = assembly.export(checkpoint, target=target, out=out)
+        result = assembly.export(
+            checkpoint, target=target, out=out, trust_remote_code=trust_remote_code
+        )
     if as_json:
         print_json(result)
         return

@@ -20,6 +20,12 @@ Checkpoint = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run Python code that comes with the model. Read it first."
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the live screen.")]
 
 

@@ -58,6 +58,7 @@ def load_training_splits(section: DataSection) -> TrainingSplits:
         train, validation = _hold_out(train, section.validation_fraction, section.train)
     if section.max_samples is not None:
         train = train[: section.max_samples]
+        validation = validation[: section.max_samples]
     return TrainingSplits(train, validation)
 
 

@@ -26,7 +26,7 @@ def check_device(config: RunConfig) -> Check:
     """Checks torch's build and the device that the profile would train on."""
     import torch
 
-    from llmcausal.model.device import choose_device, choose_dtype
+    from llmcausal.model.device import choose_device, choose_dtype, has_bf16
 
     build = f"torch {torch.__version__}"
     try:
@@ -36,7 +36,7 @@ def check_device(config: RunConfig) -> Check:
         return Check("device", "fail", f"{build}: {error}", _cuda_fix())
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        bf16 = "bf16" if has_bf16() else "no bf16"
         name = torch.cuda.get_device_name(device)
         detail = f"{build}, {name}, {free / GIB:.1f} GiB free of {total / GIB:.1f}, {bf16}"
         return Check("device", "pass", detail)

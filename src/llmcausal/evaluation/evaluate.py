@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,20 +100,21 @@ def evaluate(
 
     base = answers(adapter=False, done_before=0) if baseline else None
     tuned = answers(adapter=True, done_before=len(prompts) if baseline else 0)
-    tuned_verdicts = _verdicts(usable, tuned)
-    base_verdicts = _verdicts(usable, base) if base else None
+    after = _verdicts(usable, tuned)
+    before = _verdicts(usable, base) if base else None
     return {
-        "base": _summary(usable, base_verdicts) if base_verdicts else None,
-        "tuned": _summary(usable, tuned_verdicts),
-        "difference": {
-            name: paired_difference(base_verdicts[name], tuned_verdicts[name])
-            for name in tuned_verdicts
-        }
-        if base_verdicts
-        else None,
+        "base": _summary(usable, before) if before else None,
+        "tuned": _summary(usable, after),
+        "difference": _differences(before, after) if before else None,
         "skipped": skipped,
         "generations": [asdict(row) for row in _generation_rows(usable, tuned, base)],
     }
+
+
+def _differences(
+    before: Mapping[str, list[Verdict]], after: Mapping[str, list[Verdict]]
+) -> dict[str, Any]:
+    return {name: paired_difference(before[name], after[name]) for name in after}
 
 
 def _usable(

@@ -10,6 +10,8 @@ from typing import Any
 
 from llmcausal.errors import StorageError
 
+RESULTS = "results.json"
+
 
 def write_results(result: Mapping[str, Any], folder: Path) -> Path:
     """Writes `generations.jsonl`, then `results.json` with everything else.
@@ -29,10 +31,10 @@ def write_results(result: Mapping[str, Any], folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / "generations.jsonl", rows)
-        _replace(folder / "results.json", summary_text)
+        _replace(folder / RESULTS, summary_text)
     except OSError as error:
         raise StorageError(f"{folder}: results cannot be written: {error.strerror}") from error
-    return folder / "results.json"
+    return folder / RESULTS
 
 
 def _replace(path: Path, text: str) -> None:

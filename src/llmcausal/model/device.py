@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from llmcausal.errors import ConfigError
+from llmcausal.errors import ConfigError, OutOfMemoryError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,6 +27,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def has_bf16() -> bool:
+    """Tells whether the GPU computes bf16 itself; torch also counts emulation, which is slow."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Returns the compute dtype; `auto` is what the device does well.
 
@@ -35,9 +43,26 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != "auto":
         if precision == "fp16" and device.type == "cpu":
             raise ConfigError("model.precision = 'fp16' needs CUDA; use fp32 on the CPU")
-        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if precision == "bf16" and device.type == "cuda" and not has_bf16():
             raise ConfigError("model.precision = 'bf16': this GPU has no bf16; use fp16")
         return DTYPES[precision]
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_bf16() else torch.float16
+
+
+@contextmanager
+def out_of_memory_explained(moment: str) -> Iterator[None]:
+    """Turns torch's out-of-memory error into one that says what to lower.
+
+    Raises:
+        OutOfMemoryError: In place of torch's.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"Out of GPU memory {moment}: {str(error).splitlines()[0]}\n"
+            "Lower data.max_length, then train.batch_size, then lora.rank; keep "
+            "model.gradient_checkpointing on. Checkpoints are intact."
+        ) from error

@@ -22,9 +22,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llmcausal.config import ModelSection
-from llmcausal.errors import ModelError
+from llmcausal.errors import ModelError, StorageError
 from llmcausal.model.device import choose_device, choose_dtype
-from llmcausal.model.gguf import PREFIX, converted, find_gguf
+from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 
@@ -51,12 +51,22 @@ def resolve_source(section: ModelSection) -> str:
     """Turns `model.name` into what `from_pretrained` takes: a hub id or a local folder.
 
     Raises:
-        ModelError: If a named package or folder does not exist.
+        ModelError: If a named package or folder does not exist, or its GGUF cannot be read.
+        StorageError: If the cache cannot be written.
     """
     name = section.name
     if name.startswith(PREFIX):
-        with quiet_libraries():
-            return str(converted(find_gguf(name)))
+        file = find_gguf(name)
+        try:
+            with quiet_libraries():
+                return str(converted(file))
+        except OSError as error:
+            raise StorageError(
+                f"{cache_dir()}: the converted model cannot be written: {error.strerror or error}. "
+                "Set LLMCAUSAL_CACHE to a folder with space."
+            ) from error
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"{file}: cannot be converted: {error}") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -142,6 +152,8 @@ def _keep_exact_on_cpu(model: PreTrainedModel) -> None:
 def _explained(section: ModelSection) -> Iterator[None]:
     try:
         yield
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         first = reason[0] if reason else type(error).__name__

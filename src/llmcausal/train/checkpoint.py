@@ -106,7 +106,14 @@ def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
         else:
             return folder, damaged
     if damaged:
-        raise CheckpointError("\n".join([f"{run_dir}: no checkpoint is good", *damaged]))
+        raise CheckpointError(
+            "\n".join(
+                [
+                    f"{run_dir}: no checkpoint is good; start again, or resume {run_dir / BEST}",
+                    *damaged,
+                ]
+            )
+        )
     return None, []
 
 
@@ -126,6 +133,14 @@ def prune(run_dir: Path, keep: int) -> None:
     """Deletes all but the newest `keep` checkpoints."""
     for _, folder in checkpoints(run_dir)[keep:]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard_after(run_dir: Path, step: int) -> list[Path]:
+    """Deletes the checkpoints of later steps, so that a run's newest is always its own past."""
+    later = [folder for number, folder in checkpoints(run_dir) if number > step]
+    for folder in later:
+        shutil.rmtree(folder, ignore_errors=True)
+    return later
 
 
 def _swap_in(work: Path, folder: Path) -> None:

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import RunConfig
-from llmcausal.errors import Interrupted, NonFiniteLossError, OutOfMemoryError
+from llmcausal.errors import Interrupted, NonFiniteLossError
+from llmcausal.model.device import out_of_memory_explained
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback, FitContext, Record
@@ -97,10 +98,11 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
             while run.state.step < run.total_steps and not context.stop_reason:
                 if guard.signal_number is not None:
                     break
-                _advance(run, context)
+                with out_of_memory_explained(f"at step {run.state.step + 1}"):
+                    _advance(run, context)
             context.save_checkpoint()
             outcome = "stopped" if context.stop_reason else "completed"
-            if guard.signal_number is not None and run.state.step < run.total_steps:
+            if guard.signal_number is not None:
                 outcome = "interrupted"
                 raise Interrupted(
                     f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
@@ -110,12 +112,6 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"Out of GPU memory at step {run.state.step + 1}: {str(error).splitlines()[0]}\n"
-                "Lower data.max_length, then train.batch_size, then lora.rank; keep "
-                "model.gradient_checkpointing on. The last checkpoint is intact."
-            ) from error
         finally:
             _end(run, context, outcome)
     return context
@@ -197,7 +193,7 @@ def _train_step(run: Run, context: FitContext) -> Record:
     with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
         for done, batch in enumerate(micro_batches, start=1):
             result = run.step(batch.to(run.device), totals)
-            run.scaler.scale(result.loss).backward()
+            _backward(run.scaler.scale(result.loss), state.step + 1, micro_batches)
             figures.add(result)
             tokens += len(batch.tokens)
             for callback in run.callbacks:
@@ -207,9 +203,11 @@ def _train_step(run: Run, context: FitContext) -> Record:
     record = figures.means()
     if not math.isfinite(record["loss"]) or not (math.isfinite(norm) or run.scaler.is_enabled()):
         _refuse_non_finite(state.step + 1, record["loss"], norm, micro_batches)
+    scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer) if run.scaler.is_enabled() else optimizer_step(run.optimizer)
     run.scaler.update()
-    run.scheduler.step()
+    if run.scaler.get_scale() >= scale:  # fp16 overflowed otherwise, and nothing was updated
+        run.scheduler.step()
     state.step += 1
     state.epoch, state.position = run.batches.after(state.epoch, state.position)
     state.tokens += tokens
@@ -217,8 +215,17 @@ def _train_step(run: Run, context: FitContext) -> Record:
     return {"step": state.step, "epoch": epoch, **record, "grad_norm": norm, "tokens": tokens}
 
 
+def _backward(loss: torch.Tensor, step: int, micro_batches: Sequence[TripletBatch]) -> None:
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        if "returned nan values" not in str(error):  # what anomaly detection raises
+            raise
+        _refuse_non_finite(step, f"{loss.item()} ({error})", "unknown", micro_batches)
+
+
 def _refuse_non_finite(
-    step: int, loss: float, norm: float, micro_batches: Iterable[TripletBatch]
+    step: int, loss: object, norm: object, micro_batches: Iterable[TripletBatch]
 ) -> None:
     ids = [identity for batch in micro_batches for identity in batch.ids]
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

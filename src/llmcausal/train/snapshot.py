@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import safetensors.torch
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedTokenizerFast
 
 from llmcausal import __version__
-from llmcausal.errors import CheckpointError
+from llmcausal.errors import CheckpointError, StorageError
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.callback import Callback
 from llmcausal.train.checkpoint import write_checkpoint
@@ -28,6 +29,7 @@ ADAPTER = "adapter_model.safetensors"
 PROJECTION = "projection.safetensors"
 TRAINING_STATE = "training_state.pt"
 CONFIG = "config.toml"
+_SETTINGS = ("betas", "weight_decay", "initial_lr")
 
 
 class Snapshot:
@@ -103,8 +105,7 @@ class Snapshot:
         restore_weights(folder, self.model, self.projection)
         try:
             saved = torch.load(folder / TRAINING_STATE, map_location="cpu", weights_only=True)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scheduler.load_state_dict(saved["scheduler"])
+            self._restore_optimizer(saved)
             self.scaler.load_state_dict(saved["scaler"])
             self.state.load_state_dict(saved["state"])
             if self.contrastive is not None:
@@ -116,6 +117,24 @@ class Snapshot:
             restore_rng(saved["rng"])
         except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError) as error:
             raise CheckpointError(f"{folder / TRAINING_STATE}: cannot be used: {error}") from error
+
+    def _restore_optimizer(self, saved: dict[str, Any]) -> None:
+        """Loads states and position of the schedule, but keeps the settings of this run.
+
+        They are the checkpoint's own unless a change was allowed; then the change must count.
+        """
+        groups, scheduler = self.optimizer.param_groups, self.scheduler
+        settings = [{key: group[key] for key in _SETTINGS} for group in groups]
+        rates = list(scheduler.base_lrs)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+        assert isinstance(scheduler, LambdaLR)  # all that transformers' get_scheduler makes here
+        scheduler.base_lrs = rates
+        groups = self.optimizer.param_groups
+        for group, own, rate, factor in zip(
+            groups, settings, rates, scheduler.lr_lambdas, strict=True
+        ):
+            group.update(own, lr=rate * factor(scheduler.last_epoch))
 
     def _training_state(self) -> bytes:
         buffer = io.BytesIO()
@@ -137,7 +156,7 @@ class Snapshot:
 def adapter_files(model: PeftModel) -> dict[str, bytes]:
     """Serializes the adapter as peft writes it, by file name."""
     config = model.peft_config["default"]
-    with tempfile.TemporaryDirectory() as folder:
+    with _storage_errors(), tempfile.TemporaryDirectory() as folder:
         inference_mode, config.inference_mode = config.inference_mode, True
         config.save_pretrained(folder)
         config.inference_mode = inference_mode
@@ -167,9 +186,21 @@ def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead |
 
 
 def _files_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
+    with _storage_errors(), tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: the checkpoint could not be prepared: "
+            f"{error.strerror or error}. Free some space, then go on with `llmcausal resume`; "
+            "earlier checkpoints are intact."
+        ) from error
 
 
 def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -100,7 +100,8 @@ class TripletStep:
         Args:
             batch: A micro-batch on the model's device.
             totals: Triplets and labels of the whole optimizer step (`batch.label_totals`), so that
-                gradients are the same however the step is cut into micro-batches.
+                gradients are the same however the step is cut into micro-batches (but for
+                InfoNCE, whose negatives are those of the micro-batch).
         """
         hidden = self._run(batch, self.objective.needs)
         return self._score(hidden, batch, totals)

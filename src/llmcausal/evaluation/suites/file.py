@@ -19,4 +19,4 @@ def triplets(data: DataSection) -> list[Triplet]:
     """
     if data.test == "builtin":
         raise UsageError("suite 'file' needs a triplet file: give --data FILE, or set data.test")
-    return formats.read_triplets(Path(data.test))
+    return formats.read_triplets(Path(data.test).expanduser())

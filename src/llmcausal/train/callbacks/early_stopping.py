@@ -63,6 +63,13 @@ class EarlyStopping(Callback):
             self.best, self.best_step, self.count = value, int(record["step"]), 0
             return
         self.count += 1
+        self._stop_if_due(context)
+
+    def on_fit_start(self, context: FitContext) -> None:
+        """Stops a run again that had been stopped when its checkpoint was written."""
+        self._stop_if_due(context)
+
+    def _stop_if_due(self, context: FitContext) -> None:
         if self.count >= self.patience:
             best = "no finite value yet" if self.best is None else f"best {self.best:.4f}"
             context.request_stop(
