@@ -44,7 +44,8 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
     except OSError as error:
         raise StorageError(
             f"{folder}: the checkpoint could not be written: {error.strerror or error}. "
-            "Free some space, then go on with `llmcausal resume`; earlier checkpoints are intact."
+            f"Free some space, then go on with: llmcausal resume {folder.parent} "
+            "(earlier checkpoints are intact)"
         ) from error
     finally:
         if work is not None:
