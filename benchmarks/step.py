@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.assembly.build import build_step, load_template
+from llmcausal.assembly.build import build_step
+from llmcausal.assembly.prepare import load_template
 from llmcausal.assembly.run_directory import environment
 from llmcausal.config import RunConfig
 from llmcausal.data.builtin import generate

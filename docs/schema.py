@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from llmcausal.config import json_schema
+from llmcausal.profile import json_schema
 
 TARGET = Path(__file__).with_name("config.schema.json")
 

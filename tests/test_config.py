@@ -10,17 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llmcausal.config import (
-    ALL_PROJECTIONS,
-    RunConfig,
-    Section,
+from llmcausal.config import ALL_PROJECTIONS, RunConfig, Section
+from llmcausal.errors import ConfigError
+from llmcausal.profile import (
     config_differences,
     dump_config,
     json_schema,
     load_config,
     shipped_profiles,
 )
-from llmcausal.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]
 PROFILES = sorted((REPOSITORY / "profiles").glob("*.toml"))

@@ -13,7 +13,7 @@ def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
     import torch
 
     from llmcausal import assembly
-    from llmcausal.config import load_config
+    from llmcausal.profile import load_config
 
     settings = (
         "data.builtin.train=12",

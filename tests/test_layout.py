@@ -18,6 +18,7 @@ LIGHT_PARTS = [
     "llmcausal.errors",
     "llmcausal.registry",
     "llmcausal.config",
+    "llmcausal.profile",
     *(
         f"llmcausal.{part.name}"
         for part in sorted(SOURCE.iterdir())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcausal.assembly import build
+from llmcausal.assembly import prepare
 from llmcausal.cli import app
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
@@ -112,7 +112,7 @@ def test_validate_with_a_profile_tells_what_is_too_long(
 ) -> None:
     profile = tmp_path / "mine.toml"
     profile.write_text(f"[data]\nmax_length = {limit}\n")
-    monkeypatch.setattr(build, "load_template", lambda _: _Words())
+    monkeypatch.setattr(prepare, "load_template", lambda _: _Words())
     assert _run(monkeypatch, "validate", str(file), "--model", str(profile)) == 0
     assert message in capsys.readouterr().out
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from llmcausal.cli import app
-from llmcausal.config import RunConfig, dump_config
+from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
 from llmcausal.diagnostics.check import Check
 from llmcausal.errors import ModelError
+from llmcausal.profile import dump_config
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -33,7 +33,7 @@ def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str) -> None:
     from llmcausal import assembly
-    from llmcausal.config import load_config
+    from llmcausal.profile import load_config
     from llmcausal.train.callbacks.metrics_log import read_rows
 
     config = load_config(profile, [f"model.precision={precision}"])
@@ -50,7 +50,7 @@ def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str)
 def test_bf16_stays_near_fp32(profile: Path, execution: str) -> None:
     """Relative to the loss of an fp32 step on the same triplets."""
     from llmcausal import assembly
-    from llmcausal.config import load_config
+    from llmcausal.profile import load_config
     from llmcausal.train.callbacks.metrics_log import read_rows
 
     found = {}

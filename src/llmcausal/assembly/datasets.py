@@ -42,7 +42,7 @@ def validate(
     triplets = read_triplets(file)
     if config is None:
         return triplets, None
-    from llmcausal.assembly.build import load_template
+    from llmcausal.assembly.prepare import load_template
     from llmcausal.data.tokenization import TripletEncoder
 
     encoder = TripletEncoder(load_template(config), config.data.max_length)

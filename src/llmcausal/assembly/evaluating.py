@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly import run_directory
-from llmcausal.assembly.build import build_step, load_template
-from llmcausal.config import RunConfig, load_config
+from llmcausal.assembly.build import build_step
+from llmcausal.assembly.prepare import load_template
+from llmcausal.config import RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
@@ -21,6 +22,7 @@ from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.model.factory import load_model
 from llmcausal.model.lora import add_lora
+from llmcausal.profile import load_config
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.train.step import TripletStep

@@ -7,13 +7,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from llmcausal.assembly.build import load_template
 from llmcausal.assembly.evaluating import check_template, without_code
-from llmcausal.config import RunConfig, load_config
+from llmcausal.assembly.prepare import load_template
+from llmcausal.config import RunConfig
 from llmcausal.export import EXPORTERS
 from llmcausal.export.source import ExportSource
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
+from llmcausal.profile import load_config
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG
 from llmcausal.ui.status import status

@@ -14,8 +14,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from llmcausal.config import RunConfig, dump_config
+from llmcausal.config import RunConfig
 from llmcausal.errors import StorageError, UsageError
+from llmcausal.profile import dump_config
 
 CONFIG_FILE = "config.toml"
 ENVIRONMENT_FILE = "environment.json"

@@ -9,17 +9,16 @@ from typing import Any
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.build import (
     Built,
-    PreparedData,
     Screen,
     build_run,
     build_snapshot,
-    load_template,
-    prepare_data,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
-from llmcausal.config import RunConfig, config_differences, load_config
+from llmcausal.assembly.prepare import PreparedData, load_template, prepare_data
+from llmcausal.config import RunConfig
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
+from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS

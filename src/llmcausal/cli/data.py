@@ -61,7 +61,7 @@ def validate(
 ) -> None:
     """Read a triplet file wholly and report every defect as file:line: field: reason."""
     from llmcausal.assembly import datasets
-    from llmcausal.config import load_config
+    from llmcausal.profile import load_config
     from llmcausal.ui.console import clean, console
 
     config = load_config(model) if model is not None else None

@@ -31,8 +31,8 @@ def doctor(
 
     from rich.text import Text
 
-    from llmcausal.config import load_config
     from llmcausal.diagnostics.doctor import diagnose
+    from llmcausal.profile import load_config
     from llmcausal.ui.console import console, one_line
 
     config = load_config(profile)

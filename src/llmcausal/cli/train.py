@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Fine-tune a model on triplets, and show it before and after."""
     from llmcausal import assembly
-    from llmcausal.config import load_config
+    from llmcausal.profile import load_config
 
     config = load_config(profile, overrides or ())
     if output_dir is not None:

@@ -1,0 +1,92 @@
+"""A run's data: read, checked, encoded and identified, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmcausal.config import RunConfig
+from llmcausal.data.ledger import TruncationLedger
+from llmcausal.data.splits import fingerprint, load_training_splits
+from llmcausal.data.template import ChatTemplate
+from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
+from llmcausal.data.triplet import Triplet
+from llmcausal.errors import ConfigError, DataError
+from llmcausal.model.factory import load_tokenizer
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Encoded training and validation data, and what identifies it.
+
+    Attributes:
+        train: Training examples.
+        validation: Validation examples.
+        template: Renders prompts.
+        ledger: What was shortened or dropped.
+        fingerprints: Hashes of the splits and of the template.
+        notes: What to tell the user.
+    """
+
+    train: list[EncodedTriplet]
+    validation: list[EncodedTriplet]
+    template: ChatTemplate
+    ledger: TruncationLedger
+    fingerprints: dict[str, Any]
+    notes: list[str]
+
+
+def prepare_data(config: RunConfig) -> PreparedData:
+    """Reads, checks and encodes the data.
+
+    Raises:
+        DataError: If it is not sound, or too little is usable.
+        ModelError: If the tokenizer cannot be used.
+    """
+    splits = load_training_splits(config.data)
+    template = load_template(config)
+    encoder = TripletEncoder(template, config.data.max_length)
+
+    def encode(triplets: Sequence[Triplet]) -> list[EncodedTriplet]:
+        encoded = (encoder.encode(triplet) for triplet in triplets)
+        return [triplet for triplet in encoded if triplet is not None]
+
+    train, validation = encode(splits.train), encode(splits.validation)
+    if len(train) < config.data.min_samples:
+        raise DataError(
+            encoder.ledger.summary(),
+            f"{len(train)} of {len(splits.train)} training triplets are usable, but "
+            f"data.min_samples = {config.data.min_samples}. Raise data.max_length "
+            f"(now {config.data.max_length}) or add data.",
+        )
+    if not validation:
+        raise DataError(
+            encoder.ledger.summary(),
+            f"none of {len(splits.validation)} validation triplets is usable. Raise "
+            f"data.max_length (now {config.data.max_length}) or name other data.validation.",
+        )
+    fingerprints = {
+        "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
+        "template": template.fingerprint,
+    }
+    notes = [
+        f"data: {len(train)} training and {len(validation)} validation triplets",
+        *encoder.ledger.summary(),
+    ]
+    return PreparedData(train, validation, template, encoder.ledger, fingerprints, notes)
+
+
+def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:
+    """Loads the token-safe chat template of the profile's model.
+
+    Raises:
+        ConfigError: If `model.chat_template` names no readable file.
+    """
+    text = None
+    if (path := config.model.chat_template) is not None:
+        try:
+            text = path.expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"model.chat_template = '{path}': cannot be read: {error}") from error
+    return ChatTemplate(tokenizer or load_tokenizer(config.model), text)

@@ -1,0 +1,185 @@
+"""Profiles: found by path or name, read with overrides, explained when wrong, written resolved."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from llmcausal.config import RUN_NAME, RunConfig
+from llmcausal.errors import ConfigError
+from llmcausal.registry import nearest
+
+
+def profile_dirs() -> list[Path]:
+    """Folders that hold the shipped profiles: inside the wheel, or beside `src` in a checkout."""
+    here = Path(__file__).resolve().parent
+    return [d for d in (here / "profiles", here.parents[1] / "profiles") if d.is_dir()]
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Names of the shipped profiles and their files."""
+    found: dict[str, Path] = {}
+    for folder in profile_dirs():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_profile(profile: str | Path) -> Path:
+    """Finds a profile by path, or by the name of a shipped one.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    path = Path(profile)
+    if path.is_file():
+        return path
+    shipped = shipped_profiles()
+    name = str(profile)
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"{name}: no such profile{nearest(path.stem, shipped) or '.'} "
+        f"Give a TOML file, or one of: {', '.join(shipped)}"
+    )
+
+
+def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a profile and applies `a.b=c` overrides.
+
+    Raises:
+        ConfigError: With every defect at once, each as `file:line: key: reason`.
+    """
+    path = find_profile(profile)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    overridden = set()
+    for override in overrides:
+        overridden.add(_apply_override(values, override))
+    values.setdefault("name", path.stem if re.fullmatch(RUN_NAME, path.stem) else "run")
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, text, overridden)) from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    key, separator, raw = override.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    *parents, last = key.split(".")
+    target = values
+    for parent in parents:
+        child = target.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+        target = child
+    target[last] = value
+    return key
+
+
+def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        key = ".".join(location)
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            known = _section_at(location[:-1])
+            reason = f"unknown key{nearest(location[-1], known)}".rstrip("?") + (
+                f" (known: {', '.join(sorted(known))})" if known else ""
+            )
+        elif item["type"] != "value_error":
+            reason = f"{reason}, got {item['input']!r}"
+        if key in overridden:
+            lines.append(f"--set {key}: {reason}")
+        else:
+            line = _line_of(text, location)
+            lines.append(f"{path}{f':{line}' if line else ''}: {key}: {reason}")
+    return "\n".join(lines)
+
+
+def _section_at(location: Sequence[str]) -> Sequence[str]:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *get_args(annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not sections:
+            return ()
+        model = sections[0]
+    return tuple(model.model_fields)
+
+
+def _line_of(text: str, location: Sequence[str]) -> int | None:
+    """Finds a key's line; tomllib keeps no positions."""
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line):
+            table = header[1].split(".")
+            if table == list(location):
+                return number
+        elif (entry := re.match(r"\s*([\w.\-\"']+)\s*=", line)) is not None:
+            key = [*table, *entry[1].replace('"', "").replace("'", "").split(".")]
+            if key == list(location)[: len(key)]:
+                return number
+    return None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Writes every setting as TOML; keys without a value are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Lists settings whose values differ, as `key: old -> new`."""
+    flat_old, flat_new = (
+        _flatten(old.model_dump(mode="json")),
+        _flatten(new.model_dump(mode="json")),
+    )
+    return [
+        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
+        for key in sorted(flat_old.keys() | flat_new.keys())
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a profile, for editors."""
+    return RunConfig.model_json_schema()
