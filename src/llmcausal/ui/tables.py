@@ -33,7 +33,8 @@ def render_evaluation(result: Values) -> RenderableType:
             `families` (name to `attack_success_rate` and `utility_under_attack`, each the
             same) and, where it was measured, `causal` (name to float). `difference`, where
             given, has tuned minus base for each metric, with `p_value`. `skipped`, where given,
-            lists `{"id", "reason"}`. Metrics that are absent are left out.
+            lists `{"id", "reason"}`. `environment`, where given, is told. Metrics that are absent
+            are left out.
     """
     tuned, base = result["tuned"], result.get("base")
     parts: list[RenderableType] = [_metrics(tuned, base)]
@@ -47,6 +48,8 @@ def render_evaluation(result: Values) -> RenderableType:
     )
     if tuned.get("causal"):
         parts.append(_causal(tuned, base))
+    if result.get("environment"):
+        parts.append(Text(_machine(result["environment"]), style="dim"))
     skipped = result.get("skipped")
     if skipped:
         parts.append(Text(f"{len(skipped)} triplets left out:", style="yellow"))
@@ -54,6 +57,17 @@ def render_evaluation(result: Values) -> RenderableType:
             Text(f"  {one_line(item['id'], 40)}: {one_line(item['reason'])}") for item in skipped
         )
     return Group(*parts)
+
+
+def _machine(environment: Values) -> str:
+    """Says what the figures were measured on, and when."""
+    versions = environment["packages"]
+    shown = ", ".join(
+        f"{name} {versions[name]}"
+        for name in ("llmcausal", "torch", "transformers", "peft", "bitsandbytes")
+    )
+    hardware = environment["gpu"] or f"{environment['processor']}, {environment['threads']} threads"
+    return one_line(f"{environment['date']}; {hardware}; {shown}")
 
 
 def _metrics(tuned: Values, base: Values | None) -> Table:
