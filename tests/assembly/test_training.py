@@ -129,7 +129,12 @@ def test_a_run_directory_is_complete(tiny_config: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 3, 5, 10])
 def test_an_interrupted_run_resumes_to_the_same_bits(
-    tiny_config: Any, tmp_path: Path, number: int, step: int, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Any,
+    tmp_path: Path,
+    number: int,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Dropout is on, so every random state counts; 5 ends an epoch, 10 the run."""
     config = with_signal(tiny_config())
@@ -141,6 +146,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         assembly.train(config, plain=True)
     assert caught.value.exit_code == 128 + number
     assert "llmcausal resume" in str(caught.value)
+    assert capsys.readouterr().out.count("this step is finished and saved first") == 1
     stopped = tmp_path / "runs" / "tiny-2"
     assert (stopped / f"checkpoint-{step}").is_dir()
     monkeypatch.setattr(StopAt, "step", 99)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,11 +12,15 @@ from typing import Any
 class InterruptGuard:
     """Remembers a first SIGINT or SIGTERM while active; a second SIGINT stops at once.
 
+    Args:
+        on_signal: Called once, when the first signal arrives.
+
     Attributes:
         signal_number: The signal received, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_signal: Callable[[], None]) -> None:
+        self.on_signal = on_signal
         self.signal_number: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -39,4 +44,6 @@ class InterruptGuard:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.signal_number is None:
+            self.on_signal()
         self.signal_number = number

@@ -27,6 +27,8 @@ from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import StepResult
 
+STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"
+
 
 class StepFunction(Protocol):
     """What the loop calls for each micro-batch."""
@@ -90,7 +92,7 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
     """
     context = _context(run, snapshot)
     outcome = "failed"
-    with InterruptGuard() as guard:
+    with InterruptGuard(lambda: context.notes.append(STOPPING)) as guard:
         try:
             _each(run.callbacks, lambda callback: callback.on_fit_start(context))
             if not run.state.started:
