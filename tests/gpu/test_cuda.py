@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
 def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
     model = tmp_path / "model"
     tiny_llama(
-        hidden_size=256, intermediate_size=512, max_position_embeddings=2048
+        hidden_size=256, intermediate_size=8192, max_position_embeddings=2048
     ).save_pretrained(model)
     chatml_tokenizer.save_pretrained(model)
     path = tmp_path / "cuda.toml"
@@ -40,6 +40,11 @@ def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str)
     run_dir = assembly.train(config, plain=True).run_dir
     metrics = read_rows(run_dir / "metrics.jsonl")
     assert metrics[-1]["val_loss"] < metrics[0]["val_loss"]
+    state = torch.load(run_dir / "checkpoint-8" / "training_state.pt", weights_only=True)
+    sizes = [s["__bnb_optimizer_quant_state__"]["state1"].numel()
+             for s in state["optimizer"]["state"].values()
+             if "__bnb_optimizer_quant_state__" in s]  # fmt: skip
+    assert max(sizes) >= 1e5  # from there on bitsandbytes pages
     last = run_dir / "checkpoint-8" / "adapter_model.safetensors"
     weights = last.read_bytes()
     assembly.resume(run_dir / "checkpoint-4", plain=True)

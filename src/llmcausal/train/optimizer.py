@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -39,10 +41,33 @@ def build_optimizer(
 
 
 def optimizer_step(optimizer: Optimizer) -> None:
-    """Updates the weights; bitsandbytes says at each run on CPU that it does not page there."""
+    """Updates the weights."""
+    with _unpaged_on_cpu():
+        optimizer.step()
+
+
+def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Takes over saved states, into paged memory where the optimizer pages.
+
+    bitsandbytes loads them as plain tensors on the device, so that a resumed run would need more
+    of its memory than the same run before.
+    """
+    optimizer.load_state_dict(saved)
+    if not getattr(optimizer, "is_paged", False):
+        return
+    with _unpaged_on_cpu():
+        for parameter, state in optimizer.state.items():
+            for name in state.keys() & {"state1", "state2"}:
+                buffer = optimizer.get_state_buffer(parameter, dtype=state[name].dtype)  # type: ignore[attr-defined]
+                state[name] = buffer.copy_(state[name])
+
+
+@contextmanager
+def _unpaged_on_cpu() -> Iterator[None]:
+    """Silences what bitsandbytes says of every run on a CPU: there it computes unpaged."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-        optimizer.step()
+        yield
 
 
 def build_scheduler(section: TrainSection, optimizer: Optimizer, total_steps: int) -> LRScheduler:

@@ -22,6 +22,7 @@ from llmcausal.errors import CheckpointError, StorageError
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.callback import Callback
 from llmcausal.train.checkpoint import write_checkpoint
+from llmcausal.train.optimizer import load_optimizer
 from llmcausal.train.rng import restore_rng, rng_state
 from llmcausal.train.state import TrainState
 
@@ -126,7 +127,7 @@ class Snapshot:
         groups, scheduler = self.optimizer.param_groups, self.scheduler
         settings = [{key: group[key] for key in _SETTINGS} for group in groups]
         rates = list(scheduler.base_lrs)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
         assert isinstance(scheduler, LambdaLR)  # all that transformers' get_scheduler makes here
         scheduler.base_lrs = rates
