@@ -308,6 +308,19 @@ def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
     assert [row["learning_rate"] for row in rows(run_dir)[-2:]] == [0.25, 0.25]
 
 
+def test_best_is_of_the_run_that_went_on(tiny_config: Any) -> None:
+    """With a learning rate that ruins the model, nothing beats what an abandoned future reached."""
+    run_dir = assembly.train(tiny_config(checkpoint={"keep": 5}), plain=True).run_dir
+    assert verify(run_dir / "best")["step"] > 2
+    toml = run_dir / "config.toml"
+    toml.write_text(toml.read_text().replace("learning_rate = 0.001", "learning_rate = 0.9"))
+    assembly.resume(run_dir / "checkpoint-2", plain=True, allow_changes=True)
+    state = contents(run_dir / "checkpoint-10")["state"]
+    assert verify(run_dir / "best")["step"] == state["best_step"]
+    validated = {row["step"]: row["val_loss"] for row in rows(run_dir) if "val_loss" in row}
+    assert state["best_value"] == validated[state["best_step"]]
+
+
 def test_shorter_data_may_be_allowed(tiny_config: Any, tmp_path: Path) -> None:
     run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
     data = tmp_path / "train.jsonl"

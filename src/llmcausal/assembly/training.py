@@ -105,8 +105,10 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
         )
         with status("Reading the data"):
             data = prepare_data(config)
+        changes = []
         if checkpoint is not None:
-            notes += _refuse_changes(config, data, checkpoint, allow_changes)
+            changes = _refuse_changes(config, data, checkpoint, allow_changes)
+        notes += changes
         notes += [
             f"not bit for bit: {change} since the run began"
             for change in run_directory.version_changes(run_dir)
@@ -116,6 +118,8 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             if checkpoint is not None:
                 build_snapshot(built, data.fingerprints).restore(checkpoint)
         notes += _leave_later_behind(built.run)
+        if changes:
+            _forget_abandoned_best(built.run)
         return _fit_and_show(built, data, notes)
 
 
@@ -142,6 +146,13 @@ def _leave_later_behind(run: Run) -> list[str]:
         f"deleted {folder.name}, which lies after step {state.step}"
         for folder in discard_after(run.run_dir, state.step)
     ]
+
+
+def _forget_abandoned_best(run: Run) -> None:
+    """Lets the next validation decide afresh if `best/` lies in a future that will not come."""
+    best = run.run_dir / BEST
+    if best.is_dir() and verify(best)["step"] != run.state.best_step:
+        run.state.best_value = run.state.best_step = None
 
 
 def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOutcome:
