@@ -145,7 +145,7 @@ def main() -> None:
     )  # fmt: skip
     loaded = load_model(config.model)
     model = add_lora(loaded.model, config.lora, seed=0)
-    step, _ = build_step(config, loaded, model)
+    step = build_step(config, loaded, model)
     assert step.objective.projection is not None
     model.train()
     source = read_triplets(arguments.file) if arguments.file else generate("train", 64, seed=0)

@@ -229,14 +229,14 @@ def test_a_second_run_of_the_same_name_gets_its_own_directory(tiny_config: Any) 
 def test_a_full_disk_stops_training_with_the_last_checkpoint_intact(
     tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = checkpoint_module._write_flushed
+    write = checkpoint_module.write_flushed
 
-    def full_at_step_4(path: Path, content: bytes) -> None:
+    def full_at_step_4(path: Path, chunks: list[bytes]) -> None:
         if "checkpoint-4" in str(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
+        write(path, chunks)
 
-    monkeypatch.setattr(checkpoint_module, "_write_flushed", full_at_step_4)
+    monkeypatch.setattr(checkpoint_module, "write_flushed", full_at_step_4)
     with pytest.raises(StorageError, match=r"checkpoint-4.*No space left") as caught:
         assembly.train(tiny_config(), plain=True)
     assert caught.value.exit_code == 2

@@ -79,15 +79,16 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_no_rest(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     written = 0
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, chunks: list[bytes]) -> None:
         nonlocal written
+        content = b"".join(chunks)
         written += 1
         if written == 2:
             path.write_bytes(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         path.write_bytes(content)
 
-    monkeypatch.setattr(checkpoint, "_write_flushed", full)
+    monkeypatch.setattr(checkpoint, "write_flushed", full)
     for step in (1, 2):
         written = 0
         with pytest.raises(StorageError, match="No space left"):

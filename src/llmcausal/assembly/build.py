@@ -94,7 +94,7 @@ def build_objective(
 
 def build_step(
     config: RunConfig, loaded: LoadedModel, peft_model: PeftModel, *, trained: bool = True
-) -> tuple[TripletStep, Trunk]:
+) -> TripletStep:
     """Builds the step function over a model that has its adapters.
 
     Args:
@@ -116,7 +116,7 @@ def build_step(
     if objective.contrastive is not None:
         objective.contrastive.to(loaded.device)
     autocast = None if loaded.dtype == torch.float32 else loaded.dtype
-    return TripletStep(trunk, objective, config.train.execution, autocast), trunk
+    return TripletStep(trunk, objective, config.train.execution, autocast)
 
 
 def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) -> list[Callback]:
@@ -174,7 +174,7 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
         config.train.seed,
         gradient_checkpointing=config.model.gradient_checkpointing,
     )
-    step, trunk = build_step(config, loaded, peft_model)
+    step = build_step(config, loaded, peft_model)
     objective = step.objective
     groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],
@@ -204,7 +204,7 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
         callbacks=build_callbacks(config, optimizer, screen),
         device=loaded.device,
         total_steps=total_steps,
-        notes=[_describe(config, loaded, trunk, trained), *data.notes],
+        notes=[_describe(config, loaded, step.trunk, trained), *data.notes],
     )
     return Built(run, peft_model, loaded, step)
 

@@ -68,7 +68,7 @@ def evaluate_checkpoint(
         template = load_template(config, loaded.tokenizer)
         check_template(manifest, template, checkpoint)
         model = add_lora(loaded.model, config.lora, config.train.seed)
-        step, _ = build_step(config, loaded, model, trained=False)
+        step = build_step(config, loaded, model, trained=False)
         restore_weights(checkpoint, model, step.objective.projection)
     result = evaluate_model(
         config, model, template, triplets, step=step, baseline=baseline, progress=progress

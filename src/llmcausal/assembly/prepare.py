@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcausal.config import RunConfig
-from llmcausal.data.ledger import TruncationLedger
 from llmcausal.data.splits import fingerprint, load_training_splits
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
@@ -24,7 +23,6 @@ class PreparedData:
         train: Training examples.
         validation: Validation examples.
         template: Renders prompts.
-        ledger: What was shortened or dropped.
         fingerprints: Hashes of the splits and of the template.
         notes: What to tell the user.
     """
@@ -32,7 +30,6 @@ class PreparedData:
     train: list[EncodedTriplet]
     validation: list[EncodedTriplet]
     template: ChatTemplate
-    ledger: TruncationLedger
     fingerprints: dict[str, Any]
     notes: list[str]
 
@@ -74,7 +71,7 @@ def prepare_data(config: RunConfig) -> PreparedData:
         f"data: {len(train)} training and {len(validation)} validation triplets",
         *encoder.ledger.summary(),
     ]
-    return PreparedData(train, validation, template, encoder.ledger, fingerprints, notes)
+    return PreparedData(train, validation, template, fingerprints, notes)
 
 
 def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:

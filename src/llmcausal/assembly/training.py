@@ -14,7 +14,7 @@ from llmcausal.assembly.build import (
     build_snapshot,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
-from llmcausal.assembly.prepare import PreparedData, load_template, prepare_data
+from llmcausal.assembly.prepare import PreparedData, prepare_data
 from llmcausal.config import RunConfig
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
@@ -22,7 +22,15 @@ from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
-from llmcausal.train.checkpoint import BEST, MANIFEST, discard_after, newest_good, recover, verify
+from llmcausal.train.checkpoint import (
+    BEST,
+    MANIFEST,
+    discard_after,
+    newest_good,
+    read_manifest,
+    recover,
+    verify,
+)
 from llmcausal.train.loop import Run, fit
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, wants_dashboard
@@ -175,7 +183,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         evaluation = evaluate_model(
             config,
             built.model,
-            load_template(config, built.loaded.tokenizer),
+            data.template,
             choose_triplets(config),
             step=built.step,
             baseline=True,
@@ -196,7 +204,7 @@ def _refuse_changes(
         for change in config_differences(saved, config)
         if not change.startswith(_RESUMABLE)
     ]
-    manifest = verify(checkpoint)
+    manifest = read_manifest(checkpoint)  # verified when it was chosen
     for split, digest in data.fingerprints["data"].items():
         if manifest["data"].get(split) != digest:
             changes.append(f"the {split} data ({getattr(config.data, split)}) is not the same")

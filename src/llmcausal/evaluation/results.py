@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import StorageError
+from llmcausal.storage import replace_file
 
 RESULTS = "results.json"
 
@@ -30,22 +30,13 @@ def write_results(result: Mapping[str, Any], folder: Path) -> Path:
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "generations.jsonl", rows)
-        _replace(folder / RESULTS, summary_text)
+        replace_file(folder / "generations.jsonl", [_encode(rows)])
+        replace_file(folder / RESULTS, [_encode(summary_text)])
     except OSError as error:
         raise StorageError(f"{folder}: results cannot be written: {error.strerror}") from error
     return folder / RESULTS
 
 
-def _replace(path: Path, text: str) -> None:
+def _encode(text: str) -> bytes:
     # A lone surrogate from hostile data becomes its own JSON escape instead of an error.
-    data = text.encode("utf-8", errors="backslashreplace")
-    work = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with work.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    return text.encode("utf-8", errors="backslashreplace")

@@ -37,14 +37,12 @@ class LoadedModel:
         tokenizer: Its tokenizer.
         device: Where the weights are.
         dtype: Compute dtype.
-        source: Hub id or local folder that the weights came from.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     device: torch.device
     dtype: torch.dtype
-    source: str
 
 
 def resolve_source(section: ModelSection) -> str:
@@ -121,7 +119,7 @@ def load_model(section: ModelSection) -> LoadedModel:
     _keep_exact_on_cpu(model)
     model.eval()
     model.config.use_cache = False
-    return LoadedModel(model, tokenizer, device, dtype, source)
+    return LoadedModel(model, tokenizer, device, dtype)
 
 
 def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:

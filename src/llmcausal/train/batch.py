@@ -68,7 +68,6 @@ class TripletBatch:
         blocks: How attention over the tree is cut.
         spans: Every member that is computed.
         label_counts: Scored tokens of each term.
-        sequence_tokens: Tokens that separate passes would compute.
     """
 
     ids: tuple[str, ...]
@@ -78,7 +77,6 @@ class TripletBatch:
     blocks: tuple[AttentionBlock, ...]
     spans: tuple[Span, ...]
     label_counts: dict[Term, int]
-    sequence_tokens: int
 
     def __len__(self) -> int:
         """Number of triplets."""
@@ -132,7 +130,6 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
         blocks=tuple(plan_blocks(tree.subtree_ends, tree.depths)),
         spans=spans,
         label_counts=label_counts,
-        sequence_tokens=tree.sequence_tokens,
     )
 
 

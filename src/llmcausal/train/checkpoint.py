@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import CheckpointError, StorageError
+from llmcausal.storage import flush_directory, write_flushed
 
 MANIFEST = "manifest.json"
 BEST = "best"
@@ -38,8 +38,8 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.tmp-"))
         work.chmod(0o755)
         for name, content in [*files.items(), (MANIFEST, encoded)]:
-            _write_flushed(work / name, content)
-        _flush_directory(work)
+            write_flushed(work / name, [content])
+        flush_directory(work)
         _swap_in(work, folder)
     except OSError as error:
         raise StorageError(
@@ -58,24 +58,32 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Naming the folder, the file and what is wrong.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
-    for name, expected in files.items():
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
         if Path(name).name != name:
-            raise CheckpointError(f"{path}: {name!r} is not a plain file name")
+            raise CheckpointError(f"{folder / MANIFEST}: {name!r} is not a plain file name")
         file = folder / name
         if not file.is_file():
             raise CheckpointError(f"{file}: missing; the checkpoint is damaged")
         if _sha256(file.read_bytes()) != expected:
             raise CheckpointError(f"{file}: does not match its hash; the checkpoint is damaged")
-    assert isinstance(manifest, dict)
     return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads a checkpoint's manifest without reading the files that it names.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return {**manifest, "files": dict(manifest["files"])}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
 def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
@@ -150,25 +158,8 @@ def _swap_in(work: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     work.rename(folder)
-    _flush_directory(folder.parent)
+    flush_directory(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_directory(folder: Path) -> None:
-    if os.name != "posix":  # Windows cannot open a directory; its renames are journaled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(content: bytes) -> str:

@@ -120,13 +120,14 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
 
 
 def _context(run: Run, snapshot: Snapshot) -> FitContext:
-    saved_step: list[int] = []
+    saved_step: int | None = None
 
     def save_checkpoint() -> Path:
+        nonlocal saved_step
         folder = run.run_dir / f"checkpoint-{run.state.step}"
-        if run.state.step not in saved_step[-1:]:
+        if run.state.step != saved_step:
             snapshot.write(folder)
-            saved_step.append(run.state.step)
+            saved_step = run.state.step
             _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, False))
         return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 from llmcausal.data.formats.record import parse_record
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, StorageError
+from llmcausal.storage import replace_file
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_DEFECTS = 1000
@@ -65,17 +65,8 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
         DataError: If a text cannot be written as UTF-8.
         StorageError: If the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                for triplet in triplets:
-                    file.write(_encode(triplet))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, map(_encode, triplets))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import StorageError
+from llmcausal.storage import replace_file
 from llmcausal.train.callback import Callback, FitContext, Record
 
 FILE_NAME = "metrics.jsonl"
@@ -91,7 +92,7 @@ def cut_rows(path: Path, after_step: int) -> int:
             last_step = row["step"]
     if b"".join(kept) != content:
         with _storage_errors(path):
-            _replace(path, b"".join(kept))
+            replace_file(path, kept)
     return last_step
 
 
@@ -115,21 +116,6 @@ def _to_json(record: Record) -> bytes:
 def _plain(value: Any) -> Any:
     """Turns a one-element tensor or numpy number, as a user's callback may add, into a float."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else float(value)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @contextmanager
