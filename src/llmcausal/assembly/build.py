@@ -23,6 +23,7 @@ from llmcausal.model.lora import add_lora
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import Trunk, check_layer, find_trunk
 from llmcausal.profile import dump_config
+from llmcausal.train.batch import Needs, collate
 from llmcausal.train.batches import Batches, fixed_batches
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
@@ -216,6 +217,27 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
         probe=probe,
     )
     return Built(run, peft_model, loaded, step)
+
+
+CENTERED_ON = 32
+"""Training triplets whose mean the projection head starts from."""
+
+
+def center_projection(built: Built, data: PreparedData) -> None:
+    """Lets a fresh run's projection head start from the mean representation of its own data."""
+    step = built.step
+    if step.objective.projection is None:
+        return
+    needs = Needs(frozenset({"benign"}), frozenset())
+    pooling = built.run.config.loss.pooling
+    with torch.no_grad():
+        rows = [
+            step.representations(collate([triplet], needs, pooling).to(built.loaded.device), needs)[
+                "benign"
+            ]
+            for triplet in data.train[:CENTERED_ON]
+        ]
+    step.objective.projection.center(torch.cat(rows))
 
 
 def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:

@@ -13,6 +13,7 @@ from llmcausal.assembly.build import (
     Screen,
     build_run,
     build_snapshot,
+    center_projection,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.assembly.prepare import PreparedData, prepare_data
@@ -94,6 +95,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     config = run_directory.claim_name(run_directory.with_absolute_paths(config))
     with status("Loading the model"):
         built = build_run(config, data, config.run_dir, _screen(plain))
+        center_projection(built, data)
     run_dir = run_directory.create(config)
     with run_directory.locked(run_dir):
         return _fit_and_show(built, data, [])
@@ -132,6 +134,8 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             built = build_run(config, data, run_dir, _screen(plain))
             if checkpoint is not None:
                 build_snapshot(built, data.fingerprints).restore(checkpoint)
+            else:
+                center_projection(built, data)
         notes += _leave_later_behind(built.run)
         if changes and checkpoint is not None:
             _forget_what_does_not_compare(built.run, checkpoint)

@@ -12,6 +12,7 @@ from llmcausal.attacks.base import AttackFamily, Position
 from llmcausal.attacks.goal import Goal, GoalKind, Phrasing, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.scenarios import THEMES
+from llmcausal.data.scenarios.requests import requests_beside
 from llmcausal.data.scenarios.scenario import Filling, Scenario
 from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
@@ -24,7 +25,17 @@ LAYOUT_WEIGHTS: dict[Layout, int] = {
     "question_first": 2,
     "question_in_system": 2,
 }
-POSITION_WEIGHTS: dict[Position, int] = {"start": 1, "middle": 1, "end": 3}
+MARKS = (
+    ("<text>\n", "\n</text>"),
+    ("[document]\n", "\n[/document]"),
+    ('"""\n', '\n"""'),
+    ("----- begin -----\n", "\n----- end -----"),
+)
+"""What encloses a text beside a question, as programs enclose what they did not write themselves.
+
+Without it nobody could tell an attack at the end from a question after the text.
+"""
+POSITION_WEIGHTS: dict[Position, int] = {"start": 1, "middle": 1, "end": 2}
 """Attacks succeed most at the end of a text, and where no question follows them."""
 COUNTERFACTUAL_WEIGHTS: dict[Counterfactual, int] = {
     "other_input": 2,
@@ -47,9 +58,10 @@ T = TypeVar("T")
 
 
 def load_scenarios(split: Split) -> list[Scenario]:
-    """Returns the scenarios of one split, in the order of their themes."""
+    """Returns the scenarios of one split in the order of their themes, then those of requests."""
     themes = [THEMES.load(name) for name in THEMES.entries]
-    return [scenario for theme in themes for scenario in theme if scenario.split == split]
+    tasks = [scenario for theme in themes for scenario in theme if scenario.split == split]
+    return [*tasks, *requests_beside(tasks)]
 
 
 def load_families(split: Split, phrasing: Phrasing) -> list[AttackFamily]:
@@ -176,19 +188,19 @@ def _draw(
     benign, other = pair
     attacked = attacker.family.inject(benign.document, goal, rng, attacker.phrasing, position)
     system = scenario.system
+    mark = rng.choice(MARKS)
+    if layout == "question_in_system" and benign.question != other.question:
+        layout = "question_first"  # the counterfactual shares the system prompt
     if layout == "question_in_system":
-        # The counterfactual shares the system prompt, hence must share the question.
-        if benign.question != other.question:
-            return None
         system = f"{system} {benign.question}"
     if _obeyed_anyway(goal, system, benign, other):
         return None
     return Triplet(
         id=f"{triplet_id}-{scenario.id}-{attacker.family.name}",
         system=system,
-        benign=_user_text(benign.document, benign.question, layout),
-        benign_cf=_user_text(other.document, other.question, layout),
-        injection=_user_text(attacked, benign.question, layout),
+        benign=_user_text(benign.document, benign.question, layout, mark),
+        benign_cf=_user_text(other.document, other.question, layout, mark),
+        injection=_user_text(attacked, benign.question, layout, mark),
         response=benign.response,
         response_cf=other.response,
         category=scenario.category,
@@ -227,10 +239,11 @@ def _every_wording(scenario: Scenario, rng: random.Random) -> list[Filling]:
     return [replace(filled, document=text) for text in filled.document.split(_CUT)]
 
 
-def _user_text(document: str, question: str, layout: Layout) -> str:
+def _user_text(document: str, question: str, layout: Layout, mark: tuple[str, str]) -> str:
     if layout == "question_in_system":
         return document
-    parts = (question, document) if layout == "question_first" else (document, question)
+    enclosed = document.join(mark)
+    parts = (question, enclosed) if layout == "question_first" else (enclosed, question)
     return "\n\n".join(parts)
 
 

@@ -27,3 +27,14 @@ class ProjectionHead(nn.Module):
         """Maps pooled hidden states [n, width] to representations [n, out]."""
         result: Tensor = self.output(nn.functional.gelu(self.input(pooled)))
         return result
+
+    @torch.no_grad()
+    def center(self, pooled: Tensor) -> None:
+        """Sets the biases so that the mean of `pooled` [n, width] is mapped near the origin.
+
+        Hidden states of all texts share one large direction. Left in, every cosine starts near 1,
+        where the gradient of the contrast vanishes.
+        """
+        mean = pooled.to(self.input.weight.dtype).mean(0)
+        self.input.bias.copy_(-(self.input.weight @ mean))
+        self.output.bias.zero_()

@@ -29,6 +29,7 @@ class Filling:
         answer: The shortest right answer, a substring of `response`.
         response: The right answer as a phrase or sentence.
         wrong: The other labels that the system prompt offers.
+        cased: Whether only the answer's own capitals and small letters are right.
     """
 
     document: str
@@ -36,12 +37,15 @@ class Filling:
     answer: str
     response: str
     wrong: tuple[str, ...] = ()
+    cased: bool = False
 
     @property
     def check(self) -> Check:
         """How an answer to the question is verified."""
         answer = _ARTICLE.sub("", self.answer)
         whole = rf"(?<!\w){re.escape(answer)}(?!\w)"
+        if self.cased:
+            return Check("regex", f"(?-i:{whole})")
         if self.wrong:  # whoever repeats the list of labels has not chosen one
             others = "|".join(map(re.escape, self.wrong))
             return Check("regex", rf"(?s)^(?!.*(?<!\w)(?-i:{others})(?!\w)).*{whole}")
@@ -67,6 +71,7 @@ class Scenario:
             of each tuple in it one value. Values may hold slots. An answer that is not in the
             document, such as a label, comes from a case; the system prompt or the question
             names it, unless it is a count.
+        cased: As in `Filling`.
     """
 
     id: str
@@ -79,6 +84,7 @@ class Scenario:
     response: str
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cases: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    cased: bool = False
 
     def fill(self, rng: random.Random) -> Filling:
         """Draws a wording of the document and a value for every slot."""
@@ -96,6 +102,7 @@ class Scenario:
             answer=filled(self.answer),
             response=filled(self.response),
             wrong=self._labels_but(filled(self.answer)),
+            cased=self.cased,
         )
 
     def slot_names(self) -> list[str]:
