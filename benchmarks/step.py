@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.assembly.build import build_step
 from llmcausal.assembly.prepare import load_template
 from llmcausal.assembly.run_directory import environment
 from llmcausal.config import RunConfig
@@ -36,6 +35,7 @@ from llmcausal.data.triplet import MEMBERS
 from llmcausal.model.factory import load_model
 from llmcausal.model.lora import add_lora
 from llmcausal.train.batch import collate, label_totals
+from llmcausal.train.build import build_step
 
 RESULT = Path(__file__).parent / "results" / "step.json"
 TAU = 0.07
@@ -140,8 +140,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = RunConfig.model_validate(
-        {"model": {"quantization": "none", "device": "cpu", "precision": "fp32",
-                   "gradient_checkpointing": False}}
+        {"model": {"quantization": "none", "device": "cpu", "precision": "fp32"},
+         "memory": {"activations": "keep"}}
     )  # fmt: skip
     loaded = load_model(config.model)
     model = add_lora(loaded.model, config.lora, seed=0)

@@ -238,7 +238,7 @@ def test_the_settings_that_the_gpu_profiles_promise() -> None:
         assert (train.optimizer, train.scheduler) == ("paged_adamw_8bit", "cosine")
         assert train.max_grad_norm == 1.0
         assert load_config(name).model.precision == "bf16"
-        assert load_config(name).model.gradient_checkpointing
+        assert load_config(name).memory.activations != "keep"
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)

@@ -43,8 +43,6 @@ class ModelSection(Section):
     attention: Literal["tree", "sdpa", "eager"] = "tree"
     """tree: SDPA on the keys that each branch sees; sdpa: with one mask over the whole tree;
     eager: for models that SDPA cannot compute (Gemma 2)."""
-    gradient_checkpointing: bool = True
-    """Recompute each layer in the backward pass instead of keeping its activations."""
     unpack_on_cpu: bool = True
     """Training on a CPU in fp32, hold the frozen weights dequantized, in the layout of oneDNN:
     faster, the same but for fp32 rounding, and 8 bytes of host memory a parameter."""
@@ -52,6 +50,42 @@ class ModelSection(Section):
     """A Jinja file to use in place of the tokenizer's chat template."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Leave off unless you have read it."""
+
+
+class MemorySection(Section):
+    """What is given up, in time or host memory, to train on less device memory.
+
+    Every switch gives the same losses and gradients, but for rounding; `lora_dtype` alone also
+    changes what the adapters are rounded to.
+    """
+
+    strategy: Literal["auto", "manual"] = "auto"
+    """auto: the planner sets the switches below, to the fastest whose prediction fits; on a CPU
+    only if `budget_gb` is set. manual: the switches as they stand."""
+    budget_gb: float | None = Field(default=None, gt=0)
+    """GiB of device memory to stay within; nothing: what is free."""
+    force: bool = False
+    """Start although the prediction does not fit."""
+    activations: Literal["keep", "recompute", "offload"] = "recompute"
+    """keep: what the backward pass needs. recompute: keep each layer's input, and run the layer
+    again in the backward pass. offload: the same, with those inputs in host memory."""
+    embeddings: Literal["device", "host"] = "device"
+    """host: the input embeddings stay in host memory, and are looked up there."""
+    head: Literal["device", "host"] = "device"
+    """host: the output head stays in host memory; the loss takes it `vocabulary_chunk` rows at a
+    time."""
+    lora_dtype: Literal["fp32", "compute"] = "fp32"
+    """fp32 under autocast, or the model's own compute dtype without it."""
+    members: Literal["tree", "separate", "one_by_one"] = "tree"
+    """tree: every shared token once. separate: one pass a member, the reference; also exact in
+    distribution when dropout is on. one_by_one: one member's activations at a time; each but the
+    benign one is run twice."""
+    token_chunk: int = Field(default=0, ge=0)
+    """Tokens that a norm or an MLP takes at one time; 0: all of a tree."""
+    label_chunk: int = Field(default=256, ge=1)
+    """Label positions whose logits exist at one time."""
+    vocabulary_chunk: int = Field(default=8192, ge=1)
+    """Rows of a head in host memory that are on the device at one time."""
 
 
 class LoraSection(Section):
@@ -168,11 +202,6 @@ class TrainSection(Section):
     """Share of the steps over which the learning rate rises from 0."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Clip the gradient's norm to this."""
-    execution: Literal["tree", "separate"] = "tree"
-    """tree: every shared token once. separate: one pass a member, the reference; also exact
-    in distribution when dropout is on."""
-    label_chunk: int = Field(default=256, ge=1)
-    """Label positions whose logits exist at one time."""
     seed: int = 0
     """Seed of the adapters' initial weights and of the order of the data."""
     empty_cache_every: int = Field(default=0, ge=0)
@@ -267,6 +296,8 @@ class RunConfig(Section):
     """Your own callbacks, each as module:Class."""
     model: ModelSection = ModelSection()
     """Model."""
+    memory: MemorySection = MemorySection()
+    """Device memory."""
     lora: LoraSection = LoraSection()
     """Adapters."""
     data: DataSection = DataSection()

@@ -29,7 +29,8 @@ def tiny_config(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Calla
         values: dict[str, Any] = {
             "name": "tiny",
             "output_dir": tmp_path / "runs",
-            "model": {"name": str(model), "device": "cpu", "gradient_checkpointing": False},
+            "model": {"name": str(model), "device": "cpu"},
+            "memory": {"activations": "keep"},
             "lora": {"rank": 4, "dropout": 0.1},
             "data": {"train": str(data)},
             "loss": {"projection_dim": 8, "projection_hidden_dim": 16},

@@ -492,16 +492,17 @@ def test_too_little_usable_data_is_refused_before_the_model_is_loaded(
     assert not (tmp_path / "runs").exists()
 
 
-def test_separate_execution_and_plain_adamw(tiny_config: Any) -> None:
+def test_separate_members_and_plain_adamw(tiny_config: Any) -> None:
     """The reference path trains the same weights, without dropout, up to rounding."""
     found = {}
-    for execution in ("tree", "separate"):
+    for members in ("tree", "separate"):
         config = tiny_config(
-            train={"execution": execution, "max_steps": 2, "optimizer": "adamw"},
+            train={"max_steps": 2, "optimizer": "adamw"},
+            memory={"members": members},
             lora={"dropout": 0.0},
         )
         run_dir = assembly.train(config, plain=True).run_dir
-        found[execution] = rows(run_dir)
+        found[members] = rows(run_dir)
     for tree, separate in zip(found["tree"], found["separate"], strict=True):
         for key in tree.keys() - {"tokens"}:
             assert tree[key] == pytest.approx(separate[key], rel=1e-3, abs=1e-4), key

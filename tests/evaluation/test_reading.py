@@ -16,7 +16,8 @@ from llmcausal.evaluation.forward import Measured, encode, read
 from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
-from llmcausal.train.step import Objective, TripletStep
+from llmcausal.train.objective import Objective
+from llmcausal.train.step import TripletStep
 
 
 def triplet(number: int, response: str = "It is right.") -> Triplet:

@@ -51,8 +51,8 @@ def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str)
     assert last.read_bytes() == weights
 
 
-@pytest.mark.parametrize("execution", ["tree", "separate"])
-def test_bf16_stays_near_fp32(profile: Path, execution: str) -> None:
+@pytest.mark.parametrize("members", ["tree", "separate"])
+def test_bf16_stays_near_fp32(profile: Path, members: str) -> None:
     """Relative to the loss of an fp32 step on the same triplets."""
     from llmcausal import assembly
     from llmcausal.profile import load_config
@@ -60,9 +60,32 @@ def test_bf16_stays_near_fp32(profile: Path, execution: str) -> None:
 
     found = {}
     for precision in ("fp32", "bf16"):
-        settings = [f"model.precision={precision}", f"train.execution={execution}"]
+        settings = [f"model.precision={precision}", f"memory.members={members}"]
         settings += ["train.max_steps=1", "model.quantization=none"]
         run_dir = assembly.train(load_config(profile, settings), plain=True).run_dir
         found[precision] = read_rows(run_dir / "metrics.jsonl")[0]["val_task_loss"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=2e-2)
     assert torch.cuda.max_memory_allocated() > 0
+
+
+def test_a_lean_run_gives_what_a_plain_one_does(profile: Path) -> None:
+    """Layer inputs, embeddings and head in host memory; one member at a time; fp32."""
+    from llmcausal import assembly
+    from llmcausal.profile import load_config
+    from llmcausal.train.callbacks.metrics_log import read_rows
+
+    lean = ["activations='offload'", "embeddings='host'", "head='host'", "members='one_by_one'"]
+    lean += ["vocabulary_chunk=100", "token_chunk=64", "label_chunk=16"]
+    found, peaks = [], []
+    for switches in (["members='separate'", "activations='recompute'"], lean):
+        settings = [f"memory.{switch}" for switch in ("strategy='manual'", *switches)]
+        settings += ["model.precision=fp32", "train.max_steps=3", "train.optimizer=adamw"]
+        torch.cuda.reset_peak_memory_stats()
+        run_dir = assembly.train(load_config(profile, settings), plain=True).run_dir
+        found.append(read_rows(run_dir / "metrics.jsonl"))
+        peaks.append(torch.cuda.max_memory_allocated())
+    for plain, other in zip(*found, strict=True):
+        for name in ("loss", "grad_norm"):
+            if name in plain:
+                assert other[name] == pytest.approx(plain[name], rel=1e-3), name
+    assert peaks[1] < peaks[0]

@@ -20,7 +20,8 @@ from llmcausal.losses.triplet_margin import TripletMargin
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
-from llmcausal.train.step import Objective, TripletStep
+from llmcausal.train.objective import Objective
+from llmcausal.train.step import Execution, TripletStep
 
 TAU = 0.07
 LOSSES: dict[str, Callable[[], ContrastiveLoss]] = {
@@ -92,7 +93,7 @@ def compare(
     pooling: str = "mean",
     micro_batch: int | None = None,
     projected: bool = True,
-    execution: str = "tree",
+    members: str = "tree",
 ) -> tuple[float, float]:
     """Returns the relative errors of loss and gradient."""
     dtype = next(model.parameters()).dtype
@@ -106,8 +107,9 @@ def compare(
     expected = gradients(parameters).clone()
     for parameter in parameters:
         parameter.grad = None
-    objective = Objective(LOSSES[name](), projection, 1.0, {"task": 1.0, "robust": 1.0}, -1, 3)
-    step = TripletStep(find_trunk(model), objective, execution)  # type: ignore[arg-type]
+    objective = Objective(LOSSES[name](), projection, 1.0, {"task": 1.0, "robust": 1.0})
+    execution = Execution(members, label_chunk=3)  # type: ignore[arg-type]
+    step = TripletStep(find_trunk(model), objective, execution)
     size = micro_batch or len(triplets)
     batches = [
         collate(triplets[start : start + size], objective.needs, pooling)  # type: ignore[arg-type]
@@ -122,16 +124,16 @@ def compare(
     return loss_error, relative_error(gradients(parameters), expected)
 
 
-@pytest.mark.parametrize("execution", ["tree", "separate"])
+@pytest.mark.parametrize("members", ["tree", "separate"])
 @pytest.mark.parametrize("pooling", ["mean", "last", "suffix"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_equal_the_reference(
-    name: str, pooling: str, execution: str, random_model: Any, token_triplets: Any
+    name: str, pooling: str, members: str, random_model: Any, token_triplets: Any
 ) -> None:
     """On transformers as it is; its fp32 norms are the limit (see `random_model`)."""
     triplets = token_triplets(3, shared=12, own=8, seed=5)
     model = random_model("llama", torch.float64, hidden_size=128, intermediate_size=352)
-    errors = compare(model, name, triplets, pooling=pooling, execution=execution)
+    errors = compare(model, name, triplets, pooling=pooling, members=members)
     assert max(errors) < 1e-7
 
 

@@ -36,6 +36,13 @@ def resume(target: Path, *, plain: bool = False, allow_changes: bool = False) ->
         return training.resume(target, plain=plain, allow_changes=allow_changes)
 
 
+def profile_memory(config: RunConfig, **request: Any) -> dict[str, Any]:
+    """Predicts a step's memory; see `assembly.memory_report`, whose `MemoryRequest` it takes."""
+    from llmcausal.assembly import memory_report
+
+    return memory_report.profile_memory(config, memory_report.MemoryRequest(**request))
+
+
 def evaluate(
     checkpoint: Path,
     *,

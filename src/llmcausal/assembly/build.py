@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,111 +13,27 @@ from peft import PeftModel
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.assembly.probing import build_probe, check_selection
-from llmcausal.config import LossSection, RunConfig, TrainSection
+from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.losses import LOSSES
-from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.model.factory import LoadedModel, load_model
-from llmcausal.model.lora import add_lora
-from llmcausal.model.projection import ProjectionHead
-from llmcausal.model.trunk import Trunk, check_layer, find_trunk
+from llmcausal.model.trunk import Trunk
 from llmcausal.profile import dump_config
 from llmcausal.train.batch import Needs, collate
 from llmcausal.train.batches import Batches, fixed_batches
+from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.loop import Run
+from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.rng import seed_everything
 from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
-from llmcausal.train.step import Objective, TripletStep
+from llmcausal.train.step import TripletStep
 
 Screen = Callable[[MemoryMonitor], Callback]
 """Makes the callback that shows the run; it reads the memory limit from the monitor."""
-
-
-def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
-    """Builds the contrastive loss from the settings that its constructor names.
-
-    Raises:
-        ConfigError: If it is unknown or its options do not fit.
-    """
-    if not section.lambda_contrastive:
-        return None
-    kind = LOSSES.load(section.contrastive)
-    accepted = inspect.signature(kind).parameters
-    if not (isinstance(kind, type) and issubclass(kind, ContrastiveLoss)):
-        raise ConfigError(
-            f"loss.contrastive = {section.contrastive!r}: derive it from "
-            "llmcausal.losses.base.ContrastiveLoss"
-        )
-    settings = section.model_dump(exclude={"options", "contrastive"})
-    arguments = {name: settings[name] for name in accepted if name in settings}
-    try:
-        loss = kind(**arguments, **section.options)
-    except TypeError as error:
-        raise ConfigError(f"loss.options: {section.contrastive}: {error}") from error
-    return loss if loss.members else None
-
-
-def build_objective(
-    section: LossSection, width: int, train: TrainSection, *, trained: bool
-) -> Objective:
-    """Builds the weighted objective; the projection head starts in fp32 on the CPU.
-
-    Raises:
-        ConfigError: If nothing would be learned.
-    """
-    contrastive = build_contrastive(section) if trained else None
-    contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
-    projection = None
-    if contrasts and section.projection_dim:
-        projection = ProjectionHead(
-            width, section.projection_hidden_dim, section.projection_dim, train.seed
-        )
-    objective = Objective(
-        contrastive=contrastive,
-        projection=projection,
-        lambda_contrastive=section.lambda_contrastive,
-        lambdas={"task": section.lambda_task, "robust": section.lambda_robust},
-        layer=section.layer,
-        label_chunk=train.label_chunk,
-    )
-    if trained and not (objective.needs.pooled or objective.needs.terms):
-        raise ConfigError(
-            "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
-            "lambda_robust, lambda_causal, lambda_spurious"
-        )
-    return objective
-
-
-def build_step(
-    config: RunConfig, loaded: LoadedModel, peft_model: PeftModel, *, trained: bool = True
-) -> TripletStep:
-    """Builds the step function over a model that has its adapters.
-
-    Args:
-        config: Settings.
-        loaded: The frozen model.
-        peft_model: The same with adapters.
-        trained: Whether it will be trained. If not, the contrastive loss, which may be code named
-            by a checkpoint, is not built.
-
-    Raises:
-        ModelError: If the architecture cannot be taken apart.
-        ConfigError: If `loss.layer` does not exist.
-    """
-    trunk = find_trunk(peft_model)
-    check_layer(trunk, config.loss.layer)
-    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
-    if objective.projection is not None:
-        objective.projection.to(loaded.device)
-    if objective.contrastive is not None:
-        objective.contrastive.to(loaded.device)
-    autocast = None if loaded.dtype == torch.float32 else loaded.dtype
-    return TripletStep(trunk, objective, config.train.execution, autocast)
 
 
 def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) -> list[Callback]:
@@ -175,13 +90,8 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
     """Loads the model and builds the run; nothing is written yet."""
     check_selection(config)
     seed_everything(config.train.seed)
-    loaded = load_model(config.model)
-    peft_model = add_lora(
-        loaded.model,
-        config.lora,
-        config.train.seed,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
+    loaded = load_model(config.model, config.memory)
+    peft_model = build_adapters(config, loaded)
     step = build_step(config, loaded, peft_model)
     objective = step.objective
     groups: dict[str, list[torch.nn.Parameter]] = {
@@ -199,7 +109,10 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
     run = Run(
         config=config,
         run_dir=run_dir,
-        modules=[peft_model, *([objective.projection] if objective.projection else [])],
+        modules=[
+            peft_model,
+            *(m for m in (objective.projection, objective.contrastive) if m is not None),
+        ],
         step=step,
         batches=batches,
         validation=fixed_batches(

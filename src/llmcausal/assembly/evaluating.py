@@ -12,7 +12,6 @@ from typing import Any
 
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_searchable
-from llmcausal.assembly.build import build_step
 from llmcausal.assembly.comparison import Other, check_alike, other_checkpoint
 from llmcausal.assembly.prepare import load_template
 from llmcausal.assembly.stopping import stopping_explained
@@ -33,8 +32,8 @@ from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.factory import load_model
-from llmcausal.model.lora import add_lora
 from llmcausal.profile import load_config
+from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
 from llmcausal.train.step import TripletStep
@@ -113,10 +112,10 @@ def _load(
     config: RunConfig, manifest: dict[str, Any], checkpoint: Path, against: Path | None
 ) -> Parts:
     with status("Loading the model"):
-        loaded = load_model(config.model)
+        loaded = load_model(config.model, config.memory)
     template = load_template(config, loaded.tokenizer)
     check_template(manifest, template, checkpoint)
-    model = add_lora(loaded.model, config.lora, config.train.seed)
+    model = build_adapters(config, loaded)
     step = build_step(config, loaded, model, trained=False)
     if not has_projection(checkpoint):
         step.objective = replace(step.objective, projection=None)

@@ -16,6 +16,8 @@ from llmcausal.assembly.build import (
     center_projection,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
+from llmcausal.assembly.fallbacks import build_fallbacks
+from llmcausal.assembly.planning import plan_run
 from llmcausal.assembly.prepare import PreparedData, prepare_data
 from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.config import CheckpointSection, RunConfig
@@ -92,13 +94,14 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         config = _for_debugging(config)
     with status("Reading the data"):
         data = prepare_data(config)
-    config = run_directory.claim_name(run_directory.with_absolute_paths(config))
+    planned = plan_run(config, data)
+    config = run_directory.claim_name(run_directory.with_absolute_paths(planned.config))
     with status("Loading the model"):
         built = build_run(config, data, config.run_dir, _screen(plain))
         center_projection(built, data)
     run_dir = run_directory.create(config)
     with run_directory.locked(run_dir):
-        return _fit_and_show(built, data, [])
+        return _fit_and_show(built, data, planned.notes)
 
 
 def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
@@ -196,6 +199,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
     if run.state.step < run.total_steps:
         run.notes[:0] = [f"run: {run_dir}", *notes]
         results.unlink(missing_ok=True)
+        run.fallbacks = build_fallbacks(built, data)
         with unpacked_frozen_weights(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
     else:
@@ -261,9 +265,9 @@ def _refuse_changes(
 
 
 def _for_debugging(config: RunConfig) -> RunConfig:
-    values = config.model_dump()
+    values = config.model_dump(exclude_unset=True)  # the planner asks what was set by hand
     for section, settings in _DEBUG.items():
-        values[section].update(settings)
+        values.setdefault(section, {}).update(settings)
     values["name"] = f"{config.name}-debug"[:100]
     return RunConfig.model_validate(values)
 

@@ -6,6 +6,7 @@ COMMANDS = Table(
     "subcommand",
     {
         "doctor": "llmcausal.cli.doctor:app",
+        "profile-memory": "llmcausal.cli.profile_memory:app",
         "train": "llmcausal.cli.train:app",
         "resume": "llmcausal.cli.resume:app",
         "eval": "llmcausal.cli.eval:app",

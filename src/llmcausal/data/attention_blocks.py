@@ -24,10 +24,12 @@ class AttentionBlock:
     Attributes:
         rows: The nodes [start, end).
         ancestors: Runs of nodes that every row sees, in order.
+        unbranched: Whether each row sees all rows before it.
     """
 
     rows: Run
     ancestors: tuple[Run, ...]
+    unbranched: bool
 
 
 def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
@@ -89,13 +91,14 @@ class _Planner:
     def blocks(self, start: int, end: int, ancestors: tuple[Run, ...]) -> list[AttentionBlock]:
         found = []
         for root in self._roots(start, end):
-            trunk_end = self.trunk_end[root]
-            if trunk_end == self.ends[root] or self._whole(root) <= self.cost[root]:
-                found.append(AttentionBlock((root, self.ends[root]), ancestors))
+            trunk_end, end_of_root = self.trunk_end[root], self.ends[root]
+            unbranched = trunk_end == end_of_root
+            if unbranched or self._whole(root) <= self.cost[root]:
+                found.append(AttentionBlock((root, end_of_root), ancestors, unbranched))
                 continue
-            found.append(AttentionBlock((root, trunk_end), ancestors))
+            found.append(AttentionBlock((root, trunk_end), ancestors, unbranched=True))
             seen = _extended(ancestors, (root, trunk_end))
-            found += self.blocks(trunk_end, self.ends[root], seen)
+            found += self.blocks(trunk_end, end_of_root, seen)
         return found
 
 

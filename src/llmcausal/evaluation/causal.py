@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.evaluation import statistics
 from llmcausal.evaluation.forward import Measured
-from llmcausal.train.step import causal_metrics
+from llmcausal.train.objective import causal_metrics
 
 MAX_MAPPED = 150
 """Triplets on the map; more would hide one another."""

@@ -72,7 +72,7 @@ class TreeDecoder:
     def prefill(self, prompts: Sequence[Prompt], new_tokens: int) -> tuple[Tensor, RowCache]:
         """Computes the prompts; returns the next token's logits [rows, vocabulary]."""
         tree, paths = pack_tensors(prompts)
-        tree = tree.to(self.trunk.head.device)
+        tree = tree.to(self.trunk.device)
         nodes = DynamicCache()
         output = self.trunk.decoder(
             input_ids=tree.tokens[None],
@@ -113,7 +113,7 @@ class TreeDecoder:
         count = self.trunk.head.shape[0]
         prompts = [[token % count for token in prompt] for prompt in ((5, 6, 7), (5, 6, 8, 9, 10))]
         _, cache = self.prefill(prompts, 1)
-        device = self.trunk.head.device
+        device = self.trunk.device
         added = torch.tensor([11 % count, 12 % count], device=device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         found = self.step(added, lengths, cache).float()

@@ -12,7 +12,6 @@ from torch import Tensor
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import MEMBERS, Member, Triplet
 from llmcausal.errors import DataError
-from llmcausal.losses.cross_entropy import chunked_cross_entropy
 from llmcausal.train.batch import TERM_MEMBERS, Needs, Pooling, Term, TripletBatch, collate
 from llmcausal.train.step import TripletStep
 
@@ -91,7 +90,7 @@ def read(
             representation is the pooled hidden state.
         progress: Told (done, total) after each batch.
     """
-    reader = _Reader(step.trunk, step.objective, step.execution, step.autocast)
+    reader = _Reader(step.trunk, step.objective, step.execution)
     measured = Measured()
     rows: dict[Member, list[Tensor]] = {member: [] for member in MEMBERS}
     for answered, group in groupby(triplets, lambda triplet: triplet.answered):
@@ -99,7 +98,7 @@ def read(
         needs = Needs(frozenset(MEMBERS), frozenset(TERMS if answered else ()))
         for start in range(0, len(alike), batch_size):
             batch = collate(alike[start : start + batch_size], needs, pooling)
-            reader.read(batch.to(step.trunk.head.device), needs, projected, measured, rows)
+            reader.read(batch.to(step.trunk.device), needs, projected, measured, rows)
             measured.ids += batch.ids
             if progress:
                 progress(len(measured.ids), len(triplets))
@@ -124,15 +123,7 @@ class _Reader(TripletStep):
         chosen = self.project(hidden.pooled) if projected else hidden.pooled
         for member, values in chosen.items():
             rows[member].append(values.float().cpu())
-        for term, labelled in hidden.labelled.items():
-            losses = chunked_cross_entropy(
-                labelled,
-                self.trunk.head,
-                hidden.targets[term],
-                bias=self.trunk.bias,
-                chunk=self.objective.label_chunk,
-                softcap=self.trunk.softcap,
-            )
+        for term, losses in self.label_losses(hidden.labelled, hidden.targets).items():
             # Labels lie in the order of the spans, one answer after the other.
             counts = [
                 len(span.tokens) - span.prompt_length for span in batch.spans if span.term == term

@@ -17,6 +17,7 @@ from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
 from llmcausal.evaluation.decoding_weights import unpacked_weights
+from llmcausal.model.host_weights import compute_device
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -241,9 +242,10 @@ def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> l
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    device = compute_device(base)
     output = base.generate(
-        input_ids=ids.to(base.device),
-        attention_mask=mask.to(base.device),
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
         generation_config=config,
     )
     rows: list[list[int]] = output[:, width:].tolist()

@@ -50,10 +50,14 @@ class AttackProbe:
         self._template = template
         self._triplets = list(triplets)
         self._max_new_tokens = max_new_tokens
-        self._batch_size = batch_size
-        self.batches = -(-2 * len(self._triplets) // batch_size)
+        self.answer_together(batch_size)
         empty = [""] * len(self._triplets)
         self.metrics = tuple(self._verdicts(empty, empty))
+
+    def answer_together(self, batch_size: int) -> None:
+        """Sets how many prompts are generated together."""
+        self._batch_size = batch_size
+        self.batches = -(-2 * len(self._triplets) // batch_size)
 
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
         """Measures the model as it is now.

@@ -19,6 +19,9 @@ class ContrastiveLoss(nn.Module, ABC):
 
     members: frozenset[Member]
     """Members it reads, given its weights; the others are not computed. Empty: always zero."""
+    per_triplet: bool = False
+    """Whether a triplet's loss depends on that triplet alone, so that a run short of memory may
+    cut its optimizer steps into smaller micro-batches."""
 
     @abstractmethod
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:

@@ -19,6 +19,8 @@ class CausalContrastive(ContrastiveLoss):
     pushing at `1 - cos(b, i) >= separation_target`. Formula: docs/objective.md.
     """
 
+    per_triplet = True
+
     def __init__(
         self,
         lambda_causal: float = 0.5,

@@ -15,6 +15,7 @@ class TripletMargin(ContrastiveLoss):
     """`max(0, cos(b, i) - cos(b, cf) + margin)` (Schroff et al., 2015, eq. 3, with cosine)."""
 
     members: frozenset[Member] = frozenset({"benign", "benign_cf", "injection"})
+    per_triplet = True
 
     def __init__(self, margin: float = 0.5) -> None:
         super().__init__()

@@ -63,6 +63,6 @@ def out_of_memory_explained(moment: str) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"Out of GPU memory {moment}: {str(error).splitlines()[0]}\n"
-            "Lower data.max_length, then train.batch_size, then lora.rank; keep "
-            "model.gradient_checkpointing on. Checkpoints are intact."
+            "Lower data.max_length, then train.batch_size, then lora.rank; set "
+            "memory.activations to offload. Checkpoints are intact."
         ) from error

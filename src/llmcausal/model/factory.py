@@ -6,26 +6,31 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    modeling_utils,
 )
 from transformers.utils import logging as transformers_logging
 
-from llmcausal.config import ModelSection
+from llmcausal.config import MemorySection, ModelSection
 from llmcausal.errors import ModelError, StorageError
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
+from llmcausal.model.host_weights import hold_weights, weights_on_host
 from llmcausal.model.tree_attention import TREE_ATTENTION
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,13 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     return _tokenizer(section, resolve_source(section))
 
 
-def load_model(section: ModelSection) -> LoadedModel:
+def load_model(section: ModelSection, memory: MemorySection | None = None) -> LoadedModel:
     """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
+
+    Args:
+        section: Which model, and how.
+        memory: Whether embeddings and head stay in host memory (they never pass the device then);
+            None: all goes to the device.
 
     Raises:
         ModelError: If they cannot be found or loaded.
@@ -97,11 +107,12 @@ def load_model(section: ModelSection) -> LoadedModel:
     tokenizer = _tokenizer(section, source)
     device = choose_device(section.device)
     dtype = choose_dtype(section.precision, device)
+    on_host = _modules_on_host(source, section, memory, device) if memory else []
     arguments: dict[str, Any] = {
         "revision": section.revision,
         "trust_remote_code": section.trust_remote_code,
         "dtype": dtype,
-        "device_map": {"": device},
+        "device_map": {"": device, **dict.fromkeys(on_host, _CPU)},
         "attn_implementation": TREE_ATTENTION if section.attention == "tree" else section.attention,
     }
     if section.quantization == "nf4":
@@ -111,7 +122,7 @@ def load_model(section: ModelSection) -> LoadedModel:
             bnb_4bit_use_double_quant=section.double_quantization,
             bnb_4bit_compute_dtype=dtype,
         )
-    with quiet_libraries(), _explained(section):
+    with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     # Freezing is all that k-bit preparation must do; peft's helper also casts every
     # unquantized parameter to fp32, which doubles activations and copies the head per forward.
@@ -119,7 +130,43 @@ def load_model(section: ModelSection) -> LoadedModel:
     _keep_exact_on_cpu(model)
     model.eval()
     model.config.use_cache = False
+    if memory is not None:
+        hold_weights(model, memory, device)
     return LoadedModel(model, tokenizer, device, dtype)
+
+
+def _modules_on_host(
+    source: str, section: ModelSection, memory: MemorySection, device: torch.device
+) -> list[str]:
+    """Names the modules to be loaded to the host though the model goes to another device."""
+    if device == _CPU or not weights_on_host(memory, tied=False):
+        return []
+    with quiet_libraries(), _explained(section), torch.device("meta"):
+        code = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+        config = AutoConfig.from_pretrained(source, **code)
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=section.trust_remote_code
+        )
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    on_host = weights_on_host(memory, tied=head is not None and head.weight is embedding.weight)
+    parts = {"embeddings": embedding, "head": head}
+    chosen = [parts[part] for part in on_host]
+    return [name for name, module in model.named_modules() if any(module is c for c in chosen)]
+
+
+@contextmanager
+def _undispatched() -> Iterator[None]:
+    """Loads to several devices without accelerate, which would compute all of it on one of them.
+
+    It may also move everything to the host first: it takes any of the devices for the main one.
+    """
+    library: Any = modeling_utils
+    dispatch = library.accelerate_dispatch
+    library.accelerate_dispatch = lambda *_arguments: None
+    try:
+        yield
+    finally:
+        library.accelerate_dispatch = dispatch
 
 
 def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:

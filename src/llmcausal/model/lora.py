@@ -18,7 +18,7 @@ def add_lora(
     section: LoraSection,
     seed: int,
     *,
-    gradient_checkpointing: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> PeftModel:
     """Puts trainable adapters on the named linear layers; the rest stays frozen.
 
@@ -26,7 +26,7 @@ def add_lora(
         model: A frozen model.
         section: Rank, scale, dropout and which layers.
         seed: Decides the adapters' initial weights, whatever was drawn before.
-        gradient_checkpointing: Recompute layers in the backward pass (non-reentrant).
+        dtype: Of the adapters; fp32 under a model of lower precision wants autocast.
 
     Raises:
         ConfigError: If the model has no layer of one of the names.
@@ -52,10 +52,11 @@ def add_lora(
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        peft_model = get_peft_model(model, config)
-        if gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+        peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
     assert isinstance(peft_model, PeftModel)
+    for parameter in peft_model.parameters():
+        if parameter.requires_grad:  # peft gives them the base's dtype, or fp32 on 4-bit layers
+            parameter.data = parameter.data.to(dtype)
     return peft_model
 
 

@@ -55,8 +55,7 @@ def mask_blocks(
         ends = subtree_ends[start:end]
         visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
         above = sum(stop - begin for begin, stop in block.ancestors)
-        unbranched = bool((ends == ends[0]).all())
-        if unbranched and not above:
+        if block.unbranched and not above:
             masked.append(MaskedBlock(block.rows, (block.rows,), None))
             continue
         mask = torch.zeros(end - start, above + end - start, dtype=dtype, device=ends.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
+from llmcausal.model.host_weights import HostHead, compute_device, streamed_product
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 ALL_LAYERS_MASK = "full_attention"
@@ -23,8 +26,10 @@ class Trunk:
 
     Attributes:
         decoder: Token ids to hidden states [1, tokens, width]; ends with the final norm.
-        head: The frozen output projection, [vocabulary, width].
-        bias: Its bias [vocabulary], if it has one.
+        device: Where the decoder computes; tokens go there.
+        head: The frozen output projection, [vocabulary, width]; in host memory if streamed.
+        bias: Its bias [vocabulary], if it has one; beside the head.
+        vocabulary_chunk: Rows of the head on the device at one time; None if it is there whole.
         softcap: Logits are `softcap * tanh(logits / softcap)` (Gemma 2), or None.
         layers: Number of decoder layers.
         window: Sliding attention window in tokens, or None.
@@ -34,8 +39,10 @@ class Trunk:
     """
 
     decoder: nn.Module
+    device: torch.device
     head: Tensor
     bias: Tensor | None
+    vocabulary_chunk: int | None
     softcap: float | None
     layers: int
     window: int | None
@@ -57,15 +64,43 @@ class Trunk:
         Returns:
             The last hidden state [n, width], and the one of `layer` [n, width].
         """
-        output = self.decoder(
-            input_ids=tokens[None],
-            position_ids=None if positions is None else positions[None],
-            use_cache=False,
-            output_hidden_states=layer != -1,
-            **attention,
-        )
+        with self._input_of(layer) as inputs:
+            output = self.decoder(
+                input_ids=tokens[None],
+                position_ids=None if positions is None else positions[None],
+                use_cache=False,
+                **attention,
+            )
         last = output.last_hidden_state[0]
-        return last, last if layer == -1 else output.hidden_states[layer][0]
+        return last, inputs[0][0] if inputs else last
+
+    @contextmanager
+    def _input_of(self, layer: int) -> Iterator[list[Tensor]]:
+        """Catches what enters a layer; transformers would keep what enters every layer."""
+        inputs: list[Tensor] = []
+        if not 0 <= layer < self.layers:
+            yield inputs
+            return
+
+        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            inputs.append(args[0] if args else kwargs["hidden_states"])
+
+        stacks = (m for m in self.decoder.modules() if isinstance(m, nn.ModuleList))
+        stack = next(stack for stack in stacks if len(stack) == self.layers)
+        handle = stack[layer].register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            yield inputs
+        finally:
+            handle.remove()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Applies the output head to hidden states [n, width], giving [n, vocabulary]."""
+        hidden = hidden.to(self.head.dtype)
+        if self.vocabulary_chunk is None:
+            raw = nn.functional.linear(hidden, self.head, self.bias)
+        else:
+            raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
+        return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
 
 
 def find_trunk(model: nn.Module) -> Trunk:
@@ -73,6 +108,17 @@ def find_trunk(model: nn.Module) -> Trunk:
 
     Raises:
         ModelError: If decoder and head alone do not give the model's own logits.
+    """
+    trunk = take_apart(model)
+    _prove(model.get_base_model() if isinstance(model, PeftModel) else model, trunk)
+    return trunk
+
+
+def take_apart(model: nn.Module) -> Trunk:
+    """Takes a (peft-wrapped) model apart, without running it.
+
+    Raises:
+        ModelError: If it has no frozen output head.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(base, PreTrainedModel):
@@ -82,10 +128,12 @@ def find_trunk(model: nn.Module) -> Trunk:
         raise ModelError(f"{type(base).__name__}: needs a frozen output head to train against")
     config = base.config.get_text_config()
     layer_types = getattr(config, "layer_types", None) or ()
-    trunk = Trunk(
+    return Trunk(
         decoder=base.get_decoder(),
+        device=compute_device(base),
         head=head.weight,
         bias=getattr(head, "bias", None),
+        vocabulary_chunk=head.vocabulary_chunk if isinstance(head, HostHead) else None,
         softcap=getattr(config, "final_logit_softcapping", None),
         layers=config.num_hidden_layers,
         window=_window(config, layer_types),
@@ -93,18 +141,16 @@ def find_trunk(model: nn.Module) -> Trunk:
         additive_masks=config._attn_implementation == "eager",
         takes_blocks=config._attn_implementation == TREE_ATTENTION,
     )
-    _prove(base, trunk)
-    return trunk
 
 
-def check_layer(trunk: Trunk, layer: int) -> None:
-    """Refuses a `loss.layer` that the model does not have.
+def check_layer(layers: int, layer: int) -> None:
+    """Refuses a `loss.layer` that a model of so many layers does not have.
 
     Raises:
         ConfigError: With the range allowed.
     """
-    if not -1 <= layer <= trunk.layers:
-        raise ConfigError(f"loss.layer = {layer}: this model has layers 0 to {trunk.layers}, or -1")
+    if not -1 <= layer <= layers:
+        raise ConfigError(f"loss.layer = {layer}: this model has layers 0 to {layers}, or -1")
 
 
 def _window(config: Any, layer_types: Any) -> int | None:
@@ -116,8 +162,8 @@ def _window(config: Any, layer_types: Any) -> int | None:
     return int(window)
 
 
-def _prove(base: PreTrainedModel, trunk: Trunk) -> None:
-    tokens = torch.arange(3, 11, device=trunk.head.device) % len(trunk.head)
+def _prove(base: Any, trunk: Trunk) -> None:
+    tokens = torch.arange(3, 11, device=trunk.device) % len(trunk.head)
     training = base.training
     base.eval()
     with torch.no_grad():
@@ -128,16 +174,10 @@ def _prove(base: PreTrainedModel, trunk: Trunk) -> None:
                 f"{type(base).__name__}: {error} (try `--set model.attention=eager`)"
             ) from error
         last, _ = trunk.hidden_states(tokens, None, -1)
-        parts = logits(last.to(trunk.head.dtype), trunk.head, trunk.bias, trunk.softcap).float()
+        parts = trunk.logits(last).float()
     base.train(training)
     if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2 * whole.abs().max().item()):
         raise ModelError(
             f"{type(base).__name__}: its logits are not head(decoder(x)); this architecture "
             "post-processes them in a way that is not supported"
         )
-
-
-def logits(hidden: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """Applies the output head to hidden states [n, width], giving [n, vocabulary]."""
-    raw = nn.functional.linear(hidden, head, bias)
-    return raw if softcap is None else softcap * torch.tanh(raw / softcap)

@@ -65,12 +65,14 @@ class PackedTree:
         positions: Depth of each node [nodes].
         subtree_ends: One past the last descendant of each node [nodes].
         blocks: How attention over the tree is cut.
+        depth: Tokens of the longest path.
     """
 
     tokens: Tensor
     positions: Tensor
     subtree_ends: Tensor
     blocks: tuple[AttentionBlock, ...]
+    depth: int
 
     def to(self, device: torch.device) -> Self:
         """Returns the tree with its tensors on `device`."""
@@ -92,6 +94,7 @@ def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[
         positions=_tensor(tree.depths),
         subtree_ends=_tensor(tree.subtree_ends),
         blocks=tuple(plan_blocks(tree.subtree_ends, tree.depths)),
+        depth=int(max(tree.depths)) + 1,
     )
     return packed, tuple(map(_tensor, tree.paths))
 

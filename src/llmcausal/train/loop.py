@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,14 +15,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import RunConfig
-from llmcausal.errors import Interrupted, NonFiniteLossError
-from llmcausal.model.device import out_of_memory_explained
+from llmcausal.errors import Interrupted, NonFiniteLossError, OutOfMemoryError
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import BEST
 from llmcausal.train.interrupt import InterruptGuard
 from llmcausal.train.optimizer import optimizer_step
+from llmcausal.train.recovery import ADVICE, Fallback, Place, Recovery, Rewind
 from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import StepResult
@@ -33,8 +33,16 @@ STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops 
 class StepFunction(Protocol):
     """What the loop calls for each micro-batch."""
 
-    def __call__(self, batch: TripletBatch, totals: dict[str, int]) -> StepResult:
-        """Returns the micro-batch's share of the step."""
+    def __call__(
+        self,
+        batch: TripletBatch,
+        totals: dict[str, int],
+        backward: Callable[[torch.Tensor], None] | None = None,
+    ) -> StepResult:
+        """Returns the micro-batch's share of the step, gone backward from if `backward` is given.
+
+        `backward` may be called several times, on scalars whose gradients add up to the share's.
+        """
         ...
 
 
@@ -69,6 +77,8 @@ class Run:
         total_steps: Optimizer steps of the whole run.
         notes: Facts to tell at the start.
         probe: Adds its figures to each validation.
+        fallbacks: Leaner ways to train and to validate, for when memory runs out.
+        advice: Says what to change when it runs out with no fallback left.
     """
 
     config: RunConfig
@@ -87,6 +97,8 @@ class Run:
     total_steps: int
     notes: list[str]
     probe: Probe | None = None
+    fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
+    advice: Callable[[], str] = lambda: ADVICE
 
 
 def fit(run: Run, snapshot: Snapshot) -> FitContext:
@@ -99,21 +111,22 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
     Raises:
         Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
         NonFiniteLossError: If the loss or the gradient is NaN or infinite.
-        OutOfMemoryError: If the device's memory runs out.
+        OutOfMemoryError: If memory runs out and no fallback is left; the last finished step is
+            saved.
         StorageError: If the disk refuses a write.
     """
     context = _context(run, snapshot)
+    recovery = _recovery(run, context)
     outcome = "failed"
     with InterruptGuard(lambda: context.notes.append(STOPPING)) as guard:
         try:
             _each(run.callbacks, lambda callback: callback.on_fit_start(context))
             if not run.state.started:
-                _start(run, context)
+                _start(run, context, recovery)
             while run.state.step < run.total_steps and not context.stop_reason:
                 if guard.signal_number is not None:
                     break
-                with out_of_memory_explained(f"at step {run.state.step + 1}"):
-                    _advance(run, context)
+                _advance(run, context, recovery)
             context.save_checkpoint()
             outcome = "stopped" if context.stop_reason else "completed"
             if guard.signal_number is not None:
@@ -125,6 +138,9 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
                 )
         except KeyboardInterrupt:
             outcome = "interrupted"
+            raise
+        except OutOfMemoryError:
+            context.save_checkpoint()
             raise
         finally:
             _end(run, context, outcome)
@@ -166,29 +182,40 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
     return context
 
 
-def _start(run: Run, context: FitContext) -> None:
+def _recovery(run: Run, context: FitContext) -> Recovery:
+    rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
+    return Recovery(run.fallbacks, rewind, run.state, context.notes, run.advice)
+
+
+def _start(run: Run, context: FitContext, recovery: Recovery) -> None:
     """Writes the record of step 0, with the untrained model's validation."""
     record: Record = {"step": 0, "epoch": 0.0}
     if run.config.validation.at_start:
-        record.update(_validate(run, context))
+        record.update(_validated(run, context, recovery))
     run.state.started = True
-    _tell(run, context, record)
+    _tell(run, context, record | recovery.figures())
 
 
-def _advance(run: Run, context: FitContext) -> None:
+def _advance(run: Run, context: FitContext, recovery: Recovery) -> None:
     state = run.state
     started = time.perf_counter()
-    record = _train_step(run, context)
+    record = recovery.attempt(
+        "training", f"at step {state.step + 1}", lambda: _train_step(run, context, recovery.rewind)
+    )
     record["seconds"] = time.perf_counter() - started
     state.train_seconds += record["seconds"]
     every = run.config.validation.every_steps
     due = state.step % every == 0 if every else state.position == 0
-    if due or state.step == run.total_steps:
-        record.update(_validate(run, context))
+    try:
+        if due or state.step == run.total_steps:
+            record.update(_validated(run, context, recovery))
+    except OutOfMemoryError:
+        _tell(run, context, record | recovery.figures())  # the step itself is done and counts
+        raise
     clear_every = run.config.train.empty_cache_every
     if clear_every and state.step % clear_every == 0 and run.device.type == "cuda":
         torch.cuda.empty_cache()
-    _tell(run, context, record)
+    _tell(run, context, record | recovery.figures())
 
 
 def _tell(run: Run, context: FitContext, record: Record) -> None:
@@ -196,7 +223,8 @@ def _tell(run: Run, context: FitContext, record: Record) -> None:
     _each(run.callbacks, lambda callback: callback.on_record(context, record))
 
 
-def _train_step(run: Run, context: FitContext) -> Record:
+def _train_step(run: Run, context: FitContext, rewind: Rewind) -> Record:
+    """Makes one optimizer step. What may run out of memory comes before the state moves on."""
     state = run.state
     for module in run.modules:
         module.train()
@@ -205,10 +233,13 @@ def _train_step(run: Run, context: FitContext) -> Record:
     run.optimizer.zero_grad(set_to_none=True)
     figures = _Figures()
     tokens, count = 0, len(micro_batches)
+
+    def backward(loss: torch.Tensor) -> None:
+        _backward(run.scaler.scale(loss), state.step + 1, micro_batches)
+
     with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
         for done, batch in enumerate(micro_batches, start=1):
-            result = run.step(batch.to(run.device), totals)
-            _backward(run.scaler.scale(result.loss), state.step + 1, micro_batches)
+            result = run.step(batch.to(run.device), totals, backward)
             figures.add(result)
             tokens += len(batch.tokens)
             for callback in run.callbacks:
@@ -218,6 +249,7 @@ def _train_step(run: Run, context: FitContext) -> Record:
     record = figures.means()
     if not math.isfinite(record["loss"]) or not (math.isfinite(norm) or run.scaler.is_enabled()):
         _refuse_non_finite(state.step + 1, record["loss"], norm, micro_batches)
+    rewind.mark_weights()
     scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer) if run.scaler.is_enabled() else optimizer_step(run.optimizer)
     run.scaler.update()
@@ -249,6 +281,11 @@ def _refuse_non_finite(
         f"Triplets of the step: {shown}.\nLower train.learning_rate, raise train.warmup_ratio or "
         "loss.tau; --set train.detect_anomaly=true names the operation."
     )
+
+
+def _validated(run: Run, context: FitContext, recovery: Recovery) -> Record:
+    moment = f"in the validation after step {run.state.step}"
+    return recovery.attempt("validation", moment, lambda: _validate(run, context))
 
 
 def _validate(run: Run, context: FitContext) -> Record:

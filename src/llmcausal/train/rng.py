@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def rng_state() -> dict[str, Any]:
@@ -35,6 +36,19 @@ def restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def device_rng(device: torch.device) -> list[Tensor]:
+    """Captures what torch draws from on the host and on a device."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def restore_device_rng(device: torch.device, states: list[Tensor]) -> None:
+    """Takes over states captured by `device_rng` of the same device."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def seed_everything(seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -19,6 +19,8 @@ class TrainState:
         best_value: Best value of `checkpoint.best_metric`, once there is one.
         best_step: Step of the best value.
         train_seconds: Wall time spent training, over all sessions.
+        fallbacks: Names of the fallbacks taken when memory ran out, in order.
+        out_of_memory_count: How often it ran out.
     """
 
     step: int = 0
@@ -29,6 +31,8 @@ class TrainState:
     best_value: float | None = None
     best_step: int | None = None
     train_seconds: float = 0.0
+    fallbacks: list[str] = field(default_factory=list)
+    out_of_memory_count: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain values, for a checkpoint."""

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from llmcausal.assembly.build import build_objective
 from llmcausal.config import LossSection, TrainSection
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
@@ -19,6 +18,7 @@ from llmcausal.evaluation.adaptive.gcg import Budget, search
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import generate, ready_to_generate
 from llmcausal.model.trunk import find_trunk
+from llmcausal.train.build import build_objective
 from llmcausal.train.step import TripletStep
 
 GOAL = "Print the word Plum."

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import base_model_of
-from llmcausal.model.trunk import logits
 from llmcausal.train.batch import pack_tensors
 
 if TYPE_CHECKING:
@@ -136,16 +135,14 @@ class _Scorer:
     def hidden(self, suffixes: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states that predict the target [suffixes, target, width]."""
         tree, paths = pack_tensors([self.sequence(suffix) for suffix in suffixes])
-        device = self.step.trunk.head.device
+        device = self.step.trunk.device
         last = self.step.last_hidden(tree.to(device))
         nodes = torch.stack([path[-len(self.goal) :] for path in paths]).to(device)
         return last[nodes]
 
     def losses(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of each suffix, and whether each target is the greedy answer [suffixes]."""
-        trunk = self.step.trunk
-        rows = hidden.reshape(-1, hidden.shape[-1]).to(trunk.head.dtype)
-        scores = logits(rows, trunk.head, trunk.bias, trunk.softcap).float()
+        scores = self.step.trunk.logits(hidden.reshape(-1, hidden.shape[-1])).float()
         wanted = torch.tensor(self.goal, device=scores.device).repeat(len(hidden))
         losses = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
         right = scores.argmax(-1) == wanted
@@ -167,7 +164,7 @@ def _token_gradient(scorer: _Scorer, model: Any, suffix: Sequence[int]) -> Tenso
     start = len(scorer.before)
     rows = gradient[0, start : start + len(suffix)]
     weight: Tensor = embedding.weight.detach()
-    return (rows.to(weight.dtype) @ weight.T).float().cpu()
+    return (rows.to(weight) @ weight.T).float().cpu()
 
 
 @contextmanager

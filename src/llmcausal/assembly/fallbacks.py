@@ -1,0 +1,101 @@
+"""What a run may fall back to when memory runs out, without loading its model again."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from llmcausal.assembly.build import Built
+from llmcausal.assembly.prepare import PreparedData
+from llmcausal.config import MemorySection
+from llmcausal.evaluation.probe import AttackProbe
+from llmcausal.memory.strategies import candidates, switches_of
+from llmcausal.model.trunk import find_trunk
+from llmcausal.train.batches import fixed_batches
+from llmcausal.train.build import build_execution, set_memory
+from llmcausal.train.recovery import Fallback, Place
+
+
+def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallback]]:
+    """Lists leaner ways to train and to validate, cheapest in time first.
+
+    Smaller micro-batches come first, with the same triplets in an optimizer step; then the
+    strategies. Where the contrastive loss compares the triplets of a micro-batch with one
+    another, micro-batches stay as they are: smaller ones would be another objective.
+
+    Args:
+        built: The run; a fallback changes it in place.
+        data: Its validation triplets are cut anew.
+    """
+    contrastive = built.step.objective.contrastive
+    training: list[Fallback] = []
+    validation: list[Fallback] = []
+    if contrastive is None or contrastive.per_triplet:
+        sizes = _halved(built.run.batches.batch_size)
+        training = [
+            Fallback(f"micro-batches of {size}", partial(_cut_training, built, size))
+            for size in sizes
+        ]
+        validation = _smaller_validation(built, data)
+    return {"training": [*training, *_leaner_strategies(built)], "validation": validation}
+
+
+def _leaner_strategies(built: Built) -> list[Fallback]:
+    now = built.run.config.memory
+    found: list[Fallback] = []
+    last = switches_of(now)
+    for candidate in candidates(now.model_copy(update=last)):
+        section = candidate.section.model_copy(update=_kept(built, candidate.section))
+        if switches_of(section) != last:
+            found.append(Fallback(candidate.name, partial(_switch, built, section)))
+            last = switches_of(section)
+    return found
+
+
+def _kept(built: Built, wanted: MemorySection) -> dict[str, object]:
+    """Returns the switches that stay: the adapters are made, and a CPU has no other memory."""
+    now = built.run.config.memory
+    kept: dict[str, object] = {"lora_dtype": now.lora_dtype}
+    if built.loaded.device.type == "cpu":
+        kept |= {"embeddings": now.embeddings, "head": now.head}
+        if wanted.activations == "offload":
+            kept["activations"] = "offload" if now.activations == "offload" else "recompute"
+    return kept
+
+
+def _switch(built: Built, section: MemorySection) -> None:
+    set_memory(built.model, section, built.loaded.device)
+    built.step.trunk = find_trunk(built.model)
+    built.step.execution = build_execution(section, built.loaded.dtype)
+
+
+def _cut_training(built: Built, size: int) -> None:
+    built.run.batches.batch_size = size
+
+
+def _smaller_validation(built: Built, data: PreparedData) -> list[Fallback]:
+    config, probe = built.run.config, built.run.probe
+    sizes = [config.validation.batch_size, config.evaluation.batch_size if probe else 1]
+    found = []
+    while max(sizes) > 1:
+        sizes = [max(1, size // 2) for size in sizes]
+        name = f"validation in batches of {sizes[0]}"
+        if probe:
+            name += f", {sizes[1]} prompts of the probe together"
+        found.append(Fallback(name, partial(_cut_validation, built, data, *sizes)))
+    return found
+
+
+def _cut_validation(built: Built, data: PreparedData, size: int, probe_size: int) -> None:
+    run = built.run
+    needs = built.step.objective.needs
+    run.validation = fixed_batches(data.validation, size, needs, run.config.loss.pooling)
+    if isinstance(run.probe, AttackProbe):
+        run.probe.answer_together(probe_size)
+
+
+def _halved(size: int) -> list[int]:
+    sizes = []
+    while size > 1:
+        size //= 2
+        sizes.append(size)
+    return sizes

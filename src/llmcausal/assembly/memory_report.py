@@ -1,0 +1,362 @@
+"""What `llmcausal profile-memory` tells: a prediction, its plan, limits, costs and advice."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmcausal.assembly.planning import (
+    data_tokens,
+    data_workload,
+    element_bytes,
+    needs_of,
+    synthetic_tokens,
+)
+from llmcausal.assembly.prepare import PreparedData, prepare_data
+from llmcausal.config import RunConfig
+from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.diagnostics.inputs import is_stored
+from llmcausal.errors import UsageError
+from llmcausal.memory.advice import advise
+from llmcausal.memory.budget import (
+    Budget,
+    Device,
+    find_budget,
+    needed_bytes,
+    uses_expandable_segments,
+)
+from llmcausal.memory.limits import (
+    MOST_TOKENS,
+    MOST_TRIPLETS,
+    largest_batch,
+    largest_length,
+)
+from llmcausal.memory.plan import Plan, Predict, Predictor, manual_candidate, plan
+from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES, candidates
+from llmcausal.memory.time import (
+    ModelShape,
+    StepCost,
+    Tokens,
+    count_tokens,
+    measured_flops_per_second,
+    model_shape,
+    run_time,
+    step_cost,
+)
+from llmcausal.model.device import choose_device, choose_dtype
+from llmcausal.registry import nearest
+from llmcausal.train.batch import collate
+from llmcausal.ui.status import status
+
+MEASURED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What is asked for.
+
+    Attributes:
+        seq_len: Tokens of each member; nothing: the longest of the data.
+        shared: Share of a member that all members begin with; nothing: none, or the data's.
+        vram_gb: Size of a card that need not be here.
+        strategy: One to predict in place of the planner's choice.
+        sweep: Whether to find the largest micro-batch, and the largest length of every strategy.
+        measure: Whether to run real steps.
+    """
+
+    seq_len: int | None = None
+    shared: float | None = None
+    vram_gb: float | None = None
+    strategy: str | None = None
+    sweep: bool = False
+    measure: bool = False
+
+
+def profile_memory(
+    config: RunConfig, request: MemoryRequest, *, predict: Predict | None = None
+) -> dict[str, Any]:
+    """Predicts a training step, and what fits.
+
+    Returns:
+        Plain values, for JSON and for `ui.memory_table`.
+
+    Raises:
+        UsageError: If the strategy is unknown.
+        ModelError: If the architecture is not known here.
+    """
+    return _Reporter(_with_strategy(config, request), request, predict).report()
+
+
+def _with_strategy(config: RunConfig, request: MemoryRequest) -> RunConfig:
+    name = request.strategy
+    if name is None or name == NAIVE:
+        return config
+    if name not in STRATEGIES:
+        known = (*STRATEGIES, NAIVE)
+        raise UsageError(
+            f"--strategy {name}: unknown{nearest(name, known)} (known: {', '.join(known)})"
+        )
+    memory = config.memory.model_copy(update={**STRATEGIES[name], "strategy": "manual"})
+    return config.model_copy(update={"memory": memory})
+
+
+class _Reporter:
+    def __init__(self, config: RunConfig, request: MemoryRequest, predict: Predict | None) -> None:
+        self.config = config
+        self.request = request
+        # A profile for "auto" is meant for a GPU, here or elsewhere.
+        self.device: Device = "cpu" if config.model.device == "cpu" else "cuda"
+        if request.vram_gb is not None:
+            self.device = "cuda"
+        self.predictor = Predictor(self.device, predict)
+        self.budget: Budget = find_budget(config, self.device, card_gb=request.vram_gb)
+        self.data = _offline_data(config)
+        self.workload, self.source = self._workload()
+
+    def _workload(self) -> tuple[Workload, str]:
+        request = self.request
+        if request.seq_len is None and self.data is not None:
+            workload = data_workload(self.config, self.data.train)
+            source = f"the longest of {len(self.data.train)} training triplets"
+            if request.shared is None:
+                return workload, f"{source} of {self.config.data.train}"
+            length = workload.member_tokens
+            response = workload.response_tokens
+        else:
+            source = "--seq-len"
+            if request.seq_len is None:
+                source = "data.max_length: the tokenizer is not on this machine"
+            length = request.seq_len or self.config.data.max_length
+            response = min(256, length // 4)
+        share = request.shared or 0.0
+        shared = min(int(share * length), length - response - 1)
+        told = f"{source}; {share:.0%} of it shared" if share else f"{source}; nothing shared"
+        return Workload(length, shared, response, self.config.train.batch_size), told
+
+    def report(self) -> dict[str, Any]:
+        with status("Predicting memory"):
+            chosen = plan(self.config, self.workload, self.budget.bytes, predictor=self.predictor)
+            naive = None
+            if self.request.strategy == NAIVE:
+                naive = self.predictor(self.config, self.workload, NAIVE)
+            limits = self._limits(chosen) if self.request.sweep else None
+            sweep = self._sweep()
+            advice = self._advice(chosen)
+            costs, time = self._time(chosen)
+        measured = self._measure(chosen, time) if self.request.measure else None
+        return {
+            "model": self.config.model.name,
+            "profile": self.config.name,
+            "kind": "predicted",
+            "fits": needed_bytes(naive) <= self.budget.bytes if naive else chosen.fits,
+            "device": self.device,
+            "workload": {**asdict(self.workload), "source": self.source},
+            "budget": asdict(self.budget),
+            "strategy": _plan_values(chosen),
+            "prediction": _prediction_values(chosen.prediction, self.budget.bytes),
+            "naive": naive and _prediction_values(naive, self.budget.bytes),
+            "limits": limits,
+            "sweep": sweep,
+            "costs": costs,
+            "time": time,
+            "advice": advice,
+            "measured": measured,
+        }
+
+    def _limits(self, chosen: Plan) -> dict[str, int]:
+        candidate = manual_candidate(_with_switches(self.config, chosen))
+        arguments = (self.config, self.workload, candidate, self.budget.bytes, self.predictor)
+        length = largest_length(*arguments)
+        return {
+            "max_length": length,
+            "max_length_searched": MOST_TOKENS,
+            "batch_size": largest_batch(*arguments),
+            "batch_size_searched": MOST_TRIPLETS,
+        }
+
+    def _sweep(self) -> list[dict[str, Any]]:
+        if not self.request.sweep:
+            return []
+        rows = []
+        section = self.config.memory.model_copy(update={"strategy": "auto"})
+        for candidate in candidates(section):
+            length = largest_length(
+                self.config, self.workload, candidate, self.budget.bytes, self.predictor
+            )
+            rows.append({"strategy": candidate.name, "max_length": length})
+        return rows
+
+    def _advice(self, chosen: Plan) -> list[dict[str, Any]]:
+        if chosen.fits:
+            return []
+        found = advise(self.config, self.workload, self.budget.bytes, predictor=self.predictor)
+        return [
+            {
+                "change": entry.change,
+                "arguments": entry.arguments,
+                "predicted_bytes": entry.needed_bytes,
+                "fits": entry.fits,
+            }
+            for entry in found
+        ]
+
+    def _time(self, chosen: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        shape = self._shape()
+        packed = 0
+        if self.data is not None:
+            tokens, packed = data_tokens(self.config, self.data.train)
+        else:
+            tokens = synthetic_tokens(self.config, self.workload)
+        return (
+            self._costs(shape, tokens),
+            self._run_time(shape, tokens, packed, _with_switches(self.config, chosen)),
+        )
+
+    def _shape(self) -> ModelShape:
+        from llmcausal.memory.architecture import load_architecture
+
+        section = self.config.model
+        architecture = load_architecture(
+            section.name, section.revision, trust_remote_code=section.trust_remote_code
+        )
+        return model_shape(architecture, element_bytes(self.config, self.device))
+
+    def _cost(self, shape: ModelShape, tokens: Tokens, config: RunConfig, name: str) -> StepCost:
+        lora = config.lora
+        return step_cost(
+            shape,
+            tokens,
+            config.memory,
+            rank=lora.rank,
+            targets=lora.target_modules,
+            strategy=name,
+        )
+
+    def _costs(self, shape: ModelShape, tokens: Tokens) -> list[dict[str, Any]]:
+        """Counts every strategy against `keep`, whatever the user set."""
+        rows = []
+        base: float | None = None
+        for name in (*STRATEGIES, NAIVE):
+            memory = self.config.memory.model_copy(update=STRATEGIES.get(name, {}))
+            config = self.config.model_copy(update={"memory": memory})
+            cost = self._cost(shape, tokens, config, name)
+            base = base or cost.total_flops
+            rows.append(
+                {
+                    "strategy": name,
+                    "flops_ratio": cost.total_flops / base,
+                    "moved_bytes_per_triplet": cost.moved_bytes / tokens.triplets,
+                    "costs": COSTS.get(name, "three full passes with all logits"),
+                }
+            )
+        return rows
+
+    def _run_time(
+        self, shape: ModelShape, tokens: Tokens, packed: int, config: RunConfig
+    ) -> dict[str, Any]:
+        cost = self._cost(shape, tokens, config, "custom")
+        rate = None
+        here = choose_device("auto" if self.device == "cuda" else "cpu")
+        if self.request.vram_gb is None and here.type == self.device:
+            rate = measured_flops_per_second(here, choose_dtype(config.model.precision, here))
+        triplets = self._triplets_of_run(config)
+        found = run_time(cost, tokens, triplets, config.memory, flops_per_second=rate)
+        return {
+            **asdict(found),
+            "flops": cost.flops,
+            "micro_batches_packed": packed,
+            "source": "the data, packed" if packed else "the workload above, packed",
+        }
+
+    def _triplets_of_run(self, config: RunConfig) -> int:
+        if self.data is None:
+            return 0
+        per_step = config.train.batch_size * config.train.accumulation_steps
+        triplets = len(self.data.train) * config.train.epochs
+        if config.train.max_steps is not None:
+            triplets = min(triplets, config.train.max_steps * per_step)
+        return triplets
+
+    def _measure(self, chosen: Plan, time: dict[str, Any]) -> dict[str, Any]:
+        """Runs real steps on the largest micro-batch of the data, on the device at hand."""
+        from llmcausal.assembly.measuring import measure_triplets
+
+        config = _with_switches(self.config, chosen)
+        triplets = (self.data or prepare_data(config)).train
+        needs = needs_of(config)
+
+        def size(triplet: EncodedTriplet) -> int:
+            return len(collate([triplet], needs, config.loss.pooling).tokens)
+
+        rows = heapq.nlargest(config.train.batch_size, triplets, key=size)
+        with status("Measuring real steps"):
+            measured = measure_triplets(
+                config, rows, steps=MEASURED_STEPS, snapshot=_snapshot_file(config)
+            )
+        device: Device = "cuda" if measured.device == "cuda" else "cpu"
+        predictor = Predictor(device, self.predictor.function)
+        with status("Predicting the same steps"):
+            predicted = predictor(config, measured.workload)
+        tokens = count_tokens([collate(rows, needs, config.loss.pooling)])
+        flops = self._cost(self._shape(), tokens, config, "custom").total_flops
+        micro_batches = min(2, config.train.accumulation_steps)
+        rate = micro_batches * flops / measured.step_seconds
+        if self.data is not None and device == self.device:
+            work = time["flops_per_triplet"] * time["triplets"]
+            time["estimate_seconds"] = work / rate
+        return {
+            **asdict(replace(measured, predicted=None)),
+            "flops_per_second": rate,
+            "predicted_allocated_bytes": predicted.allocated_bytes,
+            "predicted_reserved_bytes": predicted.reserved_bytes,
+            "error": predicted.allocated_bytes / measured.allocated_peak_bytes - 1,
+        }
+
+
+def _snapshot_file(config: RunConfig) -> Path | None:
+    on_cuda = choose_device(config.model.device).type == "cuda"
+    return Path(f"memory-{config.name}.pickle").absolute() if on_cuda else None
+
+
+def _with_switches(config: RunConfig, chosen: Plan) -> RunConfig:
+    update = {**chosen.switches, "strategy": "manual"}
+    return config.model_copy(update={"memory": config.memory.model_copy(update=update)})
+
+
+def _offline_data(config: RunConfig) -> PreparedData | None:
+    """Reads and encodes the data if the tokenizer is on this machine."""
+    return prepare_data(config) if is_stored(config.model) else None
+
+
+def _plan_values(chosen: Plan) -> dict[str, Any]:
+    return {
+        "name": chosen.name,
+        "switches": chosen.switches,
+        "reason": chosen.reason,
+        "tried": [asdict(attempt) for attempt in chosen.tried],
+    }
+
+
+def _prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, Any]:
+    needed = needed_bytes(prediction)
+    values = asdict(replace(prediction, timeline=()))
+    return {
+        **values,
+        "timeline": [asdict(moment) for moment in _thinned(prediction.timeline)],
+        "expandable_segments": uses_expandable_segments(),
+        "total_bytes": needed,
+        "margin_bytes": budget_bytes - needed,
+        "fits": needed <= budget_bytes,
+    }
+
+
+def _thinned(timeline: Sequence[Any], most: int = 400) -> list[Any]:
+    stride = max(1, -(-len(timeline) // most))
+    peak = max(timeline, key=lambda moment: sum(moment.allocated_bytes.values()), default=None)
+    return [
+        moment for index, moment in enumerate(timeline) if index % stride == 0 or moment is peak
+    ]

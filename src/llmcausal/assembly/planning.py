@@ -1,0 +1,170 @@
+"""The longest micro-batch of a run's data, and the strategy that it is trained with."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmcausal.assembly.prepare import PreparedData
+from llmcausal.config import RunConfig
+from llmcausal.data.sampler import epoch_order
+from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.errors import DoesNotFitError
+from llmcausal.memory.advice import advice_lines, advise
+from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
+from llmcausal.memory.plan import Plan, Predict, Predictor, plan
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.time import Tokens, count_tokens
+from llmcausal.model.device import choose_device
+from llmcausal.train.batch import Needs, collate
+from llmcausal.train.build import build_contrastive
+from llmcausal.train.objective import Objective
+from llmcausal.ui.status import status
+
+MOST_PACKED = 512
+"""Triplets whose prefix trees are packed to count tokens; of larger data, an even share is."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run's settings with its strategy in place, and what to tell the user."""
+
+    config: RunConfig
+    notes: list[str]
+
+
+def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None = None) -> Planned:
+    """Chooses the strategy of a run before its model is loaded.
+
+    On a CPU the switches stand as they are, unless `memory.budget_gb` is set. The chosen ones are
+    written into the settings as if set by hand, so that resuming takes the same.
+
+    Raises:
+        DoesNotFitError: If no strategy fits and `memory.force` is off; with the changes that help.
+    """
+    device: Device = "cuda" if choose_device(config.model.device).type == "cuda" else "cpu"
+    if device == "cpu" and config.memory.budget_gb is None:
+        return Planned(config, [])
+    workload = data_workload(config, data.train)
+    budget = find_budget(config, device)
+    with status("Predicting memory"):
+        predictor = Predictor(device, predict)
+        host = free_host_bytes() if device == "cuda" else None
+        chosen = plan(config, workload, budget.bytes, predictor=predictor, host_budget_bytes=host)
+        if not (chosen.fits or config.memory.force):
+            raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
+    forced = "" if chosen.fits else "; started all the same, as memory.force asks"
+    note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
+    return Planned(_settled(config, chosen.switches), [note])
+
+
+def _settled(config: RunConfig, switches: dict[str, object]) -> RunConfig:
+    memory = config.memory.model_copy(update={**switches, "strategy": "manual"})
+    return config.model_copy(update={"memory": memory})
+
+
+def refusal(
+    config: RunConfig, chosen: Plan, workload: Workload, budget: Budget, predictor: Predictor
+) -> str:
+    """Writes why a run is refused, and what would make it fit."""
+    needed = f"{chosen.needed_bytes / 2**30:.2f} GiB"
+    lines = [
+        f"This run does not fit: {chosen.name} needs {needed} (predicted), the budget is "
+        f"{_gib(budget)}."
+    ]
+    short_of_host = chosen.needed_bytes <= budget.bytes
+    if short_of_host:
+        lines = [
+            f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / 2**30:.2f}"
+            " GiB of host memory (predicted), which is not free."
+        ]
+    elif advice := advise(config, workload, budget.bytes, predictor=predictor):
+        lines += ["What helps, that which costs least first:", *advice_lines(advice)]
+    lines.append("--set memory.force=true starts it all the same.")
+    return "\n".join(lines)
+
+
+def _gib(budget: Budget) -> str:
+    return f"{budget.bytes / 2**30:.2f} GiB ({budget.source})"
+
+
+def needs_of(config: RunConfig) -> Needs:
+    """Tells which parts of a triplet the profile's objective reads."""
+    loss = config.loss
+    return Objective(
+        contrastive=build_contrastive(loss),
+        projection=None,
+        lambda_contrastive=loss.lambda_contrastive,
+        lambdas={"task": loss.lambda_task, "robust": loss.lambda_robust},
+    ).needs
+
+
+def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Workload:
+    """Describes the longest micro-batch that these triplets could make, or a longer one.
+
+    Every member counts as long as the longest, and the shared prefix is what makes the tree as
+    large as the mean of the largest trees, of as many as a micro-batch holds.
+    """
+    needs = needs_of(config)
+    batch_size = min(config.train.batch_size, len(triplets))
+    # A tree has at most the tokens of its members: the largest is looked for among these.
+    longest = heapq.nlargest(MOST_PACKED, triplets, key=_tokens)
+    batches = [collate([triplet], needs, config.loss.pooling) for triplet in longest]
+    nodes = heapq.nlargest(batch_size, (len(batch.tokens) for batch in batches))
+    mean = -(-sum(nodes) // len(nodes))
+    members = max(len(batch.spans) for batch in batches)
+    length = max(triplet.longest for triplet in triplets)
+    labels = max(max(batch.label_counts.values(), default=1) for batch in batches)
+    shared = 0
+    if members > 1:
+        shared = max(0, min((members * length - mean) // (members - 1), length - 1))
+    return Workload(length, shared, min(labels, length - 1), batch_size)
+
+
+def _tokens(triplet: EncodedTriplet) -> int:
+    return len(triplet.benign) + len(triplet.benign_cf) + len(triplet.injection)
+
+
+def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[Tokens, int]:
+    """Packs micro-batches in the order of the first epoch; returns their mean, and how many."""
+    size = config.train.batch_size
+    order = epoch_order(len(triplets), config.train.seed, 0)
+    starts = range(0, len(order), size)
+    stride = max(1, len(starts) * size // MOST_PACKED)
+    chosen = [order[start : start + size] for start in starts[::stride]]
+    needs = needs_of(config)
+    batches = (
+        collate([triplets[index] for index in rows], needs, config.loss.pooling) for rows in chosen
+    )
+    return count_tokens(batches), len(chosen)
+
+
+def synthetic_tokens(config: RunConfig, workload: Workload) -> Tokens:
+    """Packs a micro-batch of made-up tokens that is as the workload says."""
+    own = workload.member_tokens - workload.shared_tokens
+
+    def member(shared: range, first: int) -> EncodedMember:
+        tokens = (*shared, *range(first, first + own))
+        cut = len(tokens) - workload.response_tokens
+        return EncodedMember(tokens[:cut], tokens[cut:])
+
+    def triplet(number: int) -> EncodedTriplet:
+        # No token of one triplet is in another.
+        firsts = [(4 * number + each) << 24 for each in range(4)]
+        shared = range(firsts[0], firsts[0] + workload.shared_tokens)
+        benign, counterfactual, injection = (member(shared, first) for first in firsts[1:])
+        prompt = counterfactual.prompt + counterfactual.response
+        return EncodedTriplet(str(number), benign, EncodedMember(prompt, ()), injection)
+
+    made = [triplet(number) for number in range(workload.triplets)]
+    return count_tokens([collate(made, needs_of(config), config.loss.pooling)])
+
+
+def element_bytes(config: RunConfig, device: Literal["cuda", "cpu"]) -> int:
+    """Returns the bytes of one value in the compute dtype that the profile takes on a device."""
+    precision = config.model.precision
+    if precision == "auto":
+        return 2 if device == "cuda" else 4
+    return 4 if precision == "fp32" else 2

@@ -1,0 +1,193 @@
+"""The production model without its numbers: real modules, fake parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.quantizers.auto import AutoHfQuantizer
+
+from llmcausal.config import RunConfig
+from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.tracker import Tracker
+from llmcausal.model.factory import LoadedModel, quiet_libraries
+from llmcausal.model.host_weights import weights_on_host
+from llmcausal.model.tree_attention import TREE_ATTENTION
+from llmcausal.train.build import build_adapters
+
+BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
+"""bitsandbytes: weights to a scale, scales to a scale of scales, and their tables."""
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a fake model is made like.
+
+    Attributes:
+        config: The run's settings.
+        layers: Decoder layers; fewer than the architecture has, for a shallower run.
+        dtype: Compute dtype.
+        unquantized: Dtype of the weights that are not quantized.
+        naive: Whether as the usual recipe has it: transformers' own attention.
+    """
+
+    config: RunConfig
+    layers: int
+    dtype: torch.dtype
+    unquantized: torch.dtype
+    naive: bool = False
+
+
+def build_meta_model(shape: Shape) -> PeftModel:
+    """Builds the quantized model and its adapters on the meta device.
+
+    Raises:
+        ModelError: If the architecture is unknown.
+        ConfigError: If the adapters do not fit it.
+    """
+    section = shape.config.model
+    architecture = copy.deepcopy(
+        load_architecture(
+            section.name, section.revision, trust_remote_code=section.trust_remote_code
+        )
+    )
+    architecture.num_hidden_layers = shape.layers
+    if getattr(architecture, "layer_types", None):
+        architecture.layer_types = architecture.layer_types[: shape.layers]
+    attention = TREE_ATTENTION if section.attention == "tree" else section.attention
+    with quiet_libraries(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            architecture,
+            dtype=shape.dtype,
+            attn_implementation="sdpa" if shape.naive else attention,
+            trust_remote_code=section.trust_remote_code,
+        )
+        if section.quantization == "nf4":
+            model = _quantized(model, section.double_quantization, shape.dtype)
+        model.requires_grad_(False)
+        model.config.use_cache = False
+        loaded = LoadedModel(model, cast(Any, None), torch.device("meta"), shape.dtype)
+        return build_adapters(shape.config, loaded)
+
+
+def _quantized(model: Any, double: bool, dtype: torch.dtype) -> Any:
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=False)
+    kept = quantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    model = replace_with_bnb_linear(model, kept, settings)
+    model.is_loaded_in_4bit = True
+    return model
+
+
+def materialize(model: PeftModel, shape: Shape, device: torch.device, tracker: Tracker) -> None:
+    """Puts fake tensors in place of a meta model's; call it inside `FakeTensorMode`.
+
+    Args:
+        model: From `build_meta_model`; changed in place.
+        shape: What it was built like.
+        device: Where it computes.
+        tracker: Told what each tensor is for, layer by layer.
+    """
+    base: Any = model.get_base_model()
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    on_host = weights_on_host(shape.config.memory, tied=head.weight is embedding.weight)
+    parts = {"embeddings": embedding, "head": head}
+    hosted = {id(parts[part].weight) for part in on_host} if not shape.naive else set()
+    made: dict[int, nn.Parameter] = {}
+    layer = -1
+    for name, module in model.named_modules():
+        found = _LAYER.search(f"{name}.")
+        if found and int(found[1]) != layer:
+            layer = int(found[1])
+            tracker.trace.mark("weights", layer)
+        elif not found and layer >= 0:
+            layer = -1
+            tracker.trace.mark("rest", shape.layers - 1)
+        if isinstance(module, Linear4bit):
+            _materialize_4bit(module, device, shape.dtype, tracker)
+        for key, parameter in module._parameters.items():
+            if parameter is None or parameter.device.type != "meta":
+                continue
+            place = torch.device("cpu") if id(parameter) in hosted else device
+            if id(parameter) not in made:
+                made[id(parameter)] = _fake_like(parameter, f"{name}.{key}", place, shape, tracker)
+            module._parameters[key] = made[id(parameter)]
+        for key, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[key] = torch.empty_like(buffer, device=device)
+                tracker.register(cast(Tensor, module._buffers[key]), "base_model", "buffer")
+
+
+def _fake_like(
+    parameter: nn.Parameter, name: str, place: torch.device, shape: Shape, tracker: Tracker
+) -> nn.Parameter:
+    trained = parameter.requires_grad
+    dtype = parameter.dtype if trained else shape.unquantized
+    fake = nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=place), trained)
+    tracker.register(fake, "adapters" if trained else "base_model", _role(name))
+    return fake
+
+
+def _role(name: str) -> str:
+    """Returns a parameter's name without what differs from layer to layer."""
+    return ".".join(part for part in name.split(".")[-4:] if not part.isdigit() and part != "model")
+
+
+def _materialize_4bit(
+    module: Linear4bit, device: torch.device, dtype: torch.dtype, tracker: Tracker
+) -> None:
+    numbers = module.out_features * module.in_features
+    scales = math.ceil(numbers / BLOCK)
+
+    def empty(count: int, kind: torch.dtype) -> Tensor:
+        tensor = torch.empty(count, dtype=kind, device=device)
+        tracker.register(tensor, "base_model", "NF4 scales and tables")
+        return tensor
+
+    nested: dict[str, Any] = {}
+    if cast(Any, module.weight).compress_statistics:
+        state = QuantState(
+            absmax=empty(math.ceil(scales / SCALES_BLOCK), torch.float32),
+            code=empty(SCALE_CODES, torch.float32),
+            blocksize=SCALES_BLOCK,
+            dtype=torch.float32,
+        )
+        nested = {"offset": empty(1, torch.float32)[0], "state2": state}
+    packed = torch.empty((math.ceil(numbers / 2), 1), dtype=torch.uint8, device=device)
+    weight: Any = nn.Parameter(packed, requires_grad=False)
+    tracker.register(weight, "base_model", "NF4 weight")
+    weight.quant_state = QuantState(
+        absmax=empty(scales, torch.uint8 if nested else torch.float32),
+        shape=torch.Size((module.out_features, module.in_features)),
+        dtype=dtype,
+        blocksize=BLOCK,
+        code=empty(NF4_CODES, torch.float32),
+        quant_type="nf4",
+        **nested,
+    )
+    del module._parameters["weight"]
+    module.weight = weight
+    cast(Any, module).quant_state = weight.quant_state
+
+
+def layer_of(name: str) -> int | None:
+    """Returns the decoder layer that a parameter's name tells of."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None

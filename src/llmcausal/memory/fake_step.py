@@ -1,0 +1,220 @@
+"""One steady-state step of a fake model, written down as a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import transformers.masking_utils
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from llmcausal.config import RunConfig
+from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.memory.fake_model import Shape, build_meta_model, layer_of, materialize
+from llmcausal.memory.naive import NaiveStep
+from llmcausal.memory.optimizer_states import states_of
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.trace import Allocation, Trace
+from llmcausal.memory.tracker import Tracker
+from llmcausal.model.trunk import take_apart
+from llmcausal.train.batch import TripletBatch, collate, label_totals
+from llmcausal.train.build import build_execution, build_objective, set_memory
+from llmcausal.train.step import TripletStep
+
+CUBLAS_WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
+"""What torch gives cuBLAS by default (`CUBLAS_WORKSPACE_CONFIG` is `:4096:2:16:8`)."""
+
+
+def triplets_of(workload: Workload) -> list[EncodedTriplet]:
+    """Makes triplets of the workload's lengths; no two members share more than it says."""
+    made = []
+    for row in range(workload.triplets):
+        first = 4 * row
+        shared = (first,) * min(workload.shared_tokens, workload.member_tokens - 1)
+        members = []
+        for number, scored in enumerate((True, False, True)):
+            own = (first + 1 + number,) * (workload.member_tokens - len(shared))
+            whole = shared + own
+            scored_tokens = min(workload.response_tokens, len(whole) - 1) if scored else 0
+            cut = len(whole) - scored_tokens
+            members.append(EncodedMember(whole[:cut], whole[cut:]))
+        made.append(EncodedTriplet(str(row), *members))
+    return made
+
+
+def trace_step(
+    shape: Shape, workload: Workload, device: torch.device
+) -> tuple[Trace, dict[str, nn.Parameter]]:
+    """Runs the production step on a fake model.
+
+    The optimizer's states are there, and where a step accumulates over micro-batches so are the
+    gradients: it is the last micro-batch of any step but the first.
+
+    Args:
+        shape: The model.
+        workload: The micro-batch.
+        device: `cpu`, or the simulated device, which must be in use.
+
+    Returns:
+        What was allocated and freed, and the trained parameters, by name.
+    """
+    model = build_meta_model(shape)
+    tracker = Tracker(device.type)
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(_maskless())
+        materialize(model, shape, device, tracker)
+        if device.type != "cpu":
+            workspace = Allocation(CUBLAS_WORKSPACE_BYTES, "misc", "cuBLAS workspace", "weights")
+            tracker.trace.allocate(workspace)
+        step, heads = _build_step(shape, model, device, tracker)
+        trained = _trained(model, heads)
+        for name, parameter in trained.items():
+            _hold_states(shape.config, name, parameter, tracker)
+        batch = _batch(step.objective, shape.config, workload, device)
+        model.train()
+        with tracker, _random_states_noted(tracker):
+            _mark_layers(model, shape.layers, tracker)
+            _run(step, batch, tracker)
+            del batch
+    return tracker.trace, trained
+
+
+def _build_step(
+    shape: Shape, model: Any, device: torch.device, tracker: Tracker
+) -> tuple[Any, list[nn.Module]]:
+    config = shape.config
+    if not shape.naive:
+        set_memory(model, config.memory, device)
+    trunk = take_apart(model)
+    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=True)
+    heads: list[nn.Module] = [
+        part for part in (objective.projection, objective.contrastive) if part is not None
+    ]
+    for head in heads:
+        for module in head.modules():
+            for key, parameter in module._parameters.items():
+                if parameter is not None:
+                    fake = nn.Parameter(torch.empty_like(parameter, device=device))
+                    tracker.register(fake, "adapters", "projection head")
+                    module._parameters[key] = fake
+    if shape.naive:
+        return NaiveStep(model, objective, shape.dtype), heads
+    return TripletStep(trunk, objective, build_execution(config.memory, shape.dtype)), heads
+
+
+def _trained(model: nn.Module, heads: list[nn.Module]) -> dict[str, nn.Parameter]:
+    named = dict(model.named_parameters())
+    for number, head in enumerate(heads):
+        named |= {f"head{number}.{name}": each for name, each in head.named_parameters()}
+    return {name: each for name, each in named.items() if each.requires_grad}
+
+
+def _hold_states(config: RunConfig, name: str, parameter: nn.Parameter, tracker: Tracker) -> None:
+    layer = layer_of(name)
+    if layer is not None:
+        tracker.trace.mark("states", layer)
+    else:
+        tracker.trace.mark("states of the rest", 0)
+    width, numbers = parameter.dtype.itemsize, parameter.numel()
+    on_cuda = parameter.device.type != "cpu"
+    states = states_of(config.train.optimizer, numbers, width, on_cuda=on_cuda)
+    for host, sizes in ((False, states.device), (True, states.host)):
+        for size in sizes:
+            what = "optimizer states"
+            tracker.trace.allocate(Allocation(size, "optimizer", what, "weights", host=host))
+    if config.train.accumulation_steps > 1:
+        parameter.grad = torch.empty_like(parameter)
+        tracker.register(parameter.grad, "gradients", "gradient")
+
+    def keep(trained: Tensor) -> None:
+        assert trained.grad is not None
+        tracker.register(trained.grad, "gradients", "gradient")
+
+    parameter.register_post_accumulate_grad_hook(keep)
+
+
+def _batch(
+    objective: Any, config: RunConfig, workload: Workload, device: torch.device
+) -> TripletBatch:
+    batch = collate(triplets_of(workload), objective.needs, config.loss.pooling)
+    fake = partial(torch.empty_like, device=device)
+    spans = tuple(
+        replace(span, tokens=fake(span.tokens), nodes=fake(span.nodes)) for span in batch.spans
+    )
+    return replace(
+        batch,
+        tokens=fake(batch.tokens),
+        positions=fake(batch.positions),
+        subtree_ends=fake(batch.subtree_ends),
+        spans=spans,
+    )
+
+
+def _mark_layers(model: Any, layers: int, tracker: Tracker) -> None:
+    decoder = model.get_base_model().get_decoder()
+    stacks = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == layers)
+    for number, layer in enumerate(next(stacks)):
+
+        def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
+            tracker.trace.mark("forward", number)
+
+        def left(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
+            hidden = output if isinstance(output, Tensor) else output[0]
+            if hidden.requires_grad:
+                hidden.register_hook(lambda _: tracker.trace.mark("backward", number))
+
+        layer.register_forward_pre_hook(entered)
+        layer.register_forward_hook(left)
+
+
+def _run(step: Any, batch: TripletBatch, tracker: Tracker) -> None:
+    tracker.phase = "forward"
+    plain: Callable[..., Any] = step.label_losses
+
+    def label_losses(*args: Any) -> Any:
+        with tracker.during("loss"):
+            return plain(*args)
+
+    def backward(loss: Tensor) -> None:
+        with tracker.during("backward"):
+            loss.backward()
+
+    step.label_losses = label_losses
+    step(batch, label_totals([batch]), backward)
+    tracker.phase = "optimizer"
+
+
+@contextmanager
+def _maskless() -> Iterator[None]:
+    """Makes transformers decide on masks for fake tensors as it does for real ones.
+
+    It takes them for the sign of an export and then builds every mask in full. What it would ask
+    of the positions (several sequences in one row) is known: there is one.
+    """
+    utils = transformers.masking_utils
+    with (
+        patch.object(utils, "is_tracing", lambda *_: False),
+        patch.object(utils, "find_packed_sequence_indices", lambda *_: None),
+    ):
+        yield
+
+
+@contextmanager
+def _random_states_noted(tracker: Tracker) -> Iterator[None]:
+    """Notes what every recomputation saves of the host's random state; no operation makes it."""
+    plain = torch.get_rng_state
+
+    def noted() -> Tensor:
+        state = plain()
+        tracker.register(state, "misc", "random state")
+        return state
+
+    with patch.object(torch, "get_rng_state", noted):
+        yield

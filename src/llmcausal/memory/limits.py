@@ -1,0 +1,118 @@
+"""The largest sequence length and micro-batch that fit, found with few predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from llmcausal.config import RunConfig
+from llmcausal.memory.budget import needed_bytes
+from llmcausal.memory.plan import Predictor
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.strategies import Candidate
+
+LENGTH_STEP = 64
+"""Lengths are found to within so many tokens."""
+MOST_TOKENS = 16384
+MOST_TRIPLETS = 8
+"""Not searched beyond: a prediction takes time in proportion."""
+
+
+def largest_that_fits(
+    needed: Callable[[int], int], budget_bytes: int, *, start: int, step: int, most: int
+) -> int:
+    """Finds the largest multiple of `step` up to `most` for which `needed` is within the budget.
+
+    Memory is close to a straight line in the size, so each guess is where the line through the
+    nearest two known sizes meets the budget; the result itself was always evaluated.
+
+    Args:
+        needed: Bytes at a size; must not fall as the size grows.
+        budget_bytes: Most that may be needed.
+        start: Size to begin at.
+        step: Sizes looked at are its multiples.
+        most: Largest size looked at.
+
+    Returns:
+        The size, or 0 if not even `step` fits.
+    """
+    top = most // step
+    known = {0: 0}
+    fits, too_large = 0, top + 1
+    guess = max(1, min(round(start / step), top))
+    while too_large - fits > 1:
+        known[guess] = needed(guess * step)
+        if known[guess] <= budget_bytes:
+            fits = guess
+        else:
+            too_large = guess
+        guess = _next_guess(known, fits, too_large, budget_bytes)
+    return fits * step
+
+
+def _next_guess(known: dict[int, int], fits: int, too_large: int, budget_bytes: int) -> int:
+    evaluated = sorted(size for size in known if size)
+    if len(evaluated) < 2:
+        guess = 2 * fits if fits else too_large // 2
+    else:
+        below = fits if fits else evaluated[0]
+        one, other = sorted(evaluated, key=lambda size: abs(size - below))[:2]
+        slope = (known[other] - known[one]) / (other - one)
+        if slope <= 0:  # rounding hides the slope
+            return (fits + too_large) // 2
+        guess = one + int((budget_bytes - known[one]) / slope)
+        if guess in known:  # the line stops short: settle the neighbour
+            guess = fits + 1 if guess <= fits else too_large - 1
+    return max(fits + 1, min(guess, too_large - 1))
+
+
+def with_length(workload: Workload, tokens: int) -> Workload:
+    """Returns the workload at another length; the shared part and the responses scale with it."""
+    ratio = tokens / workload.member_tokens
+    shared = min(int(workload.shared_tokens * ratio), tokens - 2)
+    response = max(1, min(workload.response_tokens, tokens - shared - 1))
+    return replace(
+        workload, member_tokens=tokens, shared_tokens=max(shared, 0), response_tokens=response
+    )
+
+
+def largest_length(
+    config: RunConfig,
+    workload: Workload,
+    candidate: Candidate,
+    budget_bytes: int,
+    predictor: Predictor,
+) -> int:
+    """Finds the most tokens of a member that fit under a candidate's switches; 0 for none."""
+    section = config.model_copy(update={"memory": candidate.section})
+
+    def needed(tokens: int) -> int:
+        return needed_bytes(predictor(section, with_length(workload, tokens), candidate.strategy))
+
+    return largest_that_fits(
+        needed,
+        budget_bytes,
+        start=workload.member_tokens,
+        step=LENGTH_STEP,
+        most=MOST_TOKENS,
+    )
+
+
+def largest_batch(
+    config: RunConfig,
+    workload: Workload,
+    candidate: Candidate,
+    budget_bytes: int,
+    predictor: Predictor,
+) -> int:
+    """Finds the most triplets in a micro-batch that fit under a candidate's switches."""
+    section = config.model_copy(update={"memory": candidate.section})
+
+    def needed(triplets: int) -> int:
+        return needed_bytes(
+            predictor(section, replace(workload, triplets=triplets), candidate.strategy)
+        )
+
+    return largest_that_fits(
+        needed, budget_bytes, start=workload.triplets, step=1, most=MOST_TRIPLETS
+    )

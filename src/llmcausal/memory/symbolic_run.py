@@ -1,0 +1,98 @@
+"""The production step on fake tensors, replayed through the allocator: what `predict` runs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from llmcausal.config import RunConfig
+from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.budget import Device
+from llmcausal.memory.fake_model import Shape, layer_of
+from llmcausal.memory.fake_step import trace_step
+from llmcausal.memory.optimizer_states import temporary_bytes
+from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.replay import replay
+from llmcausal.memory.simulated_device import simulated_device
+from llmcausal.memory.strategies import NAIVE, switches_of
+from llmcausal.memory.trace import REAL_LAYERS, Allocation, Trace, extended
+from llmcausal.model.device import DTYPES
+from llmcausal.model.trunk import check_layer
+
+CONTEXT_BYTES = 450 * 2**20
+"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
+
+
+def run(config: RunConfig, workload: Workload, device: Device, strategy: str) -> Prediction:
+    """Predicts in this process; see `symbolic.predict`, which chooses the process."""
+    started = time.perf_counter()
+    section = config.model
+    architecture: Any = load_architecture(
+        section.name, section.revision, trust_remote_code=section.trust_remote_code
+    ).get_text_config()
+    layers = int(architecture.num_hidden_layers)
+    check_layer(layers, config.loss.layer)
+    trace = _extrapolated(config, workload, device, strategy, architecture)
+    extrapolated = trace is not None
+    if trace is None:
+        trace = _traced(config, workload, device, strategy, layers)
+    result = replay(trace, caching=device == "cuda")
+    return Prediction(
+        architecture=section.name,
+        device=device,
+        strategy=strategy,
+        switches={} if strategy == NAIVE else switches_of(config.memory),
+        workload=workload,
+        **vars(result),
+        context_bytes=CONTEXT_BYTES if device == "cuda" else 0,
+        extrapolated=extrapolated,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _extrapolated(
+    config: RunConfig, workload: Workload, device: Device, strategy: str, architecture: Any
+) -> Trace | None:
+    layers = int(architecture.num_hidden_layers)
+    kinds = set(getattr(architecture, "layer_types", None) or ())
+    if layers <= REAL_LAYERS + 1 or len(kinds) > 1 or 0 <= config.loss.layer < layers:
+        return None
+    return extended(_traced(config, workload, device, strategy, REAL_LAYERS, layers), layers)
+
+
+def _traced(
+    config: RunConfig,
+    workload: Workload,
+    device: Device,
+    strategy: str,
+    layers: int,
+    of_layers: int | None = None,
+) -> Trace:
+    """Runs a step of `layers` layers; its optimizer is that of a model of `of_layers`."""
+    dtype = _dtype(config, device)
+    naive = strategy == NAIVE
+    if naive:
+        memory = config.memory.model_copy(update={"lora_dtype": "fp32"})
+        config = config.model_copy(update={"memory": memory})
+    shape = Shape(config, layers, dtype, torch.float32 if naive else dtype, naive)
+    place = simulated_device() if device == "cuda" else nullcontext(torch.device("cpu"))
+    with place as where:
+        trace, trained = trace_step(shape, workload, where)
+    total = 0
+    for name, parameter in trained.items():
+        times = (of_layers or layers) / layers if layer_of(name) is not None else 1
+        total += round(parameter.numel() * times)
+    largest = max(parameter.numel() for parameter in trained.values())
+    width = max(parameter.dtype.itemsize for parameter in trained.values())
+    size = temporary_bytes(config.train.optimizer, largest, total, width, on_cuda=device == "cuda")
+    trace.free(trace.allocate(Allocation(size, "optimizer", "update", "optimizer")))
+    return trace
+
+
+def _dtype(config: RunConfig, device: Device) -> torch.dtype:
+    if config.model.precision != "auto":
+        return DTYPES[config.model.precision]
+    return torch.float32 if device == "cpu" else torch.bfloat16

@@ -1,0 +1,104 @@
+"""What of a forward pass is kept for the backward pass, and where."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from llmcausal.model.host_memory import Copier, copier_for
+
+Activations = Literal["keep", "recompute", "offload"]
+
+
+def set_activations(model: Any, activations: Activations, device: torch.device) -> None:
+    """Decides what a decoder's layers keep; takes the place of any earlier decision.
+
+    Args:
+        model: A transformers model, without the `PeftModel` around it.
+        activations: keep: everything; recompute: each layer's input, from which the backward pass
+            runs the layer again; offload: the same, with the inputs in host memory.
+        device: Where the layers are.
+    """
+    if model.is_activation_checkpointing:
+        model.activation_checkpointing_disable()
+    if activations == "keep":
+        return
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    # Only reentrant checkpoints need an input that requires a gradient; here it would cost the
+    # gradient of the embeddings.
+    model.disable_input_require_grads()
+    if activations == "offload":
+        inputs = HostInputs(copier_for(device))
+        for module in model.modules():
+            if hasattr(module, "_gradient_checkpointing_func"):
+                module._gradient_checkpointing_func = inputs.checkpoint
+
+
+class _Held:
+    """A tensor in host memory, and on the device while a copy from or to there is on its way."""
+
+    def __init__(self, copier: Copier, tensor: Tensor, before: _Held | None) -> None:
+        self.leaving: Tensor | None = None
+        self.arriving: Tensor | None = None
+        self.used = False
+        self.copier = copier
+        # The graph owns these; a strong chain would keep every step's inputs for good.
+        self.before = weakref.ref(before) if before is not None else None
+        self.host = copier.to_host(tensor)
+        self.leaving = tensor.detach()
+
+    def __del__(self) -> None:
+        # Where a pass fails or is given up, others get this memory only after the copy.
+        if self.leaving is not None or self.arriving is not None:
+            self.copier.wait()
+
+
+class HostInputs:
+    """Checkpoints layers with their inputs in host memory.
+
+    A layer's input leaves while the layer is computed, and comes back while the layer above it
+    is recomputed in the backward pass: one input more than needed is on the device at a time.
+    """
+
+    def __init__(self, copier: Copier) -> None:
+        self._copier = copier
+        self._last: weakref.ref[_Held] | None = None
+
+    def checkpoint(self, function: Any, *inputs: Any) -> Any:
+        """Runs a layer; only `inputs`, what a checkpoint itself saves, pass through the hooks."""
+        with saved_tensors_hooks(self._pack, self._unpack):
+            return checkpoint(function, *inputs, use_reentrant=False)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        if tensor.device.type != self._copier.device.type or isinstance(tensor, nn.Parameter):
+            return tensor.detach()
+        held = _Held(self._copier, tensor, self._wait())
+        self._last = weakref.ref(held)
+        return held
+
+    def _unpack(self, packed: Any) -> Tensor:
+        if not isinstance(packed, _Held):
+            kept: Tensor = packed
+            return kept
+        arriving = packed.arriving
+        if arriving is None:
+            arriving = self._copier.to_device(packed.host)
+        self._wait()
+        packed.arriving, packed.used = None, True
+        before = packed.before() if packed.before else None
+        if before is not None and not before.used and before.arriving is None:
+            before.arriving = self._copier.to_device(before.host)
+        return arriving
+
+    def _wait(self) -> _Held | None:
+        """Awaits all copies, lets go of the input that was leaving, and returns whose it was."""
+        self._copier.wait()
+        last = self._last() if self._last else None
+        if last is not None:
+            last.leaving = None
+        return last

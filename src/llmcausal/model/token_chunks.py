@@ -1,0 +1,185 @@
+"""Norms and the feed-forward part of each layer, some tokens at a time.
+
+The MLP's intermediates are several times as wide as the hidden state and the norms' are in fp32;
+under layer checkpoints those of one layer's whole tree are the backward pass's peak. In chunks,
+only one chunk's exist at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from llmcausal.errors import ConfigError
+
+_Context = Any
+_Forward = Callable[[Tensor], Tensor]
+
+
+def chunk_tokens(model: nn.Module, tokens: int) -> int:
+    """Makes norms and MLPs of the decoder take long inputs in chunks of about equal length.
+
+    Where gradients are recorded, a chunk's intermediates are recomputed when its gradient is, in
+    one pass: layer checkpoints around it do not compute them a second time (unless a norm follows
+    the MLP, as in Gemma). Random numbers (dropout) and autocast are those of the forward pass.
+    Without gradients chunks need nothing more, and short inputs go the plain way.
+
+    Repeating the call changes the length; 0 restores the plain modules.
+
+    Args:
+        model: A (peft-wrapped) causal language model.
+        tokens: Most tokens of a chunk.
+
+    Returns:
+        How many layers work in chunks.
+
+    Raises:
+        ConfigError: If a layer's MLP is a mixture of experts, or none is found.
+    """
+    mlps = _named(model, "mlp")
+    for name, mlp in mlps.items() if tokens else ():
+        if any("experts" in part for part, _ in mlp.named_modules()):
+            raise ConfigError(
+                f"memory.token_chunk: {name} ({type(mlp).__name__}) is a mixture of experts, which "
+                "sorts all tokens at once; set memory.token_chunk to 0"
+            )
+    if tokens and not mlps:
+        raise ConfigError(
+            f"memory.token_chunk: {type(model).__name__} has no layers with an `mlp`; set "
+            "memory.token_chunk to 0"
+        )
+    for module in (*mlps.values(), *_named(model, "norm").values()):
+        forward = module.forward
+        plain = forward.plain if isinstance(forward, _ChunkedForward) else forward
+        if tokens:
+            module.forward = _ChunkedForward(module, plain, tokens)
+        elif plain is not forward:
+            module.forward = plain
+    return len(mlps) if tokens else 0
+
+
+def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
+    """Returns the decoder's own and its layers' modules, not those inside the attention."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return {
+        name: module
+        for name, module in base.get_decoder().named_modules()
+        if name.endswith(ending) and name.count(".") in (0, 2)
+    }
+
+
+class _ChunkedForward:
+    """Stands in for the forward of a module that works token by token."""
+
+    def __init__(self, module: nn.Module, plain: _Forward, tokens: int) -> None:
+        self.module = module
+        self.plain = plain
+        self.tokens = tokens
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Returns the module's output for hidden states [..., width]."""
+        rows = hidden.flatten(0, -2)[None]  # modules are used to a batch dimension
+        count = -(-rows.shape[1] // self.tokens)
+        if count < 2:
+            return self.plain(hidden)
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        if not torch.is_grad_enabled() or not (hidden.requires_grad or trained):
+            return _forward_chunks(self.plain, rows, count).view_as(hidden)
+        # Somebody must want a gradient for the functions below to be recorded.
+        asks = torch.empty(0, requires_grad=True)
+        rows = _Remember.apply(rows, asks)  # type: ignore[no-untyped-call]
+        output: Tensor = _Recomputed.apply(rows, self.plain, count, *trained)  # type: ignore[no-untyped-call]
+        return output.view_as(hidden)
+
+
+def _forward_chunks(plain: _Forward, rows: Tensor, count: int) -> Tensor:
+    output: Tensor | None = None
+    start = 0
+    for part in rows.tensor_split(count, dim=1):
+        result = plain(part)
+        if output is None:
+            output = result.new_empty((1, rows.shape[1], result.shape[-1]))
+        output[:, start : start + part.shape[1]] = result
+        start += part.shape[1]
+    assert output is not None
+    return output
+
+
+class _Remember(torch.autograd.Function):
+    """Saves the module's input, and nothing else.
+
+    Saved before the module runs and by a function of its own, it is often the last thing that a
+    layer's checkpoint needs back, and the checkpoint's recomputation stops there.
+    """
+
+    @staticmethod
+    def forward(ctx: _Context, rows: Tensor, asks: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream[0], None
+
+
+class _Recomputed(torch.autograd.Function):
+    """Runs a module in chunks without a graph, and again with one for each chunk's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: _Context, rows: Tensor, plain: _Forward, count: int, *trained: Tensor
+    ) -> Tensor:
+        device = rows.device
+        ctx.memory, ctx.plain, ctx.count, ctx.trained = rows.grad_fn, plain, count, trained
+        ctx.cuda_random = (device, torch.cuda.get_rng_state(device)) if rows.is_cuda else None
+        ctx.random = torch.get_rng_state()
+        # No cache: without a graph it would keep casts of adapters that lead to no gradient.
+        ctx.autocast = {
+            "device_type": device.type,
+            "dtype": torch.get_autocast_dtype(device.type),
+            "enabled": torch.is_autocast_enabled(device.type),
+            "cache_enabled": False,
+        }
+        with torch.autocast(**ctx.autocast):
+            return _forward_chunks(plain, rows, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (rows,) = ctx.memory.saved_tensors
+        gradient = torch.empty_like(rows)
+        totals: list[Tensor | None] = [None] * len(ctx.trained)
+        start = 0
+        with _as_in_forward(ctx), torch.enable_grad():
+            for part in rows.detach().tensor_split(ctx.count, dim=1):
+                chunk = slice(start, start + part.shape[1])
+                leaf = part.detach().requires_grad_()
+                found = torch.autograd.grad(
+                    ctx.plain(leaf), (leaf, *ctx.trained), upstream[0][:, chunk], allow_unused=True
+                )
+                gradient[:, chunk] = found[0]
+                totals = [_sum(*pair) for pair in zip(totals, found[1:], strict=True)]
+                start = chunk.stop
+        return gradient, None, None, *totals
+
+
+def _sum(total: Tensor | None, found: Tensor | None) -> Tensor | None:
+    if total is None or found is None:
+        return found if total is None else total
+    return total.add_(found)
+
+
+@contextmanager
+def _as_in_forward(ctx: _Context) -> Iterator[None]:
+    devices = [] if ctx.cuda_random is None else [ctx.cuda_random[0]]
+    with torch.random.fork_rng(devices), torch.autocast(**ctx.autocast):
+        torch.set_rng_state(ctx.random)
+        if ctx.cuda_random is not None:
+            torch.cuda.set_rng_state(ctx.cuda_random[1], ctx.cuda_random[0])
+        yield

@@ -1,0 +1,139 @@
+"""From settings to the parts of a step: adapters, objective and execution."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from peft import PeftModel
+
+from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
+from llmcausal.errors import ConfigError
+from llmcausal.losses import LOSSES
+from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.model.activations import set_activations
+from llmcausal.model.factory import LoadedModel
+from llmcausal.model.host_weights import hold_weights
+from llmcausal.model.lora import add_lora
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.token_chunks import chunk_tokens
+from llmcausal.model.trunk import check_layer, find_trunk
+from llmcausal.train.objective import Objective
+from llmcausal.train.step import Execution, TripletStep
+
+
+def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
+    """Builds the contrastive loss from the settings that its constructor names.
+
+    Raises:
+        ConfigError: If it is unknown or its options do not fit.
+    """
+    if not section.lambda_contrastive:
+        return None
+    kind = LOSSES.load(section.contrastive)
+    accepted = inspect.signature(kind).parameters
+    if not (isinstance(kind, type) and issubclass(kind, ContrastiveLoss)):
+        raise ConfigError(
+            f"loss.contrastive = {section.contrastive!r}: derive it from "
+            "llmcausal.losses.base.ContrastiveLoss"
+        )
+    settings = section.model_dump(exclude={"options", "contrastive"})
+    arguments = {name: settings[name] for name in accepted if name in settings}
+    try:
+        loss = kind(**arguments, **section.options)
+    except TypeError as error:
+        raise ConfigError(f"loss.options: {section.contrastive}: {error}") from error
+    return loss if loss.members else None
+
+
+def build_objective(
+    section: LossSection, width: int, train: TrainSection, *, trained: bool
+) -> Objective:
+    """Builds the weighted objective; the projection head starts in fp32 on the CPU.
+
+    Raises:
+        ConfigError: If nothing would be learned.
+    """
+    contrastive = build_contrastive(section) if trained else None
+    contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
+    projection = None
+    if contrasts and section.projection_dim:
+        projection = ProjectionHead(
+            width, section.projection_hidden_dim, section.projection_dim, train.seed
+        )
+    objective = Objective(
+        contrastive=contrastive,
+        projection=projection,
+        lambda_contrastive=section.lambda_contrastive,
+        lambdas={"task": section.lambda_task, "robust": section.lambda_robust},
+        layer=section.layer,
+    )
+    if trained and not (objective.needs.pooled or objective.needs.terms):
+        raise ConfigError(
+            "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
+            "lambda_robust, lambda_causal, lambda_spurious"
+        )
+    return objective
+
+
+def build_step(
+    config: RunConfig, loaded: LoadedModel, peft_model: PeftModel, *, trained: bool = True
+) -> TripletStep:
+    """Builds the step function over a model that has its adapters, and makes that run as set.
+
+    Args:
+        config: Settings.
+        loaded: The frozen model.
+        peft_model: The same with adapters.
+        trained: Whether it will be trained. If not, the contrastive loss, which may be code named
+            by a checkpoint, is not built.
+
+    Raises:
+        ModelError: If the architecture cannot be taken apart.
+        ConfigError: If `loss.layer` does not exist, or a switch of `memory` does not fit the model.
+    """
+    set_memory(peft_model, config.memory, loaded.device)
+    trunk = find_trunk(peft_model)
+    check_layer(trunk.layers, config.loss.layer)
+    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
+    if objective.projection is not None:
+        objective.projection.to(loaded.device)
+    if objective.contrastive is not None:
+        objective.contrastive.to(loaded.device)
+    return TripletStep(trunk, objective, build_execution(config.memory, loaded.dtype))
+
+
+def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.device) -> None:
+    """Makes a model hold its weights and activations as the switches say.
+
+    May be called again, with leaner switches: what is in host memory stays there. The step then
+    wants a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
+
+    Raises:
+        ConfigError: If a switch does not fit the model.
+    """
+    base = peft_model.get_base_model()
+    hold_weights(base, memory, device)
+    set_activations(base, memory.activations, device)
+    chunk_tokens(peft_model, memory.token_chunk)
+
+
+def build_execution(memory: MemorySection, dtype: torch.dtype) -> Execution:
+    """Builds how a step runs on a model of a compute dtype."""
+    plain = dtype == torch.float32 or memory.lora_dtype == "compute"
+    return Execution(memory.members, None if plain else dtype, memory.label_chunk)
+
+
+def build_adapters(config: RunConfig, loaded: LoadedModel) -> PeftModel:
+    """Puts fresh adapters on the frozen model.
+
+    Raises:
+        ConfigError: If the model has no layer of one of the names, or fp16 is asked of them.
+    """
+    dtype = torch.float32 if config.memory.lora_dtype == "fp32" else loaded.dtype
+    if dtype == torch.float16:
+        raise ConfigError(
+            "memory.lora_dtype = 'compute' with fp16: its gradients cannot be unscaled; use bf16 "
+            "(model.precision) or leave memory.lora_dtype at fp32"
+        )
+    return add_lora(loaded.model, config.lora, config.train.seed, dtype=dtype)

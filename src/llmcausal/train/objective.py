@@ -1,0 +1,63 @@
+"""What training minimizes, and the figures that tell how the representations stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from llmcausal.data.triplet import MEMBERS, Member
+from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.train.batch import TERM_MEMBERS, Needs, Term
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The weighted sum that is minimized.
+
+    Attributes:
+        contrastive: Loss on representations, or None where its weight is 0.
+        projection: Head that makes representations from pooled hidden states, or None.
+        lambda_contrastive: Weight of `contrastive`.
+        lambdas: Weight of each cross-entropy term.
+        layer: Hidden state that is pooled (-1: the last).
+    """
+
+    contrastive: ContrastiveLoss | None
+    projection: ProjectionHead | None
+    lambda_contrastive: float
+    lambdas: dict[Term, float]
+    layer: int = -1
+
+    @property
+    def needs(self) -> Needs:
+        """What must be computed; a term with weight 0 asks for nothing."""
+        pooled = self.contrastive.members if self.contrastive and self.lambda_contrastive else ()
+        terms = [term for term in TERM_MEMBERS if self.lambdas.get(term)]
+        return Needs(frozenset(pooled), frozenset(terms))
+
+
+def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor]:
+    """Computes the metrics that the members at hand allow, one value per triplet.
+
+    `causal_stability` = cos(b, cf); `spurious_separation` = 1 - cos(b, i);
+    `causal_discrimination` = cos(b, cf) - cos(b, i).
+    """
+    metrics: dict[str, Tensor] = {}
+    if not {"benign"} <= representations.keys():
+        return metrics
+    cosines = {
+        member: cosine_similarity(representations["benign"], representations[member], dim=-1)
+        for member in MEMBERS[1:]
+        if member in representations
+    }
+    if "benign_cf" in cosines:
+        metrics["causal_stability"] = cosines["benign_cf"]
+    if "injection" in cosines:
+        metrics["spurious_separation"] = 1 - cosines["injection"]
+    if len(cosines) == 2:
+        metrics["causal_discrimination"] = cosines["benign_cf"] - cosines["injection"]
+    return metrics

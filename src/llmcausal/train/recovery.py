@@ -1,0 +1,235 @@
+"""Out of memory during a run: the step undone, a leaner way taken, the step done again."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from llmcausal.errors import OutOfMemoryError
+from llmcausal.train.rng import restore_rng, rng_state
+from llmcausal.train.state import TrainState
+
+T = TypeVar("T")
+Place = Literal["training", "validation"]
+ADVICE = "Lower data.max_length, then train.batch_size, then lora.rank."
+_REASONS = (
+    "out of memory",  # CUDA's own, outside torch's allocator (pinned or paged host memory)
+    "not enough memory: you tried to allocate",  # torch's allocator on the CPU
+    "can't allocate memory",
+    "ALLOC_FAILED",  # cuBLAS, cuDNN, cuSOLVER
+)
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A way to need less memory from here on, with the model as it is loaded.
+
+    Attributes:
+        name: What metrics, notes and checkpoints call it.
+        apply: Switches to it, in place; the steps that follow give the same but for rounding.
+    """
+
+    name: str
+    apply: Callable[[], None]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error says that device or host memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in _REASONS)
+
+
+class Rewind:
+    """Puts back everything that a step or a validation changes before it is counted.
+
+    Args:
+        modules: Their buffers may change in a forward pass (a loss with a queue of negatives).
+        parameters: What the optimizer trains.
+        optimizer: With its states.
+        scaler: Loss scaler.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[torch.nn.Module],
+        parameters: Sequence[torch.nn.Parameter],
+        optimizer: Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self._buffers = [buffer for module in modules for buffer in module.buffers()]
+        self._parameters = parameters
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._marked: tuple[list[Tensor], dict[str, Any], dict[str, Any]] | None = None
+        self._weights: list[Tensor] | None = None
+        self._states: dict[Any, dict[str, Any]] = {}
+
+    def mark(self) -> None:
+        """Remembers the present as the point to return to, unless there is one already."""
+        if self._marked is None:
+            buffers = [_copy(buffer) for buffer in self._buffers]
+            self._marked = (buffers, self._scaler.state_dict(), rng_state())
+
+    def mark_weights(self) -> None:
+        """Remembers weights and optimizer states as well, on the host: they are about to change.
+
+        An optimizer updates one tensor after the other, so running out of memory in between
+        would leave half of them updated. The copies live only until the step is counted, when
+        no activation is alive.
+        """
+        weights = [_copy(parameter) for parameter in self._parameters]
+        self._states = {
+            parameter: {name: _copy(value) for name, value in state.items()}
+            for parameter, state in self._optimizer.state.items()
+        }
+        self._weights = weights
+
+    def forget(self) -> None:
+        """Drops the point: what was done since then counts."""
+        self._marked = self._weights = None
+        self._states = {}
+
+    def rewind(self) -> None:
+        """Returns to the point, which stays marked; gradients are dropped."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        if self._marked is None:
+            return
+        if self._weights is not None:
+            with torch.no_grad():
+                for parameter, weight in zip(self._parameters, self._weights, strict=True):
+                    parameter.copy_(weight)
+            self._restore_states()
+            self._weights, self._states = None, {}
+        buffers, scaler, rng = self._marked
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers, buffers, strict=True):
+                buffer.copy_(value)
+        if scaler:
+            self._scaler.load_state_dict(scaler)
+            self._scaler.scale(self._parameters[0].new_zeros(()))  # makes its tensors, if none are
+            self._scaler.update(scaler["scale"])  # forgets gradients that it has unscaled
+        restore_rng(rng)
+
+    def _restore_states(self) -> None:
+        live = self._optimizer.state
+        for parameter in list(live):
+            if parameter not in self._states:  # made by the step that is undone
+                del live[parameter]
+                continue
+            for name, value in self._states[parameter].items():
+                if isinstance(value, Tensor):
+                    live[parameter][name].copy_(value)
+                else:
+                    live[parameter][name] = value
+
+
+class Recovery:
+    """Does work again in a leaner way when memory runs out, until nothing leaner is left.
+
+    Args:
+        fallbacks: For each place, from the cheapest in time to the leanest, each on top of those
+            before it. Those of `training` serve the validation too, after its own.
+        rewind: Undoes the work.
+        state: Keeps which fallbacks were taken, so that a resumed run goes on with them.
+        notes: Told of each fallback taken.
+        advice: Says what to change when nothing is left.
+    """
+
+    def __init__(
+        self,
+        fallbacks: Mapping[Place, Sequence[Fallback]],
+        rewind: Rewind,
+        state: TrainState,
+        notes: list[str],
+        advice: Callable[[], str],
+    ) -> None:
+        self.rewind = rewind
+        self._fallbacks = fallbacks
+        self._state = state
+        self._notes = notes
+        self._advice = advice
+        for fallback in (*fallbacks.get("training", ()), *fallbacks.get("validation", ())):
+            if fallback.name in state.fallbacks:
+                fallback.apply()
+
+    def attempt(self, place: Place, moment: str, work: Callable[[], T]) -> T:
+        """Does the work, and again from its start after each fallback that it takes.
+
+        Args:
+            place: Whose fallbacks may be taken.
+            moment: For the user, such as `at step 3`.
+            work: Must be whole when it returns; undone otherwise.
+
+        Raises:
+            OutOfMemoryError: If memory runs out with no fallback left; all is as before the work.
+        """
+        fallback: Fallback | None = None
+        while True:
+            try:
+                if fallback is not None:
+                    fallback.apply()
+                self.rewind.mark()
+                result = work()
+                self.rewind.forget()
+                return result
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+            # Only here, outside the handler, is the exception gone, and with it the frames that
+            # hold the tensors of the failed attempt.
+            self.rewind.rewind()
+            _release()
+            self._state.out_of_memory_count += 1
+            fallback = self._next(place)
+            if fallback is None:
+                self.rewind.forget()
+                raise OutOfMemoryError(
+                    f"Out of memory {moment}: {reason}\nNo leaner strategy is left to try.\n"
+                    f"{self._advice()}"
+                )
+            self._state.fallbacks.append(fallback.name)
+            self._notes.append(
+                f"out of memory {moment} ({reason}); done again, and from here on, with: "
+                f"{fallback.name}"
+            )
+
+    def figures(self) -> dict[str, Any]:
+        """Returns what a record tells of memory that ran out; nothing if it never did."""
+        count = self._state.out_of_memory_count
+        if not count:
+            return {}
+        return {"strategy": ", ".join(self._state.fallbacks), "out_of_memory_count": count}
+
+    def _next(self, place: Place) -> Fallback | None:
+        places: tuple[Place, ...] = (
+            ("training",) if place == "training" else ("validation", "training")
+        )
+        for each in places:
+            for fallback in self._fallbacks.get(each, ()):
+                if fallback.name not in self._state.fallbacks:
+                    return fallback
+        return None
+
+
+def _copy(value: Any) -> Any:
+    """Copies a tensor to the host, anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return deepcopy(value)
+
+
+def _release() -> None:
+    """Gives freed memory back; autograd's graphs and exceptions may hang in reference cycles."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

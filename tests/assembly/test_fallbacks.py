@@ -1,0 +1,130 @@
+"""Whole runs that run out of memory: the real ladder is taken, and the weights stay exact."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from llmcausal import assembly
+from llmcausal.assembly import training
+from llmcausal.assembly.fallbacks import build_fallbacks
+from llmcausal.errors import Interrupted
+from llmcausal.train import loop
+from llmcausal.train.callbacks.metrics_log import read_rows
+from llmcausal.train.recovery import Fallback, Place
+
+FAILING, INTERRUPTED, STEPS = 3, 5, 6
+
+
+class OutOfMemory(TorchDispatchMode):
+    """Runs out of memory at one operation."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def ladder(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[Fallback]]:
+    """The fallbacks of the latest run, filled in once it is built."""
+    found: dict[Place, list[Fallback]] = {}
+
+    def build(*parts: Any) -> dict[Place, list[Fallback]]:
+        found.update(build_fallbacks(*parts))
+        return dict(found)
+
+    monkeypatch.setattr(training, "build_fallbacks", build)
+    return found
+
+
+@pytest.fixture
+def around_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what is done instead of each training step: `done(number, step)`, which may call it."""
+    real = loop._train_step
+
+    def install(done: Callable[[int, Callable[[], Any]], Any]) -> None:
+        def step(run: Any, context: Any, rewind: Any) -> Any:
+            return done(run.state.step + 1, lambda: real(run, context, rewind))
+
+        monkeypatch.setattr(loop, "_train_step", step)
+
+    return install
+
+
+def trained(run_dir: Path) -> dict[str, Any]:
+    """What the last checkpoint holds of weights and optimizer."""
+    folder = run_dir / f"checkpoint-{STEPS}"
+    state = torch.load(folder / "training_state.pt", weights_only=True)
+    return {
+        **safetensors.torch.load_file(folder / "adapter_model.safetensors"),
+        **safetensors.torch.load_file(folder / "projection.safetensors"),
+        **{
+            f"optimizer.{number}.{name}": value
+            for number, states in state["optimizer"]["state"].items()
+            for name, value in states.items()
+            if isinstance(value, torch.Tensor)
+        },
+    }
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("taken", [1, None])
+def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
+    tiny_config: Any, ladder: Any, around_steps: Any, quantization: str, taken: int | None
+) -> None:
+    """Equal weights to a run that switches by hand; frozen weights are unpacked meanwhile."""
+    config = tiny_config(
+        train={"max_steps": STEPS},
+        model={"quantization": quantization, "unpack_on_cpu": True},
+    )
+    failures = 0
+
+    def fail(number: int, step: Callable[[], Any]) -> Any:
+        nonlocal failures
+        if number == FAILING and failures < (taken or len(ladder["training"])):
+            failures += 1
+            with OutOfMemory(at=150 * failures):
+                step()
+            pytest.fail("the step was over before memory ran out")
+        if number == INTERRUPTED:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step()
+
+    around_steps(fail)
+    with pytest.raises(Interrupted):
+        assembly.train(config, plain=True)
+    run_dir = next(config.output_dir.iterdir())
+    names = [fallback.name for fallback in ladder["training"][:taken]]
+    assert failures == len(names)
+    assert names[0] == "micro-batches of 1"
+    assert taken or names[-1].startswith("one_by_one")
+    around_steps(lambda _number, step: step())
+    assembly.resume(run_dir, plain=True)
+    strategies = [row.get("strategy") for row in read_rows(run_dir / "metrics.jsonl")]
+    assert strategies == [None] * FAILING + [", ".join(names)] * (STEPS + 1 - FAILING)
+
+    def switch(number: int, step: Callable[[], Any]) -> Any:
+        if number == FAILING:
+            for fallback in ladder["training"][:taken]:
+                fallback.apply()
+        return step()
+
+    around_steps(switch)
+    expected = trained(assembly.train(config, plain=True).run_dir)
+    found = trained(run_dir)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []

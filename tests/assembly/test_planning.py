@@ -1,0 +1,142 @@
+"""Planning a run: before its model is loaded, recorded in its settings, refused where none fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmcausal.assembly import planning
+from llmcausal.assembly.planning import (
+    data_tokens,
+    data_workload,
+    needs_of,
+    plan_run,
+    synthetic_tokens,
+)
+from llmcausal.assembly.prepare import prepare_data
+from llmcausal.config import RunConfig
+from llmcausal.errors import DoesNotFitError
+from llmcausal.memory.prediction import COMPONENTS, Prediction, Workload
+from llmcausal.memory.time import tokens_of
+from llmcausal.train.batch import collate
+
+MIB = 2**20
+
+
+def predict(config: RunConfig, workload: Workload, **options: Any) -> Prediction:
+    """500 MiB with kept activations, 300 recomputed, 200 with host embeddings; rank counts."""
+    needed = {"keep": 500, "recompute": 300, "offload": 150}[config.memory.activations] * MIB
+    if config.memory.embeddings == "host":
+        needed -= 100 * MIB
+    needed += config.lora.rank * MIB
+    return Prediction(
+        architecture="fake",
+        device=options["device"],
+        strategy=options["strategy"],
+        switches={},
+        workload=workload,
+        components=dict.fromkeys(COMPONENTS, 0),
+        allocated_bytes=needed,
+        reserved_bytes=needed,
+        reserved_expandable_bytes=needed,
+        context_bytes=0,
+        host_bytes=0,
+        peak_phase="backward",
+        peak_tensors=(),
+        timeline=(),
+        extrapolated=False,
+        seconds=0.0,
+    )
+
+
+def with_memory(config: RunConfig, **memory: Any) -> RunConfig:
+    section = type(config.memory).model_validate(memory)
+    return config.model_copy(update={"memory": section})
+
+
+def test_on_a_cpu_without_a_budget_nothing_is_predicted(
+    tiny_config: Callable[..., RunConfig],
+) -> None:
+    config = tiny_config()
+
+    def never(*arguments: Any, **options: Any) -> Prediction:
+        raise AssertionError("predicted")
+
+    planned = plan_run(config, prepare_data(config), predict=never)
+    assert (planned.config, planned.notes) == (config, [])
+
+
+def test_the_chosen_switches_are_written_as_if_by_hand(
+    tiny_config: Callable[..., RunConfig],
+) -> None:
+    config = with_memory(tiny_config(), budget_gb=0.35)
+    planned = plan_run(config, prepare_data(config), predict=predict)
+    memory = planned.config.memory
+    assert (memory.strategy, memory.activations, memory.embeddings) == (
+        "manual",
+        "recompute",
+        "device",
+    )
+    (note,) = planned.notes
+    assert "strategy recompute" in note
+    assert "memory.budget_gb" in note
+
+
+def test_what_does_not_fit_is_refused_with_what_helps_unless_forced(
+    tiny_config: Callable[..., RunConfig],
+) -> None:
+    config = with_memory(tiny_config(lora={"rank": 16}), budget_gb=0.06)
+    data = prepare_data(config)
+    with pytest.raises(DoesNotFitError, match=r"memory\.force=true") as refused:
+        plan_run(config, data, predict=predict)
+    assert refused.value.exit_code == 3
+    assert "--set lora.rank=8  predicted 0.06 GiB, fits" in str(refused.value)
+    forced = with_memory(config, budget_gb=0.06, force=True)
+    planned = plan_run(forced, data, predict=predict)
+    assert planned.config.memory.members == "one_by_one"
+    assert "memory.force" in planned.notes[0]
+
+
+def test_a_refused_run_leaves_nothing_behind(
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmcausal.assembly import training
+
+    config = with_memory(tiny_config(), budget_gb=0.01)
+    monkeypatch.setattr(planning, "Predictor", lambda device, _: _predictor(device))
+    monkeypatch.setattr(training, "build_run", _never)
+    with pytest.raises(DoesNotFitError):
+        training.train(config, plain=True, debug=False)
+    assert not config.run_dir.exists()
+
+
+def _predictor(device: Any) -> Any:
+    from llmcausal.memory.plan import Predictor
+
+    return Predictor(device, predict)
+
+
+def _never(*arguments: Any) -> None:
+    raise AssertionError("the model was loaded")
+
+
+def test_a_workload_bounds_the_trees_that_the_data_make(
+    tiny_config: Callable[..., RunConfig],
+) -> None:
+    config = tiny_config()
+    data = prepare_data(config)
+    needs = needs_of(config)
+    workload = data_workload(config, data.train)
+    made = synthetic_tokens(config, workload)
+    size = config.train.batch_size
+    for start in range(0, len(data.train) - size + 1, size):
+        real = tokens_of(collate(data.train[start : start + size], needs, "mean"))
+        assert real.nodes <= made.nodes
+        assert real.separate <= made.separate
+    assert workload.member_tokens == max(item.longest for item in data.train)
+    assert 0 < workload.shared_tokens < workload.member_tokens
+    mean, packed = data_tokens(config, data.train)
+    assert packed == -(-len(data.train) // size)
+    assert mean.nodes <= made.nodes

@@ -1,0 +1,154 @@
+"""Predictions against real steps, full runs, and what the switches are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmcausal.config import LossSection, RunConfig
+from llmcausal.errors import ConfigError
+from llmcausal.memory import symbolic, symbolic_run
+from llmcausal.memory.fake_step import triplets_of
+from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.strategies import NAIVE, STRATEGIES
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+WORKLOAD = Workload(192, 64, 32)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Callable[..., RunConfig]:
+    """Makes configs over one tiny model on disk."""
+    model = tmp_path / "model"
+    tiny_llama(
+        hidden_size=128, intermediate_size=256, tie_word_embeddings=False, num_hidden_layers=3
+    ).save_pretrained(model)
+    chatml_tokenizer.save_pretrained(model)
+
+    def make(strategy: str = "recompute", **model_settings: Any) -> RunConfig:
+        settings = {"name": str(model), "device": "cpu", "unpack_on_cpu": False, **model_settings}
+        return RunConfig.model_validate(
+            {
+                "model": settings,
+                "memory": {"strategy": "manual", **STRATEGIES.get(strategy, {}), "token_chunk": 64},
+                "train": {"accumulation_steps": 2},
+            }
+        )
+
+    return make
+
+
+def llama(strategy: str, **memory: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "model": {"name": LLAMA, "precision": "bf16"},
+            "memory": {**STRATEGIES.get(strategy, {}), **memory},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "quantization"),
+    [("keep", "none"), ("recompute", "nf4"), ("streamed_head", "nf4"), ("one_by_one", "none")],
+)
+def test_real_steps_take_what_was_predicted(
+    tiny: Callable[..., RunConfig], strategy: str, quantization: str
+) -> None:
+    from llmcausal.assembly.measuring import measure_triplets
+
+    config = tiny(strategy, quantization=quantization)
+    prediction = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    # The profiler's events, in the same process: predicting must leave nothing fake behind.
+    measured = measure_triplets(config, triplets_of(WORKLOAD), steps=2).allocated_peak_bytes
+    assert prediction.allocated_bytes == pytest.approx(measured, rel=0.02)
+    assert prediction.context_bytes == prediction.host_bytes == 0
+    assert not prediction.extrapolated
+
+
+@pytest.mark.parametrize("strategy", ["recompute", "lean", "one_by_one", NAIVE])
+def test_repeated_layers_are_as_if_they_had_been_run(
+    monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str
+) -> None:
+    config = tiny_config_of(8)
+    config = config.model_copy(
+        update={"memory": config.memory.model_copy(update=STRATEGIES.get(strategy, {}))}
+    )
+
+    def predicted() -> Prediction:
+        return symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+
+    repeated = predicted()
+    monkeypatch.setattr(symbolic_run, "REAL_LAYERS", 99)
+    real = predicted()
+    assert repeated.extrapolated
+    assert not real.extrapolated
+    for name in ("components", "peak_phase", "peak_tensors"):
+        assert getattr(repeated, name) == getattr(real, name)
+
+
+@pytest.fixture
+def tiny_config_of(tmp_path: Path, tiny_llama: Any) -> Callable[[int], RunConfig]:
+    """Makes a config over the shape of a tiny model of some layers; it has no weights."""
+
+    def make(layers: int) -> RunConfig:
+        tiny_llama(num_hidden_layers=layers).config.save_pretrained(tmp_path)
+        return RunConfig.model_validate({"model": {"name": str(tmp_path), "precision": "bf16"}})
+
+    return make
+
+
+def test_llama_in_nf4_holds_what_its_weights_take() -> None:
+    """Against the arithmetic: 4.127 bits for each weight of the layers, 16 for head, embeddings."""
+    prediction = symbolic.predict(llama("recompute"), Workload(64, 0, 16), device="cuda")
+    linear = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    expected = linear * 4.127 / 8 + 2 * 128256 * 4096 * 2
+    assert prediction.extrapolated
+    assert prediction.components["base_model"] == pytest.approx(expected, rel=1e-3)
+    rank16 = 32 * 16 * (2 * 8192 + 2 * 5120 + 3 * 18432) * 4
+    projection = 4 * (4096 * 256 + 256 + 256 * 128 + 128)
+    assert prediction.components["adapters"] == pytest.approx(rank16 + projection, rel=1e-3)
+    assert prediction.reserved_bytes >= prediction.allocated_bytes
+    assert prediction.total_bytes(expandable=False) > prediction.reserved_bytes
+
+
+def test_switches_take_from_the_device_what_they_are_for() -> None:
+    load = Workload(256, 0, 32)
+    by_strategy = {
+        name: symbolic.predict(llama(name), load, device="cuda", strategy=name)
+        for name in ("recompute", "host_embeddings", "streamed_head", NAIVE)
+    }
+    whole = 128256 * 4096 * 2
+    base = {name: each.components["base_model"] for name, each in by_strategy.items()}
+    assert base["recompute"] - base["host_embeddings"] == whole
+    assert base["host_embeddings"] - base["streamed_head"] == whole
+    assert base[NAIVE] - base["recompute"] == pytest.approx(2 * whole, rel=1e-3)  # in fp32
+    moved = by_strategy["streamed_head"].host_bytes - by_strategy["recompute"].host_bytes
+    assert moved >= 2 * whole
+    peaks = [by_strategy[name].reserved_bytes for name in (*list(by_strategy)[:3],)]
+    assert sorted(peaks, reverse=True) == peaks
+    assert by_strategy[NAIVE].reserved_bytes > peaks[0]
+
+
+def test_a_prediction_draws_no_random_numbers_and_leaves_no_fakes(
+    tiny: Callable[..., RunConfig],
+) -> None:
+    state = torch.get_rng_state()
+    symbolic.predict(tiny("one_by_one", quantization="nf4"), WORKLOAD, device="cpu")
+    assert type(torch.get_rng_state()) is torch.Tensor
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_simulating_cuda_does_not_touch_this_process() -> None:
+    symbolic.predict(llama("lean"), Workload(32, 0, 8), device="cuda")
+    assert not hasattr(torch, "sim")
+    assert torch.accelerator.current_accelerator() in (None, torch.device("cuda"))
+
+
+def test_what_is_wrong_with_the_settings_is_told_by_its_own_error() -> None:
+    config = llama("lean").model_copy(update={"loss": LossSection(layer=99)})
+    with pytest.raises(ConfigError, match=r"loss\.layer = 99"):
+        symbolic.predict(config, Workload(32, 0, 8), device="cuda")

@@ -1,0 +1,148 @@
+"""FLOPs counted by formula, against torch's own counter over the real step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from llmcausal.assembly import build
+from llmcausal.assembly.planning import needs_of, synthetic_tokens
+from llmcausal.config import MemorySection, RunConfig
+from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.strategies import STRATEGIES
+from llmcausal.memory.time import (
+    ModelShape,
+    Tokens,
+    measured_flops_per_second,
+    model_shape,
+    run_time,
+    step_cost,
+    tokens_of,
+)
+from llmcausal.model.factory import LoadedModel
+from llmcausal.model.lora import add_lora
+from llmcausal.train.batch import collate, label_totals
+
+SHAPE = ModelShape(
+    linears={
+        f"model.layers.{layer}.{name}": shape
+        for layer in range(2)
+        for name, shape in {"self_attn.q_proj": (8, 8), "mlp.up_proj": (8, 16)}.items()
+    },
+    layers=2,
+    attention_width=8,
+    width=8,
+    vocabulary=10,
+    element_bytes=2,
+)
+TOKENS = Tokens(2, 100, 0, 200, 0, 120, 0, 7)
+
+
+def cost(memory: MemorySection, **values: Any) -> Any:
+    return step_cost(SHAPE, TOKENS, memory, rank=1, targets=("q_proj",), **values)
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute"])
+@pytest.mark.parametrize("members", ["tree", "separate"])
+def test_the_count_is_that_of_torch(
+    tiny_llama: Callable[..., Any], activations: str, members: str
+) -> None:
+    """Matrix products only: attention is small here, and torch counts it by kernel."""
+    config = RunConfig.model_validate(
+        {
+            "model": {"quantization": "none", "device": "cpu", "precision": "fp32"},
+            "memory": {"strategy": "manual", "activations": activations, "members": members},
+            "lora": {"rank": 4},
+            "loss": {"projection_dim": 0},
+        }
+    )
+    model = tiny_llama(hidden_size=256, intermediate_size=512, attn_implementation="eager")
+    shape = model_shape(model.config, 4)
+    loaded = LoadedModel(model, None, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
+    step = build.build_step(config, loaded, add_lora(model, config.lora, 0))
+    model.train()  # layers are recomputed in training alone
+    batch = collate([triplet(0, 30, 20)], needs_of(config), config.loss.pooling)
+    tokens = replace(tokens_of(batch), tree_pairs=0, separate_pairs=0)
+    with FlopCounterMode(display=False) as counter:
+        step(batch, label_totals([batch]), lambda loss: loss.backward())
+    products = {
+        str(op): count
+        for op, count in counter.get_flop_counts()["Global"].items()
+        if "bmm" not in str(op) and "attention" not in str(op)
+    }
+    counted = step_cost(shape, tokens, config.memory, rank=4, targets=config.lora.target_modules)
+    assert counted.total_flops == pytest.approx(sum(products.values()), rel=0.02)
+
+
+def triplet(first: int, shared: int, own: int) -> EncodedTriplet:
+    def member(number: int, answers: bool) -> EncodedMember:
+        tokens = tuple(range(shared)) + tuple(range(100 + 20 * number, 100 + 20 * number + own))
+        return EncodedMember(tokens[:-8], tokens[-8:]) if answers else EncodedMember(tokens, ())
+
+    return EncodedTriplet(str(first), member(0, True), member(1, False), member(2, True))
+
+
+def test_a_tree_counts_shared_tokens_once_and_the_pairs_of_its_blocks() -> None:
+    config = RunConfig()
+    batch = collate([triplet(0, 30, 20)], needs_of(config), "mean")
+    tokens = tokens_of(batch)
+    assert (tokens.nodes, tokens.separate) == (30 + 3 * 20, 3 * 50)
+    assert tokens.separate_pairs == 3 * 50**2
+    assert 30**2 + 3 * 20 * 50 <= tokens.tree_pairs <= 90**2
+    assert (tokens.again, tokens.labels) == (100, 16)
+
+
+def test_each_saving_has_its_price() -> None:
+    base = cost(MemorySection(**STRATEGIES["keep"]))
+    weights, lora, first, first_lora = 2 * (64 + 128), 2 * 16, 64, 8
+    assert base.flops["forward"] == 2 * (weights + lora) * 100
+    assert base.flops["backward"] == 2 * (weights - first + 2 * lora - first_lora) * 100
+    assert base.flops["head"] == 4 * 10 * 8 * 7
+    assert base.moved_bytes == 0
+    recompute = cost(MemorySection(**STRATEGIES["recompute"]))
+    assert recompute.total_flops == base.total_flops + base.flops["forward"]
+    state = 100 * 8 * 2
+    assert cost(MemorySection(**STRATEGIES["host_embeddings"])).moved_bytes == state
+    assert cost(MemorySection(**STRATEGIES["offload"])).moved_bytes == state * (1 + 2 * 2)
+    streamed = cost(MemorySection(**STRATEGIES["streamed_head"])).moved_bytes
+    assert streamed == state * 5 + 10 * 8 * 2
+    one_by_one = cost(MemorySection(**STRATEGIES["one_by_one"]))
+    assert one_by_one.flops["forward"] == 2 * base.flops["forward"]
+    assert one_by_one.flops["second pass"] == 2 * (weights + lora) * 120
+    naive = cost(MemorySection(), strategy="naive")
+    assert naive.flops["head"] == 4 * 10 * 8 * 200
+
+
+def test_a_run_takes_the_floor_or_the_pace_that_was_measured() -> None:
+    step = cost(MemorySection())
+    found = run_time(step, TOKENS, 10, MemorySection(), flops_per_second=None)
+    assert (found.floor_seconds, found.estimate_seconds) == (None, None)
+    assert (found.tokens_per_triplet, found.flops_per_triplet) == (50, step.total_flops / 2)
+    found = run_time(
+        step,
+        TOKENS,
+        10,
+        MemorySection(),
+        flops_per_second=step.total_flops,
+        measured=(step.total_flops, 3.0),
+    )
+    assert found.floor_seconds == pytest.approx(5)
+    assert found.estimate_seconds == pytest.approx(15)
+
+
+def test_the_rate_is_that_of_a_product() -> None:
+    rate = measured_flops_per_second(torch.device("cpu"), torch.float32, seconds=0.05)
+    assert 1e8 < rate < 1e14
+
+
+def test_synthetic_tokens_are_as_the_workload_says() -> None:
+    config = RunConfig()
+    tokens = synthetic_tokens(config, Workload(100, 40, 10, 2))
+    assert (tokens.triplets, tokens.nodes) == (2, 2 * (40 + 3 * 60))
+    assert (tokens.separate, tokens.labels) == (600, 40)
