@@ -265,13 +265,13 @@ def _case_line(row: dict[str, Any]) -> str:
     return f"{start}{_mib(row['measured_bytes'])}{_mib(row['predicted_bytes'])}{row['error']:+8.2%}"
 
 
-def run_strategies(length: int, steps: int) -> dict[str, Any]:
+def run_strategies(length: int, steps: int, names: list[str]) -> dict[str, Any]:
     """Measures each strategy and the usual recipe on SmolLM2 in NF4."""
     load = replace(Workload(length), response_tokens=min(256, length // 4))
     print(f"\nSmolLM2 NF4, 3 x {length} tokens, nothing shared\n"
           f"{'strategy':16}{'peak':>11}{'of naive':>10}{'s/step':>9}{'x naive':>9}")  # fmt: skip
     rows: dict[str, Any] = {}
-    for strategy in (NAIVE, *STRATEGIES):
+    for strategy in (NAIVE, *names):
         settings = {
             "name": SMOLLM2, "quantization": "nf4", "strategy": strategy, "rank": 16,
             "optimizer": "paged_adamw_8bit", "workload": asdict(load),
@@ -300,6 +300,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("prediction", "strategies"))
     parser.add_argument("--count", type=int, default=len(CASES), help="first cases only")
     parser.add_argument("--length", type=int, default=1024, help="member tokens of the strategies")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--row", choices=("measured", "predicted"), help=argparse.SUPPRESS)
@@ -320,7 +321,9 @@ def main() -> None:
             save_tiny(folder)
             report["prediction"] = run_predictions(folder, arguments.steps, arguments.count)
     if arguments.only != "prediction":
-        report["strategies"] = run_strategies(arguments.length, arguments.steps)
+        report["strategies"] = run_strategies(
+            arguments.length, arguments.steps, arguments.strategies
+        )
     report["environment"] = environment()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2))
