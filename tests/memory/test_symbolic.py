@@ -73,7 +73,7 @@ def test_real_steps_take_what_was_predicted(
 def test_repeated_layers_are_as_if_they_had_been_run(
     monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str
 ) -> None:
-    config = tiny_config_of(8)
+    config = tiny_config_of(9)
     config = config.model_copy(
         update={"memory": config.memory.model_copy(update=STRATEGIES.get(strategy, {}))}
     )

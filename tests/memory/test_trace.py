@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcausal.memory.prediction import COMPONENTS
 from llmcausal.memory.replay import replay
-from llmcausal.memory.trace import REAL_LAYERS, Allocation, Trace, extended
+from llmcausal.memory.trace import FIRST_LAYERS, REAL_LAYERS, Allocation, Trace, extended
 
 
 def traced(layers: int, *, odd: int | None = None) -> Trace:
@@ -41,7 +41,7 @@ def traced(layers: int, *, odd: int | None = None) -> Trace:
 
 
 def test_more_layers_are_as_if_they_had_been_run() -> None:
-    for layers in (REAL_LAYERS, 7, 20):
+    for layers in (REAL_LAYERS, 8, 20):
         longer, real = extended(traced(REAL_LAYERS), layers), traced(layers)
         assert longer is not None
         assert longer.allocations == real.allocations
@@ -49,7 +49,7 @@ def test_more_layers_are_as_if_they_had_been_run() -> None:
 
 
 def test_layers_that_differ_are_not_repeated() -> None:
-    assert extended(traced(REAL_LAYERS, odd=2), 12) is None
+    assert extended(traced(REAL_LAYERS, odd=FIRST_LAYERS), 12) is None
 
 
 def test_components_add_up_and_the_peak_is_in_the_timeline() -> None:

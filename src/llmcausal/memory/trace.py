@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-FIRST_LAYERS = 2
-REAL_LAYERS = 6
-"""Layers to run so that `extended` may add more: two of each end and two between."""
+FIRST_LAYERS = 3
+REAL_LAYERS = 7
+"""Layers to run so that `extended` may add more: the one that is repeated after the first three,
+which do not touch what the first layer does otherwise, and as many after it."""
 
 _NEAR = 2
 
@@ -75,7 +76,7 @@ class Trace:
 
 
 def extended(trace: Trace, layers: int) -> Trace | None:
-    """Repeats what the third of six layers did, so that there are `layers`.
+    """Repeats what the fourth of seven layers did, so that there are `layers`.
 
     Blocks are matched by their place after a layer's mark: what a layer frees of its neighbours
     is freed by its copies of theirs.
