@@ -26,7 +26,7 @@ def predict(
 ) -> Prediction:
     """Predicts the peak of one step: runs the production step on a fake model.
 
-    A deep model of equal layers is run with seven, and what the fourth did is repeated in the trace.
+    A deep model of equal layers is run with seven; what the fourth did is repeated in the trace.
 
     Args:
         config: Settings; `config.memory` says how the step is run.
