@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,3 +81,19 @@ def tiny_llama(chatml_tokenizer: Any) -> Callable[..., Any]:
         return model.eval().requires_grad_(False)
 
     return make
+
+
+@pytest.fixture
+def tiny_files(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> tuple[Path, Path]:
+    """Saves a tiny model with its tokenizer, and 20 built-in triplets; returns their paths."""
+    from llmcausal.data.builtin import generate
+    from llmcausal.data.formats.jsonl import write_triplets
+
+    model = tmp_path / "model"
+    tiny_llama(hidden_size=64, intermediate_size=128, max_position_embeddings=2048).save_pretrained(
+        model
+    )
+    chatml_tokenizer.save_pretrained(model)
+    data = tmp_path / "train.jsonl"
+    write_triplets(data, generate("train", 20, seed=1))
+    return model, data

@@ -12,18 +12,9 @@ from llmcausal.config import RunConfig
 
 
 @pytest.fixture
-def tiny_config(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Callable[..., RunConfig]:
+def tiny_config(tmp_path: Path, tiny_files: tuple[Path, Path]) -> Callable[..., RunConfig]:
     """Makes a config: `tiny_config(train={"max_steps": 4}, ...)`; everything is on disk."""
-    from llmcausal.data.builtin import generate
-    from llmcausal.data.formats.jsonl import write_triplets
-
-    model = tmp_path / "model"
-    tiny_llama(hidden_size=64, intermediate_size=128, max_position_embeddings=2048).save_pretrained(
-        model
-    )
-    chatml_tokenizer.save_pretrained(model)
-    data = tmp_path / "train.jsonl"
-    write_triplets(data, generate("train", 20, seed=1))
+    model, data = tiny_files
 
     def make(**sections: Any) -> RunConfig:
         values: dict[str, Any] = {

@@ -89,19 +89,11 @@ def test_steps_on_the_longest_rows(tiny_run_config: Any) -> None:
 
 
 @pytest.fixture
-def tiny_run_config(tmp_path: Any, tiny_llama: Any, chatml_tokenizer: Any) -> Any:
+def tiny_run_config(tiny_files: Any) -> Any:
     """Makes a config of a tiny model on 20 built-in triplets."""
     from llmcausal.config import RunConfig
-    from llmcausal.data.builtin import generate
-    from llmcausal.data.formats.jsonl import write_triplets
 
-    model = tmp_path / "model"
-    tiny_llama(hidden_size=64, intermediate_size=128, max_position_embeddings=2048).save_pretrained(
-        model
-    )
-    chatml_tokenizer.save_pretrained(model)
-    data = tmp_path / "train.jsonl"
-    write_triplets(data, generate("train", 20, seed=1))
+    model, data = tiny_files
 
     def make(**sections: Any) -> RunConfig:
         values: dict[str, Any] = {

@@ -12,7 +12,7 @@ import torch
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.errors import ConfigError
 from llmcausal.memory import symbolic, symbolic_run
-from llmcausal.memory.fake_step import triplets_of
+from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import NAIVE, STRATEGIES
 

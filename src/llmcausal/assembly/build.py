@@ -109,10 +109,7 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
     run = Run(
         config=config,
         run_dir=run_dir,
-        modules=[
-            peft_model,
-            *(m for m in (objective.projection, objective.contrastive) if m is not None),
-        ],
+        modules=[peft_model, *objective.modules],
         step=step,
         batches=batches,
         validation=fixed_batches(

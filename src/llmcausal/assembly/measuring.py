@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from llmcausal.assembly.planning import data_workload
+from llmcausal.assembly.planning import data_workload, largest_rows
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
@@ -27,7 +26,7 @@ def measure_steps(
     progress: Callable[[str], None] | None = None,
     snapshot: Path | None = None,
 ) -> Measurement:
-    """Loads the model and runs steps on the triplets with the most tokens.
+    """Loads the model and runs steps on the triplets with the largest trees.
 
     On a CPU the frozen weights are used as they are loaded: `model.unpack_on_cpu`, which trades
     memory for time, is left out.
@@ -44,7 +43,7 @@ def measure_steps(
     tell = progress or _untold
     tell("reading the data")
     data = prepare_data(config)
-    rows = heapq.nlargest(config.train.batch_size, data.train, key=_tokens)
+    rows = largest_rows(config, data.train)
     return measure_triplets(config, rows, steps=steps, progress=progress, snapshot=snapshot)
 
 
@@ -68,7 +67,7 @@ def measure_triplets(
     model = build_adapters(config, loaded)
     step = build_step(config, loaded, model)
     objective = step.objective
-    modules = [model, *(m for m in (objective.projection, objective.contrastive) if m is not None)]
+    modules = [model, *objective.modules]
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = build_optimizer(config.train, {"trained": parameters})
     micro_batches = min(2, config.train.accumulation_steps)
@@ -103,8 +102,3 @@ def measure_triplets(
 
 def _untold(text: str) -> None:
     pass
-
-
-def _tokens(triplet: EncodedTriplet) -> int:
-    members = (triplet.benign, triplet.benign_cf, triplet.injection)
-    return sum(len(member.prompt) + len(member.response) for member in members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 from llmcausal.assembly.planning import (
     data_tokens,
     data_workload,
-    element_bytes,
+    largest_rows,
     needs_of,
+    settled,
     synthetic_tokens,
 )
 from llmcausal.assembly.prepare import PreparedData, prepare_data
 from llmcausal.config import RunConfig
-from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.errors import UsageError
 from llmcausal.memory.advice import advise
@@ -47,7 +46,7 @@ from llmcausal.memory.time import (
     run_time,
     step_cost,
 )
-from llmcausal.model.device import choose_device, choose_dtype
+from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
 from llmcausal.registry import nearest
 from llmcausal.train.batch import collate
 from llmcausal.ui.status import status
@@ -100,8 +99,7 @@ def _with_strategy(config: RunConfig, request: MemoryRequest) -> RunConfig:
         raise UsageError(
             f"--strategy {name}: unknown{nearest(name, known)} (known: {', '.join(known)})"
         )
-    memory = config.memory.model_copy(update={**STRATEGIES[name], "strategy": "manual"})
-    return config.model_copy(update={"memory": memory})
+    return settled(config, STRATEGIES[name])
 
 
 class _Reporter:
@@ -146,8 +144,8 @@ class _Reporter:
             limits = self._limits(chosen) if self.request.sweep else None
             sweep = self._sweep()
             advice = self._advice(chosen)
-            costs, time = self._time(chosen)
-        measured = self._measure(chosen, time) if self.request.measure else None
+        measured = self._measure(chosen) if self.request.measure else None
+        costs, time = self._time(chosen, measured)
         return {
             "model": self.config.model.name,
             "profile": self.config.name,
@@ -168,7 +166,7 @@ class _Reporter:
         }
 
     def _limits(self, chosen: Plan) -> dict[str, int]:
-        candidate = manual_candidate(_with_switches(self.config, chosen))
+        candidate = manual_candidate(settled(self.config, chosen.switches))
         arguments = (self.config, self.workload, candidate, self.budget.bytes, self.predictor)
         length = largest_length(*arguments)
         return {
@@ -204,7 +202,9 @@ class _Reporter:
             for entry in found
         ]
 
-    def _time(self, chosen: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _time(
+        self, chosen: Plan, measured: dict[str, Any] | None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         shape = self._shape()
         packed = 0
         if self.data is not None:
@@ -213,7 +213,7 @@ class _Reporter:
             tokens = synthetic_tokens(self.config, self.workload)
         return (
             self._costs(shape, tokens),
-            self._run_time(shape, tokens, packed, _with_switches(self.config, chosen)),
+            self._run_time(shape, tokens, packed, settled(self.config, chosen.switches), measured),
         )
 
     def _shape(self) -> ModelShape:
@@ -223,7 +223,8 @@ class _Reporter:
         architecture = load_architecture(
             section.name, section.revision, trust_remote_code=section.trust_remote_code
         )
-        return model_shape(architecture, element_bytes(self.config, self.device))
+        dtype = expected_dtype(section.precision, self.device)
+        return model_shape(architecture, dtype.itemsize)
 
     def _cost(self, shape: ModelShape, tokens: Tokens, config: RunConfig, name: str) -> StepCost:
         lora = config.lora
@@ -256,7 +257,12 @@ class _Reporter:
         return rows
 
     def _run_time(
-        self, shape: ModelShape, tokens: Tokens, packed: int, config: RunConfig
+        self,
+        shape: ModelShape,
+        tokens: Tokens,
+        packed: int,
+        config: RunConfig,
+        measured: dict[str, Any] | None,
     ) -> dict[str, Any]:
         cost = self._cost(shape, tokens, config, "custom")
         rate = None
@@ -264,7 +270,12 @@ class _Reporter:
         if self.request.vram_gb is None and here.type == self.device:
             rate = measured_flops_per_second(here, choose_dtype(config.model.precision, here))
         triplets = self._triplets_of_run(config)
-        found = run_time(cost, tokens, triplets, config.memory, flops_per_second=rate)
+        pace = None
+        if measured and self.data is not None and measured["device"] == self.device:
+            pace = (measured["flops_per_second"], 1.0)
+        found = run_time(
+            cost, tokens, triplets, config.memory, flops_per_second=rate, measured=pace
+        )
         return {
             **asdict(found),
             "flops": cost.flops,
@@ -281,18 +292,12 @@ class _Reporter:
             triplets = min(triplets, config.train.max_steps * per_step)
         return triplets
 
-    def _measure(self, chosen: Plan, time: dict[str, Any]) -> dict[str, Any]:
+    def _measure(self, chosen: Plan) -> dict[str, Any]:
         """Runs real steps on the largest micro-batch of the data, on the device at hand."""
         from llmcausal.assembly.measuring import measure_triplets
 
-        config = _with_switches(self.config, chosen)
-        triplets = (self.data or prepare_data(config)).train
-        needs = needs_of(config)
-
-        def size(triplet: EncodedTriplet) -> int:
-            return len(collate([triplet], needs, config.loss.pooling).tokens)
-
-        rows = heapq.nlargest(config.train.batch_size, triplets, key=size)
+        config = settled(self.config, chosen.switches)
+        rows = largest_rows(config, (self.data or prepare_data(config)).train)
         with status("Measuring real steps"):
             measured = measure_triplets(
                 config, rows, steps=MEASURED_STEPS, snapshot=_snapshot_file(config)
@@ -301,15 +306,12 @@ class _Reporter:
         predictor = Predictor(device, self.predictor.function)
         with status("Predicting the same steps"):
             predicted = predictor(config, measured.workload)
-        tokens = count_tokens([collate(rows, needs, config.loss.pooling)])
+        tokens = count_tokens([collate(rows, needs_of(config), config.loss.pooling)])
         flops = self._cost(self._shape(), tokens, config, "custom").total_flops
         micro_batches = min(2, config.train.accumulation_steps)
         rate = micro_batches * flops / measured.step_seconds
-        if self.data is not None and device == self.device:
-            work = time["flops_per_triplet"] * time["triplets"]
-            time["estimate_seconds"] = work / rate
         return {
-            **asdict(replace(measured, predicted=None)),
+            **asdict(measured),
             "flops_per_second": rate,
             "predicted_allocated_bytes": predicted.allocated_bytes,
             "predicted_reserved_bytes": predicted.reserved_bytes,
@@ -320,11 +322,6 @@ class _Reporter:
 def _snapshot_file(config: RunConfig) -> Path | None:
     on_cuda = choose_device(config.model.device).type == "cuda"
     return Path(f"memory-{config.name}.pickle").absolute() if on_cuda else None
-
-
-def _with_switches(config: RunConfig, chosen: Plan) -> RunConfig:
-    update = {**chosen.switches, "strategy": "manual"}
-    return config.model_copy(update={"memory": config.memory.model_copy(update=update)})
 
 
 def _offline_data(config: RunConfig) -> PreparedData | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
 from llmcausal.data.sampler import epoch_order
-from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
 from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
+from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.plan import Plan, Predict, Predictor, plan
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.time import Tokens, count_tokens
@@ -57,10 +57,11 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
             raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
     forced = "" if chosen.fits else "; started all the same, as memory.force asks"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
-    return Planned(_settled(config, chosen.switches), [note])
+    return Planned(settled(config, chosen.switches), [note])
 
 
-def _settled(config: RunConfig, switches: dict[str, object]) -> RunConfig:
+def settled(config: RunConfig, switches: Mapping[str, object]) -> RunConfig:
+    """Returns the settings with these `[memory]` switches, as if set by hand."""
     memory = config.memory.model_copy(update={**switches, "strategy": "manual"})
     return config.model_copy(update={"memory": memory})
 
@@ -127,6 +128,16 @@ def _tokens(triplet: EncodedTriplet) -> int:
     return len(triplet.benign) + len(triplet.benign_cf) + len(triplet.injection)
 
 
+def largest_rows(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> list[EncodedTriplet]:
+    """Returns the triplets with the largest trees, as many as a micro-batch holds."""
+    needs = needs_of(config)
+
+    def size(triplet: EncodedTriplet) -> int:
+        return len(collate([triplet], needs, config.loss.pooling).tokens)
+
+    return heapq.nlargest(config.train.batch_size, triplets, key=size)
+
+
 def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[Tokens, int]:
     """Packs micro-batches in the order of the first epoch; returns their mean, and how many."""
     size = config.train.batch_size
@@ -143,28 +154,5 @@ def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[
 
 def synthetic_tokens(config: RunConfig, workload: Workload) -> Tokens:
     """Packs a micro-batch of made-up tokens that is as the workload says."""
-    own = workload.member_tokens - workload.shared_tokens
-
-    def member(shared: range, first: int) -> EncodedMember:
-        tokens = (*shared, *range(first, first + own))
-        cut = len(tokens) - workload.response_tokens
-        return EncodedMember(tokens[:cut], tokens[cut:])
-
-    def triplet(number: int) -> EncodedTriplet:
-        # No token of one triplet is in another.
-        firsts = [(4 * number + each) << 24 for each in range(4)]
-        shared = range(firsts[0], firsts[0] + workload.shared_tokens)
-        benign, counterfactual, injection = (member(shared, first) for first in firsts[1:])
-        prompt = counterfactual.prompt + counterfactual.response
-        return EncodedTriplet(str(number), benign, EncodedMember(prompt, ()), injection)
-
-    made = [triplet(number) for number in range(workload.triplets)]
+    made = triplets_of(workload)
     return count_tokens([collate(made, needs_of(config), config.loss.pooling)])
-
-
-def element_bytes(config: RunConfig, device: Literal["cuda", "cpu"]) -> int:
-    """Returns the bytes of one value in the compute dtype that the profile takes on a device."""
-    precision = config.model.precision
-    if precision == "auto":
-        return 2 if device == "cuda" else 4
-    return 4 if precision == "fp32" else 2

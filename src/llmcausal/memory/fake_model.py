@@ -13,16 +13,15 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from llmcausal.config import RunConfig
+from llmcausal.config import ModelSection, RunConfig
 from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.tracker import Tracker
-from llmcausal.model.factory import LoadedModel, quiet_libraries
+from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
 from llmcausal.model.host_weights import weights_on_host
-from llmcausal.model.tree_attention import TREE_ATTENTION
 from llmcausal.train.build import build_adapters
 
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
@@ -66,29 +65,23 @@ def build_meta_model(shape: Shape) -> PeftModel:
     architecture.num_hidden_layers = shape.layers
     if getattr(architecture, "layer_types", None):
         architecture.layer_types = architecture.layer_types[: shape.layers]
-    attention = TREE_ATTENTION if section.attention == "tree" else section.attention
     with quiet_libraries(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             architecture,
             dtype=shape.dtype,
-            attn_implementation="sdpa" if shape.naive else attention,
+            attn_implementation="sdpa" if shape.naive else attention_name(section),
             trust_remote_code=section.trust_remote_code,
         )
         if section.quantization == "nf4":
-            model = _quantized(model, section.double_quantization, shape.dtype)
+            model = _quantized(model, section, shape.dtype)
         model.requires_grad_(False)
         model.config.use_cache = False
         loaded = LoadedModel(model, cast(Any, None), torch.device("meta"), shape.dtype)
         return build_adapters(shape.config, loaded)
 
 
-def _quantized(model: Any, double: bool, dtype: torch.dtype) -> Any:
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double,
-        bnb_4bit_compute_dtype=dtype,
-    )
+def _quantized(model: Any, section: ModelSection, dtype: torch.dtype) -> Any:
+    settings = nf4_settings(section, dtype)
     quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=False)
     kept = quantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     model = replace_with_bnb_linear(model, kept, settings)

@@ -15,37 +15,20 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llmcausal.config import RunConfig
-from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.fake_model import Shape, build_meta_model, layer_of, materialize
+from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.naive import NaiveStep
 from llmcausal.memory.optimizer_states import states_of
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.trace import Allocation, Trace
 from llmcausal.memory.tracker import Tracker
-from llmcausal.model.trunk import take_apart
+from llmcausal.model.trunk import layer_stack, take_apart
 from llmcausal.train.batch import TripletBatch, collate, label_totals
 from llmcausal.train.build import build_execution, build_objective, set_memory
 from llmcausal.train.step import TripletStep
 
 CUBLAS_WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
 """What torch gives cuBLAS by default (`CUBLAS_WORKSPACE_CONFIG` is `:4096:2:16:8`)."""
-
-
-def triplets_of(workload: Workload) -> list[EncodedTriplet]:
-    """Makes triplets of the workload's lengths; no two members share more than it says."""
-    made = []
-    for row in range(workload.triplets):
-        first = 4 * row
-        shared = (first,) * min(workload.shared_tokens, workload.member_tokens - 1)
-        members = []
-        for number, scored in enumerate((True, False, True)):
-            own = (first + 1 + number,) * (workload.member_tokens - len(shared))
-            whole = shared + own
-            scored_tokens = min(workload.response_tokens, len(whole) - 1) if scored else 0
-            cut = len(whole) - scored_tokens
-            members.append(EncodedMember(whole[:cut], whole[cut:]))
-        made.append(EncodedTriplet(str(row), *members))
-    return made
 
 
 def trace_step(
@@ -94,9 +77,7 @@ def _build_step(
         set_memory(model, config.memory, device)
     trunk = take_apart(model)
     objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=True)
-    heads: list[nn.Module] = [
-        part for part in (objective.projection, objective.contrastive) if part is not None
-    ]
+    heads = objective.modules
     for head in heads:
         for module in head.modules():
             for key, parameter in module._parameters.items():
@@ -159,8 +140,7 @@ def _batch(
 
 def _mark_layers(model: Any, layers: int, tracker: Tracker) -> None:
     decoder = model.get_base_model().get_decoder()
-    stacks = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == layers)
-    for number, layer in enumerate(next(stacks)):
+    for number, layer in enumerate(layer_stack(decoder, layers)):
 
         def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
             tracker.trace.mark("forward", number)

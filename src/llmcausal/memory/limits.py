@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from llmcausal.config import RunConfig
 from llmcausal.memory.budget import needed_bytes
@@ -84,18 +85,9 @@ def largest_length(
     predictor: Predictor,
 ) -> int:
     """Finds the most tokens of a member that fit under a candidate's switches; 0 for none."""
-    section = config.model_copy(update={"memory": candidate.section})
-
-    def needed(tokens: int) -> int:
-        return needed_bytes(predictor(section, with_length(workload, tokens), candidate.strategy))
-
-    return largest_that_fits(
-        needed,
-        budget_bytes,
-        start=workload.member_tokens,
-        step=LENGTH_STEP,
-        most=MOST_TOKENS,
-    )
+    needed = _needed(config, candidate, predictor, partial(with_length, workload))
+    start = workload.member_tokens
+    return largest_that_fits(needed, budget_bytes, start=start, step=LENGTH_STEP, most=MOST_TOKENS)
 
 
 def largest_batch(
@@ -106,13 +98,19 @@ def largest_batch(
     predictor: Predictor,
 ) -> int:
     """Finds the most triplets in a micro-batch that fit under a candidate's switches."""
-    section = config.model_copy(update={"memory": candidate.section})
-
-    def needed(triplets: int) -> int:
-        return needed_bytes(
-            predictor(section, replace(workload, triplets=triplets), candidate.strategy)
-        )
-
+    needed = _needed(
+        config, candidate, predictor, lambda triplets: replace(workload, triplets=triplets)
+    )
     return largest_that_fits(
         needed, budget_bytes, start=workload.triplets, step=1, most=MOST_TRIPLETS
     )
+
+
+def _needed(
+    config: RunConfig,
+    candidate: Candidate,
+    predictor: Predictor,
+    of_size: Callable[[int], Workload],
+) -> Callable[[int], int]:
+    section = config.model_copy(update={"memory": candidate.section})
+    return lambda size: needed_bytes(predictor(section, of_size(size), candidate.strategy))

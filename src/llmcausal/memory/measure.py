@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.prediction import Workload
 from llmcausal.train.callbacks.memory_monitor import HostGauge
 
 _SNAPSHOT_EVENTS = 1_000_000
@@ -30,7 +30,6 @@ class Measurement:
         host_peak_bytes: Peak resident memory of the process so far, loading included; None where
             the system does not tell.
         step_seconds: Median of the steps after the first.
-        predicted: The prediction for the same step, if one was made.
         snapshot: File for PyTorch's memory viewer (https://pytorch.org/memory_viz); CUDA only.
     """
 
@@ -40,7 +39,6 @@ class Measurement:
     reserved_peak_bytes: int | None
     host_peak_bytes: int | None
     step_seconds: float
-    predicted: Prediction | None = None
     snapshot: Path | None = None
 
 

@@ -19,7 +19,7 @@ from llmcausal.memory.replay import replay
 from llmcausal.memory.simulated_device import simulated_device
 from llmcausal.memory.strategies import NAIVE, switches_of
 from llmcausal.memory.trace import REAL_LAYERS, Allocation, Trace, extended
-from llmcausal.model.device import DTYPES
+from llmcausal.model.device import expected_dtype
 from llmcausal.model.trunk import check_layer
 
 CONTEXT_BYTES = 450 * 2**20
@@ -72,7 +72,7 @@ def _traced(
     of_layers: int | None = None,
 ) -> Trace:
     """Runs a step of `layers` layers; its optimizer is that of a model of `of_layers`."""
-    dtype = _dtype(config, device)
+    dtype = expected_dtype(config.model.precision, device)
     naive = strategy == NAIVE
     if naive:
         memory = config.memory.model_copy(update={"lora_dtype": "fp32"})
@@ -90,9 +90,3 @@ def _traced(
     size = temporary_bytes(config.train.optimizer, largest, total, width, on_cuda=device == "cuda")
     trace.free(trace.allocate(Allocation(size, "optimizer", "update", "optimizer")))
     return trace
-
-
-def _dtype(config: RunConfig, device: Device) -> torch.dtype:
-    if config.model.precision != "auto":
-        return DTYPES[config.model.precision]
-    return torch.float32 if device == "cpu" else torch.bfloat16

@@ -51,6 +51,13 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16() else torch.float16
 
 
+def expected_dtype(precision: str, device_type: str) -> torch.dtype:
+    """Returns the compute dtype on a device that need not be here: for `auto` bf16 on CUDA."""
+    if precision != "auto":
+        return DTYPES[precision]
+    return torch.float32 if device_type == "cpu" else torch.bfloat16
+
+
 @contextmanager
 def out_of_memory_explained(moment: str) -> Iterator[None]:
     """Turns torch's out-of-memory error into one that says what to lower.

@@ -83,6 +83,21 @@ def resolve_source(section: ModelSection) -> str:
     return name
 
 
+def attention_name(section: ModelSection) -> str:
+    """Returns the profile's attention as transformers knows it."""
+    return TREE_ATTENTION if section.attention == "tree" else section.attention
+
+
+def nf4_settings(section: ModelSection, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Returns how linear layers are quantized that compute in a dtype."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=section.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     """Loads the tokenizer of the profile's model.
 
@@ -113,15 +128,10 @@ def load_model(section: ModelSection, memory: MemorySection | None = None) -> Lo
         "trust_remote_code": section.trust_remote_code,
         "dtype": dtype,
         "device_map": {"": device, **dict.fromkeys(on_host, _CPU)},
-        "attn_implementation": TREE_ATTENTION if section.attention == "tree" else section.attention,
+        "attn_implementation": attention_name(section),
     }
     if section.quantization == "nf4":
-        arguments["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=section.double_quantization,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        arguments["quantization_config"] = nf4_settings(section, dtype)
     with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     # Freezing is all that k-bit preparation must do; peft's helper also casts every

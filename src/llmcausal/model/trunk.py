@@ -85,8 +85,7 @@ class Trunk:
         def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             inputs.append(args[0] if args else kwargs["hidden_states"])
 
-        stacks = (m for m in self.decoder.modules() if isinstance(m, nn.ModuleList))
-        stack = next(stack for stack in stacks if len(stack) == self.layers)
+        stack = layer_stack(self.decoder, self.layers)
         handle = stack[layer].register_forward_pre_hook(catch, with_kwargs=True)
         try:
             yield inputs
@@ -101,6 +100,12 @@ class Trunk:
         else:
             raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+
+
+def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
+    """Finds a decoder's layers: its list of as many modules."""
+    stacks = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == layers)
+    return next(stacks)
 
 
 def find_trunk(model: nn.Module) -> Trunk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from llmcausal.data.triplet import MEMBERS, Member
@@ -31,6 +31,11 @@ class Objective:
     lambda_contrastive: float
     lambdas: dict[Term, float]
     layer: int = -1
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Its parts that may hold parameters or buffers."""
+        return [part for part in (self.projection, self.contrastive) if part is not None]
 
     @property
     def needs(self) -> Needs:

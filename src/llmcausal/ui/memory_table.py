@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from llmcausal.ui.console import one_line
 from llmcausal.ui.figures import duration, gibibytes
 from llmcausal.ui.memory_plot import timeline_text
+from llmcausal.ui.tables import titled_table
 
 ROWS = {
     "base_model": "base model",
@@ -73,7 +73,7 @@ def _components(result: Values) -> Table:
     shown = [("predicted", result["prediction"])]
     if result["naive"]:
         shown.append(("usual recipe", result["naive"]))
-    table = _table("Device memory at the peak")
+    table = titled_table("Device memory at the peak")
     table.add_column("")
     for name, _ in shown:
         table.add_column(name, justify="right")
@@ -124,7 +124,7 @@ def _peak(prediction: Values) -> list[Text]:
 
 def _strategy(strategy: Values) -> RenderableType:
     heading = Text(f"strategy: {strategy['name']}", style="bold")
-    tried = _table("Strategies that were predicted, fastest first")
+    tried = titled_table("Strategies that were predicted, fastest first")
     for column in ("strategy", "needs", "host", "fits"):
         tried.add_column(column, justify="left" if column == "strategy" else "right")
     for attempt in strategy["tried"]:
@@ -139,7 +139,7 @@ def _strategy(strategy: Values) -> RenderableType:
 
 
 def _advice(advice: Sequence[Values]) -> Table:
-    table = _table("What would help, that which costs least first")
+    table = titled_table("What would help, that which costs least first")
     for column in ("change", "predicted", "fits"):
         table.add_column(column, justify="left" if column == "change" else "right")
     for entry in advice:
@@ -167,7 +167,7 @@ def _found(limits: Values, name: str) -> str:
 
 
 def _sweep(rows: Sequence[Values]) -> Table:
-    table = _table("Largest length that fits")
+    table = titled_table("Largest length that fits")
     table.add_column("strategy")
     table.add_column("tokens a member", justify="right")
     for row in rows:
@@ -176,7 +176,7 @@ def _sweep(rows: Sequence[Values]) -> Table:
 
 
 def _costs(costs: Sequence[Values]) -> Table:
-    table = _table("What each strategy computes and moves, counted")
+    table = titled_table("What each strategy computes and moves, counted")
     table.add_column("strategy")
     table.add_column("FLOPs", justify="right")
     table.add_column("moved a triplet", justify="right")
@@ -214,7 +214,7 @@ def _time(time: Values) -> list[Text]:
 def _measured(measured: Values) -> Table:
     load = measured["workload"]
     title = f"Real steps of {load['triplets']} triplet(s), {load['member_tokens']} tokens a member"
-    table = _table(f"{title}, on {measured['device']}")
+    table = titled_table(f"{title}, on {measured['device']}")
     for column in ("", "predicted", "measured"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row(
@@ -232,9 +232,3 @@ def _measured(measured: Values) -> Table:
     if measured["snapshot"]:
         table.add_row("for pytorch.org/memory_viz", "-", one_line(str(measured["snapshot"])))
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )

@@ -83,7 +83,7 @@ def _machine(environment: Values) -> str:
 
 
 def _metrics(tuned: Values, base: Values | None) -> Table:
-    table = _table("Generated answers (95% intervals)")
+    table = titled_table("Generated answers (95% intervals)")
     table.add_column("metric")
     table.add_column("better")
     _add_rate_columns(table, base)
@@ -95,7 +95,7 @@ def _metrics(tuned: Values, base: Values | None) -> Table:
 
 
 def _changes(difference: Values) -> Table:
-    table = _table("Change on the same prompts, in points (95% intervals)")
+    table = titled_table("Change on the same prompts, in points (95% intervals)")
     table.add_column("metric")
     table.add_column("n", justify="right")
     table.add_column("tuned - base", justify="right", style="bold")
@@ -111,7 +111,7 @@ def _changes(difference: Values) -> Table:
 
 
 def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
-    table = _table(f"By {group}: attack_success_rate, utility_under_attack")
+    table = titled_table(f"By {group}: attack_success_rate, utility_under_attack")
     table.add_column(group, overflow="fold")
     table.add_column("n", justify="right")
     if base is not None:
@@ -130,7 +130,7 @@ def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
 
 
 def _read(tuned: Values, base: Values | None) -> Table:
-    table = _table("Right answers and representations (95% intervals)")
+    table = titled_table("Right answers and representations (95% intervals)")
     for column in ("metric", "better"):
         table.add_column(column)
     _add_rate_columns(table, base)
@@ -148,7 +148,7 @@ def _read(tuned: Values, base: Values | None) -> Table:
 
 def _adaptive(adaptive: Values) -> Table:
     title = f"Adaptive attack: {adaptive['steps']} steps of {adaptive['candidates']} suffixes"
-    table = _table(f"{title} on each prompt (95% intervals)")
+    table = titled_table(f"{title} on each prompt (95% intervals)")
     for column in ("metric", "better"):
         table.add_column(column)
     tuned, base = adaptive["tuned"], adaptive.get("base")
@@ -163,7 +163,8 @@ def _adaptive(adaptive: Values) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def titled_table(title: str) -> Table:
+    """Returns an empty table in this program's look."""
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
