@@ -343,3 +343,23 @@ def test_stats_shows_hostile_names_as_text(
     shown = capsys.readouterr().out
     assert "[red]x[/red]" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--counterfactual", "model"), "name with --model the profile"),
+        (("--model", "demo-cpu"), "only with --counterfactual model"),
+    ],
+)
+def test_a_model_that_rewrites_is_named_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    out = str(tmp_path / "out.jsonl")
+    given = ("--from", "jsonl", "x.jsonl", "--split", "train", "--out", out)
+    assert _run(monkeypatch, "build", *given, *arguments) == 2
+    assert message in capsys.readouterr().err

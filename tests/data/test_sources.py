@@ -10,6 +10,7 @@ import pytest
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.goal import Goal
+from llmcausal.data.builtin import MARKS
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder, choose_families
 from llmcausal.data.sources.columns import parse_map
@@ -441,6 +442,21 @@ class TestBuilder:
                 else:
                     assert triplet.response_cf
                     assert triplet.response_cf in triplet.benign_cf
+
+    def test_counterfactuals_that_a_model_wrote(self) -> None:
+        rewritings = {each.id: f"Said otherwise: {each.document}" for each in EXAMPLES}
+        options = BuildOptions(counterfactual="model")
+        triplets = TripletBuilder(EXAMPLES, options, rewritings=rewritings).build(LeftOut())
+        assert len(triplets) == len(EXAMPLES)
+        for triplet in triplets:
+            assert "Said otherwise: Parcel" in triplet.benign_cf
+            assert triplet.response_cf == triplet.response
+
+    def test_a_text_beside_a_question_is_in_marks(self) -> None:
+        for triplet in TripletBuilder(EXAMPLES, BuildOptions(count=40)).build(LeftOut()):
+            beside = "How many plates?" in triplet.benign
+            for text in (triplet.benign, triplet.benign_cf, triplet.injection):
+                assert any(start in text and end in text for start, end in MARKS) == beside
 
     def test_other_inputs_of_the_same_question_come_first(self) -> None:
         others = [example(n, question="Who gets it?", response="Anna") for n in (50, 51)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from llmcausal.data.sources.goals import read_goals
 from llmcausal.data.sources.reading import hash_of, read_examples
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, StorageError, UsageError
+from llmcausal.profile import load_config
 from llmcausal.registry import nearest
 from llmcausal.storage import replace_file
 
@@ -42,6 +44,7 @@ class BuildRequest:
         columns: Column of each field, for tables.
         system: System prompt in place of the source's own.
         attacks: File of goals in place of the built-in ones.
+        model: Profile whose model makes the counterfactuals.
     """
 
     out: Path
@@ -51,6 +54,7 @@ class BuildRequest:
     columns: dict[str, str] = field(default_factory=dict)
     system: str = ""
     attacks: Path | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def parse_request(
     columns: Sequence[str],
     system: str,
     attacks: Path | None,
+    model: str,
 ) -> BuildRequest:
     """Makes a request of what a command line says; lists are separated by commas.
 
@@ -121,6 +126,12 @@ def parse_request(
                     f"{name}: unknown {name[2:].rstrip('s')} {value!r}{hint} "
                     f"(known: {', '.join(known)})"
                 )
+    if bool(model) != (counterfactual == "model"):
+        raise UsageError(
+            "--counterfactual model: name with --model the profile whose model rewrites"
+            if not model
+            else "--model: only with --counterfactual model"
+        )
     return BuildRequest(
         out=out,
         options=BuildOptions(**options),
@@ -129,6 +140,7 @@ def parse_request(
         columns=parse_map(columns),
         system=system,
         attacks=attacks,
+        model=model,
     )
 
 
@@ -186,6 +198,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
         "--map": request.columns,
         "--system": request.system,
         "--attacks": request.attacks,
+        "--model": request.model,
     }
     if given := [name for name, value in used.items() if value]:
         raise UsageError(f"{', '.join(given)}: only with --from; the built-in data are fixed")
@@ -213,11 +226,26 @@ def _from_source(
         left_out,
         request.system,
     )
-    told = (lambda done, total: progress("triplets", done, total)) if progress else None
-    triplets = TripletBuilder(examples, options, goals).build(left_out, told)
+    recipe = _recipe(request) | {"examples": len(examples)}
+    rewritings = None
+    if options.counterfactual == "model":
+        from llmcausal.assembly.rewriting import rewritten_examples
+
+        config = load_config(request.model)
+        recipe["model"] = config.model.model_dump(mode="json")
+        rewritings = rewritten_examples(
+            config, examples, options, left_out, _named(progress, "rewritings")
+        )
+        examples = [example for example in examples if example.id in rewritings]
+    builder = TripletBuilder(examples, options, goals, rewritings)
+    triplets = builder.build(left_out, _named(progress, "triplets"))
     if not triplets:
         raise DataError(left_out.first, f"{request.path}: no triplet can be made of it")
-    return triplets, _recipe(request) | {"examples": len(examples)}
+    return triplets, recipe
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return partial(progress, what) if progress else None
 
 
 def _recipe_path(out: Path) -> Path:
@@ -250,6 +278,7 @@ def _command(request: BuildRequest) -> list[str]:
         command += ["--count", str(options.count)]
     if request.source:
         command += ["--counterfactual", options.counterfactual]
+        command += ["--model", request.model] if request.model else []
     for name, values in (("--families", options.families), ("--positions", options.positions)):
         command += [name, ",".join(values)] if values else []
     for column in request.columns.items():

@@ -53,7 +53,8 @@ Counterfactual = Annotated[
     typer.Option(
         metavar="KIND",
         help="other_input (another example), slot_edit (other numbers, dates and names; for "
-        "answers that are looked up, not computed) or rephrase (the same in other words).",
+        "answers that are looked up, not computed), rephrase (the same in other words, by rules) or "
+        "model (the same in the words of --model).",
     ),
 ]
 Attacks = Annotated[
@@ -90,6 +91,12 @@ def build(
     families: Families = "",
     positions: Positions = "",
     counterfactual: Counterfactual = "other_input",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="PROFILE", help="Whose model rewrites the text, for --counterfactual model."
+        ),
+    ] = "",
     attacks: Attacks = None,
     columns: Columns = None,
     system: System = "",
@@ -112,6 +119,7 @@ def build(
         columns=columns or [],
         system=system,
         attacks=attacks,
+        model=model,
     )
     report = data_building.build(request, LateProgress())
     for line in report.lines():

@@ -198,9 +198,9 @@ def _draw(
     return Triplet(
         id=f"{triplet_id}-{scenario.id}-{attacker.family.name}",
         system=system,
-        benign=_user_text(benign.document, benign.question, layout, mark),
-        benign_cf=_user_text(other.document, other.question, layout, mark),
-        injection=_user_text(attacked, benign.question, layout, mark),
+        benign=user_text(benign.document, benign.question, layout, mark),
+        benign_cf=user_text(other.document, other.question, layout, mark),
+        injection=user_text(attacked, benign.question, layout, mark),
         response=benign.response,
         response_cf=other.response,
         category=scenario.category,
@@ -239,8 +239,12 @@ def _every_wording(scenario: Scenario, rng: random.Random) -> list[Filling]:
     return [replace(filled, document=text) for text in filled.document.split(_CUT)]
 
 
-def _user_text(document: str, question: str, layout: Layout, mark: tuple[str, str]) -> str:
-    if layout == "question_in_system":
+def user_text(document: str, question: str, layout: Layout, mark: tuple[str, str]) -> str:
+    """Puts a question and the text that it is about into one message; the text in marks.
+
+    Without a question, or with it in the system prompt, the whole message is the text.
+    """
+    if layout == "question_in_system" or not question:
         return document
     enclosed = document.join(mark)
     parts = (question, enclosed) if layout == "question_first" else (enclosed, question)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcausal.attacks import FAMILIES
@@ -12,11 +12,12 @@ from llmcausal.attacks.goal import Goal, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import (
     LAYOUT_WEIGHTS,
+    MARKS,
     PHRASINGS,
     POSITION_WEIGHTS,
-    Layout,
     load_families,
     novelty_of,
+    user_text,
 )
 from llmcausal.data.sources.counterfactual import CounterfactualKind, Counterfactuals, Counterpart
 from llmcausal.data.sources.example import Example, LeftOut, Unusable
@@ -76,16 +77,27 @@ class TripletBuilder:
     """Makes triplets; the same arguments always give the same ones."""
 
     def __init__(
-        self, examples: Sequence[Example], options: BuildOptions, goals: Sequence[Goal] = ()
+        self,
+        examples: Sequence[Example],
+        options: BuildOptions,
+        goals: Sequence[Goal] = (),
+        rewritings: Mapping[str, str] | None = None,
     ) -> None:
-        """Takes the examples, and goals to use in place of the built-in ones."""
+        """Takes the examples and what stands in for the program's own choices.
+
+        Args:
+            examples: Tasks without an attack.
+            options: How triplets are made.
+            goals: Used in place of the built-in ones.
+            rewritings: For the counterfactual `model`: the document of each example, by its id.
+        """
         self._examples = examples
         self._options = options
         self._goals = goals
         self._families = choose_families(options.split, options.families)
         self._spent: set[str] = set()
         self._kinds = list(GOAL_KINDS.entries)
-        self._counterfactuals = Counterfactuals(options.counterfactual, examples)
+        self._counterfactuals = Counterfactuals(options.counterfactual, examples, rewritings)
 
     def build(self, left_out: LeftOut, progress: Progress | None = None) -> list[Triplet]:
         """Makes the triplets; families and kinds of goal appear evenly.
@@ -178,12 +190,13 @@ class TripletBuilder:
         if layout == "question_in_system" and other.question != example.question:
             layout = "question_first"  # the counterfactual shares the system prompt
         in_system = layout == "question_in_system" and example.question
+        mark = rng.choice(MARKS)
         return Triplet(
             id=f"{identity}-{family.name}",
             system=f"{example.system} {example.question}" if in_system else example.system,
-            benign=_user_text(example.document, example.question, layout),
-            benign_cf=_user_text(other.document, other.question, layout),
-            injection=_user_text(attacked, example.question, layout),
+            benign=user_text(example.document, example.question, layout, mark),
+            benign_cf=user_text(other.document, other.question, layout, mark),
+            injection=user_text(attacked, example.question, layout, mark),
             response=example.response,
             response_cf=other.response,
             context=example.context,
@@ -203,13 +216,6 @@ class TripletBuilder:
     def _position(self, rng: random.Random) -> Position:
         positions = self._options.positions or tuple(POSITION_WEIGHTS)
         return rng.choices(positions, [POSITION_WEIGHTS[position] for position in positions])[0]
-
-
-def _user_text(document: str, question: str, layout: Layout) -> str:
-    if layout == "question_in_system" or not question:
-        return document
-    parts = (question, document) if layout == "question_first" else (document, question)
-    return "\n\n".join(parts)
 
 
 def _obeyed_anyway(goal: Goal, example: Example, other: Counterpart) -> bool:

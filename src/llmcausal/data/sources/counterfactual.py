@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from llmcausal.data.sources.example import Example, Unusable
 from llmcausal.data.sources.rephrasing import rephrase
 from llmcausal.data.sources.slots import edit_slots
 
-CounterfactualKind = Literal["other_input", "slot_edit", "rephrase"]
+CounterfactualKind = Literal["other_input", "slot_edit", "rephrase", "model"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,15 @@ class Counterpart:
 class Counterfactuals:
     """Draws counterfactuals of one kind."""
 
-    def __init__(self, kind: CounterfactualKind, examples: Sequence[Example]) -> None:
-        """Takes all examples, from which `other_input` draws."""
+    def __init__(
+        self,
+        kind: CounterfactualKind,
+        examples: Sequence[Example],
+        rewritings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes all examples, and the documents that a model wrote for them, by their ids."""
         self._kind = kind
+        self._rewritings = rewritings or {}
         self._same_task: dict[tuple[str, str], list[Example]] = {}
         self._same_system: dict[str, list[Example]] = {}
         for example in examples:
@@ -56,6 +62,8 @@ class Counterfactuals:
                 raise Unusable(f"document: {reason} for --counterfactual slot_edit")
             (document, question), response = edited
             return Counterpart(document, question, response)
+        if self._kind == "model":
+            return Counterpart(self._rewritings[example.id], example.question, example.response)
         return Counterpart(rephrase(example.document, rng), example.question, example.response)
 
     def _other_input(self, example: Example, rng: random.Random) -> Counterpart:
