@@ -176,7 +176,7 @@ def test_a_suite_from_a_path_has_a_folder_of_its_own_and_tells_what_it_leaves_ou
     assert result["tuned"]["attack_success_rate"]["n"] == 3
     assert result["tuned"]["utility"]["n"] == 3
     assert "1 of 2 goals left out" in result["notes"][0]
-    assert Path(result["written"]).name == "evaluation-best-bipia"
+    assert Path(result["written"]).name == "evaluation-best-bipia-email_test"
     assert "Poems" in (Path(result["written"]) / "report.md").read_text("utf-8")
 
 

@@ -59,7 +59,7 @@ def evaluate_checkpoint(
     adaptive: tuple[int, int] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a verified checkpoint and writes the result, to `evaluation-<name>` beside it.
+    """Evaluates a verified checkpoint and writes the result, beside it unless `out` says where.
 
     Args:
         checkpoint: Checkpoint folder.
@@ -85,7 +85,7 @@ def evaluate_checkpoint(
     if against is not None:
         check_alike(config, manifest, against, baseline)
     name, notes = suite_name(config, suite), list[str]()
-    folder = out or _folder_beside(checkpoint, name)
+    folder = out or _folder_beside(checkpoint, name, data)
     triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
     if adaptive is not None:
         check_searchable(triplets, name)
@@ -142,10 +142,13 @@ def _with_settings(
     return config.model_copy(update=update)
 
 
-def _folder_beside(checkpoint: Path, suite: str) -> Path:
+def _folder_beside(checkpoint: Path, suite: str, data: str | None) -> Path:
+    """Each suite and each `--data` has a folder of its own, so that none replaces another's."""
     checkpoint = checkpoint.resolve()
-    suffix = "" if suite == BUILTIN else "-" + re.sub(r"[^A-Za-z0-9_]+", "-", suite)
-    return checkpoint.parent / f"evaluation-{checkpoint.name}{suffix}"
+    read = "" if data is None or data == BUILTIN else Path(data).stem
+    parts = ["" if suite == BUILTIN else suite, read]
+    named = [re.sub(r"[^A-Za-z0-9_]+", "-", part) for part in parts if part]
+    return checkpoint.parent / "-".join(["evaluation", checkpoint.name, *named])
 
 
 def suite_name(config: RunConfig, suite: str | None = None) -> str:

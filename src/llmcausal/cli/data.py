@@ -53,8 +53,8 @@ Counterfactual = Annotated[
     typer.Option(
         metavar="KIND",
         help="other_input (another example), slot_edit (other numbers, dates and names; for "
-        "answers that are looked up, not computed), rephrase (the same in other words, by rules) or "
-        "model (the same in the words of --model).",
+        "answers that are looked up, not computed), rephrase (other words, by rules) or "
+        "model (the words of --model).",
     ),
 ]
 Attacks = Annotated[
