@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.tiny import make_llama, make_tokenizer
+
 # How long an example takes says nothing on a machine that others use too.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
-
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,52 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def chatml_tokenizer() -> Any:
     """One token a byte, ChatML control tokens; the pad token is the end-of-turn token."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        chat_template=CHATML,
-    )
+    return make_tokenizer()
 
 
 @pytest.fixture
 def tiny_llama(chatml_tokenizer: Any) -> Callable[..., Any]:
     """Makes a random two-layer Llama in fp32: `tiny_llama(seed=0, **config)`."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    def make(seed: int = 0, **settings: Any) -> Any:
-        config = {
-            "vocab_size": len(chatml_tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.3,  # wide: random logits without near ties
-            "tie_word_embeddings": True,
-            "bos_token_id": chatml_tokenizer.bos_token_id,
-            "eos_token_id": chatml_tokenizer.eos_token_id,
-            "pad_token_id": chatml_tokenizer.pad_token_id,
-        }
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = LlamaForCausalLM(LlamaConfig(**{**config, **settings}))
-        return model.eval().requires_grad_(False)
-
-    return make
+    return partial(make_llama, chatml_tokenizer)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ KINDS: dict[str, GoalKind] = {name: GOAL_KINDS.load(name) for name in GOAL_KINDS
 SETS = (*SPLITS, "test_seen")
 COUNT = 17 * 9 * 2
 """Every pair of a family and a kind of goal comes up twice, in the split with most families."""
-DISGUISED = {"encodings", "payload_splitting", "unicode"}
+DISGUISED = {"encodings", "other_languages", "payload_splitting", "unicode"}
 
 
 def made(name: str, count: int, seed: int) -> list[Triplet]:
@@ -109,6 +109,8 @@ class TestGenerate:
                 assert any(code.encode(t.attack.goal) in t.injection for code in CODES.values())
             elif t.attack.family == "unicode":
                 assert t.attack.goal in plain(t.injection)
+            elif t.attack.family == "other_languages":
+                assert t.attack.goal in t.injection or t.attack.witness in t.injection
             left = iter("".join(t.injection.split()))
             assert all(char in left for char in "".join(t.benign.split()))
 
