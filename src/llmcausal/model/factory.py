@@ -212,6 +212,12 @@ def _explained(section: ModelSection) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         first = reason[0] if reason else type(error).__name__
+        if "custom code" in first and not section.trust_remote_code:
+            raise ModelError(
+                f"model.name = {section.name!r}: the model brings its own code, which was not run. "
+                "If you have read and trust it: --trust-remote-code (eval, export), or "
+                "model.trust_remote_code = true in the profile."
+            ) from error
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
         raise ModelError(
             f"model.name = {section.name!r}: cannot be loaded: {first}\n"

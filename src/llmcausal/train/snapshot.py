@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -116,6 +117,11 @@ class Snapshot:
                 if name in names:
                     self.callbacks[names.index(name)].load_state_dict(values)
             restore_rng(saved["rng"])
+        except UnpicklingError as error:  # torch's own text tells how to run what it refused
+            raise CheckpointError(
+                f"{folder / TRAINING_STATE}: holds something else than values and tensors, which "
+                "could run code; it was not loaded"
+            ) from error
         except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError) as error:
             raise CheckpointError(f"{folder / TRAINING_STATE}: cannot be used: {error}") from error
 

@@ -1,0 +1,121 @@
+"""What comes from strangers: nothing in it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmcausal import assembly
+from llmcausal.config import ModelSection, RunConfig
+from llmcausal.errors import CheckpointError, ModelError
+from llmcausal.model.factory import load_model
+from llmcausal.train.checkpoint import MANIFEST, read_manifest, write_checkpoint
+from llmcausal.train.snapshot import TRAINING_STATE
+
+pytest_plugins = ["tests.assembly.conftest"]
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.proof,)
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Callable[..., RunConfig]) -> Path:
+    """A run's checkpoint, to be tampered with."""
+    config = tiny_config(train={"max_steps": 4}, checkpoint={"every_steps": 2})
+    return assembly.train(config, plain=True).run_dir / "checkpoint-2"
+
+
+def replaced(folder: Path, name: str, content: bytes) -> None:
+    """Puts another file into a checkpoint, with a manifest that vouches for it."""
+    facts = {key: value for key, value in read_manifest(folder).items() if key != "files"}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    write_checkpoint(folder, {**files, name: content}, facts)
+
+
+@pytest.mark.parametrize("how", ["plain pickle", "torch archive"])
+def test_a_pickle_in_a_checkpoint_is_refused_and_not_run(
+    checkpoint: Path, tmp_path: Path, how: str
+) -> None:
+    proof = tmp_path / "it-ran"
+    content = pickle.dumps(Payload(proof), protocol=2)
+    if how == "torch archive":
+        buffer = io.BytesIO()
+        torch.save({"state": Payload(proof)}, buffer)
+        content = buffer.getvalue()
+    replaced(checkpoint, TRAINING_STATE, content)
+    with pytest.raises(CheckpointError, match=TRAINING_STATE):
+        assembly.resume(checkpoint, plain=True)
+    assert not proof.exists()
+    pickle.loads(pickle.dumps(Payload(proof)))
+    assert proof.exists()  # the payload is a live one
+
+
+def test_pickled_weights_beside_safetensors_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "it-ran"
+    for name in ("adapter_model.bin", "pytorch_model.bin"):
+        replaced(checkpoint, name, pickle.dumps(Payload(proof)))
+    assembly.resume(checkpoint, plain=True)
+    assert not proof.exists()
+
+
+@pytest.fixture
+def model_with_code(tmp_path: Path, tiny_files: tuple[Path, Path]) -> tuple[Path, Path]:
+    """A model folder whose own code writes a file, and that file."""
+    proof, folder = tmp_path / "it-ran", tmp_path / "with-code"
+    shutil.copytree(tiny_files[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "strange"
+    config["auto_map"] = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
+    return folder, proof
+
+
+def test_the_code_of_a_model_is_not_run_unasked(model_with_code: tuple[Path, Path]) -> None:
+    folder, proof = model_with_code
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        load_model(ModelSection(name=str(folder), device="cpu", quantization="none"))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        assembly.evaluate,
+        lambda checkpoint: assembly.export(
+            checkpoint, target="adapter", out=checkpoint.parent / "out"
+        ),
+    ],
+    ids=["eval", "export"],
+)
+def test_a_checkpoint_cannot_ask_for_its_models_code(
+    checkpoint: Path, model_with_code: tuple[Path, Path], work: Callable[[Path], Any]
+) -> None:
+    folder, proof = model_with_code
+    text = (checkpoint / "config.toml").read_text()
+    text = text.replace("trust_remote_code = false", "trust_remote_code = true")
+    lines = [
+        f'name = "{folder}"' if line.startswith("name = ") and "model" in line else line
+        for line in text.splitlines()
+    ]
+    assert f'name = "{folder}"' in lines
+    assert "trust_remote_code = true" in lines
+    replaced(checkpoint, "config.toml", "\n".join(lines).encode())
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        work(checkpoint)
+    assert not proof.exists()
