@@ -1,0 +1,1 @@
+"""Broken and hostile files given to every reader; `python -m tests.fuzz` counts them."""
