@@ -93,8 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = []
         for reader in known:
             lines.append(line := fuzz(reader, folder, each, given.seed))
-            print(f"{line['reader']:30}{each:8}{line['read']:8}{line['refused']:9}"
-                  f"{line['wrong']:7}{line['growth_mib']:6}{line['seconds']:7}", flush=True)  # fmt: skip
+            print(
+                f"{line['reader']:30}{each:8}{line['read']:8}{line['refused']:9}"
+                f"{line['wrong']:7}{line['growth_mib']:6}{line['seconds']:7}",
+                flush=True,
+            )
             for example in line["examples"][:2]:
                 print(f"    {example['why'].strip()}")
     finally:

@@ -91,11 +91,35 @@ TABLES = ("csv", "jsonl")
 def _source_files() -> dict[str, tuple[str, list[bytes]]]:
     row = {"document": "Parcel 5 came.", "question": "When?", "response": "Monday"}
     alpaca = [{"instruction": "Sum up.", "input": "A long text.", "output": "Short."}]
-    chat = [{"messages": [{"role": "system", "content": "Help."},
-             {"role": "user", "content": "Hi there."}, {"role": "assistant", "content": "Hello."}]},
-            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}]  # fmt: skip
-    squad = {"data": [{"title": "T", "paragraphs": [{"context": "Bob has 5 cats.", "qas": [
-        {"id": "1", "question": "How many?", "answers": [{"text": "5", "answer_start": 8}]}]}]}]}  # fmt: skip
+    chat = [
+        {
+            "messages": [
+                {"role": "system", "content": "Help."},
+                {"role": "user", "content": "Hi there."},
+                {"role": "assistant", "content": "Hello."},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]},
+    ]
+    squad = {
+        "data": [
+            {
+                "title": "T",
+                "paragraphs": [
+                    {
+                        "context": "Bob has 5 cats.",
+                        "qas": [
+                            {
+                                "id": "1",
+                                "question": "How many?",
+                                "answers": [{"text": "5", "answer_start": 8}],
+                            }
+                        ],
+                    }
+                ],
+            }
+        ]
+    }
     bipia = {"context": "You paid $5.", "question": "How much?", "ideal": "$5"}
     return {
         "alpaca": ("alpaca.json", [json.dumps(alpaca).encode()]),
