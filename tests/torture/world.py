@@ -103,8 +103,8 @@ class World:
         """Directory of the undisturbed run."""
         return self.folder / "straight" / NAME
 
-    def prepare(self, make_files: Callable[[Path, Path], None]) -> None:
-        """Writes the files and does the undisturbed run.
+    def write_files(self, make_files: Callable[[Path, Path], None]) -> None:
+        """Writes model, data and profile.
 
         Args:
             make_files: Writes a model folder and a data file.
@@ -113,6 +113,10 @@ class World:
         make_files(model, self.data)
         text = _SETTINGS.format(model=model, data=self.data, steps=STEPS)
         self.profile.write_text(text, "utf-8")
+
+    def prepare(self, make_files: Callable[[Path, Path], None]) -> None:
+        """Writes the files and does the undisturbed run."""
+        self.write_files(make_files)
         started = time.monotonic()
         process = self.train(self.folder / "straight")
         if process.wait():
