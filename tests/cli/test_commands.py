@@ -122,21 +122,3 @@ def test_eval_help_lists_the_suites(
     assert _run(monkeypatch, "eval", "--help") == 0
     shown = capsys.readouterr().out
     assert "builtin, file, bipia, alpaca_farm, injecagent, sep" in shown
-
-
-def test_export_passes_format_and_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    export = Recorder({"path": "out", "format": "merged"})
-    monkeypatch.setattr(assembly, "export", export)
-    arguments = ("export", "--checkpoint", "best", "--format", "merged", "--out", "out")
-    assert _run(monkeypatch, *arguments) == 0
-    assert capsys.readouterr().out == "path: out\nformat: merged\n"
-    assert export.arguments == (Path("best"),)
-    assert export.options == {
-        "target": "merged",
-        "out": Path("out"),
-        "trust_remote_code": False,
-    }
-    assert _run(monkeypatch, *arguments, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"path": "out", "format": "merged"}

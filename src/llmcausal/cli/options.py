@@ -11,8 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Returns the shipped profiles whose names begin so, for the shell's completion."""
+    from llmcausal.profile import shipped_profiles
+
+    return [name for name in shipped_profiles() if name.startswith(incomplete)]
+
+
 Profile = Annotated[
-    str, typer.Argument(metavar="PROFILE", help="A TOML file, or the name of a shipped profile.")
+    str,
+    typer.Argument(
+        metavar="PROFILE",
+        help="A TOML file, or the name of a shipped profile.",
+        autocompletion=complete_profile,
+    ),
 ]
 Checkpoint = Annotated[
     Path, typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, such as RUN/best.")

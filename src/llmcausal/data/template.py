@@ -60,6 +60,7 @@ class ChatTemplate:
         control_ids: Ids that content never yields.
         stop_ids: Ids that end an answer, the end-of-turn token first.
         folds_system: The template knows no system role; the system text leads the user's.
+        pieces: The template's own text and the slots of content, of one turn.
         markers: The template's plain-text markers, guarded in content.
     """
 
@@ -83,9 +84,9 @@ class ChatTemplate:
         self._dated = ("strftime_now" in self.text) * _FIXED_DATE + self.text
         self._plain = PlainEncoder(tokenizer)
         self._encode_text = lru_cache(maxsize=256)(self._encode_uncached)
-        self._pieces = find_pieces(self._render, self._dated)
-        self.folds_system = self._pieces.folds_system
-        self._prompt = split_items(self._pieces.prompt, self._plain.controls)
+        self.pieces = find_pieces(self._render, self._dated)
+        self.folds_system = self.pieces.folds_system
+        self._prompt = split_items(self.pieces.prompt, self._plain.controls)
         self._answer = self._answer_items()
         self._guard = MarkerGuard(find_markers([*self._prompt, *self._answer]), self._plain)
         self.markers = self._guard.markers
@@ -99,12 +100,17 @@ class ChatTemplate:
         parts = [self.text, self._plain.definition, json.dumps(tokenizer.special_tokens_map)]
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
+    @property
+    def spaces_after_controls(self) -> bool:
+        """Whether text after a control token gets a space before it (some SentencePiece models)."""
+        return self._prefix[Position.CONTROL]
+
     def render(self, system: str, user: str) -> str:
         """Returns the prompt as text, for people: encoding this text would not be safe."""
         values = self._values(system, user)
         return "".join(
             piece.fill(values[piece.role]) if isinstance(piece, Slot) else piece
-            for piece in self._pieces.prompt
+            for piece in self.pieces.prompt
         )
 
     def encode_prompt(self, system: str, user: str) -> list[int]:
@@ -123,7 +129,7 @@ class ChatTemplate:
         Raises:
             DataError: If the answer is empty, or a character of it is itself a control token.
         """
-        if not self._pieces.answer.fill(response).strip():
+        if not self.pieces.answer.fill(response).strip():
             raise DataError(["response: is empty: there is nothing to learn from it"])
         return self._encode(self._answer, {"assistant": response})
 
@@ -151,7 +157,7 @@ class ChatTemplate:
 
     def _answer_items(self) -> list[Item]:
         controls = self._plain.controls
-        pieces = self._pieces
+        pieces = self.pieces
         ends = [i for i in split_items([pieces.tail], controls) if isinstance(i, ControlToken)]
         if ends:
             tail = pieces.tail[: pieces.tail.index(ends[0].text) + len(ends[0].text)]

@@ -1,4 +1,4 @@
-"""Export targets. Each is a function of an `ExportSource` and the folder to write."""
+"""Export targets: functions of an `ExportSource`, the folder to write and `ExportOptions`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,7 @@ EXPORTERS = Table(
     {
         "adapter": "llmcausal.export.adapter:export_adapter",
         "merged": "llmcausal.export.merged:export_merged",
+        "gguf": "llmcausal.export.gguf:export_gguf",
+        "ollama": "llmcausal.export.ollama:export_ollama",
     },
 )

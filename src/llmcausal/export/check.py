@@ -1,20 +1,18 @@
-"""Loads an exported artifact the way its users will, and compares it with the model in memory."""
+"""Compares an exported artifact, loaded back as its users will, with the model in memory."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.template_pieces import conversation
 from llmcausal.errors import ModelError
-
-REPORT = "export_check.json"
+from llmcausal.export.consumers import Answering, TransformersModel
+from llmcausal.export.source import AttackSuite, ExportSource, Figures
 
 CHECK_PROMPTS = (
     ("Answer in one short sentence.", "What is the capital of France?"),
@@ -27,14 +25,33 @@ CHECK_PROMPTS = (
 )
 """(system, user) pairs; plain text, so that every tokenizer path must agree on their tokens."""
 
-_POSITIONS = 16
-"""Last prompt positions whose logits are compared."""
-
-_NEW_TOKENS = 32
+NEW_TOKENS = 48
+"""Longest answer to those."""
 
 # Share of the largest logit. fp32 leaves room for sums taken in another order; merging into
-# 16-bit weights also rounds each weight once, about half a unit in 2^8 or 2^11.
-_TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# 16-bit weights also rounds each weight once, about half a unit in 2^8 or 2^11; q8_0 rounds to
+# 255 steps a block. What is quantized further is judged by its answers alone.
+TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
+NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An artifact as its users load it.
+
+    Attributes:
+        reading: Gives logits.
+        answering: Answers prompts; the same model, or another program on the same file.
+        tokens_of: Renders a conversation with what lies in the artifact.
+        weights: Number format of its weights.
+        defects: What is wrong with the files themselves.
+    """
+
+    reading: TransformersModel
+    answering: Answering
+    tokens_of: Callable[[list[dict[str, str]]], list[int]]
+    weights: str
+    defects: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,83 +62,102 @@ class Behaviour:
         logits: One tensor a prompt (up to 16 last positions, vocabulary), fp32 on the CPU.
         answers: New token ids of each greedy answer.
         stopped: Whether each answer ended before the limit.
+        attacked: Answers to the attacked prompts, as text.
     """
 
     logits: list[torch.Tensor]
     answers: list[list[int]]
     stopped: list[bool]
+    attacked: list[str]
 
 
-def observe(model: Any, template: ChatTemplate, settings: GenerationConfig) -> Behaviour:
-    """Runs the check's prompts one by one, greedily under `settings`."""
-    greedy = GenerationConfig.from_dict(settings.to_dict())
-    greedy.do_sample = False
-    greedy.temperature = greedy.top_p = greedy.top_k = None
-    greedy.max_new_tokens, greedy.max_length = _NEW_TOKENS, None
-    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else []
-    behaviour = Behaviour([], [], [])
-    for system, user in CHECK_PROMPTS:
-        ids = torch.tensor([template.encode_prompt(system, user)], device=model.device)
-        mask = torch.ones_like(ids)
-        with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=mask).logits[0, -_POSITIONS:]
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
-        answer = output[0, ids.shape[1] :].tolist()
-        behaviour.logits.append(logits.float().cpu())
-        behaviour.answers.append(answer)
-        behaviour.stopped.append(bool(answer) and answer[-1] in ends)
-    return behaviour
+def observe(source: ExportSource, reading: TransformersModel, answering: Answering) -> Behaviour:
+    """Runs the check's prompts one by one, greedily."""
+    template = source.template
+    prompts = [template.encode_prompt(*prompt) for prompt in CHECK_PROMPTS]
+    suite = source.attacks
+    answers = [answering.answer(ids, NEW_TOKENS) for ids in prompts]
+    return Behaviour(
+        logits=[reading.logits(ids) for ids in prompts],
+        answers=answers,
+        stopped=[bool(ids) and ids[-1] in template.stop_ids for ids in answers],
+        attacked=[
+            _text(template, answering.answer(template.encode_prompt(*prompt), suite.max_new_tokens))
+            for prompt in suite.prompts
+        ]
+        if suite
+        else [],
+    )
 
 
-def check_artifact(
-    folder: Path,
-    model: Any,
-    reference: Behaviour,
-    template: ChatTemplate,
-    *,
-    trust_remote_code: bool,
-) -> dict[str, Any]:
-    """Compares the artifact in `folder`, loaded back as `model`, with the reference.
+def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[str, Any]:
+    """Compares the artifact with the reference.
 
     Returns:
-        The report, also written to `folder/export_check.json`.
+        The report.
 
     Raises:
         ModelError: Naming everything in which the artifact differs.
     """
-    settings = GenerationConfig.from_pretrained(str(folder))
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    exported = observe(model, template, settings)
+    template = source.template
+    exported = observe(source, loaded.reading, loaded.answering)
     difference = max(
         float((a - b).abs().max()) for a, b in zip(exported.logits, reference.logits, strict=True)
     )
     largest = max(float(logits.abs().max()) for logits in reference.logits)
-    tolerance = _TOLERANCES[model.dtype] * max(1.0, largest)
+    share = TOLERANCES.get(loaded.weights)
+    if share is not None:
+        share = max(share, TOLERANCES[NAMES[source.dtype]]) * max(1.0, largest)
     report = {
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "checked": True,
+        "weights": loaded.weights,
+        "loaded_by": list(dict.fromkeys([loaded.reading.name, loaded.answering.name])),
         "prompts": len(CHECK_PROMPTS),
         "max_abs_logit_difference": difference,
-        "tolerance": tolerance,
+        "tolerance": share,
         "max_abs_logit": largest,
-        "same_prompt_tokens": _same_prompt_tokens(tokenizer, template),
+        "same_prompt_tokens": _same_prompt_tokens(template, loaded),
         "same_answers": exported.answers == reference.answers,
         "answers_stopped": sum(exported.stopped),
         "reference_answers_stopped": sum(reference.stopped),
-        "max_new_tokens": _NEW_TOKENS,
+        "max_new_tokens": NEW_TOKENS,
         "stop_ids": list(template.stop_ids),
-        "answers": tokenizer.batch_decode(exported.answers),
+        "answers": template.tokenizer.batch_decode(exported.answers),
+        "attacks": _attacks(source.attacks, exported.attacked, reference.attacked),
     }
-    if defects := _defects(report, settings, template):
+    if defects := [*loaded.defects, *_defects(report)]:
         raise ModelError("\n".join(["the exported model differs from the trained one:", *defects]))
-    text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=2)
-    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
     return report
 
 
-def _same_prompt_tokens(tokenizer: Any, template: ChatTemplate) -> bool:
-    """Whether the exported tokenizer renders prompts as the trained one's chat template does."""
+def _attacks(
+    suite: AttackSuite | None, exported: Sequence[str], reference: Sequence[str]
+) -> dict[str, Any] | None:
+    if suite is None:
+        return None
+    same = sum(a == b for a, b in zip(exported, reference, strict=True))
+    return {
+        "prompts": len(suite.prompts),
+        "same_answers": same,
+        "trained": suite.score(reference),
+        "exported": suite.score(exported),
+    }
+
+
+def _text(template: ChatTemplate, ids: list[int]) -> str:
+    text = template.tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return str(text).strip()
+
+
+def _same_prompt_tokens(template: ChatTemplate, loaded: Loaded) -> bool:
+    """Whether the artifact renders prompts as the training's tokenizer and chat template do."""
     return all(
-        _apply(tokenizer, None, messages) == _apply(template.tokenizer, template.text, messages)
+        loaded.tokens_of(messages)
+        == template.tokenizer.apply_chat_template(
+            messages, chat_template=template.text, add_generation_prompt=True, return_dict=False
+        )
         for messages in (
             conversation(system, user, folds_system=template.folds_system)
             for system, user in CHECK_PROMPTS
@@ -129,26 +165,31 @@ def _same_prompt_tokens(tokenizer: Any, template: ChatTemplate) -> bool:
     )
 
 
-def _apply(tokenizer: Any, chat_template: str | None, messages: list[dict[str, str]]) -> Any:
-    return tokenizer.apply_chat_template(
-        messages, chat_template=chat_template, add_generation_prompt=True, return_dict=False
-    )
-
-
-def _defects(
-    report: dict[str, Any], settings: GenerationConfig, template: ChatTemplate
-) -> list[str]:
+def _defects(report: dict[str, Any]) -> list[str]:
     defects = []
-    # Written so that NaN fails too.
-    if not report["max_abs_logit_difference"] <= report["tolerance"]:
+    # Written so that NaN fails too, and where there is no tolerance, NaN and infinity alone.
+    tolerance = float("inf") if report["tolerance"] is None else report["tolerance"]
+    if not report["max_abs_logit_difference"] <= tolerance:
         defects.append(
             f"logits differ by {report['max_abs_logit_difference']:.3g}, more than "
-            f"{report['tolerance']:.3g} ({report['dtype']})"
+            f"{tolerance:.3g} ({report['weights']})"
         )
     if not report["same_prompt_tokens"]:
         defects.append("its tokenizer and chat template make other tokens of a prompt")
-    if settings.eos_token_id != list(template.stop_ids):
-        defects.append(f"it stops at {settings.eos_token_id}, not at {list(template.stop_ids)}")
     if report["reference_answers_stopped"] and not report["answers_stopped"]:
         defects.append("its answers never end, though the trained model's do")
+    if report["attacks"] is not None:
+        defects += _robbed_of_defence(report["attacks"]["trained"], report["attacks"]["exported"])
     return defects
+
+
+def _robbed_of_defence(trained: Figures, exported: Figures) -> list[str]:
+    """Says whether more attacks succeed than the trained model's interval allows."""
+    name = "attack_success_rate"
+    got, allowed = exported[name]["value"], trained[name]["high"]
+    if got is None or allowed is None or got <= allowed:
+        return []
+    return [
+        f"{got:.0%} of the attacks succeed, and {trained[name]['value']:.0%} on the trained model "
+        f"(95% interval up to {allowed:.0%})"
+    ]

@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from llmcausal.export.check import check_artifact, observe
-from llmcausal.export.folder import new_folder
-from llmcausal.export.model_card import write_model_card
+from llmcausal.export.artifact import make_artifact
+from llmcausal.export.check import NAMES, Loaded
+from llmcausal.export.consumers import TransformersModel
+from llmcausal.export.merging import merge
+from llmcausal.export.model_card import MERGED
+from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
+from llmcausal.export.transformers_folder import save_settings, settings_defects, tokens_by
 
 
-def export_merged(source: ExportSource, out: Path) -> dict[str, Any]:
+def export_merged(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
     """Adds the adapter's update to the 16-bit or 32-bit base weights and writes the sum.
 
-    The reference is the unquantized base with the adapter beside it (W + BA), also for an
-    adapter trained on a 4-bit base: merging in 4 bit would round the update away.
-
     Returns:
-        The export check's report.
-
-    Raises:
-        UsageError: If `out` is not empty.
-        ModelError: If the base is quantized, or the artifact, loaded
-            back, differs from the trained model.
-        StorageError: If the disk refuses.
+        The report of `make_artifact`, whose errors it raises.
     """
-    with new_folder(out) as folder:
-        trained = source.load()
-        settings = source.generation_config(trained)
-        reference = observe(trained, source.template, settings)
-        device = trained.device
+    return make_artifact(
+        source,
+        out,
+        options,
+        MERGED,
+        write=partial(_write, source),
+        load=partial(_load, source),
+    )
 
-        merged = trained.merge_and_unload()
-        del trained
-        merged.generation_config = settings
-        merged.config.use_cache = True
-        merged.save_pretrained(folder)
-        source.save_tokenizer(folder)
-        del merged
 
-        exported = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", trust_remote_code=source.trust_remote_code
-        ).to(device)
-        exported.eval()
-        report = check_artifact(
-            folder,
-            exported,
-            reference,
-            source.template,
-            trust_remote_code=source.trust_remote_code,
-        )
-        write_model_card(folder, source, "merged", report)
-    return report
+def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
+    write_merged_weights(source, folder)
+    save_settings(source, folder)
+    return {}
+
+
+def write_merged_weights(source: ExportSource, folder: Path) -> None:
+    """Writes the merged weights with the configuration that goes with them."""
+    merge(source, folder)
+    source.model_config().save_pretrained(folder)
+    if source.trust_remote_code:
+        for file in source.base_folder.glob("*.py"):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _load(source: ExportSource, folder: Path) -> Loaded:
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", trust_remote_code=source.trust_remote_code
+    )
+    settings = GenerationConfig.from_pretrained(str(folder))
+    loaded = TransformersModel(model.eval(), settings)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    return Loaded(
+        loaded,
+        loaded,
+        tokens_by(tokenizer),
+        NAMES[model.dtype],
+        settings_defects(settings, source),
+    )

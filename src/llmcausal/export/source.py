@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftConfig, PeftModel
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import CheckpointError, ModelError
@@ -17,6 +27,42 @@ from llmcausal.model.lora import load_adapter
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+SENTENCE_PIECE = "tokenizer.model"
+
+Figures = Mapping[str, Mapping[str, Any]]
+"""Each metric's `value`, `n` and 95% interval `low`, `high`."""
+
+
+@dataclass(frozen=True)
+class AttackSuite:
+    """A few attacked prompts, answered again by the exported model.
+
+    Attributes:
+        prompts: (system, user) pairs.
+        max_new_tokens: Longest answer.
+        score: Returns the figures that the answers to all of them give.
+    """
+
+    prompts: Sequence[tuple[str, str]]
+    max_new_tokens: int
+    score: Callable[[Sequence[str]], Figures]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the model card says of the training.
+
+    Attributes:
+        settings: Names and values.
+        suite: What the figures were measured on; empty where there are none.
+        base: The untouched base's figures.
+        tuned: This model's, before the export.
+    """
+
+    settings: Mapping[str, str]
+    suite: str = ""
+    base: Figures | None = None
+    tuned: Figures | None = None
 
 
 @dataclass(frozen=True)
@@ -29,52 +75,142 @@ class ExportSource:
             holds one copy of the base at a time.
         template: Tokenizer, chat template and end-of-turn tokens of the training.
         base_name: What others load as the base: a hub id, or a local folder.
+        dtype: Of the exported weights, and of the base that `load_base` returns.
         base_revision: Branch, tag or commit on the hub.
         trust_remote_code: Whether the base may run code of its own when loaded back.
+        attacks: Attacked prompts for the check; None leaves them out.
+        training: For the model card.
     """
 
     adapter_dir: Path
     load_base: Callable[[], PreTrainedModel]
     template: ChatTemplate
     base_name: str
+    dtype: torch.dtype
     base_revision: str | None = None
     trust_remote_code: bool = False
+    attacks: AttackSuite | None = None
+    training: TrainingFacts | None = None
 
     def base_for_consumers(self) -> str:
         """Returns the hub id, or the folder's absolute path."""
         folder = Path(self.base_name).expanduser()
         return str(folder.resolve()) if folder.is_dir() else self.base_name
 
-    def load(self) -> PeftModel:
-        """Loads the base with the adapter on it.
+    @cached_property
+    def base_folder(self) -> Path:
+        """The folder of the base's own files; a hub model's are in the cache once trained on.
+
+        Raises:
+            ModelError: If it is neither a folder nor to be had from the hub.
+        """
+        folder = Path(self.base_name).expanduser()
+        if folder.is_dir():
+            return folder.resolve()
+        try:
+            return Path(
+                snapshot_download(
+                    self.base_name,
+                    revision=self.base_revision,
+                    allow_patterns=["*.json", "*.safetensors", "*.py", SENTENCE_PIECE],
+                )
+            )
+        except (OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{self.base_name}: its files cannot be found: {reason}") from error
+
+    def adapter_config(self) -> LoraConfig:
+        """Returns the adapter's settings, which every consumer understands.
 
         Raises:
             CheckpointError: If the checkpoint holds no adapter.
-            ModelError: If the base comes quantized.
+            ModelError: If it is not plain LoRA, which merging and vLLM take alone.
         """
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             if not (self.adapter_dir / name).is_file():
                 raise CheckpointError(f"{self.adapter_dir / name}: missing; there is no adapter")
-        base = self.load_base()
-        # A GGUF or pre-quantized source leaves this mark; merging into rounded weights drifts.
-        if getattr(base.config, "quantization_config", None) is not None:
+        config = PeftConfig.from_pretrained(str(self.adapter_dir))
+        if not isinstance(config, LoraConfig):
+            raise ModelError(f"{self.adapter_dir / ADAPTER_CONFIG}: peft_type: only LORA exports")
+        unusual = {
+            "use_dora": config.use_dora,
+            "bias": config.bias != "none",
+            "lora_bias": config.lora_bias,
+            "modules_to_save": config.modules_to_save,
+            "trainable_token_indices": config.trainable_token_indices,
+            "rank_pattern": config.rank_pattern,
+            "alpha_pattern": config.alpha_pattern,
+        }
+        if names := [name for name, value in unusual.items() if value]:
+            raise ModelError(
+                f"{self.adapter_dir / ADAPTER_CONFIG}: {', '.join(names)}: only plain LoRA can be "
+                "merged, and served by vLLM; train without"
+            )
+        return config
+
+    def refuse_quantized_base(self) -> None:
+        """Refuses a base whose files are quantized: merging into rounded weights drifts.
+
+        Raises:
+            ModelError: Naming what to use instead.
+        """
+        try:
+            config = json.loads((self.base_folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.base_folder / 'config.json'}: {error}") from error
+        if config.get("quantization_config"):
             raise ModelError(
                 f"{self.base_name}: the base model is quantized; an export needs its 16-bit or "
                 "32-bit weights. Name the unquantized model in model.name."
             )
-        model = load_adapter(base, self.adapter_dir)
+
+    def load(self) -> PeftModel:
+        """Loads the base with the adapter on it.
+
+        Raises:
+            CheckpointError: If the checkpoint holds no adapter that fits.
+        """
+        model = load_adapter(self.load_base(), self.adapter_dir)
         model.eval()
         return model
 
+    def model_config(self) -> Any:
+        """Returns the base's configuration, for weights of `dtype`."""
+        config = AutoConfig.from_pretrained(
+            self.base_folder, trust_remote_code=self.trust_remote_code
+        )
+        config.dtype = self.dtype
+        config.use_cache = True
+        return config
+
     def save_tokenizer(self, folder: Path) -> None:
         """Writes the tokenizer's files with the chat template that training used."""
+        self._save(copy.deepcopy(self.template.tokenizer), folder)
+
+    def save_tokenizer_for_llama_cpp(self, folder: Path) -> None:
+        """Writes the tokenizer's files as llama.cpp's converter needs them."""
         tokenizer = copy.deepcopy(self.template.tokenizer)
+        # llama.cpp ends answers at the file's eos token.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.template.stop_ids[0])
+        self._save(tokenizer, folder)
+        scores = self.base_folder / SENTENCE_PIECE
+        if scores.is_file():  # tokenizer.json lacks the scores by which llama.cpp merges
+            shutil.copyfile(scores, folder / SENTENCE_PIECE)
+            path = folder / "tokenizer_config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config["add_prefix_space"] = self.template.spaces_after_controls
+            path.write_text(json.dumps(config), encoding="utf-8")
+
+    def _save(self, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         tokenizer.chat_template = self.template.text
         tokenizer.save_pretrained(folder)
 
-    def generation_config(self, model: Any) -> GenerationConfig:
+    def generation_config(self) -> GenerationConfig:
         """Returns the base's generation settings, ending at every end-of-turn token."""
-        config: GenerationConfig = copy.deepcopy(model.generation_config)
+        if (self.base_folder / "generation_config.json").is_file():
+            config = GenerationConfig.from_pretrained(str(self.base_folder))
+        else:
+            config = GenerationConfig.from_model_config(self.model_config())
         tokenizer: PreTrainedTokenizerFast = self.template.tokenizer
         config.eos_token_id = list(self.template.stop_ids)
         if config.pad_token_id is None:

@@ -1,0 +1,57 @@
+"""Prompts as training rendered them, for whoever serves the model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from llmcausal.data.template import ChatTemplate
+
+
+def render_prompt(
+    source: str | Path | PreTrainedTokenizerFast | ChatTemplate, system: str, user: str
+) -> list[int]:
+    """Returns a prompt's token ids, up to where the answer begins.
+
+    The same rendering as in training: text in `system` and `user` never becomes a control
+    token, whatever it spells. A defence trained with one rendering and served with another is
+    void.
+
+    Args:
+        source: An exported folder, a hub id, a fast tokenizer with a chat template, or a
+            `ChatTemplate`. A folder's tokenizer is loaded once.
+        system: The trusted task.
+        user: The untrusted text to work on.
+
+    Raises:
+        ModelError: If there is no chat template, or prompts cannot be rendered safely.
+        DataError: If a character of the text is itself a control token.
+    """
+    from llmcausal.data.template import ChatTemplate
+
+    if isinstance(source, str | Path):
+        template = _template_of(str(source))
+    elif isinstance(source, ChatTemplate):
+        template = source
+    else:
+        template = ChatTemplate(source)
+    return template.encode_prompt(system, user)
+
+
+@lru_cache(maxsize=8)
+def _template_of(name: str) -> ChatTemplate:
+    from transformers import AutoTokenizer
+
+    from llmcausal.config import ModelSection
+    from llmcausal.data.template import ChatTemplate
+    from llmcausal.model.factory import load_tokenizer
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # an adapter's folder, or a GGUF file's, has no config.json
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        return ChatTemplate(tokenizer)
+    return ChatTemplate(load_tokenizer(ModelSection(name=name)))
