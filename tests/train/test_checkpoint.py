@@ -12,7 +12,14 @@ import pytest
 
 from llmcausal.errors import CheckpointError, StorageError
 from llmcausal.train import checkpoint
-from llmcausal.train.checkpoint import newest_good, prune, recover, verify, write_checkpoint
+from llmcausal.train.checkpoint import (
+    newest_good,
+    prune,
+    read_manifest,
+    recover,
+    verify,
+    write_checkpoint,
+)
 
 FILES = {"a.bin": b"alpha", "b.bin": b"beta" * 1000}
 
@@ -56,6 +63,8 @@ def test_damage_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
         victim = folder / "manifest.json"
         manifest = json.loads(victim.read_text())
         manifest["files"]["../checkpoint-1/a.bin"] = "0"
+        del manifest["sha256"]
+        manifest["sha256"] = checkpoint._own_hash(manifest)
         victim.write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=victim.name):
         verify(folder)
@@ -63,6 +72,21 @@ def test_damage_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
     assert good == tmp_path / "checkpoint-1"
     assert len(damaged) == 1
     assert str(victim) in damaged[0]
+
+
+def test_no_byte_of_a_checkpoint_may_change(tmp_path: Path) -> None:
+    """A fact of the manifest too: a flipped digit in a hash of the data would refuse the run."""
+    folder = write(tmp_path, 2)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        for at in range(0, len(content), 1 if file.name == "manifest.json" else 200):
+            if content[at : at + 1].isspace():
+                continue  # between the values of the manifest; in no file above
+            file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            with pytest.raises(CheckpointError):
+                verify(folder)
+        file.write_bytes(content)
+    assert verify(folder)["step"] == read_manifest(folder)["step"] == 2
 
 
 def test_no_good_checkpoint_is_an_error_and_none_at_all_is_not(tmp_path: Path) -> None:

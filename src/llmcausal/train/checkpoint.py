@@ -31,6 +31,7 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
         StorageError: If the disk refuses; what was at `folder` before is intact.
     """
     manifest = {**facts, "files": {name: _sha256(content) for name, content in files.items()}}
+    manifest["sha256"] = _own_hash(manifest)
     encoded = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
     work: Path | None = None
     try:
@@ -81,9 +82,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {**manifest, "files": dict(manifest["files"])}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        own = manifest.pop("sha256")
+        sound = {**manifest, "files": dict(manifest["files"])}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
+    if own != _own_hash(manifest):
+        raise CheckpointError(f"{path}: does not match its own hash; the checkpoint is damaged")
+    return sound
+
+
+def _own_hash(manifest: Mapping[str, Any]) -> str:
+    """Hashes what a manifest says beside its own hash: a wrong fact would refuse a good run."""
+    return _sha256(json.dumps(manifest, sort_keys=True).encode())
 
 
 def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
