@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from llmcausal.losses.cross_entropy import chunked_cross_entropy
+from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
 
 
 @given(
@@ -51,3 +54,12 @@ def test_no_gradient_is_computed_when_none_is_wanted(monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         losses = chunked_cross_entropy(hidden, head, torch.tensor([0, 3, 6]))
     assert losses.grad_fn is None
+
+
+@pytest.mark.parametrize("entropy", [chunked_cross_entropy, streamed_cross_entropy])
+def test_a_second_derivative_is_refused_and_never_wrong(entropy: Any) -> None:
+    hidden, head = torch.randn(3, 4, requires_grad=True), torch.randn(7, 4)
+    losses = entropy(hidden, head, torch.tensor([0, 3, 6]))
+    (gradient,) = torch.autograd.grad(losses.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

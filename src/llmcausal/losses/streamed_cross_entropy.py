@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-_Context = Any
+from llmcausal.losses.row_gradient import wants_gradient, with_gradient
 
 
 def streamed_cross_entropy(
@@ -52,48 +51,36 @@ def streamed_cross_entropy(
     Returns:
         Losses [n] in fp32 (fp64 for fp64 inputs).
     """
-    differentiable = hidden.requires_grad and torch.is_grad_enabled()
-    losses: Tensor = _StreamedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, head, bias, targets, (vocabulary_chunk, label_chunk), softcap, differentiable
-    )
-    return losses
+    wanted, chunks = wants_gradient(hidden), (vocabulary_chunk, label_chunk)
+    with torch.no_grad():
+        losses, gradient = _by_vocabulary(hidden, head, bias, targets, chunks, softcap, wanted)
+    return with_gradient(losses, hidden, gradient)
 
 
-class _StreamedCrossEntropy(torch.autograd.Function):
-    """Sums up the gradient of each row while the head is at hand, so backward needs none."""
-
-    @staticmethod
-    def forward(
-        ctx: _Context,
-        hidden: Tensor,
-        head: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        chunks: tuple[int, int],
-        softcap: float | None,
-        differentiable: bool,
-    ) -> Tensor:
-        vocabulary_chunk, label_chunk = chunks
-        sums = _Sums.start(hidden, head.dtype, differentiable)
-        first = 0
-        for weight in _on_device(head, vocabulary_chunk if len(hidden) else 0, hidden.device):
-            offset = None
-            if bias is not None:
-                offset = bias[first : first + len(weight)].to(hidden.device)
-            for start in range(0, len(hidden), label_chunk):
-                rows = slice(start, start + label_chunk)
-                z = _logits(hidden[rows], weight, offset, softcap)
-                sums[rows].add(z, weight, targets[rows, None] - first, softcap)
-            first += len(weight)
-        losses, gradient = sums.finish(softcap)
-        ctx.save_for_backward(None if gradient is None else gradient.to(hidden.dtype))
-        return losses
-
-    @staticmethod
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        scaled = (gradient * upstream[0][:, None]).to(gradient.dtype)
-        return scaled, None, None, None, None, None, None
+def _by_vocabulary(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    chunks: tuple[int, int],
+    softcap: float | None,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the losses, and the gradient of each row, summed up while the head is at hand."""
+    vocabulary_chunk, label_chunk = chunks
+    sums = _Sums.start(hidden, head.dtype, wanted)
+    first = 0
+    for weight in _on_device(head, vocabulary_chunk if len(hidden) else 0, hidden.device):
+        offset = None
+        if bias is not None:
+            offset = bias[first : first + len(weight)].to(hidden.device)
+        for start in range(0, len(hidden), label_chunk):
+            rows = slice(start, start + label_chunk)
+            z = _logits(hidden[rows], weight, offset, softcap)
+            sums[rows].add(z, weight, targets[rows, None] - first, softcap)
+        first += len(weight)
+    losses, gradient = sums.finish(softcap)
+    return losses, None if gradient is None else gradient.to(hidden.dtype)
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:

@@ -3,6 +3,7 @@
 Read in the source of bitsandbytes 0.50 (`backends/*/ops.py`: `_dequant_linear_fallback`,
 `_gemm_4bit_default_impl`) and of torch 2.13 (`ReduceOps.cpp`: `logsumexp_out_impl`;
 `flash_attn/flash_api.cpp`, `mem_eff_attention/kernel_backward.h`: the query's gradient in fp32;
+`mha_bwd` in the first: `dk_expanded`, `dv_expanded`;
 `FlashAttentionKernel.cpp`: scores of one tile for each thread).
 """
 
@@ -49,8 +50,12 @@ def _logsumexp(args: Sequence[Any], device: str) -> Temporaries:
 
 
 def _attention_backward(args: Sequence[Any], device: str) -> Temporaries:
-    query = args[1]
-    return [("activations", 4 * math.prod(query.shape))]
+    query, key = args[1], args[2]
+    found = [("activations", 4 * math.prod(query.shape))]
+    if key.shape[1] < query.shape[1]:  # gradients by query head of keys and values, to be summed
+        size = query.shape[1] * math.prod(key.shape) // key.shape[1] * key.dtype.itemsize
+        found += [("activations", size)] * 2
+    return found
 
 
 def _tile(args: Sequence[Any], query: Any) -> tuple[int, int, int]:

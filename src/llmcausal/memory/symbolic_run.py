@@ -10,7 +10,7 @@ import torch
 
 from llmcausal.config import RunConfig
 from llmcausal.memory.architecture import load_architecture
-from llmcausal.memory.budget import Device
+from llmcausal.memory.budget import CONTEXT_BYTES, Device
 from llmcausal.memory.fake_model import Shape, layer_of
 from llmcausal.memory.fake_step import trace_step
 from llmcausal.memory.optimizer_states import temporary_bytes
@@ -21,9 +21,6 @@ from llmcausal.memory.strategies import NAIVE, switches_of
 from llmcausal.memory.trace import REAL_LAYERS, Allocation, Trace, extended
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.trunk import check_layer
-
-CONTEXT_BYTES = 450 * 2**20
-"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
 
 
 def run(config: RunConfig, workload: Workload, device: Device, strategy: str) -> Prediction:

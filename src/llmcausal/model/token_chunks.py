@@ -98,10 +98,15 @@ class _ChunkedForward:
         return output.view_as(hidden)
 
 
+def parts_of(rows: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Cuts rows [1, tokens, width] into `count` parts of about equal length."""
+    return rows.tensor_split(count, dim=1)
+
+
 def _forward_chunks(plain: _Forward, rows: Tensor, count: int) -> Tensor:
     output: Tensor | None = None
     start = 0
-    for part in rows.tensor_split(count, dim=1):
+    for part in parts_of(rows, count):
         result = plain(part)
         if output is None:
             output = result.new_empty((1, rows.shape[1], result.shape[-1]))
@@ -157,7 +162,7 @@ class _Recomputed(torch.autograd.Function):
         totals: list[Tensor | None] = [None] * len(ctx.trained)
         start = 0
         with _as_in_forward(ctx), torch.enable_grad():
-            for part in rows.detach().tensor_split(ctx.count, dim=1):
+            for part in parts_of(rows.detach(), ctx.count):
                 chunk = slice(start, start + part.shape[1])
                 leaf = part.detach().requires_grad_()
                 found = torch.autograd.grad(

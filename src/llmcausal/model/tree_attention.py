@@ -13,9 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import (
+    repeat_kv,
+    sdpa_attention_forward,
+    use_gqa_in_sdpa,
+)
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.attention_blocks import AttentionBlock, Run
@@ -99,25 +105,34 @@ def tree_attention_forward(
     groups = query.shape[1] // key.shape[1]
     runs = [block.keys for block in tree_blocks]
     queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
-    keys = _gather_runs(repeat_kv(key, groups), runs)
-    values = _gather_runs(repeat_kv(value, groups), runs)
-    outputs = [
-        scaled_dot_product_attention(
+    keys, values = _gather_runs(key, runs), _gather_runs(value, runs)
+    outputs = []
+    for block, q, k, v in zip(tree_blocks, queries, keys, values, strict=True):
+        # What the kernel is given stays for the backward pass: key heads as few as it takes.
+        few = _takes_few_heads(q, k, v, block.mask, dropout)
+        attended = scaled_dot_product_attention(
             q,
-            k,
-            v,
+            k if few else repeat_kv(k, groups),
+            v if few else repeat_kv(v, groups),
             attn_mask=block.mask,
             dropout_p=dropout,
             scale=scaling,
             is_causal=block.mask is None,
+            enable_gqa=few,
         )
-        for block, q, k, v in zip(tree_blocks, queries, keys, values, strict=True)
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        outputs.append(attended.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
+
+
+def _takes_few_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> bool:
+    """Tells whether a kernel takes fewer key heads than queries without making all scores."""
+    if mask is not None or q.device.type != "cuda":
+        return use_gqa_in_sdpa(mask, k, v)
+    return can_use_flash_attention(SDPAParams(q, k, v, None, dropout, True, True))
 
 
 class _GatherRuns(torch.autograd.Function):
-    """Joins each block's runs of nodes out of [1, heads, nodes, width].
+    """Joins each block's runs of nodes out of [1, heads, nodes, width]; one run is not copied.
 
     Gradients are added into one tensor, run by run: a slice's own backward makes a whole tensor
     of zeros for every slice, and an index adds in no fixed order on CUDA.
@@ -127,11 +142,14 @@ class _GatherRuns(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
         ctx.blocks = blocks
         ctx.shape = states.shape
-        return tuple(
-            torch.cat([states[:, :, start:end] for start, end in runs], dim=2) for runs in blocks
-        )
+        gathered = []
+        for runs in blocks:
+            parts = [states[:, :, start:end] for start, end in runs]
+            gathered.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
+        return tuple(gathered)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].new_zeros(ctx.shape)
         for runs, gradient in zip(ctx.blocks, gradients, strict=True):

@@ -78,7 +78,8 @@ class Run:
         notes: Facts to tell at the start.
         probe: Adds its figures to each validation.
         fallbacks: Leaner ways to train and to validate, for when memory runs out.
-        advice: Says what to change when it runs out with no fallback left.
+        advice: Says what to change when it runs out with no fallback left. Asked last of all,
+            with everything saved and ended; must not raise.
     """
 
     config: RunConfig
@@ -115,6 +116,13 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
             saved.
         StorageError: If the disk refuses a write.
     """
+    try:
+        return _fit(run, snapshot)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}\n{run.advice()}") from error
+
+
+def _fit(run: Run, snapshot: Snapshot) -> FitContext:
     context = _context(run, snapshot)
     recovery = _recovery(run, context)
     outcome = "failed"
@@ -184,7 +192,7 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
 
 def _recovery(run: Run, context: FitContext) -> Recovery:
     rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
-    return Recovery(run.fallbacks, rewind, run.state, context.notes, run.advice)
+    return Recovery(run.fallbacks, rewind, run.state, context.notes)
 
 
 def _start(run: Run, context: FitContext, recovery: Recovery) -> None:

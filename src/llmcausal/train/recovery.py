@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -92,6 +92,11 @@ class Rewind:
         }
         self._weights = weights
 
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the parameters are."""
+        return {parameter.device for parameter in self._parameters}
+
     def forget(self) -> None:
         """Drops the point: what was done since then counts."""
         self._marked = self._weights = None
@@ -141,7 +146,6 @@ class Recovery:
         rewind: Undoes the work.
         state: Keeps which fallbacks were taken, so that a resumed run goes on with them.
         notes: Told of each fallback taken.
-        advice: Says what to change when nothing is left.
     """
 
     def __init__(
@@ -150,13 +154,11 @@ class Recovery:
         rewind: Rewind,
         state: TrainState,
         notes: list[str],
-        advice: Callable[[], str],
     ) -> None:
         self.rewind = rewind
         self._fallbacks = fallbacks
         self._state = state
         self._notes = notes
-        self._advice = advice
         for fallback in (*fallbacks.get("training", ()), *fallbacks.get("validation", ())):
             if fallback.name in state.fallbacks:
                 fallback.apply()
@@ -188,14 +190,13 @@ class Recovery:
             # Only here, outside the handler, is the exception gone, and with it the frames that
             # hold the tensors of the failed attempt.
             self.rewind.rewind()
-            _release()
+            _release(self.rewind.devices)
             self._state.out_of_memory_count += 1
             fallback = self._next(place)
             if fallback is None:
                 self.rewind.forget()
                 raise OutOfMemoryError(
-                    f"Out of memory {moment}: {reason}\nNo leaner strategy is left to try.\n"
-                    f"{self._advice()}"
+                    f"Out of memory {moment}: {reason}\nNo leaner strategy is left to try."
                 )
             self._state.fallbacks.append(fallback.name)
             self._notes.append(
@@ -228,8 +229,19 @@ def _copy(value: Any) -> Any:
     return deepcopy(value)
 
 
-def _release() -> None:
-    """Gives freed memory back; autograd's graphs and exceptions may hang in reference cycles."""
-    gc.collect()
+def _release(devices: Iterable[torch.device]) -> None:
+    """Gives back what a failed attempt holds.
+
+    Of a backward pass that fails, the autograd engine keeps in its queues what was due next, and
+    with it the graph and what that saved, until it takes up another pass: here one of nothing, on
+    each device, for each has a queue.
+
+    Args:
+        devices: Where the attempt may have gone backward, beside the CPU.
+    """
+    for device in {torch.device("cpu"), *devices}:
+        nothing = torch.empty(0, device=device, requires_grad=True)
+        nothing.backward(torch.empty_like(nothing))
+    gc.collect()  # graphs and exceptions may hang in reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
