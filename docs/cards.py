@@ -1,0 +1,79 @@
+"""Writes the table of cards in docs/memory.md by prediction; with --check only compares. Minutes.
+
+Exits with 1 if a shipped profile does not fit the card that it is for.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from llmcausal.memory.budget import card_budget, needed_bytes
+from llmcausal.memory.plan import Predictor, plan
+from llmcausal.memory.prediction import Workload
+from llmcausal.profile import load_config
+
+PAGE = Path(__file__).with_name("memory.md")
+PLACE = re.compile(r"(<!-- cards: docs/cards\.py -->\n).*?(<!-- end of cards -->)", re.DOTALL)
+OWN_CARD = {"rtx4050": 6, "llama2-7b-6gb": 6, "minimal-4gb": 4, "quality-12gb": 12}
+"""Size in GB of the card that each shipped profile is for."""
+LENGTHS = {
+    "rtx4050": (1024, 2048, 4096),
+    "llama2-7b-6gb": (2048, 4096),
+    "minimal-4gb": (512, 2048),
+    "quality-12gb": (4096,),
+}
+CARDS = (4, 6, 8, 12)
+PREDICTOR = Predictor("cuda")
+
+
+def cell(profile: str, tokens: int, card: int) -> tuple[str, bool]:
+    """Returns strategy and predicted peak, and whether it fits."""
+    config = load_config(profile)
+    load = Workload(tokens, 0, min(256, tokens // 4), config.train.batch_size)
+    chosen = plan(config, load, card_budget(card).bytes, predictor=PREDICTOR)
+    needed = f"{needed_bytes(chosen.prediction) / 2**30:.2f}"
+    return (f"`{chosen.name}` {needed}" if chosen.fits else f"no ({needed})"), chosen.fits
+
+
+def table() -> tuple[str, list[str]]:
+    """Returns the table, and the profiles that do not fit their card."""
+    lines = [
+        "| profile | model | tokens | triplets | " + " | ".join(f"{c} GB" for c in CARDS) + " |",
+        "|---" * (4 + len(CARDS)) + "|",
+    ]
+    failing = []
+    for profile, lengths in LENGTHS.items():
+        config = load_config(profile)
+        model = config.model.name.partition("/")[2]
+        for tokens in lengths:
+            cells = []
+            for card in CARDS:
+                text, fits = cell(profile, tokens, card)
+                own = card == OWN_CARD[profile] and tokens == config.data.max_length
+                cells.append(f"**{text}**" if own else text)
+                if own and not fits:
+                    failing.append(profile)
+            cells = [f"`{profile}`", model, str(tokens), str(config.train.batch_size), *cells]
+            lines.append("| " + " | ".join(cells) + " |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines) + "\n", failing
+
+
+def main(arguments: list[str]) -> int:
+    found, failing = table()
+    for profile in failing:
+        print(f"{profile} does not fit a {OWN_CARD[profile]} GB card", file=sys.stderr)
+    before = PAGE.read_text(encoding="utf-8")
+    after = PLACE.sub(lambda place: place[1] + found + place[2], before)
+    if arguments != ["--check"]:
+        PAGE.write_text(after, encoding="utf-8")
+    elif after != before:
+        print(f"{PAGE} is not current: run `python docs/cards.py`", file=sys.stderr)
+        return 1
+    return 1 if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

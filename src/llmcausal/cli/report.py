@@ -1,0 +1,45 @@
+"""`llmcausal report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmcausal.cli.options import AsJson, examples, print_json, reserved_stdout, subcommand
+
+app = subcommand()
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Run directories; several are compared on one page."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="The file; else RUN/report.html, or comparison.html here for several.",
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "llmcausal report runs/demo-cpu",
+        "llmcausal report runs/demo-cpu runs/task-only --out both.html",
+    )
+)
+def report(runs: Runs, out: Out = None, as_json: AsJson = False) -> None:
+    """Write the HTML report of a run, also while it trains, or compare several runs."""
+    from llmcausal.assembly.reporting import report_runs
+
+    with reserved_stdout():
+        written = report_runs(runs, out)
+    if as_json:
+        print_json({"report": str(written), "runs": [str(run) for run in runs]})
+        return
+    from llmcausal.ui.console import console
+
+    console().print(f"report: {written}", soft_wrap=True, markup=False)
