@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llmcausal import assembly
 from llmcausal.assembly import training
 from llmcausal.assembly.fallbacks import build_fallbacks
-from llmcausal.errors import Interrupted
+from llmcausal.config import RunConfig
+from llmcausal.errors import Interrupted, OutOfMemoryError
+from llmcausal.memory import symbolic
+from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.train import loop
 from llmcausal.train.callbacks.metrics_log import read_rows
-from llmcausal.train.recovery import Fallback, Place
+from llmcausal.train.recovery import ADVICE, Fallback, Place
+from tests.predictions import made_prediction
 
+MIB = 2**20
 FAILING, INTERRUPTED, STEPS = 3, 5, 6
 
 
@@ -128,3 +134,55 @@ def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
     found = trained(run_dir)
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happened(
+    tiny_config: Any, around_steps: Any, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    config = tiny_config(train={"max_steps": STEPS}, lora={"rank": 16})
+    saved_before = []
+
+    def fail(number: int, step: Callable[[], Any]) -> Any:
+        if number < FAILING:
+            return step()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
+
+    def predict(config: RunConfig, workload: Workload, **options: Any) -> Prediction:
+        saved_before.append((config.run_dir / f"checkpoint-{FAILING - 1}").is_dir())
+        if broken:
+            raise ValueError("no such [layer]")
+        return made_prediction(workload, config.lora.rank * MIB, device=options["device"])
+
+    around_steps(fail)
+    monkeypatch.setattr(symbolic, "predict", predict)
+    with pytest.raises(OutOfMemoryError) as caught:
+        assembly.train(config, plain=True)
+    assert caught.value.exit_code == 4
+    text = str(caught.value)
+    assert text.startswith(f"Out of memory at step {FAILING}: CUDA out of memory. Tried to allo")
+    assert saved_before
+    assert all(saved_before)
+    if broken:
+        assert ADVICE in text
+        assert "ValueError: no such [layer]" in text
+        return
+    assert "predicted to need 0.02 GiB" in text  # 16 MiB
+    assert "--set memory.members=one_by_one" in text  # what is in force
+    assert "--set train.batch_size=1 --set train.accumulation_steps=4" in text
+    (line,) = [line for line in text.splitlines() if "lora.rank=8" in line]
+    assert "predicted 0.01 GiB, fits" in line
+
+
+def test_real_predictions_stand_in_the_advice(tiny_config: Any, around_steps: Any) -> None:
+    def fail(number: int, step: Callable[[], Any]) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
+
+    around_steps(fail)
+    config = tiny_config(memory={"budget_gb": 0.5}, model={"unpack_on_cpu": False})
+    with pytest.raises(OutOfMemoryError, match="memory\\.budget_gb") as caught:
+        assembly.train(config, plain=True)
+    told = re.findall(
+        r"--set data\.max_length=(\d+)  predicted 0\.\d\d GiB, fits", str(caught.value)
+    )
+    assert len(told) == 1

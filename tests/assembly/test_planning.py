@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,10 @@ from llmcausal.assembly.planning import (
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
 from llmcausal.errors import DoesNotFitError
-from llmcausal.memory.prediction import COMPONENTS, Prediction, Workload
+from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.time import tokens_of
 from llmcausal.train.batch import collate
+from tests.predictions import made_prediction
 
 MIB = 2**20
 
@@ -31,24 +33,7 @@ def predict(config: RunConfig, workload: Workload, **options: Any) -> Prediction
     if config.memory.embeddings == "host":
         needed -= 100 * MIB
     needed += config.lora.rank * MIB
-    return Prediction(
-        architecture="fake",
-        device=options["device"],
-        strategy=options["strategy"],
-        switches={},
-        workload=workload,
-        components=dict.fromkeys(COMPONENTS, 0),
-        allocated_bytes=needed,
-        reserved_bytes=needed,
-        reserved_expandable_bytes=needed,
-        context_bytes=0,
-        host_bytes=0,
-        peak_phase="backward",
-        peak_tensors=(),
-        timeline=(),
-        extrapolated=False,
-        seconds=0.0,
-    )
+    return made_prediction(workload, needed, device=options["device"], strategy=options["strategy"])
 
 
 def with_memory(config: RunConfig, **memory: Any) -> RunConfig:
@@ -97,6 +82,27 @@ def test_what_does_not_fit_is_refused_with_what_helps_unless_forced(
     planned = plan_run(forced, data, predict=predict)
     assert planned.config.memory.members == "one_by_one"
     assert "memory.force" in planned.notes[0]
+
+
+def test_a_run_keeps_what_was_predicted_for_it(
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmcausal.assembly import training
+
+    config = with_memory(tiny_config(train={"max_steps": 2}), budget_gb=0.35)
+    monkeypatch.setattr(planning, "Predictor", lambda device, _: _predictor(device))
+    run_dir = training.train(config, plain=True, debug=False).run_dir
+    kept = json.loads((run_dir / "memory_plan.json").read_text())
+    assert (kept["strategy"], kept["fits"], kept["forced"]) == ("recompute", True, False)
+    assert kept["switches"]["activations"] == "recompute"
+    assert kept["budget"] == {"bytes": round(0.35 * 2**30), "source": "memory.budget_gb"}
+    assert kept["predicted"]["needed_bytes"] == 304 * MIB
+    assert sum(kept["predicted"]["components"].values()) == 304 * MIB
+    assert [row["name"] for row in kept["tried"]] == ["keep", "recompute", "offload"]
+    assert Workload(**kept["workload"]) == data_workload(config, prepare_data(config).train)
+    before = (run_dir / "memory_plan.json").read_text()
+    training.resume(run_dir, plain=True, allow_changes=False)
+    assert (run_dir / "memory_plan.json").read_text() == before
 
 
 def test_a_refused_run_leaves_nothing_behind(

@@ -8,8 +8,9 @@ from typing import Any
 from llmcausal.config import RunConfig
 from llmcausal.memory.advice import advice_lines, advise
 from llmcausal.memory.plan import Predictor
-from llmcausal.memory.prediction import COMPONENTS, Prediction, Workload
+from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.profile import load_config
+from tests.predictions import made_prediction
 
 GIB = 2**30
 
@@ -21,24 +22,7 @@ def predict(config: RunConfig, workload: Workload, **options: Any) -> Prediction
         tokens //= 2
     modules = len(config.lora.target_modules)
     needed = GIB + tokens + config.lora.rank * modules * 2**24
-    return Prediction(
-        architecture="fake",
-        device="cuda",
-        strategy=options["strategy"],
-        switches={},
-        workload=workload,
-        components=dict.fromkeys(COMPONENTS, 0),
-        allocated_bytes=needed,
-        reserved_bytes=needed,
-        reserved_expandable_bytes=needed,
-        context_bytes=0,
-        host_bytes=0,
-        peak_phase="backward",
-        peak_tensors=(),
-        timeline=(),
-        extrapolated=False,
-        seconds=0.0,
-    )
+    return made_prediction(workload, needed, strategy=options["strategy"])
 
 
 def ask(config: RunConfig, workload: Workload, gib: float) -> Any:

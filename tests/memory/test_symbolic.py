@@ -11,7 +11,7 @@ import torch
 
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.memory import symbolic, symbolic_run
+from llmcausal.memory import fake_step, symbolic, symbolic_run
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import NAIVE, STRATEGIES
@@ -88,6 +88,24 @@ def test_repeated_layers_are_as_if_they_had_been_run(
     assert not real.extrapolated
     for name in ("components", "peak_phase", "peak_tensors"):
         assert getattr(repeated, name) == getattr(real, name)
+
+
+@pytest.mark.parametrize("strategy", ["lean", "one_by_one"])
+def test_chunks_that_are_not_run_change_nothing(
+    monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str
+) -> None:
+    config = tiny_config_of(2)
+    switches = {**STRATEGIES[strategy], "token_chunk": 32}
+    config = config.model_copy(update={"memory": config.memory.model_copy(update=switches)})
+
+    def predicted() -> Prediction:
+        return symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+
+    few = predicted()
+    monkeypatch.setattr(fake_step, "CHUNKS_RUN", 99)
+    every = predicted()
+    for name in ("components", "peak_phase", "peak_tensors"):
+        assert getattr(few, name) == getattr(every, name)
 
 
 @pytest.fixture

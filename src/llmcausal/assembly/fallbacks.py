@@ -6,7 +6,7 @@ from functools import partial
 
 from llmcausal.assembly.build import Built
 from llmcausal.assembly.prepare import PreparedData
-from llmcausal.config import MemorySection
+from llmcausal.config import MemorySection, RunConfig
 from llmcausal.evaluation.probe import AttackProbe
 from llmcausal.memory.strategies import candidates, switches_of
 from llmcausal.model.trunk import find_trunk
@@ -39,14 +39,34 @@ def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallba
     return {"training": [*training, *_leaner_strategies(built)], "validation": validation}
 
 
+def config_in_force(built: Built) -> RunConfig:
+    """Returns the settings as the fallbacks that were taken have left them."""
+    run = built.run
+    config, size = run.config, run.batches.batch_size
+    steps = config.train.batch_size * config.train.accumulation_steps // size
+    train = config.train.model_copy(update={"batch_size": size, "accumulation_steps": steps})
+    memory = config.memory
+    for name, section in _leaner_sections(built).items():
+        if name in run.state.fallbacks:
+            memory = section
+    return config.model_copy(update={"train": train, "memory": memory})
+
+
 def _leaner_strategies(built: Built) -> list[Fallback]:
+    return [
+        Fallback(name, partial(_switch, built, section))
+        for name, section in _leaner_sections(built).items()
+    ]
+
+
+def _leaner_sections(built: Built) -> dict[str, MemorySection]:
     now = built.run.config.memory
-    found: list[Fallback] = []
+    found: dict[str, MemorySection] = {}
     last = switches_of(now)
     for candidate in candidates(now.model_copy(update=last)):
         section = candidate.section.model_copy(update=_kept(built, candidate.section))
         if switches_of(section) != last:
-            found.append(Fallback(candidate.name, partial(_switch, built, section)))
+            found[candidate.name] = section
             last = switches_of(section)
     return found
 

@@ -12,6 +12,7 @@ from llmcausal.assembly.planning import (
     data_workload,
     largest_rows,
     needs_of,
+    plan_values,
     settled,
     synthetic_tokens,
 )
@@ -32,10 +33,11 @@ from llmcausal.memory.limits import (
     MOST_TRIPLETS,
     largest_batch,
     largest_length,
+    with_length,
 )
 from llmcausal.memory.plan import Plan, Predict, Predictor, manual_candidate, plan
 from llmcausal.memory.prediction import Prediction, Workload
-from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES, candidates
+from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES
 from llmcausal.memory.time import (
     ModelShape,
     StepCost,
@@ -52,6 +54,9 @@ from llmcausal.train.batch import collate
 from llmcausal.ui.status import status
 
 MEASURED_STEPS = 3
+SWEPT_TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
+SWEPT_TRIPLETS = (1, 2, 4, 8)
+"""Lengths and micro-batches of `--sweep`, beside those asked for."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class MemoryRequest:
         shared: Share of a member that all members begin with; nothing: none, or the data's.
         vram_gb: Size of a card that need not be here.
         strategy: One to predict in place of the planner's choice.
-        sweep: Whether to find the largest micro-batch, and the largest length of every strategy.
+        sweep: Whether to plan for a range of lengths and micro-batches too.
         measure: Whether to run real steps.
     """
 
@@ -141,8 +146,8 @@ class _Reporter:
             naive = None
             if self.request.strategy == NAIVE:
                 naive = self.predictor(self.config, self.workload, NAIVE)
-            limits = self._limits(chosen) if self.request.sweep else None
-            sweep = self._sweep()
+            limits = self._limits(chosen)
+            sweep = self._sweep() if self.request.sweep else []
             advice = self._advice(chosen)
         measured = self._measure(chosen) if self.request.measure else None
         costs, time = self._time(chosen, measured)
@@ -154,7 +159,7 @@ class _Reporter:
             "device": self.device,
             "workload": {**asdict(self.workload), "source": self.source},
             "budget": asdict(self.budget),
-            "strategy": _plan_values(chosen),
+            "strategy": plan_values(chosen),
             "prediction": _prediction_values(chosen.prediction, self.budget.bytes),
             "naive": naive and _prediction_values(naive, self.budget.bytes),
             "limits": limits,
@@ -177,16 +182,24 @@ class _Reporter:
         }
 
     def _sweep(self) -> list[dict[str, Any]]:
-        if not self.request.sweep:
-            return []
-        rows = []
-        section = self.config.memory.model_copy(update={"strategy": "auto"})
-        for candidate in candidates(section):
-            length = largest_length(
-                self.config, self.workload, candidate, self.budget.bytes, self.predictor
-            )
-            rows.append({"strategy": candidate.name, "max_length": length})
-        return rows
+        """Plans for other lengths, then for other micro-batches of the length asked for."""
+        load = self.workload
+        lengths = sorted({*SWEPT_TOKENS, load.member_tokens})
+        sizes = sorted({*SWEPT_TRIPLETS, load.triplets} - {load.triplets})
+        loads = [with_length(load, tokens) for tokens in lengths]
+        loads += [replace(load, triplets=triplets) for triplets in sizes]
+        return [self._swept(each) for each in loads]
+
+    def _swept(self, workload: Workload) -> dict[str, Any]:
+        chosen = plan(self.config, workload, self.budget.bytes, predictor=self.predictor)
+        return {
+            "member_tokens": workload.member_tokens,
+            "triplets": workload.triplets,
+            "strategy": chosen.name,
+            "predicted_bytes": chosen.needed_bytes,
+            "host_bytes": chosen.prediction.host_bytes,
+            "fits": chosen.fits,
+        }
 
     def _advice(self, chosen: Plan) -> list[dict[str, Any]]:
         if chosen.fits:
@@ -327,15 +340,6 @@ def _snapshot_file(config: RunConfig) -> Path | None:
 def _offline_data(config: RunConfig) -> PreparedData | None:
     """Reads and encodes the data if the tokenizer is on this machine."""
     return prepare_data(config) if is_stored(config.model) else None
-
-
-def _plan_values(chosen: Plan) -> dict[str, Any]:
-    return {
-        "name": chosen.name,
-        "switches": chosen.switches,
-        "reason": chosen.reason,
-        "tried": [asdict(attempt) for attempt in chosen.tried],
-    }
 
 
 def _prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, Any]:

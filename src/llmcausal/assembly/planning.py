@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
@@ -29,10 +30,17 @@ MOST_PACKED = 512
 
 @dataclass(frozen=True)
 class Planned:
-    """A run's settings with its strategy in place, and what to tell the user."""
+    """A run's settings with its strategy in place, and what to tell the user.
+
+    Attributes:
+        config: The settings.
+        notes: For the screen.
+        record: The plan and its prediction as plain values; nothing where none was made.
+    """
 
     config: RunConfig
     notes: list[str]
+    record: dict[str, Any] | None = None
 
 
 def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None = None) -> Planned:
@@ -57,7 +65,40 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
             raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
     forced = "" if chosen.fits else "; started all the same, as memory.force asks"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
-    return Planned(settled(config, chosen.switches), [note])
+    record = _record(chosen, workload, budget)
+    return Planned(settled(config, chosen.switches), [note], record)
+
+
+def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
+    prediction = chosen.prediction
+    values = plan_values(chosen)
+    return {
+        "strategy": values.pop("name"),
+        **values,
+        "fits": chosen.fits,
+        "forced": not chosen.fits,
+        "budget": asdict(budget),
+        "workload": asdict(workload),
+        "predicted": {
+            "needed_bytes": chosen.needed_bytes,
+            "allocated_bytes": prediction.allocated_bytes,
+            "reserved_bytes": prediction.reserved_bytes,
+            "context_bytes": prediction.context_bytes,
+            "host_bytes": prediction.host_bytes,
+            "components": prediction.components,
+            "peak_phase": prediction.peak_phase,
+        },
+    }
+
+
+def plan_values(chosen: Plan) -> dict[str, Any]:
+    """Returns what was chosen, why, and what else was predicted, as plain values."""
+    return {
+        "name": chosen.name,
+        "switches": chosen.switches,
+        "reason": chosen.reason,
+        "tried": [asdict(attempt) for attempt in chosen.tried],
+    }
 
 
 def settled(config: RunConfig, switches: Mapping[str, object]) -> RunConfig:

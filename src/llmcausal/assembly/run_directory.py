@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,7 @@ from llmcausal.profile import dump_config
 
 CONFIG_FILE = "config.toml"
 ENVIRONMENT_FILE = "environment.json"
+PLAN_FILE = "memory_plan.json"
 _PACKAGES = ("llmcausal", "torch", "transformers", "peft", "bitsandbytes", "tokenizers", "numpy")
 
 
@@ -53,8 +54,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model, "data": data})
 
 
-def create(config: RunConfig) -> Path:
+def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> Path:
     """Creates the run directory with the resolved config and the environment.
+
+    Args:
+        config: Settings.
+        memory_plan: What was predicted for the run; nothing where nothing was. A resumed run
+            keeps it: it takes the switches in the config, and plans nothing.
 
     Raises:
         StorageError: If the disk refuses.
@@ -64,6 +70,8 @@ def create(config: RunConfig) -> Path:
         run_dir.mkdir(parents=True)
         (run_dir / ENVIRONMENT_FILE).write_text(json.dumps(environment(), indent=2), "utf-8")
         (run_dir / CONFIG_FILE).write_text(dump_config(config), "utf-8")
+        if memory_plan is not None:
+            (run_dir / PLAN_FILE).write_text(json.dumps(memory_plan, indent=2), "utf-8")
     except OSError as error:
         raise StorageError(
             f"{run_dir}: the run directory cannot be written: {error.strerror}. "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly import run_directory
+from llmcausal.assembly.advice import advice_after
 from llmcausal.assembly.build import (
     Built,
     Screen,
@@ -99,7 +101,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     with status("Loading the model"):
         built = build_run(config, data, config.run_dir, _screen(plain))
         center_projection(built, data)
-    run_dir = run_directory.create(config)
+    run_dir = run_directory.create(config, planned.record)
     with run_directory.locked(run_dir):
         return _fit_and_show(built, data, planned.notes)
 
@@ -200,6 +202,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         run.notes[:0] = [f"run: {run_dir}", *notes]
         results.unlink(missing_ok=True)
         run.fallbacks = build_fallbacks(built, data)
+        run.advice = partial(advice_after, built, data)
         with unpacked_frozen_weights(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
     else:

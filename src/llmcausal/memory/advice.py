@@ -42,7 +42,12 @@ class Advice:
     @property
     def arguments(self) -> str:
         """The settings as they are typed after `llmcausal train PROFILE`."""
-        return " ".join(f"--set {shlex.quote(setting)}" for setting in self.settings)
+        return typed(self.settings)
+
+
+def typed(settings: Sequence[str]) -> str:
+    """Writes `key=value` settings as they are typed after `llmcausal train PROFILE`."""
+    return " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
 
 
 def advise(

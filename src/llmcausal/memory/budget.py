@@ -15,6 +15,8 @@ GIB = 2**30
 DRIVER_SHARE_BYTES = 804 * 2**20
 """What driver and desktop take of a card before any program runs: a 6 GB card (6144 MiB) leaves
 about 5340 MiB. A stated constant; `free by NVML` is what a real card has."""
+CONTEXT_BYTES = 450 * 2**20
+"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
 AIM_GB = 6.0
 """Card that is assumed where there is no GPU and none was named."""
 
@@ -40,7 +42,7 @@ def card_budget(card_gb: float) -> Budget:
     return Budget(
         usable,
         f"a {card_gb:g} GB card, less {DRIVER_SHARE_BYTES / 2**20:.0f} MiB that driver and "
-        f"desktop take: {usable / GIB:.2f} GiB",
+        "desktop take",
     )
 
 
@@ -95,6 +97,26 @@ def free_host_bytes() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def within_reach(config: RunConfig, device: Device) -> Budget:
+    """Finds what a run that has loaded its model may take: what is free, and what it holds.
+
+    `memory.budget_gb` limits it.
+    """
+    import psutil
+    import torch
+
+    if device == "cuda":
+        held = torch.cuda.memory_reserved() + CONTEXT_BYTES
+        found = Budget(torch.cuda.mem_get_info()[0] + held, "free on the GPU or held by this run")
+    else:
+        held = psutil.Process().memory_info().rss
+        found = Budget(free_host_bytes() + held, "host memory free or held by this run")
+    limit = config.memory.budget_gb
+    if limit is None or round(limit * GIB) >= found.bytes:
+        return found
+    return Budget(round(limit * GIB), "memory.budget_gb")
 
 
 def uses_expandable_segments() -> bool:

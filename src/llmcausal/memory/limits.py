@@ -13,14 +13,22 @@ from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import Candidate
 
 LENGTH_STEP = 64
-"""Lengths are found to within so many tokens."""
+"""Lengths looked at are multiples of it."""
+LENGTH_TOLERANCE = 1 / 32
+"""Share of a length to within which it is found."""
 MOST_TOKENS = 16384
 MOST_TRIPLETS = 8
 """Not searched beyond: a prediction takes time in proportion."""
 
 
 def largest_that_fits(
-    needed: Callable[[int], int], budget_bytes: int, *, start: int, step: int, most: int
+    needed: Callable[[int], int],
+    budget_bytes: int,
+    *,
+    start: int,
+    step: int,
+    most: int,
+    tolerance: float = 0.0,
 ) -> int:
     """Finds the largest multiple of `step` up to `most` for which `needed` is within the budget.
 
@@ -33,6 +41,7 @@ def largest_that_fits(
         start: Size to begin at.
         step: Sizes looked at are its multiples.
         most: Largest size looked at.
+        tolerance: Share by which a size may be larger than the result and fit as well.
 
     Returns:
         The size, or 0 if not even `step` fits.
@@ -41,17 +50,20 @@ def largest_that_fits(
     known = {0: 0}
     fits, too_large = 0, top + 1
     guess = max(1, min(round(start / step), top))
-    while too_large - fits > 1:
+    while too_large - fits > max(1, int(fits * tolerance)):
         known[guess] = needed(guess * step)
         if known[guess] <= budget_bytes:
             fits = guess
         else:
             too_large = guess
-        guess = _next_guess(known, fits, too_large, budget_bytes)
+        near = max(1, int(fits * tolerance))
+        guess = _next_guess(known, fits, too_large, budget_bytes, near)
     return fits * step
 
 
-def _next_guess(known: dict[int, int], fits: int, too_large: int, budget_bytes: int) -> int:
+def _next_guess(
+    known: dict[int, int], fits: int, too_large: int, budget_bytes: int, near: int
+) -> int:
     evaluated = sorted(size for size in known if size)
     if len(evaluated) < 2:
         guess = 2 * fits if fits else too_large // 2
@@ -63,7 +75,7 @@ def _next_guess(known: dict[int, int], fits: int, too_large: int, budget_bytes: 
             return (fits + too_large) // 2
         guess = one + int((budget_bytes - known[one]) / slope)
         if guess in known:  # the line stops short: settle the neighbour
-            guess = fits + 1 if guess <= fits else too_large - 1
+            guess = fits + near if guess <= fits else too_large - near
     return max(fits + 1, min(guess, too_large - 1))
 
 
@@ -84,10 +96,20 @@ def largest_length(
     budget_bytes: int,
     predictor: Predictor,
 ) -> int:
-    """Finds the most tokens of a member that fit under a candidate's switches; 0 for none."""
+    """Finds the most tokens of a member that fit under a candidate's switches; 0 for none.
+
+    To within `LENGTH_TOLERANCE`; that the length itself fits was predicted.
+    """
     needed = _needed(config, candidate, predictor, partial(with_length, workload))
     start = workload.member_tokens
-    return largest_that_fits(needed, budget_bytes, start=start, step=LENGTH_STEP, most=MOST_TOKENS)
+    return largest_that_fits(
+        needed,
+        budget_bytes,
+        start=start,
+        step=LENGTH_STEP,
+        most=MOST_TOKENS,
+        tolerance=LENGTH_TOLERANCE,
+    )
 
 
 def largest_batch(

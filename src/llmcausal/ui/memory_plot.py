@@ -66,9 +66,11 @@ def _phases(phases: Sequence[str]) -> str:
     line = ""
     for index, phase in enumerate(phases):
         if index == 0 or phase != phases[index - 1]:
-            # A phase too short for its name shows as much of it as there is room for.
-            line = f"{line[:index]:<{index}}|{phase}"
-    return line[: max(len(phases), 1)]
+            width = next((i for i, each in enumerate(phases[index:]) if each != phase), None)
+            # A phase too short for its name is marked and not named.
+            name = phase if width is None or len(phase) < width else ""
+            line = f"{line:<{index}}|{name}"
+    return line
 
 
 def check_plot_path(path: Path) -> None:

@@ -39,13 +39,13 @@ def render_memory(result: Values) -> RenderableType:
         result: As in `assembly.memory_report`.
     """
     parts: list[RenderableType] = [*_heading(result), _components(result)]
+    if result["naive"]:
+        parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
     parts.append(timeline_text(result["prediction"]["timeline"], list(ROWS)))
     parts.append(_strategy(result["strategy"]))
     if result["advice"]:
         parts.append(_advice(result["advice"]))
-    if result["limits"]:
-        parts.append(_limits(result))
     if result["sweep"]:
         parts.append(_sweep(result["sweep"]))
     parts.append(_costs(result["costs"]))
@@ -94,7 +94,29 @@ def _components(result: Values) -> Table:
     row("safety margin", [_margin(each, result["budget"]["bytes"]) for each in predictions])
     if result["device"] == "cuda":
         row("host memory", [gibibytes(each["host_bytes"]) for each in predictions])
+    table.add_section()
+    others = [""] * (len(predictions) - 1)
+    row("longest members that fit", [_limit(result, "max_length", "tokens"), *others])
+    row("largest micro-batch", [_limit(result, "batch_size", "triplets"), *others])
     return table
+
+
+def _limit(result: Values, name: str, unit: str) -> str:
+    """Writes what fits at most, the rest being as the heading says."""
+    limits = result["limits"]
+    if not limits[name]:
+        return "none"
+    more = " or more" if limits[name] >= limits[f"{name}_searched"] else ""
+    return f"{limits[name]} {unit[:-1] if limits[name] == 1 and not more else unit}{more}"
+
+
+def _exit_status(result: Values) -> Text:
+    fits = result["fits"]
+    return Text(
+        f"exit status {0 if fits else 3}: it speaks of the strategy asked for, the usual recipe, "
+        f"which {'fits' if fits else 'does not fit'}; {result['prediction']['strategy']} "
+        f"{'fits' if result['prediction']['fits'] else 'does not fit either'}"
+    )
 
 
 def _slack(prediction: Values) -> int:
@@ -124,7 +146,7 @@ def _peak(prediction: Values) -> list[Text]:
 
 def _strategy(strategy: Values) -> RenderableType:
     heading = Text(f"strategy: {strategy['name']}", style="bold")
-    tried = titled_table("Strategies that were predicted, fastest first")
+    tried = titled_table("Strategies predicted, fastest first")
     for column in ("strategy", "needs", "host", "fits"):
         tried.add_column(column, justify="left" if column == "strategy" else "right")
     for attempt in strategy["tried"]:
@@ -148,30 +170,19 @@ def _advice(advice: Sequence[Values]) -> Table:
     return table
 
 
-def _limits(result: Values) -> Text:
-    limits = result["limits"]
-    name = result["strategy"]["name"]
-    if not limits["max_length"]:
-        return Text(f"with {name} no length fits")
-    length = f"with {name} fit at most {_found(limits, 'max_length')} tokens a member"
-    if not limits["batch_size"]:
-        return Text(f"{length}; at this length not one triplet")
-    return Text(
-        f"{length}; at this length {_found(limits, 'batch_size')} triplet(s) in a micro-batch"
-    )
-
-
-def _found(limits: Values, name: str) -> str:
-    more = limits[name] >= limits[f"{name}_searched"]
-    return f"{limits[name]} or more" if more else str(limits[name])
-
-
 def _sweep(rows: Sequence[Values]) -> Table:
-    table = titled_table("Largest length that fits")
-    table.add_column("strategy")
-    table.add_column("tokens a member", justify="right")
+    table = titled_table("Other lengths and micro-batches, planned")
+    for column in ("tokens a member", "triplets", "strategy", "predicted", "host", "fits"):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
     for row in rows:
-        table.add_row(row["strategy"], str(row["max_length"]) if row["max_length"] else "none")
+        table.add_row(
+            str(row["member_tokens"]),
+            str(row["triplets"]),
+            row["strategy"],
+            gibibytes(row["predicted_bytes"]),
+            gibibytes(row["host_bytes"]),
+            _yes(row["fits"]),
+        )
     return table
 
 
@@ -193,7 +204,8 @@ def _costs(costs: Sequence[Values]) -> Table:
 
 
 def _time(time: Values) -> list[Text]:
-    per_triplet = f"{time['flops_per_triplet'] / 1e12:.3g} TFLOP"
+    work = time["flops_per_triplet"] / 1e12
+    per_triplet = f"{work:,.0f} TFLOP" if work >= 100 else f"{work:.3g} TFLOP"
     tokens = f"{time['tokens_per_triplet']:,.0f} tokens"
     lines = [Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")]
     if time["flops_per_second"] is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -52,6 +52,14 @@ class Curve:
         return "Last: " + ", ".join(told) if told else ""
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel that overlays several: its class in style.css, and (step, value)."""
+
+    kind: str
+    points: list[Point]
+
+
 def collect(rows: Sequence[Mapping[str, Any]], name: str, title: str) -> Curve:
     """Takes a figure and its `val_` twin out of the rows; values that are not finite are left out.
 
@@ -89,15 +97,8 @@ def curve_panel(curve: Curve, steps: tuple[float, float], *, from_zero: bool = F
         value for line in (curve.training, curve.validation, curve.ceiling) for _, value in line
     ]
     marks = ticks(min([0.0, *values] if from_zero else values), max(values))
-    first, last = steps[0], max(steps[1], steps[0] + 1)
-    bottom, top = marks[0], marks[-1]
-
-    def place(point: Point) -> Point:
-        across = _LEFT + (_RIGHT - _LEFT) * (point[0] - first) / (last - first)
-        up = (point[1] - bottom) / (top - bottom)
-        return across, _BOTTOM - (_BOTTOM - _TOP) * up
-
-    parts = [*_grid(marks, place, first), *_step_axis(first, last, place, bottom)]
+    first, last, place = _scales(steps, marks)
+    parts = [*_grid(marks, place, first), *_step_axis(first, last, place, marks[0])]
     if curve.training:
         smooth = _moving_mean(curve.training)
         if smooth is not curve.training:
@@ -110,7 +111,46 @@ def curve_panel(curve: Curve, steps: tuple[float, float], *, from_zero: bool = F
         parts.append(_line(placed, "validation"))
         if len(placed) <= 60:
             parts += [tag("circle", class_="validation", cx=x, cy=y, r="2.6") for x, y in placed]
-    label = f"{curve.title}, steps {first:.0f} to {last:.0f}. {curve.last}"
+    return _panel(parts, f"{curve.title}, steps {first:.0f} to {last:.0f}. {curve.last}")
+
+
+def overlay_panel(title: str, lines: Sequence[Line], steps: tuple[float, float]) -> Markup:
+    """Draws one figure of several runs in one panel, each as its moving mean.
+
+    Args:
+        title: What is drawn.
+        lines: At least one, each with at least one point.
+        steps: First and last step of the axis, the same for all panels.
+    """
+    values = [value for line in lines for _, value in line.points]
+    marks = ticks(min(values), max(values))
+    first, last, place = _scales(steps, marks)
+    parts = [*_grid(marks, place, first), *_step_axis(first, last, place, marks[0])]
+    for line in lines:
+        smooth = _thinned(_moving_mean(line.points))
+        parts.append(_line(map(place, smooth), line.kind))
+        if len(smooth) == 1:  # a path of one point shows nothing
+            x, y = place(smooth[0])
+            parts.append(tag("circle", class_=f"line {line.kind}", cx=x, cy=y, r="2"))
+    return _panel(parts, f"{title}, steps {first:.0f} to {last:.0f}, {len(lines)} runs.")
+
+
+def _scales(
+    steps: tuple[float, float], marks: Sequence[float]
+) -> tuple[float, float, Callable[[Point], Point]]:
+    """Returns the ends of the step axis, and what places a (step, value) on the panel."""
+    first, last = steps[0], max(steps[1], steps[0] + 1)
+    bottom, top = marks[0], marks[-1]
+
+    def place(point: Point) -> Point:
+        across = _LEFT + (_RIGHT - _LEFT) * (point[0] - first) / (last - first)
+        up = (point[1] - bottom) / (top - bottom)
+        return across, _BOTTOM - (_BOTTOM - _TOP) * up
+
+    return first, last, place
+
+
+def _panel(parts: Sequence[Markup], label: str) -> Markup:
     return tag(
         "svg",
         *parts,

@@ -54,20 +54,35 @@ def write_report(
     Raises:
         StorageError: If the disk refuses; a report that was there before is intact.
     """
-    page = (
-        _templates()
-        .get_template("page.html.jinja")
-        .render(
-            title=title,
-            notes=_notes(result, notes),
-            summary=_summary(result),
-            evaluation=sections.evaluation(result) if result else None,
-            training=training.charts(metrics_rows),
-            groups=_examples(result),
-            skipped=_skipped(result),
-            reproduction=_reproduction(result, config_text, environment),
-        )
+    return save_page(
+        "page.html.jinja",
+        out,
+        title=title,
+        notes=_notes(result, notes),
+        summary=_summary(result),
+        evaluation=sections.evaluation(result) if result else None,
+        training=training.charts(metrics_rows),
+        groups=_examples(result),
+        skipped=_skipped(result),
+        reproduction=_reproduction(result, config_text, environment),
     )
+
+
+def save_page(template: str, out: Path, **values: Any) -> Path:
+    """Fills a template of this package and writes the page whole or not at all.
+
+    Args:
+        template: Name of its file.
+        out: The file to write.
+        values: What the template shows; all but `Markup` is escaped.
+
+    Returns:
+        `out`.
+
+    Raises:
+        StorageError: If the disk refuses; a page that was there before is intact.
+    """
+    page = _templates().get_template(template).render(**values)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, [page.encode("utf-8")])

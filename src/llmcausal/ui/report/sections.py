@@ -15,7 +15,7 @@ from llmcausal.ui.report.hostile_text import shown
 from llmcausal.ui.report.loose import Object, as_object, as_objects
 from llmcausal.ui.report.reading import model_named, written_p
 
-_METRICS = {
+METRICS = {
     "attack_success_rate": ("Attack success", "of attacked prompts; less is better"),
     "utility": ("Utility", "right on clean prompts; more is better"),
     "utility_under_attack": ("Utility under attack", "right on attacked prompts; more is better"),
@@ -38,7 +38,7 @@ _ADAPTIVE = {
     "utility_under_attack": "Utility under attack: after the search",
 }
 _NAMES = {
-    **{metric: name for metric, (name, _) in _METRICS.items()},
+    **{metric: name for metric, (name, _) in METRICS.items()},
     _STRICT: "Attack success, strict",
 }
 _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
@@ -118,7 +118,7 @@ def evaluation(result: Object) -> dict[str, Any]:
         "compared": str(base.get("name") or "base") if base else "",
         "tiles": [
             compare(name, note, base.get(metric), tuned.get(metric))
-            for metric, (name, note) in _METRICS.items()
+            for metric, (name, note) in METRICS.items()
         ],
         "breakdowns": _breakdowns(as_object(tuned.get("groups")), as_object(base.get("groups"))),
         "differences": _differences(as_object(result.get("difference"))),

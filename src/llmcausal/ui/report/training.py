@@ -31,7 +31,7 @@ class Panel:
 
 def charts(rows: Rows) -> dict[str, Any]:
     """Returns the panels by subject, a table of the validations, and what went wrong."""
-    names = _names(rows)
+    names = figure_names(rows)
     learning = [name for name in names if name in LOSS_TERMS or name in CAUSAL_METRICS]
     rest = [name for name in names if name not in learning]
     reached = [step for row in rows if (step := number(row.get("step"))) is not None]
@@ -58,7 +58,7 @@ def progress(rows: Rows) -> str:
     return f"Training is logged up to step {last['step']}{reached}: {duration(seconds)} in steps."
 
 
-def _names(rows: Rows) -> list[str]:
+def figure_names(rows: Rows) -> list[str]:
     """Lists every figure once: losses first, then causal metrics, the probe's, and all others."""
     found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *_PROBE])
     present = set()
