@@ -20,8 +20,6 @@ from llmcausal.model.factory import load_model
 from llmcausal.train.checkpoint import MANIFEST, read_manifest, write_checkpoint
 from llmcausal.train.snapshot import TRAINING_STATE
 
-pytest_plugins = ["tests.assembly.conftest"]
-
 
 class Payload:
     """Writes a file when it is unpickled."""
