@@ -301,7 +301,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=len(CASES), help="first cases only")
     parser.add_argument("--length", type=int, default=1024, help="member tokens of the strategies")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3,
+        choices=range(2, 100),
+        metavar="N",
+        help="2 or more: the first makes the optimizer's states",
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--row", choices=("measured", "predicted"), help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
