@@ -16,7 +16,7 @@ from llmcausal.ui.plots_figures import compact, number, tick_label, ticks
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 260.0, 168.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 252.0, 8.0, 144.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 246.0, 8.0, 144.0  # room for half a label
 _MOST_POINTS = 400
 _VALIDATION = "val_"
 

@@ -84,8 +84,8 @@ def compact(value: float, size: float | None = None) -> str:
         value: The number.
         size: Write it as a number of this size is written; by default its own.
     """
-    if value == 0:
-        return "0"
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
     size = abs(value) if size is None else size
     if size >= 100_000 or 0 < size < 0.001:
         mantissa, exponent = f"{value:.1e}".split("e")
@@ -113,8 +113,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def tick_label(value: float, marks: list[float]) -> str:
     """Writes a tick with as many digits as tell it from its neighbours."""
-    if value == 0:
-        return "0"
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
     if not 1e-3 <= max(abs(mark) for mark in marks) < 1e6:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
