@@ -206,6 +206,9 @@ class TrainSection(Section):
     """Seed of the adapters' initial weights and of the order of the data."""
     empty_cache_every: int = Field(default=0, ge=0)
     """Return cached CUDA memory every so many steps; 0 never."""
+    max_skipped_steps: int = Field(default=3, ge=0)
+    """Steps in a row whose loss or gradient may be NaN or infinite: their triplets are named and
+    the weights stay as they are. One more ends the run (exit code 5)."""
     detect_anomaly: bool = False
     """torch's anomaly detection: names the operation that made a NaN; slow."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -465,11 +466,19 @@ class Weighted(ContrastiveLoss):
 
 
 def test_a_nan_is_refused_and_named(tiny_config: Any, tmp_path: Path) -> None:
-    config = tiny_config(loss={"contrastive": f"{__name__}:Broken"}, validation={"at_start": False})
-    with pytest.raises(NonFiniteLossError, match=r"Step 1: loss nan.*\n") as caught:
+    config = tiny_config(
+        loss={"contrastive": f"{__name__}:Broken"},
+        validation={"at_start": False},
+        train={"max_skipped_steps": 2},
+    )
+    with pytest.raises(NonFiniteLossError, match=r"Step 3: .*loss nan, after 2 steps") as caught:
         assembly.train(config, plain=True)
     assert caught.value.exit_code == 5
+    assert "contrastive_loss nan" in str(caught.value)
     assert "builtin-train" in str(caught.value)
+    written = rows(config.run_dir)
+    assert [row.get("skipped_steps") for row in written] == [None, 1, 2]
+    assert (config.run_dir / "checkpoint-2").is_dir()
 
 
 def test_a_loss_of_your_own_is_trained_and_resumed(tiny_config: Any) -> None:
@@ -481,6 +490,14 @@ def test_a_loss_of_your_own_is_trained_and_resumed(tiny_config: Any) -> None:
     assert_same_bits(contents(run_dir / "checkpoint-10"), last)
     with pytest.raises(ConfigError, match=r"loss\.options"):
         assembly.train(tiny_config(loss={**settings, "options": {"colour": 1}}), plain=True)
+
+
+def test_a_kill_before_old_checkpoints_were_deleted_is_made_good(tiny_config: Any) -> None:
+    run_dir = assembly.train(tiny_config(), plain=True).run_dir
+    last, before = (run_dir / f"checkpoint-{step}" for step in (10, 8))
+    shutil.copytree(before, run_dir / "checkpoint-6")
+    assembly.resume(run_dir, plain=True)
+    assert sorted(run_dir.glob("checkpoint-*")) == sorted([last, before])
 
 
 def test_too_little_usable_data_is_refused_before_the_model_is_loaded(

@@ -36,6 +36,7 @@ from llmcausal.train.checkpoint import (
     MANIFEST,
     discard_after,
     newest_good,
+    prune,
     read_manifest,
     recover,
     verify,
@@ -166,10 +167,9 @@ def _leave_later_behind(run: Run) -> list[str]:
         state.epoch, state.position = state.epoch + 1, 0
     if not state.started:
         (run.run_dir / METRICS).unlink(missing_ok=True)
-    return [
-        f"deleted {folder.name}, which lies after step {state.step}"
-        for folder in discard_after(run.run_dir, state.step)
-    ]
+    discarded = discard_after(run.run_dir, state.step)
+    prune(run.run_dir, run.config.checkpoint.keep)  # what a kill kept the last checkpoint from
+    return [f"deleted {folder.name}, which lies after step {state.step}" for folder in discarded]
 
 
 def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:

@@ -21,6 +21,7 @@ from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import BEST
 from llmcausal.train.interrupt import InterruptGuard
+from llmcausal.train.non_finite import fault_of, left_out, offenders
 from llmcausal.train.optimizer import optimizer_step
 from llmcausal.train.recovery import ADVICE, Fallback, Place, Recovery, Rewind
 from llmcausal.train.snapshot import Snapshot
@@ -111,7 +112,8 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
-        NonFiniteLossError: If the loss or the gradient is NaN or infinite.
+        NonFiniteLossError: If the loss or the gradient is NaN or infinite more often in a row
+            than `train.max_skipped_steps`; the last finished step is saved.
         OutOfMemoryError: If memory runs out and no fallback is left; the last finished step is
             saved.
         StorageError: If the disk refuses a write.
@@ -147,7 +149,7 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
-        except OutOfMemoryError:
+        except (OutOfMemoryError, NonFiniteLossError):
             context.save_checkpoint()
             raise
         finally:
@@ -240,55 +242,56 @@ def _train_step(run: Run, context: FitContext, rewind: Rewind) -> Record:
     totals = label_totals(micro_batches)
     run.optimizer.zero_grad(set_to_none=True)
     figures = _Figures()
+    sums = []
     tokens, count = 0, len(micro_batches)
 
     def backward(loss: torch.Tensor) -> None:
-        _backward(run.scaler.scale(loss), state.step + 1, micro_batches)
+        _backward(run.scaler.scale(loss), state, micro_batches)
 
     with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
         for done, batch in enumerate(micro_batches, start=1):
             result = run.step(batch.to(run.device), totals, backward)
             figures.add(result)
+            sums.append(result.sums)
             tokens += len(batch.tokens)
             for callback in run.callbacks:
                 callback.on_micro_batch(context, done, count)
     run.scaler.unscale_(run.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.config.train.max_grad_norm))
     record = figures.means()
-    if not math.isfinite(record["loss"]) or not (math.isfinite(norm) or run.scaler.is_enabled()):
-        _refuse_non_finite(state.step + 1, record["loss"], norm, micro_batches)
+    fault = fault_of(record, norm)
+    if fault is not None:
+        overflow = run.scaler.is_enabled() and math.isfinite(record["loss"])
+        most = run.config.train.max_skipped_steps
+        triplets = offenders(micro_batches, sums)
+        context.notes.append(left_out(state, fault, triplets, overflow=overflow, most=most))
     rewind.mark_weights()
-    scale = run.scaler.get_scale()
-    run.scaler.step(run.optimizer) if run.scaler.is_enabled() else optimizer_step(run.optimizer)
-    run.scaler.update()
-    if run.scaler.get_scale() >= scale:  # fp16 overflowed otherwise, and nothing was updated
+    if run.scaler.is_enabled():
+        run.scaler.step(run.optimizer)  # does nothing where it found a gradient that overflowed
+        run.scaler.update()
+    elif fault is None:
+        optimizer_step(run.optimizer)
+    if fault is None:
         run.scheduler.step()
+        state.skipped_in_a_row = 0
     state.step += 1
     state.epoch, state.position = run.batches.after(state.epoch, state.position)
     state.tokens += tokens
     epoch = state.epoch + state.position / max(len(run.batches.triplets), 1)
-    return {"step": state.step, "epoch": epoch, **record, "grad_norm": norm, "tokens": tokens}
+    record |= {"grad_norm": norm, "tokens": tokens}
+    if state.skipped_steps:
+        record["skipped_steps"] = state.skipped_steps
+    return {"step": state.step, "epoch": epoch, **record}
 
 
-def _backward(loss: torch.Tensor, step: int, micro_batches: Sequence[TripletBatch]) -> None:
+def _backward(loss: torch.Tensor, state: TrainState, batches: Sequence[TripletBatch]) -> None:
     try:
         loss.backward()
     except RuntimeError as error:
         if "returned nan values" not in str(error):  # what anomaly detection raises
             raise
-        _refuse_non_finite(step, f"{loss.item()} ({error})", "unknown", micro_batches)
-
-
-def _refuse_non_finite(
-    step: int, loss: object, norm: object, micro_batches: Iterable[TripletBatch]
-) -> None:
-    ids = [identity for batch in micro_batches for identity in batch.ids]
-    shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-    raise NonFiniteLossError(
-        f"Step {step}: loss {loss}, gradient norm {norm}; the weights are as they were before it. "
-        f"Triplets of the step: {shown}.\nLower train.learning_rate, raise train.warmup_ratio or "
-        "loss.tau; --set train.detect_anomaly=true names the operation."
-    )
+        fault = f"loss {loss.item()} ({error})"
+        left_out(state, fault, offenders(batches, [{}] * len(batches)), overflow=False, most=0)
 
 
 def _validated(run: Run, context: FitContext, recovery: Recovery) -> Record:

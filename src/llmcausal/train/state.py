@@ -21,6 +21,8 @@ class TrainState:
         train_seconds: Wall time spent training, over all sessions.
         fallbacks: Names of the fallbacks taken when memory ran out, in order.
         out_of_memory_count: How often it ran out.
+        skipped_steps: Steps that were not applied, since their loss or gradient was not finite.
+        skipped_in_a_row: Of these, those since the last that was applied.
     """
 
     step: int = 0
@@ -33,6 +35,8 @@ class TrainState:
     train_seconds: float = 0.0
     fallbacks: list[str] = field(default_factory=list)
     out_of_memory_count: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain values, for a checkpoint."""

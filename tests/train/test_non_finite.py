@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from llmcausal import assembly
+from llmcausal.errors import NonFiniteLossError
+from llmcausal.train.non_finite import MOST_OVERFLOWS, fault_of, left_out
+from llmcausal.train.state import TrainState
+from llmcausal.train.step import StepResult, TripletStep
+from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture
+
+
+@pytest.mark.parametrize(
+    ("record", "norm", "fault"),
+    [
+        ({"loss": 1.0, "task_loss": 2.0}, 3.0, None),
+        ({"loss": 1.0, "causal_stability": math.nan}, 3.0, None),  # a figure, no part of the loss
+        ({"loss": 1.0, "task_loss": 2.0}, math.inf, "gradient norm inf"),
+        ({"loss": math.nan, "task_loss": 2.0, "robust_loss": math.inf}, math.nan,
+         "loss nan, robust_loss inf"),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_is_named(record: Any, norm: float, fault: str | None) -> None:
+    assert fault_of(record, norm) == fault
+
+
+def test_so_many_in_a_row_and_then_no_more() -> None:
+    state = TrainState(step=4)
+    told = [left_out(state, "loss nan", "a, b", overflow=False, most=2) for _ in range(2)]
+    assert all("step 5 left out" in line and "a, b" in line for line in told)
+    with pytest.raises(NonFiniteLossError, match="Step 5: loss nan, after 2 steps") as caught:
+        left_out(state, "loss nan", "a, b", overflow=False, most=2)
+    assert "train.learning_rate" in str(caught.value)
+    assert (state.skipped_in_a_row, state.skipped_steps) == (0, 2)
+
+
+def test_a_scale_that_never_fits_ends_the_run_too() -> None:
+    """From 2^16, halved each time, the scale of fp16 is below 1 long before."""
+    state = TrainState()
+    for _ in range(MOST_OVERFLOWS):
+        left_out(state, "gradient norm inf", "a", overflow=True, most=0)
+    with pytest.raises(NonFiniteLossError):
+        left_out(state, "gradient norm inf", "a", overflow=True, most=0)
+
+
+@pytest.mark.parametrize("term", ["task_loss", "robust_loss", "contrastive_loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_planted_fault_is_left_out_of_the_weights_and_the_run_goes_on(
+    tiny_config: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    term: str,
+    value: float,
+) -> None:
+    """The third micro-batch, which is the first of step 2, goes wrong in one term."""
+    calls, weights = 0, []
+    whole = TripletStep.__call__
+
+    def planted(self: Any, batch: Any, totals: Any, backward: Any = None) -> StepResult:
+        nonlocal calls
+        if backward is None:
+            return whole(self, batch, totals)
+        calls += 1
+        first = next(p for p in self.trunk.decoder.parameters() if p.requires_grad)
+        weights.append(first.detach().clone())
+        if calls != 3:
+            return whole(self, batch, totals, backward)
+
+        def poisoned(loss: torch.Tensor) -> None:
+            backward(loss * value)
+
+        result = whole(self, batch, totals, poisoned)
+        sums = dict(result.sums)
+        sums[term], sums["loss"] = sums[term] * value, sums["loss"] * value
+        named.extend(batch.ids)
+        return StepResult(result.loss, sums, result.counts)
+
+    named: list[str] = []
+    monkeypatch.setattr(TripletStep, "__call__", planted)
+    config = tiny_config(train={"max_steps": 4}, validation={"every_steps": 4})
+    outcome = assembly.train(config, plain=True)
+    assert outcome.steps == 4
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert "step 2 left out" in shown
+    assert f"{term} {value}".removeprefix("-") in shown.replace("-inf", "inf")
+    assert all(identity in shown for identity in named)
+    assert torch.equal(weights[2], weights[4])  # before step 2, and before step 3
+    assert not torch.equal(weights[4], weights[6])
+    assert all(weight.isfinite().all() for weight in weights)
