@@ -246,3 +246,13 @@ def test_no_shipped_profile_goes_without_the_robust_term(path: Path) -> None:
     loss = load_config(path).loss
     assert loss.lambda_robust > 0
     assert loss.projection_dim > 0
+
+
+def test_a_number_of_thousands_of_digits_is_a_message(tmp_path: Path) -> None:
+    """Found by `python -m tests.fuzz`: tomllib lets Python's own ValueError through."""
+    profile = tmp_path / "p.toml"
+    profile.write_text("[train]\nepochs = " + "9" * 5000)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(profile)
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
+        load_config("demo-cpu", ["train.epochs=" + "9" * 5000])

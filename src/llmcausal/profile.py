@@ -59,7 +59,7 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -80,7 +80,7 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
         raise ConfigError(f"--set {override}: write it as section.key=value")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()
     *parents, last = key.split(".")
     target = values

@@ -76,7 +76,7 @@ def differing_settings(config_texts: Sequence[str]) -> list[tuple[str, list[str]
 def _flat(text: str) -> dict[str, str]:
     try:
         settings = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return dict(_leaves(settings, ""))
 
