@@ -27,6 +27,16 @@ def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
     flush_directory(path.parent)
 
 
+def forget_partial_files(folder: Path) -> None:
+    """Deletes what a kill left of `replace_file`; files of processes that still run stay."""
+    import psutil
+
+    for partial in folder.glob(".*.partial"):
+        process = partial.name.split(".")[-2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            partial.unlink(missing_ok=True)
+
+
 def flush_directory(folder: Path) -> None:
     """Flushes the names in a folder, so that a rename in it is on disk."""
     if os.name != "posix":  # Windows cannot open a directory; its renames are journaled

@@ -162,3 +162,12 @@ def test_prune_keeps_the_newest_by_number(tmp_path: Path) -> None:
         write(tmp_path, step)
     prune(tmp_path, keep=2)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-100", "checkpoint-10"}
+
+
+def test_half_written_files_of_the_dead_are_deleted(tmp_path: Path) -> None:
+    dead, mine, foreign = ".report.html.{}.partial", f".a.{os.getpid()}.partial", ".b.partial"
+    gone = next(pid for pid in range(2**22 - 1, 0, -1) if not Path(f"/proc/{pid}").exists())
+    for name in (dead.format(gone), mine, foreign):
+        (tmp_path / name).touch()
+    recover(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine, foreign}

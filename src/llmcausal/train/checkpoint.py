@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import CheckpointError, StorageError
-from llmcausal.storage import flush_directory, write_flushed
+from llmcausal.storage import flush_directory, forget_partial_files, write_flushed
 
 MANIFEST = "manifest.json"
 BEST = "best"
@@ -137,7 +137,7 @@ def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def recover(run_dir: Path) -> None:
-    """Finishes or undoes what a kill interrupted: half-written folders, half-done swaps."""
+    """Finishes or undoes what a kill interrupted: half-written folders and files, half-done swaps."""
     for old in run_dir.glob(".*.old"):
         target = run_dir / old.name[1 : -len(".old")]
         if target.exists():
@@ -146,6 +146,7 @@ def recover(run_dir: Path) -> None:
             old.rename(target)
     for stale in run_dir.glob(".*.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)
+    forget_partial_files(run_dir)
 
 
 def prune(run_dir: Path, keep: int) -> None:
