@@ -137,7 +137,7 @@ def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def recover(run_dir: Path) -> None:
-    """Finishes or undoes what a kill interrupted: half-written folders and files, half-done swaps."""
+    """Finishes or undoes what a kill interrupted: half-written files and folders, swaps."""
     for old in run_dir.glob(".*.old"):
         target = run_dir / old.name[1 : -len(".old")]
         if target.exists():
