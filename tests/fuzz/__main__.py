@@ -3,7 +3,7 @@
     python -m tests.fuzz [--inputs 100000] [--seed N] [--out FILE.json]
 
 Wrong is: any exception that is not the program's own, more than two seconds for one input, or
-memory that grows with the inputs. One more input a reader is a single line of 1 GB (`--huge`).
+memory that grows with the inputs.
 """
 
 from __future__ import annotations
