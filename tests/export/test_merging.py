@@ -127,7 +127,7 @@ print(memory("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("files", [8, 1])
 def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Path) -> None:
-    """256 MiB of weights; the peak stays under 2.5 shards of 32 MiB, in one file or in eight."""
+    """256 MiB of weights, tensors of 16 MiB; what is loaded on first use counts too."""
     base, out = tmp_path / "large", tmp_path / "out"
     base.mkdir()
     out.mkdir()
@@ -149,7 +149,7 @@ def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Pat
     command = [sys.executable, "-W", "ignore", "-c", PEAK, *folders]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 2.5 * 32 * MEGABYTE
+    assert int(done.stdout) < 128 * MEGABYTE
     config = source.adapter_config()
     with safe_open(out / "0.st", framework="pt") as file:
         assert float(file.get_tensor("0.1.weight")[7, 7]) == 4 * config.lora_alpha / config.r
