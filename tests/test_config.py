@@ -252,7 +252,30 @@ def test_a_number_of_thousands_of_digits_is_a_message(tmp_path: Path) -> None:
     """Found by `python -m tests.fuzz`: tomllib lets Python's own ValueError through."""
     profile = tmp_path / "p.toml"
     profile.write_text("[train]\nepochs = " + "9" * 5000)
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    with pytest.raises(ConfigError, match=r"p\.toml:2: line: longer than 2,000 characters"):
         load_config(profile)
     with pytest.raises(ConfigError, match=r"train\.epochs"):
         load_config("demo-cpu", ["train.epochs=" + "9" * 5000])
+
+
+@pytest.mark.timeout(20)
+def test_keys_of_thousands_of_parts_take_no_time(tmp_path: Path) -> None:
+    """tomllib takes 32 s and 4 GiB for one key of 32,000 parts: lines are bounded before."""
+    profile = tmp_path / "p.toml"
+    profile.write_text("a." * 32_000 + "a = 1")
+    with pytest.raises(ConfigError, match=r"p\.toml:1: line: longer"):
+        load_config(profile)
+    profile.write_text(("a." * 990 + "b = 1\n") * 32)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(profile)
+
+
+def test_of_thousands_of_defects_the_first_are_told(tmp_path: Path) -> None:
+    profile = tmp_path / "p.toml"
+    profile.write_text("".join(f"a{number} = 1\n" for number in range(4000)))
+    with pytest.raises(ConfigError) as refused:
+        load_config(profile)
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith(f"{profile}:1: a0: unknown key")
+    assert lines[-1] == "... and 3900 more"
+    assert len(lines) == 101

@@ -13,6 +13,12 @@ from pydantic import BaseModel, ValidationError
 from llmcausal.config import RUN_NAME, RunConfig
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
+from llmcausal.storage import TooLargeError, read_at_most
+
+MAX_PROFILE_BYTES = 64 * 2**10
+MAX_LINE_CHARACTERS = 2000
+"""tomllib takes memory and time with the square of a key's parts: half a minute for 64 KiB."""
+MAX_DEFECTS = 100
 
 
 def profile_dirs() -> list[Path]:
@@ -57,9 +63,12 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
     """
     path = find_profile(profile)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_at_most(path, MAX_PROFILE_BYTES).decode("utf-8")
+        _check_lines(path, text)
         values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+    except TooLargeError as error:
+        raise ConfigError(f"{path}: {error}, which no profile is") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -71,6 +80,14 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error, path, text, overridden)) from None
+
+
+def _check_lines(path: Path, text: str) -> None:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise ConfigError(
+                f"{path}:{number}: line: longer than {MAX_LINE_CHARACTERS:,} characters"
+            )
 
 
 def _apply_override(values: dict[str, Any], override: str) -> str:
@@ -95,7 +112,8 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
 
 def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]) -> str:
     lines = []
-    for item in error.errors():
+    defects = error.errors()
+    for item in defects[:MAX_DEFECTS]:
         location = [str(part) for part in item["loc"]]
         key = ".".join(location)
         reason = item["msg"].removeprefix("Value error, ")
@@ -111,6 +129,8 @@ def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]
         else:
             line = _line_of(text, location)
             lines.append(f"{path}{f':{line}' if line else ''}: {key}: {reason}")
+    if len(defects) > MAX_DEFECTS:
+        lines.append(f"... and {len(defects) - MAX_DEFECTS} more")
     return "\n".join(lines)
 
 

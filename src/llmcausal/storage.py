@@ -1,10 +1,16 @@
-"""Files that survive a crash: flushed to disk, and replaced whole or not at all."""
+"""Files that survive a crash: flushed to disk, replaced whole or not at all, read in bounds."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+_PART_BYTES = 2**20
+
+
+class TooLargeError(ValueError):
+    """A file is larger than what is read of its kind."""
 
 
 def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
@@ -14,6 +20,23 @@ def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_at_most(path: Path, limit_bytes: int) -> bytes:
+    """Reads a file wholly, if it is not larger than a file of its kind can be.
+
+    Raises:
+        TooLargeError: If it is larger; no more than the limit was read.
+    """
+    content = bytearray()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # 0 for a pipe or device, which may never end
+        while size <= limit_bytes and (part := file.read(_PART_BYTES)):
+            content += part
+            size = max(size, len(content))
+    if size > limit_bytes:
+        raise TooLargeError(f"larger than {limit_bytes // 2**10:,} KiB")
+    return bytes(content)
 
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:

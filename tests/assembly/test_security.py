@@ -16,7 +16,8 @@ import torch
 from llmcausal import assembly
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.errors import CheckpointError, ModelError
-from llmcausal.model.factory import load_model
+from llmcausal.model.factory import load_model, load_tokenizer
+from llmcausal.model.lora import load_adapter
 from llmcausal.train.checkpoint import MANIFEST, read_manifest, write_checkpoint
 from llmcausal.train.snapshot import TRAINING_STATE
 
@@ -68,6 +69,53 @@ def test_pickled_weights_beside_safetensors_are_not_read(checkpoint: Path, tmp_p
     for name in ("adapter_model.bin", "pytorch_model.bin"):
         replaced(checkpoint, name, pickle.dumps(Payload(proof)))
     assembly.resume(checkpoint, plain=True)
+    assert not proof.exists()
+
+
+def test_an_adapter_of_pickled_weights_alone_is_refused(
+    checkpoint: Path, tmp_path: Path, tiny_llama: Callable[..., Any]
+) -> None:
+    proof = tmp_path / "it-ran"
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    shutil.copy(checkpoint / "adapter_config.json", folder)
+    torch.save({"a": Payload(proof)}, folder / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: missing"):
+        load_adapter(tiny_llama(), folder)
+    assert not proof.exists()
+
+
+def test_an_adapter_names_no_module_to_import(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_files: tuple[Path, Path],
+) -> None:  # fmt: skip
+    proof, modules = tmp_path / "it-ran", tmp_path / "modules"
+    modules.mkdir()
+    (modules / "planted.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
+    monkeypatch.syspath_prepend(modules)
+    file = checkpoint / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["auto_mapping"] = {"base_model_class": "M", "parent_library": "planted"}
+    config["base_model_name_or_path"] = "planted/elsewhere"
+    file.write_text(json.dumps(config))
+    section = ModelSection(name=str(tiny_files[0]), device="cpu", quantization="none")
+    load_adapter(load_model(section).model, checkpoint)
+    assert not proof.exists()
+
+
+def test_the_code_of_a_tokenizer_is_not_run_unasked(
+    tmp_path: Path, tiny_files: tuple[Path, Path]
+) -> None:
+    proof, folder = tmp_path / "it-ran", tmp_path / "with-code"
+    shutil.copytree(tiny_files[0], folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    config["tokenizer_class"] = "StrangeTokenizer"
+    config["auto_map"] = {"AutoTokenizer": ["code.T", "code.T"]}
+    file.write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"import pathlib\npathlib.Path({str(proof)!r}).touch()\n")
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        load_tokenizer(ModelSection(name=str(folder), device="cpu", quantization="none"))
     assert not proof.exists()
 
 

@@ -517,3 +517,11 @@ def test_rephrasing_changes_the_text_and_keeps_its_sentences() -> None:
     assert any(changed.index("Trains") < changed.index("The shop") for changed in seen)
     assert rephrase("It's late.", random.Random(1)) != "It's late."
     assert rephrase("Hi Ann, come at nine.", random.Random(2)).startswith("Hi Ann")
+
+
+def test_brackets_nested_thousands_deep_are_a_message(tmp_path: Path) -> None:
+    """Found by `python -m tests.fuzz`: a first line was read to tell JSON from JSON lines."""
+    path = tmp_path / "squad.json"
+    path.write_text('{"data": ' + "[" * 5000 + "\n")
+    with pytest.raises(DataError, match=r"squad\.json"):
+        read("squad", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Sequence
 
 TOKENS = (
@@ -49,6 +50,12 @@ TOKENS = (
     b"\t",
     b" " * 300,
 )
+NUMBERS = tuple(
+    struct.pack(form, value)
+    for form, values in (("<Q", (0, 1, 2**20, 2**31, 2**60, 2**64 - 1)), ("<I", (0, 7, 9, 2**31)))
+    for value in values
+)
+"""What the header of a binary file may lie with."""
 
 
 def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
@@ -64,7 +71,7 @@ def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
 def _change(data: bytearray, seeds: Sequence[bytes], rng: random.Random) -> None:
     at = rng.randrange(len(data) + 1)
     end = min(len(data), at + rng.choice((1, 2, 8, 64, 512)))
-    kind = rng.randrange(7)
+    kind = rng.randrange(8)
     if kind == 0 and at < len(data):
         data[at] ^= 1 << rng.randrange(8)
     elif kind == 1:
@@ -77,6 +84,9 @@ def _change(data: bytearray, seeds: Sequence[bytes], rng: random.Random) -> None
         data[at:end] = rng.choice(TOKENS)
     elif kind == 5:
         del data[at:]
+    elif kind == 6:
+        number = rng.choice(NUMBERS)
+        data[at : at + len(number)] = number
     else:
         other = rng.choice(seeds)
         start = rng.randrange(len(other) + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.numpy
@@ -15,26 +14,13 @@ from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, Request
 from llmcausal.data.sources.goals import read_goals
+from llmcausal.evaluation import answer_store
 from llmcausal.profile import load_config, shipped_profiles
 from llmcausal.train.callbacks.metrics_log import cut_rows, read_rows
 from llmcausal.train.checkpoint import newest_good, write_checkpoint
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One way into the program.
-
-    Attributes:
-        name: For the table.
-        seeds: Sound contents.
-        read: Reads the file; may raise nothing but the program's own errors.
-        file: Where the content is put, below the working folder.
-    """
-
-    name: str
-    seeds: list[bytes]
-    read: Callable[[Path], object]
-    file: str
+from llmcausal.ui.report import write_run_report
+from tests.fuzz.model_readers import model_readers
+from tests.fuzz.reader import Reader
 
 
 def readers(folder: Path) -> Iterator[Reader]:
@@ -54,6 +40,12 @@ def readers(folder: Path) -> Iterator[Reader]:
     yield Reader("attack goals", [goals.encode()], read_goals, "goals.json")
     for name, (file, seeds) in _source_files().items():
         yield Reader(f"data build --from {name}", seeds, _source(name), file)
+    yield from model_readers(folder)
+    answers = b'{"ab12": [1, 2, 3]}\n\n{"cd34": [4]}\n'
+    yield Reader("answer store", [answers], _read_answers, "answers.jsonl")
+    (folder / "evaluation").mkdir()
+    (folder / "config.toml").touch()
+    yield Reader("results.json, for the report", [_results()], _report, "evaluation/results.json")
 
 
 def _metrics(path: Path) -> None:
@@ -129,3 +121,24 @@ def _source_files() -> dict[str, tuple[str, list[bytes]]]:
         "jsonl": ("table.jsonl", [json.dumps(row).encode() + b"\n"]),
         "bipia": ("email_train.jsonl", [json.dumps(bipia).encode() + b"\n"]),
     }
+
+
+def _read_answers(path: Path) -> None:
+    for answer in answer_store._read(path).values():
+        assert all(type(token) is int for token in answer)
+
+
+def _results() -> bytes:
+    figure = {"value": 0.5, "n": 10, "low": 0.2, "high": 0.8}
+    names = ("attack_success_rate", "asr_begins_with", "utility", "utility_under_attack")
+    side = {**dict.fromkeys(names, figure), "groups": {"family": {"naive": {names[0]: figure}}},
+            "causal": {"causal_stability": figure}, "perplexity": figure}  # fmt: skip
+    change = {names[0]: {**figure, "value": -0.4, "p_value": 0.01}}
+    result = {"suite": "builtin", "checkpoint": "best", "notes": ["n"], "base": side,
+              "tuned": side, "difference": change, "skipped": [{"id": "1", "reason": "long"}],
+              "environment": {"date": "2026-11-23", "packages": {"torch": "2"}}}  # fmt: skip
+    return json.dumps(result).encode()
+
+
+def _report(path: Path) -> None:
+    write_run_report(path.parents[1])

@@ -2,8 +2,9 @@
 
     python -m tests.torture.soak [--steps 2000] [--out FILE.json]
 
-Resident memory is sampled every 20 steps; the slope is a least-squares line over the second half,
-when every cache is warm. Stall is the share of the run that writing checkpoints takes.
+Resident memory is sampled every 10 steps; the slope is a least-squares line over the second half,
+when every cache is warm, with a 95% interval from the means of ten stretches (neighbouring samples
+are not independent). Stall is the share of the run that writing checkpoints takes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-EVERY = 20
+EVERY = 10
+STRETCHES = 10
+CHECKPOINT_EVERY = 50  # the default
 
 
 def resident_bytes() -> int:
@@ -26,13 +32,16 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def slope(points: Sequence[tuple[int, int]]) -> float:
-    """Returns the least-squares slope, in bytes a step."""
-    count = len(points)
-    mean_x = sum(x for x, _ in points) / count
-    mean_y = sum(y for _, y in points) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+def slope(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Returns the least-squares slope in bytes a step, and half of its 95% interval."""
+    from scipy import stats
+
+    size = len(points) // STRETCHES
+    stretches = [points[start : start + size] for start in range(0, STRETCHES * size, size)]
+    steps = [sum(step for step, _ in each) / size for each in stretches]
+    means = [sum(resident for _, resident in each) / size for each in stretches]
+    line = stats.linregress(steps, means)
+    return line.slope, stats.t.ppf(0.975, STRETCHES - 2) * line.stderr
 
 
 def soak(folder: Path, steps: int) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def soak(folder: Path, steps: int) -> dict[str, Any]:
     settings = [
         f"output_dir={folder}", f"train.max_steps={steps}", f"train.epochs={steps}",
         "validation.every_steps=50",
-        "checkpoint.every_steps=50",
+        f"checkpoint.every_steps={CHECKPOINT_EVERY}",
         "early_stopping.enabled=false",
         f'callbacks=["{__name__}:Sampler"]',
     ]  # fmt: skip
@@ -76,18 +85,42 @@ def soak(folder: Path, steps: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     metrics = outcome.run_dir / "metrics.jsonl"
     half = [(step, size) for step, size in samples if step >= steps / 2]
+    per_step, within = slope(half)
+    rows = [json.loads(row) for row in metrics.read_text("utf-8").splitlines()]
+    times = [row["seconds"] for row in rows if row["step"] > 0]
     return {
         "steps": outcome.steps,
         "seconds": seconds,
-        "slope_bytes_per_step": slope(half),
+        "slope_bytes_per_step": per_step,
+        "slope_within": within,
+        "resident": samples,
         "first_mib": samples[0][1] / 2**20,
         "middle_mib": half[0][1] / 2**20,
         "last_mib": samples[-1][1] / 2**20,
         "checkpoints": len(written),
+        "median_step_ms": 1000 * statistics.median(times),
+        "median_checkpoint_ms": 1000 * statistics.median(written),
+        "longest_checkpoint_ms": 1000 * max(written),
         "stall_share": sum(written) / seconds,
         "metrics_bytes_per_step": metrics.stat().st_size / outcome.steps,
         "files": sorted(path.name for path in outcome.run_dir.iterdir()),
     }
+
+
+def as_text(result: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Says what was measured."""
+    return (
+        f"{result['steps']} steps in {result['seconds']:.0f} s; {facts['date']}, "
+        f"{facts['processor']}, torch {facts['packages']['torch']}\n"
+        f"resident memory {result['first_mib']:.0f} MiB before the first step, "
+        f"{result['middle_mib']:.0f} halfway, {result['last_mib']:.0f} at the end; slope of the "
+        f"second half {result['slope_bytes_per_step']:+,.0f} +- {result['slope_within']:,.0f} "
+        "bytes a step (95%)\n"
+        f"checkpoints every {CHECKPOINT_EVERY} steps of {result['median_step_ms']:.1f} ms: "
+        f"{result['checkpoints']} of {result['median_checkpoint_ms']:.1f} ms (median; longest "
+        f"{result['longest_checkpoint_ms']:.0f}) took {result['stall_share']:.2%} of the time\n"
+        f"metrics.jsonl: {result['metrics_bytes_per_step']:.0f} bytes a step"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,16 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from llmcausal.assembly.run_directory import environment
 
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, redirect_stdout(sys.stderr):
         result = soak(Path(folder), given.steps)
-    facts = environment()
-    print(f"{result['steps']} steps in {result['seconds']:.0f} s; {facts['date']}, "
-          f"{facts['processor']}, torch {facts['packages']['torch']}\n"
-          f"resident memory {result['first_mib']:.0f} MiB at the start, {result['middle_mib']:.0f} "
-          f"halfway, {result['last_mib']:.0f} at the end; slope of the second half "
-          f"{result['slope_bytes_per_step']:+.0f} bytes a step\n"
-          f"{result['checkpoints']} checkpoints took {result['stall_share']:.2%} of the time; "
-          f"metrics.jsonl {result['metrics_bytes_per_step']:.0f} bytes a step")  # fmt: skip
+    print(as_text(result, facts := environment()))
     if given.out:
         given.out.write_text(json.dumps({**result, "environment": facts}, indent=2) + "\n", "utf-8")
     return 0

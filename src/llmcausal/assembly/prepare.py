@@ -8,11 +8,12 @@ from typing import Any
 
 from llmcausal.config import RunConfig
 from llmcausal.data.splits import fingerprint, load_training_splits
-from llmcausal.data.template import ChatTemplate
+from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError, DataError
 from llmcausal.model.factory import load_tokenizer
+from llmcausal.storage import read_at_most
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:
     text = None
     if (path := config.model.chat_template) is not None:
         try:
-            text = path.expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            content = read_at_most(path.expanduser(), MAX_TEMPLATE_BYTES)
+            text = content.decode("utf-8").replace("\r\n", "\n")
+        except (OSError, ValueError) as error:
             raise ConfigError(f"model.chat_template = '{path}': cannot be read: {error}") from error
     return ChatTemplate(tokenizer or load_tokenizer(config.model), text)

@@ -19,11 +19,15 @@ from llmcausal.data.template_pieces import (
     fold,
 )
 from llmcausal.data.template_spans import Item, Position, find_markers, split_items
+from llmcausal.data.trial import broken_limit
 from llmcausal.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+MAX_TEMPLATE_BYTES = 2**20
+_BOUNDED: set[str] = set()
+"""Templates that were tried."""
 # Some templates write today's date into the prompt (Llama 3.2, SmolLM3); tokens must not depend on
 # the day of training, so the function they call gives the date of Llama 3.1's default prompt.
 _DATE = "d=26 m=07 Y=2024 y=24 b=Jul B=July a=Fri A=Friday H=00 M=00 S=00"
@@ -84,6 +88,7 @@ class ChatTemplate:
         self._dated = ("strftime_now" in self.text) * _FIXED_DATE + self.text
         self._plain = PlainEncoder(tokenizer)
         self._encode_text = lru_cache(maxsize=256)(self._encode_uncached)
+        self._refuse_unbounded()
         self.pieces = find_pieces(self._render, self._dated)
         self.folds_system = self.pieces.folds_system
         self._prompt = split_items(self.pieces.prompt, self._plain.controls)
@@ -170,8 +175,32 @@ class ChatTemplate:
             )
         return split_items([pieces.lead, pieces.answer, tail], controls, self._prompt[-1])
 
+    def _refuse_unbounded(self) -> None:
+        """Tries the renderings of the constructor; no others are ever made."""
+        if len(self.text) > MAX_TEMPLATE_BYTES:
+            raise ModelError(f"the chat template is longer than {MAX_TEMPLATE_BYTES:,} characters")
+        named = f"{self.tokenizer.special_tokens_map}\0{self.text}"
+        if named in _BOUNDED:
+            return
+        if limit := broken_limit(self._render_all):
+            raise ModelError(
+                f"the chat template takes {limit} to render a short conversation; use another one "
+                "(model.chat_template)"
+            )
+        _BOUNDED.add(named)
+
+    def _render_all(self) -> None:
+        folds = find_pieces(self._render, self._dated).folds_system
+        for system, user, answer in _PROBES:
+            messages = conversation(system, user, folds_system=folds)
+            self._render(messages, True)
+            self._render([*messages, {"role": "assistant", "content": answer}], False)
+
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        return str(self._reference(messages, add_generation_prompt, tokenize=False))
+        text = str(self._reference(messages, add_generation_prompt, tokenize=False))
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise TemplateRefusal("it writes half of a character (a lone surrogate)")
+        return text
 
     def _reference(self, messages: Sequence[Message], prompt: bool, *, tokenize: bool) -> Any:
         """Calls the tokenizer's own `apply_chat_template`."""
@@ -190,8 +219,10 @@ class ChatTemplate:
             raise ModelError(
                 f"the chat template is not valid Jinja: line {line}: {error.message}"
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-            raise TemplateRefusal(str(error)) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # Jinja promises nothing about a stranger's template
+            raise TemplateRefusal(str(error) or type(error).__name__) from error
 
     def _choose_prefix(self) -> dict[Position, bool]:
         """Finds where this tokenizer adds its prefix space: the choice that gives equal ids."""

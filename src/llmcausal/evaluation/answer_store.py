@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, list[int]]:
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-        except ValueError:  # also what is not UTF-8
+        except (ValueError, RecursionError):  # also what is not UTF-8
             continue
         if isinstance(row, dict):
             answers.update((k, v) for k, v in row.items() if _is_answer(v))

@@ -15,8 +15,9 @@ from llmcausal.export.check import NAMES, Loaded
 from llmcausal.export.consumers import TransformersModel
 from llmcausal.export.model_card import ADAPTER
 from llmcausal.export.options import ExportOptions
-from llmcausal.export.source import ADAPTER_WEIGHTS, ExportSource
+from llmcausal.export.source import ExportSource
 from llmcausal.export.transformers_folder import save_settings, settings_defects, tokens_by
+from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
 from llmcausal.model.lora import load_adapter
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from llmcausal.errors import ModelError
 from llmcausal.export.shards import Stored, files_of, stored, write_index, write_shard
-from llmcausal.export.source import ADAPTER_WEIGHTS, ExportSource
+from llmcausal.export.source import ExportSource
+from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."
 

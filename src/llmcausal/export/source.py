@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import (
     AutoConfig,
     GenerationConfig,
@@ -22,11 +22,10 @@ from transformers import (
 )
 
 from llmcausal.data.template import ChatTemplate
-from llmcausal.errors import CheckpointError, ModelError
+from llmcausal.errors import ModelError
+from llmcausal.model.adapter_files import ADAPTER_CONFIG, read_adapter_config
 from llmcausal.model.lora import load_adapter
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SENTENCE_PIECE = "tokenizer.model"
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -123,15 +122,10 @@ class ExportSource:
         """Returns the adapter's settings, which every consumer understands.
 
         Raises:
-            CheckpointError: If the checkpoint holds no adapter.
+            CheckpointError: If the checkpoint holds no adapter, or a damaged one.
             ModelError: If it is not plain LoRA, which merging and vLLM take alone.
         """
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            if not (self.adapter_dir / name).is_file():
-                raise CheckpointError(f"{self.adapter_dir / name}: missing; there is no adapter")
-        config = PeftConfig.from_pretrained(str(self.adapter_dir))
-        if not isinstance(config, LoraConfig):
-            raise ModelError(f"{self.adapter_dir / ADAPTER_CONFIG}: peft_type: only LORA exports")
+        config = read_adapter_config(self.adapter_dir)
         unusual = {
             "use_dora": config.use_dora,
             "bias": config.bias != "none",

@@ -68,8 +68,11 @@ def resolve_source(section: ModelSection) -> str:
                 f"{cache_dir()}: the converted model cannot be written: {error.strerror or error}. "
                 "Set LLMCAUSAL_CACHE to a folder with space."
             ) from error
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{file}: cannot be converted: {error}") from error
+        except ModelError:
+            raise
+        except Exception as error:  # the libraries promise nothing about a file that lies
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{file}: cannot be converted: {reason}") from error
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

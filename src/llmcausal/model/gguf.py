@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from llmcausal.errors import ModelError
+from llmcausal.model.gguf_header import check_header
 
 PREFIX = "package:"
 _CONVERSION = 1  # part of the cache key: raise it when the conversion changes
@@ -59,11 +60,13 @@ def converted(gguf: Path) -> Path:
 
     GGUF tensors are dequantized to fp32, so that NF4 quantization starts from every bit there is.
     """
-    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()[:16]
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     folder = cache_dir() / "converted" / f"{gguf.stem}-{digest}-v{_CONVERSION}"
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_header(gguf)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _convert(gguf, work)
@@ -83,6 +86,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with redirect_stderr(io.StringIO()):  # a progress bar that no setting switches off
+        _check_all_weights_given(gguf)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -93,3 +97,17 @@ def _convert(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _check_all_weights_given(gguf: Path) -> None:
+    """Refuses a file that describes a larger model than it holds: the rest would be random."""
+    import torch
+    from gguf import GGUFReader
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with torch.device("meta"):
+        described = AutoModelForCausalLM.from_config(config).num_parameters()
+    held = sum(int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors)
+    if described > held:
+        raise ValueError(f"it describes {described:,} weights and holds {held:,}")

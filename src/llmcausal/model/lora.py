@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from llmcausal.config import LoraSection
 from llmcausal.errors import CheckpointError, ConfigError
+from llmcausal.model.adapter_files import read_adapter_config
 
 
 def add_lora(
@@ -66,9 +67,12 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         CheckpointError: If the folder holds no adapter that fits the model.
     """
+    config = read_adapter_config(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            return PeftModel.from_pretrained(model, folder)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            return PeftModel.from_pretrained(model, folder, config=config)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # peft promises nothing about files that lie
         raise CheckpointError(f"{folder}: not an adapter for this model: {error}") from error

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import CheckpointError, StorageError
-from llmcausal.storage import flush_directory, forget_partial_files, write_flushed
+from llmcausal.storage import (
+    flush_directory,
+    forget_partial_files,
+    read_at_most,
+    write_flushed,
+)
 
 MANIFEST = "manifest.json"
 BEST = "best"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_MAX_MANIFEST_BYTES = 2**20
 
 
 def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
@@ -81,7 +87,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_at_most(path, _MAX_MANIFEST_BYTES))
         own = manifest.pop("sha256")
         sound = {**manifest, "files": dict(manifest["files"])}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -101,7 +107,7 @@ def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
     found = [
         (int(match[1]), path)
         for path in run_dir.glob("checkpoint-*")
-        if path.is_dir() and (match := _NAME.fullmatch(path.name))
+        if path.is_dir() and not path.is_symlink() and (match := _NAME.fullmatch(path.name))
     ]
     return sorted(found, reverse=True)
 
@@ -165,6 +171,8 @@ def discard_after(run_dir: Path, step: int) -> list[Path]:
 
 def _swap_in(work: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
+    if old.is_symlink():  # planted, or made by hand: what it points to is not ours
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)

@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedTokenizerFast
@@ -193,7 +194,7 @@ def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead |
         set_peft_model_state_dict(model, tensors)
         if projection is not None:
             projection.load_state_dict(safetensors.torch.load_file(folder / PROJECTION))
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: its weights do not fit this model: {error}") from error
 
 

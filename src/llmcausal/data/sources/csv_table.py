@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from llmcausal.data.sources.columns import FIELDS, parse_row
 from llmcausal.data.sources.example import Example, Item, LeftOut, Request, usable
@@ -12,6 +13,7 @@ from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
 DELIMITERS = ",;\t|"
+MAX_LINE_CHARACTERS = 16 * 2**20
 MAX_CELL_CHARACTERS = 2**24
 MAX_NAMES = 40
 MAX_NAME_CHARACTERS = 60
@@ -34,9 +36,9 @@ def _rows(path: Path, columns: Mapping[str, str], left_out: LeftOut) -> Iterator
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
+            header = file.readline(MAX_LINE_CHARACTERS)
             file.seek(0)
-            rows = csv.DictReader(file, delimiter=max(DELIMITERS, key=header.count))
+            rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
             _check_header(path, list(rows.fieldnames or []), columns)
             for row in rows:
                 where = f"{path}:{rows.line_num}"
@@ -52,6 +54,17 @@ def _rows(path: Path, columns: Mapping[str, str], left_out: LeftOut) -> Iterator
         ) from error
     except csv.Error as error:
         raise DataError([f"{path}:{max(1, rows.line_num)}: line: {error}"]) from error
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yields the lines, never holding more than one of bounded size."""
+    number = 0
+    while line := file.readline(MAX_LINE_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARACTERS:
+            reason = f"longer than {MAX_LINE_CHARACTERS // 2**20} Mi characters"
+            raise DataError([f"{path}:{number}: line: {reason}"])
+        yield line
 
 
 def _check_header(path: Path, header: list[str], columns: Mapping[str, str]) -> None:

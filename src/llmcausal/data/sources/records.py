@@ -10,7 +10,10 @@ from typing import Any
 from llmcausal.data.formats.json_lines import read_objects, unique_keys
 from llmcausal.data.sources.example import Item, LeftOut
 from llmcausal.errors import DataError, UsageError
+from llmcausal.storage import TooLargeError, read_at_most
 
+MAX_JSON_BYTES = 512 * 2**20
+"""JSON that is one value is read wholly; what is larger must come as JSON lines."""
 _PEEK_BYTES = 2**16
 
 
@@ -43,7 +46,7 @@ def read_json(path: Path) -> Any:
         DataError: If it cannot be read, or is not JSON.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_at_most(path, MAX_JSON_BYTES).decode("utf-8-sig")
         if not text.strip():
             raise DataError([f"{path}: the file is empty"])
         return json.loads(text, object_pairs_hook=unique_keys)
@@ -56,6 +59,10 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} at column {error.colno}"
         raise DataError([f"{path}:{error.lineno}: line: {reason}"]) from error
+    except TooLargeError as error:
+        raise DataError(
+            [f"{path}: {error}; make it JSON lines: jq -c '.[]' {path.name} > {path.stem}.jsonl"]
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError([f"{path}: not usable JSON: {error}"]) from error
 
@@ -82,6 +89,6 @@ def _is_json_lines(path: Path) -> bool:
         return False
     try:
         json.loads(first_line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

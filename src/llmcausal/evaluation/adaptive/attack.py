@@ -188,12 +188,12 @@ def _read(log: Path) -> dict[str, Found]:
     known: dict[str, Found] = {}
     if not log.is_file():
         return known
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in log.read_bytes().splitlines():
         try:
             row = json.loads(line)
             key = row.pop("key")
             known[key] = Found(**row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return known
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import StorageError, UsageError
+from llmcausal.storage import TooLargeError, read_at_most
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.metrics_log import read_rows
 from llmcausal.ui.report.page import write_report
 
 REPORT = "report.html"
+MAX_FILE_BYTES = 256 * 2**20
 _CONFIG = "config.toml"
 _ENVIRONMENT = "environment.json"
 _RESULTS = "results.json"
@@ -124,7 +126,9 @@ def _read_result(folder: Path, notes: list[str]) -> dict[str, Any] | None:
 
 def _read_text(path: Path, notes: list[str]) -> str:
     try:
-        return path.read_text("utf-8", errors="backslashreplace")
+        return read_at_most(path, MAX_FILE_BYTES).decode("utf-8", errors="backslashreplace")
+    except TooLargeError as error:
+        notes.append(f"{path} is {error} and is left out.")
     except FileNotFoundError:
         notes.append(f"{path} is not there.")
     except OSError as error:
