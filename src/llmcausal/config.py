@@ -187,7 +187,7 @@ class TrainSection(Section):
     batch_size: int = Field(default=1, ge=1)
     """Triplets in one micro-batch, packed into one prefix tree."""
     accumulation_steps: int = Field(default=16, ge=1)
-    """Micro-batches in one optimizer step."""
+    """Micro-batches in one optimizer step, of all processes together."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -264,10 +264,18 @@ class EarlyStoppingSection(Section):
 class TrackingSection(Section):
     """Where figures go besides the run directory."""
 
-    tracker: Literal["none", "wandb"] = "none"
-    """none, or Weights & Biases (offline when there is no login or network)."""
-    project: str = "llmcausal"
-    """Project name at the tracker."""
+    trackers: tuple[str, ...] = ()
+    """Any of `wandb`, `tensorboard` and `mlflow`, or your own as module:Class."""
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """auto: W&B goes offline where there is no login or network. online: refuse to start there.
+    offline: nothing leaves the machine, whatever the trackers' own settings say."""
+    project: str = Field(default="llmcausal", pattern=f"^{RUN_NAME}$")
+    """W&B's project, MLflow's experiment: letters, digits, dot, underscore and dash."""
+    tables: bool = False
+    """Give them the prompts and the model's answers too, of the attack probe and of the final
+    evaluation. They may be private: off, only settings and figures are given."""
+    log_model: bool = False
+    """Give them the best checkpoint too: adapter, projection head and tokenizer."""
 
 
 class EvaluationSection(Section):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class LlmcausalError(Exception):
     """A failure with a message for the user: what is wrong, where, and what to do.
 
     The command line prints the message without a traceback and exits with `exit_code`.
+
+    Attributes:
+        told: Another process of the same run tells it.
     """
 
     exit_code = 2
+    told = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes whatever a subclass's constructor takes."""
+        return _made_again, (type(self), self.args, dict(self.__dict__))
 
 
 class UsageError(LlmcausalError):
@@ -77,3 +86,11 @@ class Interrupted(LlmcausalError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def _made_again(
+    kind: type[LlmcausalError], arguments: tuple[Any, ...], values: dict[str, Any]
+) -> LlmcausalError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(values)
+    return error

@@ -60,13 +60,13 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[Fallback]]:
 @pytest.fixture
 def around_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets what is done instead of each training step: `done(number, step)`, which may call it."""
-    real = loop._train_step
+    real = loop.update
 
     def install(done: Callable[[int, Callable[[], Any]], Any]) -> None:
         def step(run: Any, context: Any, rewind: Any) -> Any:
             return done(run.state.step + 1, lambda: real(run, context, rewind))
 
-        monkeypatch.setattr(loop, "_train_step", step)
+        monkeypatch.setattr(loop, "update", step)
 
     return install
 

@@ -20,12 +20,14 @@ from llmcausal import assembly, attacks
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily
 from llmcausal.attacks.goal import Goal
+from llmcausal.config import RunConfig
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import FORMATS, read_triplets
 from llmcausal.errors import DataError
 from llmcausal.profile import load_config
 from llmcausal.registry import Table
+from llmcausal.train.callbacks.tracking import Tracking
 from tests.docs.shown import REPOSITORY, Block, blocks
 
 PAGE = REPOSITORY / "docs" / "extending.md"
@@ -127,13 +129,12 @@ def test_the_callback_stops_after_three_in_a_row() -> None:
 
 
 def test_a_tracker_that_fails_stops_nothing(tmp_path: Path) -> None:
-    class Context:
-        run_dir = tmp_path / "gone"
-        notes: list[str] = []  # noqa: RUF012
-
-    context: Any = Context()
-    importlib.import_module("my_tracker").CsvTracker().on_record(context, {"step": 1})
-    assert context.notes == [f"{tmp_path / 'gone' / 'figures.csv'}: No such file or directory"]
+    kind = importlib.import_module("my_tracker").CsvTracker
+    tracking = Tracking(RunConfig(name="gone", output_dir=tmp_path), {"mine": kind})
+    assert tracking.close() == []
+    tracking.log_evaluation({"base": None, "tuned": {}, "difference": None, "generations": []}, 1)
+    (note,) = tracking.close()
+    assert "tracker mine is switched off: FileNotFoundError" in note
 
 
 def test_an_attack_family(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def trained(checkpoint: Path) -> dict[str, Any]:
 
     state = torch.load(checkpoint / "training_state.pt", weights_only=True)
     state["state"].pop("train_seconds")
+    state["callbacks"] = [each for each in state["callbacks"] if not each[0].endswith(":Tracking")]
     for name in WEIGHTS:
         state[name] = (checkpoint / name).read_bytes()
     return flat(state)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.torture import trackers
 from tests.torture.comparing import difference
 from tests.torture.kills import at_file_event, kill_self, pause, wait_for
 from tests.torture.world import NAME, STEPS, Process, World
@@ -327,6 +328,20 @@ def read_only(world: World, rng: random.Random) -> Outcome:
     return _on_small_disk(world, 1 << 26, protect, ["rw"])
 
 
+def tracker_down(world: World, rng: random.Random) -> Outcome:
+    """A tracker fails, or hangs, at a random call: the run is the same, and says so."""
+    place, calls, hangs = world.new_place(), rng.randrange(STEPS), rng.random() < 0.5
+    process = world.train(
+        place,
+        lambda: trackers.goes_down(calls, hangs=hangs),
+        {"tracking.trackers": json.dumps([trackers.NAME])},
+    )
+    code, output = process.wait(), process.output()
+    if code or "is switched off" not in output or "Traceback" in output:
+        return Outcome(f"ended with {code}, expected 0 and a note: {output[-300:]}")
+    return Outcome(difference(place / NAME, world.straight, STEPS))
+
+
 def may_mount() -> bool:
     """Whether this process can make a small disk."""
     return os.geteuid() == 0 and shutil.which("mount") is not None
@@ -348,6 +363,7 @@ FAULTS: dict[str, Fault] = {
     "torn row of metrics.jsonl": torn_metrics,
     "two processes on one run": two_processes,
     "data changed before resume": data_changed,
+    "tracker down": tracker_down,
     "disk full": disk_full,
     "disk becomes read-only": read_only,
 }

@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STEPS = 12
 NAME = "run"
@@ -128,16 +129,24 @@ class World:
         self._number += 1
         return self.folder / f"disturbed-{self._number}"
 
-    def train(self, place: Path, before: Callable[[], None] | None = None) -> Process:
+    def train(
+        self,
+        place: Path,
+        before: Callable[[], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Process:
         """Starts a fresh run in `place`; `before` runs in the process, ahead of it."""
-        where = ("--output-dir", str(place), "--set", f"name={NAME}")
-        return self._fork(("train", str(self.profile), *where), before)
+        changed = {"name": NAME, **(settings or {})}
+        given = [part for key, value in changed.items() for part in ("--set", f"{key}={value}")]
+        command = ("train", str(self.profile), "--plain", "--output-dir", str(place), *given)
+        return self.fork(command, before)
 
     def resume(self, run_dir: Path, before: Callable[[], None] | None = None) -> Process:
         """Goes on with a run."""
-        return self._fork(("resume", str(run_dir)), before)
+        return self.fork(("resume", str(run_dir), "--plain"), before)
 
-    def _fork(self, arguments: Sequence[str], before: Callable[[], None] | None) -> Process:
+    def fork(self, arguments: Sequence[str], before: Callable[[], None] | None) -> Process:
+        """Starts the command line with these arguments."""
         self._number += 1
         log = self.folder / f"log-{self._number}.txt"
         sys.stdout.flush()
@@ -154,7 +163,7 @@ def _in_child(arguments: Sequence[str], before: Callable[[], None] | None, log: 
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(target, 1)
     os.dup2(target, 2)
-    sys.argv = ["llmcausal", *arguments, "--plain"]
+    sys.argv = ["llmcausal", *arguments]
     try:
         if before is not None:
             before()

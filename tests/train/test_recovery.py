@@ -23,11 +23,12 @@ from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batches import Batches, fixed_batches
 from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.loop import Run, fit
+from llmcausal.train.loop import fit
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.recovery import Fallback, is_out_of_memory
 from llmcausal.train.rng import rng_state, seed_everything
+from llmcausal.train.run import Run
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
 

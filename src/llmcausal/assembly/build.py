@@ -24,10 +24,12 @@ from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
-from llmcausal.train.loop import Run
+from llmcausal.train.callbacks.tracking import Tracking, load_trackers
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
+from llmcausal.train.processes import ALONE, Processes
 from llmcausal.train.rng import seed_everything
+from llmcausal.train.run import Run
 from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
@@ -36,7 +38,19 @@ Screen = Callable[[MemoryMonitor], Callback]
 """Makes the callback that shows the run; it reads the memory limit from the monitor."""
 
 
-def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) -> list[Callback]:
+def build_tracking(config: RunConfig) -> Tracking | None:
+    """Builds the owner of the run's trackers, if it has any.
+
+    Raises:
+        ConfigError: If one is unknown, not installed, or cannot do what `tracking.mode` asks.
+    """
+    kinds = load_trackers(config.tracking)
+    return Tracking(config, kinds) if kinds else None
+
+
+def build_callbacks(
+    config: RunConfig, optimizer: Any, screen: Screen | None, tracking: Tracking | None = None
+) -> list[Callback]:
     """Lists the run's callbacks in the order of their calls."""
     stopping = config.early_stopping
     memory = CALLBACKS.load("memory_monitor")()
@@ -58,8 +72,8 @@ def build_callbacks(config: RunConfig, optimizer: Any, screen: Screen | None) ->
             )
         callbacks.append(kind())
     callbacks.append(CALLBACKS.load("metrics_log")())
-    if config.tracking.tracker != "none":
-        callbacks.append(CALLBACKS.load(config.tracking.tracker)(config.tracking.project))
+    if tracking is not None:
+        callbacks.append(tracking)
     if screen is not None:
         callbacks.append(screen(memory))
     checkpoint = config.checkpoint
@@ -86,9 +100,17 @@ class Built:
     step: TripletStep
 
 
-def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Screen | None) -> Built:
+def build_run(
+    config: RunConfig,
+    data: PreparedData,
+    run_dir: Path,
+    screen: Screen | None,
+    processes: Processes = ALONE,
+) -> Built:
     """Loads the model and builds the run; nothing is written yet."""
     check_selection(config)
+    check_share(config, processes)
+    tracking = build_tracking(config)
     seed_everything(config.train.seed)
     loaded = load_model(config.model, config.memory)
     peft_model = build_adapters(config, loaded)
@@ -105,7 +127,10 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
     total_steps = batches.steps_per_epoch * config.train.epochs
     if config.train.max_steps is not None:
         total_steps = min(total_steps, config.train.max_steps)
-    probe, probe_notes = build_probe(config, data, peft_model)
+    check_shareable(objective, processes)
+    probe, probe_notes = build_probe(config, data, peft_model, processes)
+    if tracking is not None and probe is not None:
+        tracking.answers = probe.rows
     run = Run(
         config=config,
         run_dir=run_dir,
@@ -120,13 +145,47 @@ def build_run(config: RunConfig, data: PreparedData, run_dir: Path, screen: Scre
         scheduler=build_scheduler(config.train, optimizer, total_steps),
         scaler=build_scaler(loaded.dtype, loaded.device),
         state=TrainState(),
-        callbacks=build_callbacks(config, optimizer, screen),
+        callbacks=(
+            build_callbacks(config, optimizer, screen, tracking)
+            if processes.is_first
+            else [MemoryMonitor()]
+        ),
         device=loaded.device,
         total_steps=total_steps,
         notes=[_describe(config, loaded, step.trunk, trained), *data.notes, *probe_notes],
         probe=probe,
+        processes=processes,
     )
     return Built(run, peft_model, loaded, step)
+
+
+def check_share(config: RunConfig, processes: Processes) -> None:
+    """Refuses more processes than an optimizer step has micro-batches.
+
+    Raises:
+        ConfigError: With the setting that mends it.
+    """
+    steps, count = config.train.accumulation_steps, processes.count
+    if steps < count:
+        raise ConfigError(
+            f"train.accumulation_steps = {steps}: it counts the micro-batches of an optimizer step "
+            f"over all processes, so {count - steps} of {count} would have none; set it to a "
+            f"multiple of {count}"
+        )
+
+
+def check_shareable(objective: Objective, processes: Processes) -> None:
+    """Refuses a loss that remembers micro-batches, of which each process sees only its own.
+
+    Raises:
+        ConfigError: Naming the loss.
+    """
+    loss = objective.contrastive
+    if processes.count > 1 and loss is not None and any(True for _ in loss.buffers()):
+        raise ConfigError(
+            f"loss.contrastive: {type(loss).__name__} has buffers, which would differ between the "
+            f"{processes.count} processes; train it with one"
+        )
 
 
 CENTERED_ON = 32

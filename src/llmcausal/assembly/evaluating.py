@@ -31,10 +31,12 @@ from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
+from llmcausal.model.device import choose_device
 from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.checkpoint import verify
+from llmcausal.train.processes import ALONE, Processes, joined
 from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
 from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine, stderr_progress
@@ -89,20 +91,16 @@ def evaluate_checkpoint(
     triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
     if adaptive is not None:
         check_searchable(triplets, name)
-    parts = _load(config, manifest, checkpoint, against)
-    with stopping_explained(_AGAIN if config.evaluation.cache else _LOST):
-        result = evaluate_model(
-            config,
-            parts.model,
-            parts.template,
-            triplets,
-            step=parts.step,
-            baseline=baseline,
-            progress=progress,
-            suite=name,
-            other=parts.other,
-            notes=notes,
-        )
+    given: dict[str, Any] = {"baseline": baseline, "progress": progress, "suite": name}
+    with (
+        joined(choose_device(config.model.device)) as processes,
+        stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
+    ):
+        parts = _load(config, manifest, checkpoint, against)
+        given |= {"step": parts.step, "other": parts.other, "notes": notes, "processes": processes}
+        result = evaluate_model(config, parts.model, parts.template, triplets, **given)
+        if not processes.is_first:
+            return result
         if adaptive is not None:
             add_adaptive_attack(config, parts, triplets, result, *adaptive, folder=folder)
     return _written(result, checkpoint, folder)
@@ -212,6 +210,7 @@ def evaluate_model(
     suite: str | None = None,
     other: Other | None = None,
     notes: Sequence[str] = (),
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then what it reads.
 
@@ -226,9 +225,11 @@ def evaluate_model(
         suite: Where the triplets are from; None takes the one that the config names.
         other: What to compare with in place of the untouched base.
         notes: What the reader of the result should know.
+        processes: Those that share the prompts.
 
     Returns:
-        As the parts of a result are described in `evaluation/results.py`.
+        As the parts of a result are described in `evaluation/results.py`; without what is read on
+        other processes than the first.
     """
     section = config.evaluation
     chosen = triplets[: section.max_samples]
@@ -247,7 +248,10 @@ def evaluate_model(
         base_weights=other.weights if other else None,
         progress=progress or stderr_progress,
         store=AnswerStore() if section.cache else None,
+        processes=processes,
     )
+    if not processes.is_first:
+        return result
     _add_what_is_read(config, model, template, chosen, step, other, result)
     result["environment"] = run_directory.environment()
     return result

@@ -11,6 +11,7 @@ from llmcausal.config import RunConfig
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError
 from llmcausal.evaluation.probe import PROBE_METRICS, AttackProbe, choose_triplets_to_probe
+from llmcausal.train.processes import ALONE, Processes
 
 
 def check_selection(config: RunConfig, measured: Sequence[str] | None = None) -> None:
@@ -46,7 +47,7 @@ def check_selection(config: RunConfig, measured: Sequence[str] | None = None) ->
 
 
 def build_probe(
-    config: RunConfig, data: PreparedData, model: PeftModel
+    config: RunConfig, data: PreparedData, model: PeftModel, processes: Processes = ALONE
 ) -> tuple[AttackProbe | None, list[str]]:
     """Builds the probe that validations include, if they do, and says what it will lack.
 
@@ -69,6 +70,7 @@ def build_probe(
         chosen,
         max_new_tokens=config.evaluation.max_new_tokens,
         batch_size=config.evaluation.batch_size,
+        processes=processes,
     )
     check_selection(config, probe.metrics)
     notes = []

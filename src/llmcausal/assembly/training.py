@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.planning import plan_run
 from llmcausal.assembly.prepare import PreparedData, prepare_data
 from llmcausal.assembly.stopping import stopping_explained
+from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
+from llmcausal.model.device import choose_device
 from llmcausal.model.unpacked import unpacked_frozen_weights
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
@@ -41,7 +43,9 @@ from llmcausal.train.checkpoint import (
     recover,
     verify,
 )
-from llmcausal.train.loop import Run, fit
+from llmcausal.train.loop import fit
+from llmcausal.train.processes import joined
+from llmcausal.train.run import Run
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, wants_dashboard
 from llmcausal.ui.report import write_run_report
@@ -65,6 +69,7 @@ _DEBUG = {
     "validation": {"every_steps": 1, "at_start": True},
     "checkpoint": {"every_steps": 2},
     "evaluation": {"max_samples": 4, "max_new_tokens": 8},
+    "tracking": {"trackers": ()},
 }
 
 
@@ -95,15 +100,19 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     """
     if debug:
         config = _for_debugging(config)
-    with status("Reading the data"):
-        data = prepare_data(config)
-    planned = plan_run(config, data)
-    config = run_directory.claim_name(run_directory.with_absolute_paths(planned.config))
-    with status("Loading the model"):
-        built = build_run(config, data, config.run_dir, _screen(plain))
-        center_projection(built, data)
-    run_dir = run_directory.create(config, planned.record)
-    with run_directory.locked(run_dir):
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(choose_device(config.model.device)))
+        with status("Reading the data"):
+            data = prepare_data(config)
+        planned = processes.lead(lambda: plan_run(config, data))
+        absolute = run_directory.with_absolute_paths(planned.config)
+        named = processes.lead(lambda: run_directory.claim_name(absolute))
+        with status("Loading the model"):
+            built = build_run(named, data, named.run_dir, _screen(plain), processes)
+            center_projection(built, data)
+        processes.lead(lambda: run_directory.create(named, planned.record))
+        processes.lead(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
+        stack.enter_context(trackers_closed(built.run))
         return _fit_and_show(built, data, planned.notes)
 
 
@@ -121,10 +130,14 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             f"{target}: neither a run directory nor a checkpoint inside one; "
             "a run directory holds config.toml"
         )
-    with run_directory.locked(run_dir):
-        checkpoint, notes = _choose_checkpoint(run_dir, target if named else None)
-        config = load_config(run_dir / run_directory.CONFIG_FILE).model_copy(
-            update={"name": run_dir.name, "output_dir": run_dir.parent}
+    config = load_config(run_dir / run_directory.CONFIG_FILE).model_copy(
+        update={"name": run_dir.name, "output_dir": run_dir.parent}
+    )
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(choose_device(config.model.device)))
+        processes.lead(lambda: stack.enter_context(run_directory.locked(run_dir)))
+        checkpoint, notes = processes.lead(
+            lambda: _choose_checkpoint(run_dir, target if named else None)
         )
         with status("Reading the data"):
             data = prepare_data(config)
@@ -137,14 +150,16 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             for change in run_directory.version_changes(run_dir)
         ]
         with status("Loading the model"):
-            built = build_run(config, data, run_dir, _screen(plain))
+            built = build_run(config, data, run_dir, _screen(plain), processes)
             if checkpoint is not None:
                 build_snapshot(built, data.fingerprints).restore(checkpoint)
             else:
                 center_projection(built, data)
-        notes += _leave_later_behind(built.run)
+        _skip_what_is_gone(built.run)
+        notes += processes.lead(lambda: _leave_later_behind(built.run))
         if changes and checkpoint is not None:
             _forget_what_does_not_compare(built.run, checkpoint)
+        stack.enter_context(trackers_closed(built.run))
         return _fit_and_show(built, data, notes)
 
 
@@ -160,11 +175,16 @@ def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, 
     return checkpoint, [*notes, f"resuming from {checkpoint.name}"]
 
 
+def _skip_what_is_gone(run: Run) -> None:
+    """Goes on with the next epoch, if the data was allowed to become shorter than this one."""
+    state = run.state
+    if state.position >= len(run.batches.triplets):
+        state.epoch, state.position = state.epoch + 1, 0
+
+
 def _leave_later_behind(run: Run) -> list[str]:
     """Deletes what lies after the point that the run goes on from: it is another future."""
     state = run.state
-    if state.position >= len(run.batches.triplets):  # the data was allowed to become shorter
-        state.epoch, state.position = state.epoch + 1, 0
     if not state.started:
         (run.run_dir / METRICS).unlink(missing_ok=True)
     discarded = discard_after(run.run_dir, state.step)
@@ -194,13 +214,13 @@ def _chosen_by(section: CheckpointSection) -> tuple[str, str]:
 
 def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOutcome:
     run = built.run
-    config, run_dir = run.config, run.run_dir
+    config, run_dir, processes = run.config, run.run_dir, run.processes
     stop_reason = None
     evaluation = None
     results = run_dir / EVALUATION / RESULTS
     if run.state.step < run.total_steps:
         run.notes[:0] = [f"run: {run_dir}", *notes]
-        results.unlink(missing_ok=True)
+        processes.lead(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built, data)
         run.advice = partial(advice_after, built, data)
         with unpacked_frozen_weights(built.model) if _unpacks(built) else nullcontext():
@@ -208,7 +228,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
     best = run_dir / BEST
-    if config.evaluation.at_end and not results.is_file():
+    if config.evaluation.at_end and not processes.lead(results.is_file):
         if best.is_dir():
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
@@ -223,9 +243,14 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
                 step=built.step,
                 baseline=True,
                 notes=notes_on_data,
+                processes=processes,
             )
-        write_results(evaluation, results.parent)
-        _show(evaluation)
+        if processes.is_first:
+            write_results(evaluation, results.parent)
+            _show(evaluation)
+            track_evaluation(run, evaluation)
+    if not processes.is_first:
+        return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
     show_notes([f"report: {report}"])
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"

@@ -87,6 +87,8 @@ def main() -> None:
 def _report(error: Exception) -> None:
     from llmcausal.ui.console import print_error
 
+    if isinstance(error, LlmcausalError) and error.told:
+        return
     print_error(error)
     if os.environ.get("LLMCAUSAL_DEBUG") == "1" or "--debug" in sys.argv[1:]:
         traceback.print_exception(error)

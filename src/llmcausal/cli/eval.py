@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from llmcausal.cli.launch import launch
 from llmcausal.cli.options import (
     AsJson,
     Checkpoint,
+    NumProcesses,
     TrustRemoteCode,
     examples,
     print_json,
@@ -17,6 +19,7 @@ from llmcausal.cli.options import (
     subcommand,
 )
 from llmcausal.evaluation.suites import SUITES
+from llmcausal.launched import process_index
 
 app = subcommand()
 
@@ -53,6 +56,7 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/x/best --suite bipia --data BIPIA",
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
+        "llmcausal eval --checkpoint runs/x/best --num-processes 4",
     )
 )
 def evaluate(
@@ -75,6 +79,7 @@ def evaluate(
     adaptive: Adaptive = None,
     adaptive_steps: AdaptiveSteps = 20,
     out: Out = None,
+    num_processes: NumProcesses = 1,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,6 +87,7 @@ def evaluate(
 
     Answers are kept: an interrupted evaluation goes on where it stopped.
     """
+    launch(num_processes)
     from llmcausal import assembly
     from llmcausal.ui.console import stderr_progress
 
@@ -102,6 +108,8 @@ def evaluate(
             adaptive=(adaptive, adaptive_steps) if adaptive else None,
             out=out,
         )
+    if process_index():
+        return
     if as_json:
         print_json(result)
         return

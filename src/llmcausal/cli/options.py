@@ -33,6 +33,10 @@ Checkpoint = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
+NumProcesses = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="Processes on this machine, one for each GPU."),
+]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import Plain, examples, subcommand
+from llmcausal.cli.launch import launch
+from llmcausal.cli.options import NumProcesses, Plain, examples, subcommand
 
 app = subcommand()
 
@@ -16,6 +17,7 @@ app = subcommand()
     epilog=examples(
         "llmcausal resume runs/demo-cpu",
         "llmcausal resume runs/demo-cpu/checkpoint-24 --plain",
+        "llmcausal resume runs/rtx4050 --num-processes 2",
     )
 )
 def resume(
@@ -26,6 +28,7 @@ def resume(
             help="A run directory (its newest sound checkpoint is taken) or one checkpoint.",
         ),
     ],
+    num_processes: NumProcesses = 1,
     plain: Plain = False,
     allow_changes: Annotated[
         bool,
@@ -35,6 +38,7 @@ def resume(
     ] = False,
 ) -> None:
     """Go on with an interrupted run, exactly where it stopped."""
+    launch(num_processes)
     from llmcausal import assembly
 
     assembly.resume(target, plain=plain, allow_changes=allow_changes)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import Plain, Profile, examples, subcommand
+from llmcausal.cli.launch import launch
+from llmcausal.cli.options import NumProcesses, Plain, Profile, examples, subcommand
 
 app = subcommand()
 
@@ -17,6 +18,7 @@ app = subcommand()
         "llmcausal train demo-cpu",
         "llmcausal train rtx4050 --set data.train=mine.jsonl --set train.epochs=1",
         "llmcausal train profiles/rtx4050.toml --output-dir /data/runs --plain",
+        "llmcausal train rtx4050 --num-processes 2",
     )
 )
 def train(
@@ -31,9 +33,11 @@ def train(
     debug: Annotated[
         bool, typer.Option("--debug", help="A few samples with every check on, and tracebacks.")
     ] = False,
+    num_processes: NumProcesses = 1,
     plain: Plain = False,
 ) -> None:
     """Fine-tune a model on triplets, and show it before and after."""
+    launch(num_processes)
     from llmcausal import assembly
     from llmcausal.profile import load_config
 

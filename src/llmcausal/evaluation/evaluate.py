@@ -13,6 +13,7 @@ from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import Answer, Progress, answer_prompts, base_model_of
 from llmcausal.evaluation.generations import MEMBERS_ANSWERED, Side, generation_rows
 from llmcausal.evaluation.summary import differences, judge, summarize
+from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -33,6 +34,7 @@ def evaluate(
     base_weights: Weights | None = None,
     progress: Progress | None = None,
     store: AnswerStore | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Answers every triplet's benign and attacked prompt and scores the answers.
 
@@ -46,6 +48,7 @@ def evaluate(
         base_weights: Makes the second model; None switches the adapter off.
         progress: Told (done, total) over all distinct prompts of both models.
         store: Keeps answers, and gives those it has.
+        processes: Those that share the prompts.
 
     Returns:
         `base` (or None), `tuned`, `difference` (or None), `skipped` and `generations`, ready
@@ -61,19 +64,26 @@ def evaluate(
     prompts = [(t.system, t.user_text(m)) for m in MEMBERS_ANSWERED for t in usable]
     distinct = list(dict.fromkeys(prompts))
     total = len(distinct) * (2 if baseline else 1)
-    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    given |= {"store": store, "processes": processes}
 
     def side(weights: Weights, adapter: bool, done_before: int) -> Side:
         shown = _offset(progress, done_before, total)
         with weights():
             found = answer_prompts(
-                model, template, distinct, adapter=adapter, progress=shown, store=store, **limits
+                model, template, distinct, adapter=adapter, progress=shown, **given
             )
         by_prompt = dict(zip(distinct, found, strict=True))
         return _judged(usable, [by_prompt[prompt] for prompt in prompts])
 
     base = side(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
     tuned = side(nullcontext, True, total - len(distinct))
+    return _result(usable, skipped, tuned, base)
+
+
+def _result(
+    usable: Sequence[Triplet], skipped: list[dict[str, str]], tuned: Side, base: Side | None
+) -> dict[str, Any]:
     return {
         "base": summarize(usable, base.verdicts) if base else None,
         "tuned": summarize(usable, tuned.verdicts),

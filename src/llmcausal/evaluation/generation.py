@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
 from llmcausal.evaluation.decoding_weights import unpacked_weights
 from llmcausal.model.host_weights import compute_device
+from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -118,6 +119,7 @@ def generate(
     batch_size: int,
     progress: Progress | None = None,
     shelf: Shelf | None = None,
+    processes: Processes = ALONE,
 ) -> list[list[int]]:
     """Continues each prompt greedily until a stop token or `max_new_tokens`.
 
@@ -132,7 +134,9 @@ def generate(
         max_new_tokens: Longest answer, in tokens.
         batch_size: Prompts generated together.
         progress: Told at once of what `shelf` holds, then after each batch.
-        shelf: Answers that these weights gave already; those given now are added.
+        shelf: Answers that these weights gave already; those given now are added. Of several
+            processes the first's counts.
+        processes: Those that share the batches; all get all answers.
 
     Returns:
         The new tokens of each prompt in the order of `prompts`, the stop token included.
@@ -144,29 +148,51 @@ def generate(
         raise ModelError("neither the chat template nor the tokenizer names an end-of-turn token")
     if not all(prompts):
         raise ValueError("a prompt has no tokens")
-    copies = Counter(map(tuple, prompts))
+    copies, total = Counter(map(tuple, prompts)), len(prompts)
     keys = {prompt: answer_key(prompt, stop_ids, max_new_tokens) for prompt in copies}
-    stored = {prompt: shelf.get(key) for prompt, key in keys.items()} if shelf else {}
-    answers = {prompt: tokens for prompt, tokens in stored.items() if tokens is not None}
+    answers = processes.lead(partial(_stored, shelf, keys))
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
-        progress(done, len(prompts))
-    work = [
-        missing
-        for batch in _batches(list(copies), batch_size)
-        if (missing := [prompt for prompt in batch if prompt not in answers])
-    ]
-    if work:
-        with _decoder(model, work, stop_ids, max_new_tokens) as decode:
-            for batch, rows in _decoded(decode, work):
+        progress(done, total)
+    batches = _batches(list(copies), batch_size)
+    missing = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
+
+    def keep(found: Mapping[Prompt, list[int]]) -> None:
+        nonlocal done
+        if shelf is not None:
+            shelf.add({keys[prompt]: row for prompt, row in found.items()})
+        done += sum(copies[prompt] for prompt in found) * processes.count
+        if progress:
+            progress(min(done, total), total)
+
+    mine = processes.deal(list(filter(None, missing)))
+    work_on = partial(_answered, model, mine, stop_ids, max_new_tokens, keep)
+    for given in processes.exchange(work_on):
+        answers.update(given)
+    return [list(answers[tuple(prompt)]) for prompt in prompts]
+
+
+def _answered(
+    model: Any,
+    batches: Sequence[list[Prompt]],
+    stop_ids: Sequence[int],
+    max_new_tokens: int,
+    keep: Callable[[Mapping[Prompt, list[int]]], None],
+) -> dict[Prompt, list[int]]:
+    """Returns the new tokens of each prompt; `keep` is told those of each batch at once."""
+    answers: dict[Prompt, list[int]] = {}
+    if batches:
+        with _decoder(model, batches, stop_ids, max_new_tokens) as decode:
+            for batch, rows in _decoded(decode, batches):
                 found = dict(zip(batch, rows, strict=True))
                 answers.update(found)
-                if shelf is not None:
-                    shelf.add({keys[prompt]: row for prompt, row in found.items()})
-                done += sum(copies[prompt] for prompt in batch)
-                if progress:
-                    progress(done, len(prompts))
-    return [list(answers[tuple(prompt)]) for prompt in prompts]
+                keep(found)
+    return answers
+
+
+def _stored(shelf: Shelf | None, keys: Mapping[Prompt, str]) -> dict[Prompt, list[int]]:
+    found = {prompt: shelf.get(key) for prompt, key in keys.items()} if shelf else {}
+    return {prompt: tokens for prompt, tokens in found.items() if tokens is not None}
 
 
 def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
@@ -267,6 +293,7 @@ def answer_prompts(
     adapter: bool = True,
     progress: Progress | None = None,
     store: AnswerStore | None = None,
+    processes: Processes = ALONE,
 ) -> list[Answer]:
     """Answers (system, user) pairs greedily, with the adapter or without it.
 
@@ -283,6 +310,7 @@ def answer_prompts(
             batch_size=batch_size,
             progress=progress,
             shelf=store.shelf(model, adapter=adapter) if store else None,
+            processes=processes,
         )
     stop_ids = set(template.stop_ids)
     texts = template.tokenizer.batch_decode(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import answer_prompts
+from llmcausal.evaluation.generations import Side, generation_rows
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
+from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -31,6 +33,7 @@ class AttackProbe:
         triplets: What is answered; the same at each validation.
         max_new_tokens: Longest answer, in tokens.
         batch_size: Prompts generated together.
+        processes: Those that share the prompts.
 
     Attributes:
         batches: How often `batch_done` is called.
@@ -45,14 +48,19 @@ class AttackProbe:
         *,
         max_new_tokens: int,
         batch_size: int,
+        processes: Processes = ALONE,
     ) -> None:
         self._model = model
         self._template = template
         self._triplets = list(triplets)
         self._max_new_tokens = max_new_tokens
+        self._processes = processes
         self.answer_together(batch_size)
-        empty = [""] * len(self._triplets)
-        self.metrics = tuple(self._verdicts(empty, empty))
+        self._latest: Side | None = None
+        empty = self._verdicts([""] * (2 * len(self._triplets)))
+        self.metrics = tuple(
+            name for name, verdicts in empty.items() if any(v is not None for v in verdicts)
+        )
 
     def answer_together(self, batch_size: int) -> None:
         """Sets how many prompts are generated together."""
@@ -88,16 +96,20 @@ class AttackProbe:
             max_new_tokens=self._max_new_tokens,
             batch_size=self._batch_size,
             progress=progress,
+            processes=self._processes,
         )
-        texts = [answer.text for answer in answers]
-        half = len(self._triplets)
-        return {
-            name: sum(verdicts) / len(verdicts) if verdicts else float("nan")
-            for name, verdicts in self._verdicts(texts[:half], texts[half:]).items()
-        }
+        verdicts = self._verdicts([answer.text for answer in answers])
+        self._latest = Side(answers, verdicts)
+        return {name: _share(verdicts[name]) for name in self.metrics}
 
-    def _verdicts(self, benign: Sequence[str], attacked: Sequence[str]) -> dict[str, list[bool]]:
-        """Returns the verdicts of each figure that the triplets can give."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the latest answers with their verdicts, as rows of generations.jsonl."""
+        return generation_rows(self._triplets, self._latest, None) if self._latest else []
+
+    def _verdicts(self, texts: Sequence[str]) -> dict[str, list[Verdict]]:
+        """Returns each figure's verdicts, one a triplet, on the benign and the attacked answers."""
+        half = len(self._triplets)
+        benign, attacked = texts[:half], texts[half:]
         asked: dict[str, tuple[Scorer, Sequence[str]]] = {
             "attack_success_rate": (obeyed, attacked),
             "utility": (right, benign),
@@ -105,12 +117,10 @@ class AttackProbe:
         }
         return {
             name: [
-                verdict
+                _verdict(scorer, triplet, answer)
                 for triplet, answer in zip(self._triplets, answers, strict=True)
-                if (verdict := _verdict(scorer, triplet, answer)) is not None
             ]
             for name, (scorer, answers) in asked.items()
-            if any(_verdict(scorer, triplet, "") is not None for triplet in self._triplets)
         }
 
 
@@ -154,6 +164,11 @@ def _spread(triplets: Sequence[Triplet]) -> Iterator[Triplet]:
             yield triplet
             if not families[family]:
                 del families[family]
+
+
+def _share(verdicts: Sequence[Verdict]) -> float:
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def _verdict(scorer: Scorer, triplet: Triplet, answer: str) -> Verdict:

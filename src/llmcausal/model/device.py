@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from llmcausal.errors import ConfigError, OutOfMemoryError
+from llmcausal.launched import local_index
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -16,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     """Returns the device to train on.
 
     Raises:
-        ConfigError: If CUDA is asked for and absent.
+        ConfigError: If CUDA is asked for and absent, or there are more processes than GPUs.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -24,7 +25,17 @@ def choose_device(name: str) -> torch.device:
             "model.device = 'cuda', but torch sees no CUDA device. `llmcausal doctor` says why; "
             "`--set model.device=cpu` trains on the CPU."
         )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    index = local_index()
+    if index is None:
+        return torch.device("cuda")
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {index} of this machine has no GPU: torch sees {torch.cuda.device_count()}; "
+            "start as many processes as there are GPUs"
+        )
+    return torch.device("cuda", index)
 
 
 def has_bf16() -> bool:

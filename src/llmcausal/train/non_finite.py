@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from llmcausal.errors import NonFiniteLossError
-from llmcausal.train.batch import TripletBatch
+from llmcausal.train.computed import Computed
 from llmcausal.train.state import TrainState
 
 MOST_OVERFLOWS = 24
@@ -74,18 +72,13 @@ def left_out(
     return f"step {step} left out, not applied to the weights: {fault} ({why})"
 
 
-def offenders(batches: Sequence[TripletBatch], sums: Sequence[Mapping[str, Tensor]]) -> str:
+def offenders(computed: Sequence[Computed]) -> str:
     """Names the triplets of the micro-batches whose figures are not finite, else of all.
 
     Args:
-        batches: Micro-batches of the step.
-        sums: Figures of each.
+        computed: Micro-batches of the step.
     """
-    odd = [
-        batch
-        for batch, figures in zip(batches, sums, strict=True)
-        if not all(math.isfinite(float(value)) for value in figures.values())
-    ]
-    ids = [identity for batch in odd or batches for identity in batch.ids]
+    odd = [each for each in computed if not all(map(math.isfinite, each.sums.values()))]
+    ids = [identity for each in odd or computed for identity in each.ids]
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return ", ".join(ids[:_NAMED]) + more

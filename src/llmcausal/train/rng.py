@@ -56,3 +56,16 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def seed_micro_batch(seed: int, step: int, place: int) -> None:
+    """Seeds what torch draws in one micro-batch of a step, such as dropout.
+
+    The draws are then the same whichever process computes it, and after which other one.
+
+    Args:
+        seed: Of the run.
+        step: Optimizer steps done.
+        place: Of the micro-batch in its step.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0]))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmcausal.errors import Interrupted
+from llmcausal.launched import process_index
 from llmcausal.ui.figures import duration
 
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -22,14 +23,19 @@ LINE_BREAKS = str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
 
 @functools.cache
 def console() -> Console:
-    """Returns the console of stdout. Markup is off: text is only ever text."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Returns the console of stdout. Markup is off: text is only ever text.
+
+    Of several processes that work together, only the first is heard.
+    """
+    return Console(highlight=False, markup=False, emoji=False, quiet=process_index() > 0)
 
 
 @functools.cache
 def err_console() -> Console:
-    """Returns the console of stderr."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    """Returns the console of stderr, which is silent as that of stdout is."""
+    return Console(
+        stderr=True, highlight=False, markup=False, emoji=False, quiet=process_index() > 0
+    )
 
 
 def prepare_streams() -> None:
@@ -65,6 +71,9 @@ def print_error(error: BaseException) -> None:
     """Prints an error's message to stderr, without a traceback."""
     heading = Text() if isinstance(error, Interrupted) else Text("error: ", style="bold red")
     message = str(error) or type(error).__name__
+    if index := process_index():
+        sys.stderr.write(clean(f"process {index}: {message}\n"))
+        return
     err_console().print(heading + Text(clean(message)), soft_wrap=True)
 
 

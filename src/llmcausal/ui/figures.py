@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmcausal.launched import MEMORY_OF_PROCESS
 
 LOSS_TERMS = {
     "loss": "loss",
@@ -38,6 +41,11 @@ def duration(seconds: float) -> str:
 def gibibytes(count: float) -> str:
     """Writes bytes as GiB, which is what memory limits are given in."""
     return f"{count / 2**30:.2f} GiB"
+
+
+def memory_of_others(record: Mapping[str, Any]) -> list[float]:
+    """Returns the bytes that the processes beside the first hold, in their order."""
+    return [value for key, value in record.items() if key.startswith(MEMORY_OF_PROCESS)]
 
 
 def step_time(seconds: float) -> str:

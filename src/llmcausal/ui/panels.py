@@ -20,6 +20,7 @@ from llmcausal.ui.figures import (
     duration,
     figure,
     gibibytes,
+    memory_of_others,
     sparkline,
     step_time,
 )
@@ -225,6 +226,8 @@ class Painter:
         line = _line(f"{'memory':<{LABEL_WIDTH}}")
         line.append(f"{used / 2**30:.2f} of {gibibytes(limit)} ", "bold")
         line.append(f"{share:.0%}", "red" if share >= CROWDED else "green")
+        if others := memory_of_others(self._view.record):
+            line.append(f" +{', '.join(map(gibibytes, others))}")
         return line
 
 

@@ -18,6 +18,7 @@ from llmcausal.ui.figures import (
     duration,
     figure,
     gibibytes,
+    memory_of_others,
     step_time,
     tokens_per_second,
 )
@@ -115,7 +116,8 @@ class PlainLog(Callback):
         if speed is not None:
             parts.append(f"{figure('tokens_per_second', speed):>6} tokens/s")
         if "memory_bytes" in record:
-            parts.append(gibibytes(record["memory_bytes"]))
+            held = [record["memory_bytes"], *memory_of_others(record)]
+            parts.append(" + ".join(map(gibibytes, held)))
         if "seconds" in record:
             parts.append(f"{step_time(record['seconds']):>11}")
         eta = self._pace.eta_seconds(context)

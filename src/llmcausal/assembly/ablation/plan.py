@@ -121,6 +121,7 @@ def _runs(
             f"{_SEED}={number}",
             *combination.overrides,
             "evaluation.at_end=true",
+            "tracking.trackers=[]",  # the table of the runs is what is asked for
         ]
         config = with_absolute_paths(load_config(profile, settings))
         check_selection(config)

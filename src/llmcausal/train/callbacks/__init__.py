@@ -15,6 +15,6 @@ CALLBACKS = Table(
         "model_checkpoint": _HERE + ".model_checkpoint:ModelCheckpoint",
         "metrics_log": _HERE + ".metrics_log:MetricsLog",
         "early_stopping": _HERE + ".early_stopping:EarlyStopping",
-        "wandb": _HERE + ".wandb:WandbTracker",
+        "tracking": _HERE + ".tracking:Tracking",
     },
 )

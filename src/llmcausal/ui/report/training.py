@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.ui.figures import CAUSAL_METRICS, LOSS_TERMS, duration, tokens_per_second
 from llmcausal.ui.plots_curves import Curve, collect, curve_panel, points
 from llmcausal.ui.plots_figures import compact, number
@@ -68,7 +69,11 @@ def figure_names(rows: Rows) -> list[str]:
                 continue
             name = key.removeprefix("val_")
             # The running mean of a figure that is drawn with its own.
-            if name not in _NOT_DRAWN and not (name.endswith("_mean") and name[:-5] in row):
+            if (
+                name not in _NOT_DRAWN
+                and not key.startswith(MEMORY_OF_PROCESS)
+                and not (name.endswith("_mean") and name[:-5] in row)
+            ):
                 found.setdefault(name)
                 present.add(name)
     return [name for name in found if name in present]
@@ -92,12 +97,21 @@ def _machine(rows: Rows) -> list[Curve]:
     speeds = [
         {**row, "speed": tokens_per_second(row.get("tokens"), row.get("seconds"))} for row in rows
     ]
+    others = sorted({key for row in rows for key in row if key.startswith(MEMORY_OF_PROCESS)})
     return [
         Curve(
             "memory in use",
             "GiB",
             points(rows, "memory_bytes", 2**30),
             ceiling=points(rows, "memory_peak_bytes", 2**30),
+        ),
+        *(
+            Curve(
+                _title(f"memory {key.removeprefix('memory_bytes_')}"),
+                "GiB",
+                points(rows, key, 2**30),
+            )
+            for key in others
         ),
         Curve("time per step", "s", points(rows, "seconds")),
         Curve("tokens per second", "", points(speeds, "speed")),

@@ -1,0 +1,259 @@
+"""Hands a run's figures, answers and best checkpoint to the trackers, each on its own thread."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llmcausal.config import RunConfig, TrackingSection
+from llmcausal.errors import ConfigError
+from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.checkpoint import BEST, MANIFEST
+from llmcausal.train.snapshot import CONFIG, TRAINING_STATE
+from llmcausal.train.trackers import TRACKERS
+from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker
+from llmcausal.train.trackers.worker import Worker
+
+START_SECONDS = 60.0
+"""How long after the start a tracker may take to begin; only the first checkpoint waits for it."""
+FINISH_SECONDS = 60.0
+"""How long the end of a run waits for what is unsent."""
+_COLUMNS = ("id", "family", "category", "member", "prompt", "expected", "answer", "obeyed", "right")
+_BASE_COLUMNS = ("base_answer", "base_obeyed", "base_right")
+_KEPT_HERE = (TRAINING_STATE, MANIFEST, CONFIG)
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def load_trackers(tracking: TrackingSection) -> dict[str, type[Tracker]]:
+    """Returns the trackers that the settings name, by name.
+
+    Raises:
+        ConfigError: If one is unknown, not installed, or cannot do what `tracking.mode` asks.
+    """
+    kinds: dict[str, type[Tracker]] = {}
+    for name in tracking.trackers:
+        kind = TRACKERS.load(name)
+        if not (isinstance(kind, type) and issubclass(kind, Tracker)):
+            raise ConfigError(
+                f"tracking.trackers: {name!r}: derive it from "
+                "llmcausal.train.trackers.tracker.Tracker"
+            )
+        if problem := kind.problem(tracking):
+            raise ConfigError(f"tracking.trackers: {name}: {problem}")
+        kinds[name] = kind
+    return kinds
+
+
+@dataclass
+class _Tracked:
+    tracker: Tracker
+    worker: Worker = field(default_factory=Worker)
+    begun: threading.Event = field(default_factory=threading.Event)
+    run_id: str | None = None
+
+    def start(self, run: TrackedRun, run_id: str | None) -> None:
+        try:
+            self.run_id = self.tracker.start(run, run_id)
+        finally:
+            self.begun.set()
+
+
+class Tracking(Callback):
+    """Owns the trackers of a run and their run ids, which checkpoints keep.
+
+    A tracker that fails, or falls behind, is told once and switched off; training goes on. The
+    others are not touched. Trackers are given finite figures only.
+
+    Args:
+        config: Settings; `run_dir` exists when the trackers start.
+        kinds: The trackers, by name, of `load_trackers`.
+
+    Attributes:
+        answers: Gives the answers of the latest validation, if its attack probe is on.
+    """
+
+    def __init__(self, config: RunConfig, kinds: Mapping[str, type[Tracker]]) -> None:
+        self.answers: Callable[[], Sequence[Row]] = tuple
+        self._config = config
+        self._kinds = kinds
+        self._run_ids: dict[str, str] = {}
+        self._tracked: dict[str, _Tracked] = {}
+        self._notes: list[str] = []
+        self._started = False
+        self._shown = 0
+        self._outcome = "failed"
+        self._deadline = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether a tracker is at work."""
+        return bool(self._tracked)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the run's id at each tracker, once those that start now have one."""
+        self._await(
+            "it did not start within a minute", self._deadline, lambda each: each.begun.wait
+        )
+        return {"run_ids": self._ids()}
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Goes on under the same ids."""
+        ids = values["run_ids"].items()
+        self._run_ids = {name: run_id for name, run_id in ids if _RUN_ID.fullmatch(run_id)}
+
+    def on_fit_start(self, context: FitContext) -> None:
+        """Starts the trackers; does not wait for them."""
+        state = context.state
+        self._notes = context.notes
+        self._start(state.step + 1 if state.started else 0)
+
+    def on_record(self, context: FitContext, record: Record) -> None:
+        """Hands over the figures, and the answers if there are new ones."""
+        step, figures = int(record["step"]), _finite(record)
+        self._give(lambda tracker: tracker.log(step, figures))
+        if any(key.startswith("val_") for key in record):
+            self._give_table("validation_answers", self.answers(), step)
+        self._tell_failures()
+
+    def on_fit_end(self, context: FitContext, outcome: str) -> None:
+        """Remembers how training ended; the final evaluation may follow."""
+        self._outcome = outcome
+        self._tell_failures()
+        self._shown = len(self._notes)
+
+    def log_evaluation(self, result: Mapping[str, Any], step: int) -> None:
+        """Hands over the final evaluation; starts the trackers if nothing was left to train.
+
+        Args:
+            result: As described in `evaluation/results.py`.
+            step: Steps that were trained.
+        """
+        if not self._started:
+            self._outcome = "completed"
+            self._start(step + 1)
+        figures = _finite(_evaluation_figures(result))
+        self._give(lambda tracker: tracker.summarize(figures, step))
+        self._give_table("evaluation_answers", result["generations"], step)
+
+    def close(self) -> list[str]:
+        """Ends the trackers, waiting at most a minute, and returns what is to be told."""
+        outcome, best = self._outcome, self._config.run_dir / BEST
+        ended_well = outcome in ("completed", "stopped")
+        if self._config.tracking.log_model and ended_well and best.is_dir():
+            files = [file for file in sorted(best.iterdir()) if file.name not in _KEPT_HERE]
+            self._give(lambda tracker: tracker.log_files("best", files))
+        self._give(lambda tracker: tracker.finish(outcome))
+        deadline = time.monotonic() + FINISH_SECONDS
+        late = "it did not finish within a minute, so it may lack the last figures"
+        self._await(late, deadline, lambda each: each.worker.wait)
+        self._run_ids = self._ids()
+        for tracked in self._tracked.values():
+            tracked.worker.end()
+        self._tracked = {}
+        return self._notes[self._shown :]
+
+    def _start(self, first_step: int) -> None:
+        config = self._config
+        run = TrackedRun(
+            name=config.name,
+            run_dir=config.run_dir,
+            settings=_without_folders(config.model_dump(mode="json")),
+            tracking=config.tracking,
+            first_step=first_step,
+            notes=self._notes,
+        )
+        self._started = True
+        self._deadline = time.monotonic() + START_SECONDS
+        for name, kind in self._kinds.items():
+            tracked = self._tracked[name] = _Tracked(kind())
+            tracked.worker.give(partial(tracked.start, run, self._run_ids.get(name)))
+
+    def _ids(self) -> dict[str, str]:
+        began = {name: each.run_id for name, each in self._tracked.items() if each.run_id}
+        return {**self._run_ids, **began}
+
+    def _give(self, call: Callable[[Tracker], object]) -> None:
+        for tracked in self._tracked.values():
+            tracked.worker.give(partial(call, tracked.tracker))
+
+    def _give_table(self, name: str, rows: Sequence[Row], step: int) -> None:
+        if self._config.tracking.tables and rows:
+            table = _table(rows)
+            self._give(lambda tracker: tracker.log_table(name, table, step))
+
+    def _await(
+        self, otherwise: str, deadline: float, wait: Callable[[_Tracked], Callable[[float], bool]]
+    ) -> None:
+        """Waits for every tracker; one that takes longer is switched off."""
+        for tracked in self._tracked.values():
+            if not wait(tracked)(max(deadline - time.monotonic(), 0.0)):
+                tracked.worker.failure = tracked.worker.failure or otherwise
+        self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        for name, tracked in list(self._tracked.items()):
+            if failure := tracked.worker.failure:
+                self._run_ids = self._ids()
+                tracked.worker.end()
+                del self._tracked[name]
+                self._notes.append(
+                    f"tracker {name} is switched off: {failure}; metrics.jsonl has every figure"
+                )
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the finite numbers, under names that every tracker takes."""
+    figures: dict[str, float] = {}
+    for name, value in values.items():
+        if value is None or isinstance(value, str):
+            continue
+        figure = float(value)
+        if math.isfinite(figure):
+            figures[_plain_name(name)] = figure
+    return figures
+
+
+def _plain_name(name: str) -> str:
+    parts = [re.sub(r"[^A-Za-z0-9_ -]", "_", part).strip() for part in name.split("/")]
+    return "/".join(part for part in parts if part)[:200] or "unnamed"
+
+
+def _without_folders(value: Any) -> Any:
+    """Returns settings in which an absolute path, which may name the user, is its last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _table(rows: Sequence[Row]) -> list[Row]:
+    has_base = any(row.get("base_answer") is not None for row in rows)
+    columns = _COLUMNS + (_BASE_COLUMNS if has_base else ())
+    return [{column: _encodable(row[column]) for column in columns} for row in rows]
+
+
+def _encodable(value: Any) -> Any:
+    """A lone surrogate from hostile data becomes its own escape instead of an error."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _evaluation_figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns each figure of base, tuned and their difference, with its interval."""
+    found: dict[str, Any] = {}
+    for part in ("base", "tuned", "difference"):
+        side = result[part] or {}
+        for name, figure in {**side, **side.get("causal", {})}.items():
+            if isinstance(figure, Mapping) and "value" in figure:
+                key = f"evaluation/{part}/{name}"
+                found[key] = figure["value"]
+                found[f"{key}_low"] = figure["low"]
+                found[f"{key}_high"] = figure["high"]
+    return found

@@ -1,0 +1,194 @@
+"""Several processes train one model together: as one process would have."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmcausal.assembly.build import check_share, check_shareable
+from llmcausal.cli import launch
+from llmcausal.config import RunConfig
+from llmcausal.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    LlmcausalError,
+    OutOfMemoryError,
+    StorageError,
+)
+from llmcausal.train.computed import Computed, means
+from llmcausal.train.objective import Objective
+from llmcausal.train.processes import ALONE, Processes, joined
+from llmcausal.train.rng import seed_micro_batch
+from tests.torture.__main__ import make_files
+from tests.torture.world import World
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_what_is_dealt_comes_back_in_order(items: list[int], count: int) -> None:
+    processes = [Processes(index, count) for index in range(count)]
+    shares = [each.deal(items) for each in processes]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    for each in processes:
+        assert each.dealt(shares) == items
+
+
+def test_alone_there_is_nobody_to_ask() -> None:
+    assert ALONE.is_first
+    assert ALONE.gather(3) == [3]
+    assert ALONE.lead(lambda: 4) == 4
+    with pytest.raises(RuntimeError, match="untouched"):
+        ALONE.exchange(lambda: _raise(RuntimeError("untouched")))
+    with joined(torch.device("cpu")) as processes:
+        assert processes is ALONE
+
+
+class Two(Processes):
+    """The second of two, whose partner gives what the test says."""
+
+    def __init__(self, index: int, partner: Any) -> None:
+        super().__init__(index, 2)
+        object.__setattr__(self, "partner", partner)
+
+    def gather(self, value: Any) -> list[Any]:
+        mine = pickle.loads(pickle.dumps(value))
+        return [mine, self.partner] if self.index == 0 else [self.partner, mine]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_error_of_one_ends_both_and_is_told_once(index: int) -> None:
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        Two(index, "fine").exchange(lambda: _raise(StorageError("the disk is full")))
+    assert caught.value.told == (index == 1)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried")]
+)
+def test_memory_that_runs_out_on_one_is_recovered_on_both(error: Exception) -> None:
+    with pytest.raises(MemoryError, match="process 1: "):
+        Two(1, "fine").exchange(lambda: _raise(error))
+
+
+def test_a_bug_on_one_is_not_taken_for_more() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        Two(1, "fine").exchange(lambda: _raise(RuntimeError("shapes do not fit")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError(["a.jsonl:3: id: missing"], "bad"),
+        Interrupted("stopped", 15),
+        OutOfMemoryError("m"),
+    ],
+)
+def test_errors_travel_whole(error: LlmcausalError) -> None:
+    error.told = True
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.exit_code) == (type(error), str(error), error.exit_code)
+    assert vars(copy) == vars(error)
+
+
+def test_a_step_needs_a_micro_batch_for_each(tiny_config: Callable[..., RunConfig]) -> None:
+    config = tiny_config(train={"accumulation_steps": 2})
+    check_share(config, Processes(0, 2))
+    with pytest.raises(ConfigError, match=r"accumulation_steps = 2.*1 of 3.*multiple of 3"):
+        check_share(config, Processes(0, 3))
+
+
+def test_a_loss_with_a_memory_is_trained_by_one() -> None:
+    loss: Any = torch.nn.Module()
+    loss.register_buffer("queue", torch.zeros(3))
+    objective = Objective(
+        contrastive=loss, projection=None, lambda_contrastive=1.0, lambdas={}, layer=-1
+    )
+    check_shareable(objective, ALONE)
+    with pytest.raises(ConfigError, match="Module has buffers"):
+        check_shareable(objective, Processes(0, 2))
+
+
+def test_figures_do_not_depend_on_who_computed_them() -> None:
+    computed = [
+        Computed(("a",), 3, {"loss": 0.5, "task_loss": 3.0}, {"loss": 1, "task_loss": 2}),
+        Computed(("b",), 4, {"loss": 0.25}, {"loss": 1}),
+        Computed(("c",), 4, {"loss": 0.25, "task_loss": 1.0}, {"loss": 1, "task_loss": 2}),
+    ]
+    assert means(computed) == {"loss": 1.0, "task_loss": 1.0}
+
+
+def test_draws_are_those_of_the_micro_batch() -> None:
+    def draw(*place: int) -> float:
+        seed_micro_batch(*place)
+        return float(torch.rand(()))
+
+    places = [(seed, step, place) for seed in (0, 1) for step in (0, 1) for place in (0, 1)]
+    drawn = {place: draw(*place) for place in places}
+    assert len(set(drawn.values())) == len(places)
+    assert {place: draw(*place) for place in reversed(places)} == drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["train", "p", "--num-processes", "4", "--plain"], ["train", "p", "--plain"]),
+        (["train", "--num-processes=4", "p"], ["train", "p"]),
+        (["eval", "--json"], ["eval", "--json"]),
+    ],
+)
+def test_the_processes_run_the_same_command(arguments: list[str], kept: list[str]) -> None:
+    assert launch._without_option(arguments) == kept
+
+
+def test_one_process_is_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.subprocess, "Popen", None)
+    launch.launch(1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch.launch(2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_and_four_processes_reach_what_one_does() -> None:
+    """In a process of its own, which has no threads when it forks."""
+    assert "MISSED" not in _run("-m", "tests.torture.processes").stdout
+
+
+def test_the_command_starts_two(tmp_path: Path) -> None:
+    done = _train(tmp_path, "--num-processes", "2", "--set", "train.accumulation_steps=2")
+    assert done.stdout.count("completed") == 1
+    assert '"memory_bytes_process_1"' in (tmp_path / "profile" / "metrics.jsonl").read_text()
+
+
+def test_what_they_cannot_do_is_told_once(tmp_path: Path) -> None:
+    done = _train(tmp_path, "--num-processes=2", code=2)
+    assert (done.stdout + done.stderr).count("train.accumulation_steps = 1") == 1
+
+
+def _train(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    world = World(folder)
+    world.write_files(make_files)
+    command = ("-m", "llmcausal", "train", str(world.profile), "--output-dir", str(folder))
+    return _run(*command, "--set", "train.max_steps=2", *arguments, code=code)
+
+
+def _run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def _raise(error: Exception) -> Any:
+    raise error
