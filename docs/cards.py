@@ -1,10 +1,12 @@
-"""Writes the table of cards in docs/memory.md by prediction; with --check only compares. Minutes.
+"""Writes the table of cards in docs/memory.md, and what `doctor` knows of the shipped profiles.
 
-Exits with 1 if a shipped profile does not fit the card that it is for.
+Both are predictions, of minutes; with --check they are only compared. Exits with 1 if a shipped
+profile does not fit the card that it is for.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from llmcausal.memory.budget import card_budget, needed_bytes
 from llmcausal.memory.plan import Predictor, plan
 from llmcausal.memory.prediction import Workload
+from llmcausal.memory.shipped_needs import FILE, PROFILES, predict_need
 from llmcausal.profile import load_config
 
 PAGE = Path(__file__).with_name("memory.md")
@@ -61,16 +64,24 @@ def table() -> tuple[str, list[str]]:
     return "\n".join(lines) + "\n", failing
 
 
+def needs_file() -> str:
+    """Returns the text of the file that `doctor` reads."""
+    needs = {name: predict_need(load_config(name)) for name in PROFILES}
+    return json.dumps(needs, indent=2) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     found, failing = table()
+    needs = needs_file()
     for profile in failing:
         print(f"{profile} does not fit a {OWN_CARD[profile]} GB card", file=sys.stderr)
     before = PAGE.read_text(encoding="utf-8")
     after = PLACE.sub(lambda place: place[1] + found + place[2], before)
     if arguments != ["--check"]:
         PAGE.write_text(after, encoding="utf-8")
-    elif after != before:
-        print(f"{PAGE} is not current: run `python docs/cards.py`", file=sys.stderr)
+        FILE.write_text(needs, encoding="utf-8")
+    elif after != before or needs != FILE.read_text(encoding="utf-8"):
+        print(f"{PAGE} or {FILE} is not current: run `python docs/cards.py`", file=sys.stderr)
         return 1
     return 1 if failing else 0
 

@@ -1,4 +1,4 @@
-"""Writes docs/config.schema.json from the settings; with --check only compares."""
+"""Writes the JSON schemas of the settings and of `doctor --json`; with --check only compares."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import sys
 
 from generated import publish
 
+from llmcausal.diagnostics import check
 from llmcausal.profile import json_schema
 
 
 def main(arguments: list[str]) -> int:
-    text = json.dumps(json_schema(), indent=2) + "\n"
-    return publish("config.schema.json", text, arguments)
+    schemas = {"config.schema.json": json_schema(), "doctor.schema.json": check.json_schema()}
+    codes = [
+        publish(name, json.dumps(schema, indent=2) + "\n", arguments)
+        for name, schema in schemas.items()
+    ]
+    return max(codes)
 
 
 if __name__ == "__main__":

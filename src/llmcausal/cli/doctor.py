@@ -15,8 +15,6 @@ from llmcausal.cli.options import (
 
 app = subcommand()
 
-COLORS = {"pass": "green", "warning": "yellow", "fail": "bold red"}
-
 
 @app.command(
     epilog=examples(
@@ -29,25 +27,25 @@ def doctor(
     profile: Profile = "rtx4050",
     as_json: AsJson = False,
 ) -> None:
-    """Check that this machine can train a profile, and say how to mend what is wrong."""
+    """Check that this machine can train a profile, and say how to mend what is wrong.
+
+    One line a check: pass, warning or fail, each with the fix to type. Ends with 1 if one failed.
+    """
     from dataclasses import asdict
 
-    from rich.text import Text
-
-    from llmcausal.diagnostics.doctor import diagnose
+    from llmcausal.assembly.doctoring import examine
+    from llmcausal.diagnostics.check import DoctorReport
     from llmcausal.profile import load_config
-    from llmcausal.ui.console import console, one_line
+    from llmcausal.ui.doctor_report import show_checks, watcher
 
     config = load_config(profile)
-    with reserved_stdout():
-        checks = diagnose(config)
-    failed = [check for check in checks if check.status == "fail"]
+    running = examine(config, watcher())
     if as_json:
-        print_json({"profile": profile, "ok": not failed, "checks": [asdict(c) for c in checks]})
+        with reserved_stdout():
+            checks = list(running)
     else:
-        for check in checks:
-            fix = f" -> {check.fix}" if check.fix else ""
-            status = Text(f"{check.status:<8}", COLORS[check.status])
-            line = f"{check.name:<14} {one_line(check.detail)}{fix}"
-            console().print(status.append(line, ""), soft_wrap=True)
-    raise typer.Exit(1 if failed else 0)
+        checks = show_checks(running)
+    ok = all(check.status != "fail" for check in checks)
+    if as_json:
+        print_json(asdict(DoctorReport(profile, ok, checks)))
+    raise typer.Exit(0 if ok else 1)

@@ -1,20 +1,19 @@
-"""Checks of what computes: torch and its device, bitsandbytes, bf16."""
+"""Checks of what computes: torch itself, bitsandbytes, bf16 on the CPU."""
 
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 import warnings
 from typing import TYPE_CHECKING
 
-from llmcausal.config import RunConfig
-from llmcausal.diagnostics.check import Check
-from llmcausal.errors import ConfigError
+from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.facts import Facts
 
 if TYPE_CHECKING:
     import torch
 
-GIB = 2**30
 MOST_NF4_ROUNDING = 0.15
 """Rounding normal values to 16 levels in blocks of 64 costs about 9% of their norm."""
 MOST_PRODUCT_ERROR = 1e-2
@@ -22,56 +21,29 @@ SLOW_BF16 = 1.5
 """From this many times the time of fp32 on, bf16 on the CPU counts as slow."""
 
 
-def check_device(config: RunConfig) -> Check:
-    """Checks torch's build and the device that the profile would train on."""
-    import torch
-
-    from llmcausal.model.device import choose_device, choose_dtype, has_bf16
-
-    build = f"torch {torch.__version__}"
-    try:
-        device = choose_device(config.model.device)
-        choose_dtype(config.model.precision, device)
-    except ConfigError as error:
-        return Check("device", "fail", f"{build}: {error}", _cuda_fix())
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        bf16 = "bf16" if has_bf16() else "no bf16"
-        name = torch.cuda.get_device_name(device)
-        detail = f"{build}, {name}, {free / GIB:.1f} GiB free of {total / GIB:.1f}, {bf16}"
-        return Check("device", "pass", detail)
-    if config.model.device == "auto" and (unused := nvidia_name()):
-        detail = f"{build} cannot use the {unused}; CPU instead"
-        return Check("device", "warning", detail, _cuda_fix())
-    return Check("device", "pass", f"{build}, CPU, {torch.get_num_threads()} thread(s)")
+def check_torch(facts: Facts) -> Check:
+    """Checks that torch can be imported, and tells its CUDA build."""
+    torch = facts.machine.torch
+    if torch is None:
+        return Check(
+            "torch",
+            "fail",
+            f"torch cannot be imported: {facts.machine.torch_problem}",
+            "install it again: pip install --force-reinstall torch",
+        )
+    build = "{}.{}".format(*torch.cuda) if torch.cuda else None
+    return Check(
+        "torch", "pass", f"{torch.version}, " + (f"CUDA {build}" if build else "without CUDA")
+    )
 
 
-def nvidia_name() -> str | None:
-    """Returns the name of the first NVIDIA GPU that the driver sees, without torch."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
-    except pynvml.NVMLError:
-        return None
-
-
-def _cuda_fix() -> str:
-    import torch
-
-    if torch.version.cuda is None and nvidia_name():
-        return "install a CUDA build of torch (pytorch.org), or --set model.device=cpu"
-    return "install the NVIDIA driver, or --set model.device=cpu model.precision=auto"
-
-
-def check_bitsandbytes(config: RunConfig) -> Check:
+def check_bitsandbytes(facts: Facts) -> Check:
     """Exercises NF4 and the 8-bit optimizer on the device that the profile would train on."""
-    from llmcausal.model.device import choose_device
+    import torch
 
     # Its advice about kernels and paging on the CPU is no finding.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    device = choose_device(config.model.device)
+    device = torch.device("cuda" if facts.on_gpu else "cpu")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -81,8 +53,8 @@ def check_bitsandbytes(config: RunConfig) -> Check:
         return Check(
             "bitsandbytes",
             "fail",
-            f"{type(problem).__name__}: {' '.join(str(problem).split())}",
-            "reinstall it: pip install --force-reinstall bitsandbytes",
+            f"{type(problem).__name__}: {one_line(str(problem))}",
+            "install it again: pip install --force-reinstall --no-deps bitsandbytes",
         )
     if rounding > MOST_NF4_ROUNDING or error > MOST_PRODUCT_ERROR:
         detail = (
@@ -93,7 +65,8 @@ def check_bitsandbytes(config: RunConfig) -> Check:
     else:
         found = f"NF4 (rounds by {rounding:.1%}) and 8-bit AdamW work on {device.type}"
         return Check("bitsandbytes", "pass", found)
-    return Check("bitsandbytes", "fail", detail, "install another bitsandbytes version")
+    fix = "install its newest version: pip install --upgrade --no-deps bitsandbytes"
+    return Check("bitsandbytes", "fail", detail, fix)
 
 
 def nf4_errors(device: torch.device) -> tuple[float, float]:
@@ -131,32 +104,41 @@ def adamw8bit_moves(device: torch.device) -> bool:
     return bool(((weight != before) & weight.isfinite()).all())
 
 
-def check_bf16(config: RunConfig) -> Check:
-    """Times bf16 against fp32 on the CPU, where many processors only emulate it."""
-    from llmcausal.model.device import choose_device
-
-    if choose_device(config.model.device).type != "cpu":
-        return Check("bf16", "pass", "not timed: training is on the GPU")
+def check_bf16(facts: Facts) -> Check | None:
+    """Times bf16 against fp32 where training is on the CPU: many processors only emulate it."""
+    if facts.on_gpu:
+        return None
     ratio = bf16_slowdown()
-    told = f"{ratio:.1f} times the time of fp32 on this CPU"
+    told = f"a layer takes {ratio:.2g} times the time of fp32 on this CPU (measured)"
+    precision = facts.config.model.precision
+    if precision != "bf16":
+        return Check("bf16", "pass", f"{told}; the profile uses fp32")
     if ratio < SLOW_BF16:
         return Check("bf16", "pass", told)
-    if config.model.precision == "bf16":
-        return Check("bf16", "warning", told, "train in fp32: --set model.precision=fp32")
-    return Check("bf16", "pass", f"{told}; fp32 is used")
+    return Check("bf16", "warning", f"slow: {told}", "train in fp32: --set model.precision=fp32")
 
 
-def bf16_slowdown(size: int = 384, rounds: int = 5) -> float:
-    """Returns how many times longer a matrix product takes in bf16 than in fp32, best of some."""
+def bf16_slowdown(
+    tokens: int = 512, width: int = 576, hidden: int = 1536, rounds: int = 5
+) -> float:
+    """Returns how many times longer a linear layer takes in bf16 than in fp32, on this CPU.
+
+    Forward and backward, as in training with a frozen weight; by default in the shape of the
+    shipped CPU profile's model. The two take turns, so that another program slows both.
+    """
     import torch
 
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(size, size, dtype=dtype)
-        timed = []
-        for _ in range(rounds):
+    dtypes = (torch.float32, torch.bfloat16)
+    layers = [torch.nn.Linear(width, hidden, bias=False, dtype=dtype) for dtype in dtypes]
+    ratios = []
+    for _ in range(rounds + 1):
+        seconds = []
+        for layer, dtype in zip(layers, dtypes, strict=True):
+            inputs = torch.ones(tokens, width, dtype=dtype, requires_grad=True)
+            gradient = torch.ones(tokens, hidden, dtype=dtype)
+            layer.requires_grad_(False)
             start = time.perf_counter()
-            matrix @ matrix
-            timed.append(time.perf_counter() - start)
-        seconds[dtype] = min(timed)
-    return seconds[torch.bfloat16] / seconds[torch.float32]
+            torch.autograd.backward(layer(inputs), gradient)
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios[1:])  # the first one warms up

@@ -1,15 +1,14 @@
-"""Checks of the machine: Python, packages, memory, disk."""
+"""Checks of Python, packages, host memory and disk."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 import shutil
-import sys
 from pathlib import Path
 
-from llmcausal.config import RunConfig
 from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.gpu import more_memory
 from llmcausal.diagnostics.inputs import is_stored, weights_bytes
 
 GIB = 2**30
@@ -17,20 +16,24 @@ MINIMUM_PYTHON = (3, 11)
 WORKING_BYTES = 2 * GIB
 """Host memory for Python, the libraries and activations of a small model, besides the weights."""
 CHECKPOINT_BYTES = GIB
-"""Disk for a run's checkpoints and log."""
+"""Disk for a run whose checkpoints' size is unknown."""
+LOG_BYTES = 2**26
+"""Disk for a run's log, report and answers."""
 SHOWN_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def check_python(config: RunConfig) -> Check:
-    """Checks the interpreter's version."""
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info[:2] >= MINIMUM_PYTHON:
+def check_python(facts: Facts) -> Check:
+    """Checks the interpreter's version, and names the system."""
+    machine = facts.machine
+    system = f"{machine.system} in WSL" if machine.wsl else machine.system
+    found = f"{'.'.join(map(str, machine.python))} on {system}"
+    if machine.python >= MINIMUM_PYTHON:
         return Check("python", "pass", found)
     wanted = ".".join(map(str, MINIMUM_PYTHON))
     return Check("python", "fail", found, f"install Python {wanted} or newer")
 
 
-def check_packages(config: RunConfig) -> Check:
+def check_packages(facts: Facts) -> Check:
     """Checks that every package this program requires is installed in a version it accepts."""
     from packaging.requirements import Requirement
 
@@ -52,30 +55,32 @@ def check_packages(config: RunConfig) -> Check:
     return Check("packages", "pass", ", ".join(versions))
 
 
-def check_memory(config: RunConfig) -> Check:
-    """Checks the free host memory against what loading the model takes."""
-    import psutil
-
-    from llmcausal.model.device import choose_device
-
-    memory = psutil.virtual_memory()
-    on_cpu = choose_device(config.model.device).type == "cpu"
-    weights = weights_bytes(config.model) if on_cpu else 0
-    need = WORKING_BYTES + (weights or 0)
-    found = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
+def check_memory(facts: Facts) -> Check:
+    """Checks the free host memory against what loading and training take."""
+    machine = facts.machine
+    held: int | None = 0
+    if not facts.on_gpu:
+        held = weights_bytes(facts.config.model)
+        if held is None and (size := facts.size()):
+            held = 2 * size.parameters  # as published: 16 bits a number
+    elif facts.own:
+        held = facts.own.strategies[-1].host_bytes
+    need = WORKING_BYTES + (held or 0)
+    found = f"{machine.ram_free_bytes / GIB:.1f} GiB free of {machine.ram_bytes / GIB:.1f}"
     found += f", about {need / GIB:.1f} needed"
-    if weights is None:
+    if held is None:
         found += " besides the model, whose size is unknown"
-    if memory.available >= need:
+    if machine.ram_free_bytes >= need:
         return Check("memory", "pass", found)
-    return Check("memory", "fail", found, "close other programs, or choose a smaller model")
+    return Check("memory", "fail", found, more_memory(machine))
 
 
-def check_disk(config: RunConfig) -> Check:
+def check_disk(facts: Facts) -> Check:
     """Checks the free disk space against checkpoints and what is still to be fetched."""
     from llmcausal.model.gguf import PREFIX, cache_dir
 
-    need = {_existing_parent(config.output_dir): CHECKPOINT_BYTES}
+    config = facts.config
+    need = {_existing_parent(config.output_dir): _run_bytes(facts)}
     if not is_stored(config.model) and (weights := weights_bytes(config.model)):
         packaged = config.model.name.startswith(PREFIX)
         folder = _existing_parent(cache_dir() if packaged else _hub_cache())
@@ -86,10 +91,24 @@ def check_disk(config: RunConfig) -> Check:
         told.append(f"{free / GIB:.1f} GiB free in {folder}, about {needed / GIB:.1f} needed")
         if free < needed:
             short.append(str(folder))
+    size = facts.size()
+    told.append(
+        f"a checkpoint takes about {size.checkpoint_bytes / 2**20:,.0f} MiB"
+        if size
+        else "checkpoint size unknown"
+    )
     if short:
         fix = f"free some space in {', '.join(short)}, or set output_dir to another disk"
         return Check("disk", "fail", "; ".join(told), fix)
     return Check("disk", "pass", "; ".join(told))
+
+
+def _run_bytes(facts: Facts) -> int:
+    """Returns the most that a run holds: those kept, the best one, and one being written."""
+    size = facts.size()
+    if size is None:
+        return CHECKPOINT_BYTES
+    return LOG_BYTES + size.checkpoint_bytes * (facts.config.checkpoint.keep + 2)
 
 
 def _hub_cache() -> Path:

@@ -1,4 +1,4 @@
-"""Checks of what a profile names: model, chat template, data."""
+"""Checks of what a profile names: model, data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from llmcausal.config import ModelSection, RunConfig
-from llmcausal.diagnostics.check import Check
+from llmcausal.config import ModelSection
+from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.facts import Facts
 from llmcausal.errors import DataError, LlmcausalError
 
 HUB_SECONDS = 10.0
@@ -18,11 +19,15 @@ GGUF_EXPANSION = 8
 MIB = 2**20
 
 
-def check_model(config: RunConfig) -> Check:
+def check_model(facts: Facts) -> Check:
     """Checks that the profile's model can be found: package, folder, cache, or hub."""
+    return find_model(facts.config.model)
+
+
+def find_model(section: ModelSection) -> Check:
+    """Looks for a model, as `check_model`."""
     from llmcausal.model.gguf import PREFIX, find_gguf
 
-    section = config.model
     fix = "set model.name to a local folder, a hub id, or package:MODULE"
     try:
         if section.name.startswith(PREFIX):
@@ -32,7 +37,7 @@ def check_model(config: RunConfig) -> Check:
 
         source = resolve_source(section)
     except LlmcausalError as error:
-        return Check("model", "fail", _one_line(str(error)), fix)
+        return Check("model", "fail", one_line(str(error)), fix)
     if Path(source).is_dir():
         return _folder(Path(source))
     if hub_weights_cached(section):
@@ -52,43 +57,18 @@ def check_model(config: RunConfig) -> Check:
     )
 
 
-def check_chat_template(config: RunConfig) -> Check:
-    """Checks that prompts can be rendered as the model expects them."""
-    from llmcausal.data.template import ChatTemplate
-    from llmcausal.model.factory import load_tokenizer
-    from llmcausal.model.gguf import PREFIX
-
-    model = check_model(config)
-    local = config.model.name.startswith(PREFIX) or is_stored(config.model)
-    if model.status == "fail" or not local:
-        return Check("chat template", "warning", "not checked: no model on this machine", model.fix)
-    fix = "set model.chat_template to a Jinja file, or use the chat variant of the model"
-    try:
-        override = config.model.chat_template
-        text = override.read_text(encoding="utf-8") if override else None
-        template = ChatTemplate(load_tokenizer(config.model), text)
-        prompt = template.encode_prompt("You are helpful.", "Hello")
-        stops = len(template.stop_ids)
-    except OSError as error:
-        return Check("chat template", "fail", f"{error.filename}: {error.strerror}", fix)
-    except LlmcausalError as error:
-        return Check("chat template", "fail", _one_line(str(error)), fix)
-    found = f"{len(prompt)} tokens for a short prompt, {stops} stop token(s)"
-    return Check("chat template", "pass", found)
-
-
-def check_data(config: RunConfig) -> Check:
+def check_data(facts: Facts) -> Check:
     """Checks the data of all three splits, wholly."""
     from llmcausal.data.splits import load_split, load_training_splits
 
     try:
-        splits = load_training_splits(config.data)
-        test = load_split(config.data, "test")
+        splits = load_training_splits(facts.config.data)
+        test = load_split(facts.config.data, "test")
     except DataError as error:
         first, *rest = error.defects or [str(error)]
         more = f" (and {len(rest)} more)" if rest else ""
         fix = "`llmcausal data validate FILE` lists every defect"
-        return Check("data", "fail", _one_line(first) + more, fix)
+        return Check("data", "fail", one_line(first) + more, fix)
     counts = (len(splits.train), len(splits.validation), len(test))
     return Check("data", "pass", "{} training, {} validation, {} test triplets".format(*counts))
 
@@ -104,7 +84,7 @@ def weights_bytes(section: ModelSection) -> int | None:
         return None
     folder = Path(section.name).expanduser()
     if not folder.is_dir():
-        cached = _cached_config(section)
+        cached = cached_config(section)
         if cached is None:
             return None if _hub_is_off() else _hub_size(section.name, section.revision)[0]
         folder = cached.parent
@@ -123,7 +103,7 @@ def is_stored(section: ModelSection) -> bool:
 
 def hub_weights_cached(section: ModelSection) -> bool:
     """Says whether configuration and weights of a hub model are in the local cache."""
-    config = _cached_config(section)
+    config = cached_config(section)
     return config is not None and bool(_weight_files(config.parent))
 
 
@@ -142,7 +122,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def _cached_config(section: ModelSection) -> Path | None:
+def cached_config(section: ModelSection) -> Path | None:
+    """Returns the config.json of a hub model in the local cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -172,14 +153,10 @@ def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, s
     except RepositoryNotFoundError:
         return None, ("no such model, or it is private", "check the spelling, or `hf auth login`")
     except Exception as error:  # the transport's own errors share no base
-        reason = _one_line(str(error)) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         return None, (
             f"not cached, and the hub does not answer: {reason}",
             "check the network, or give a local folder",
         )
     sizes = [f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors")]
     return sum(sizes), None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,0 +1,86 @@
+"""What `llmcausal doctor` checks with: the machine, and what the memory model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from llmcausal.config import RunConfig
+from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.doctor import Watch, diagnose
+from llmcausal.diagnostics.facts import Facts, ModelSize, ProfileNeed, StrategyNeed
+from llmcausal.diagnostics.inputs import is_stored
+from llmcausal.diagnostics.machine import look_at_machine
+from llmcausal.errors import LlmcausalError
+from llmcausal.memory.architecture import SAME_SHAPE, load_architecture, shipped_architectures
+from llmcausal.memory.optimizer_states import states_of
+from llmcausal.memory.shipped_needs import describe, shipped_needs
+
+OTHER_BYTES = 20 * 2**20
+"""A checkpoint's tokenizer and small files: Llama 3.1's tokenizer.json is the most of it."""
+
+
+def examine(config: RunConfig, watch: Watch) -> Iterator[Check]:
+    """Looks at the machine, then runs the checks of `doctor`."""
+    with watch("Looking at this machine"):
+        machine = look_at_machine()
+    kept = shipped_needs()
+    shipped = {name: _need(name, values) for name, values in kept.items()}
+    wanted = describe(config)
+    same = (name for name, values in kept.items() if values.items() >= wanted.items())
+    own = shipped.get(next(same, ""))
+    size = cache(lambda: model_size(config))
+    yield from diagnose(Facts(config, machine, tuple(shipped.values()), own, size), watch)
+
+
+def _need(name: str, values: dict[str, Any]) -> ProfileNeed:
+    strategies = tuple(StrategyNeed(**strategy) for strategy in values["strategies"])
+    return ProfileNeed(name, values["model"], values["tokens"], strategies)
+
+
+def model_size(config: RunConfig) -> ModelSize | None:
+    """Computes a model's numbers and its checkpoint's bytes from its shape, without a network.
+
+    Returns:
+        None where the shape is neither shipped nor on this machine.
+    """
+    section = config.model
+    if SAME_SHAPE.get(section.name, section.name) not in shipped_architectures():
+        try:
+            if not is_stored(section):
+                return None
+        except LlmcausalError:
+            return None
+    try:
+        return _size(config)
+    except LlmcausalError:
+        return None
+
+
+def _size(config: RunConfig) -> ModelSize:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    section = config.model
+    architecture = load_architecture(section.name, section.revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(architecture)
+    adapters = [
+        config.lora.rank * features
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name.rpartition(".")[2] in config.lora.target_modules
+        for features in (module.in_features, module.out_features)
+    ]
+    loss = config.loss
+    width = architecture.get_text_config().hidden_size
+    hidden, out = loss.projection_hidden_dim, loss.projection_dim
+    head = [width * hidden, hidden, hidden * out, out] if out else []
+    # Numbers of fp32 and their optimizer's states, wherever those live while training.
+    trained = 4 * sum((*adapters, *head))
+    states = (
+        states_of(config.train.optimizer, numbers, 4, on_cuda=False) for numbers in adapters + head
+    )
+    held = sum(sum(state.device) for state in states)
+    return ModelSize(model.num_parameters(), trained + held + OTHER_BYTES)

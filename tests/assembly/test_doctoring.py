@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmcausal.assembly import doctoring
+from llmcausal.assembly.doctoring import examine, model_size
+from llmcausal.config import RunConfig
+from llmcausal.diagnostics import doctor
+from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.facts import Facts
+from llmcausal.memory.shipped_needs import PROFILES
+from llmcausal.profile import load_config
+
+
+@pytest.fixture
+def facts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], Facts]:
+    """What the checks of a profile are told."""
+
+    def gather(config: RunConfig) -> Facts:
+        told: list[Facts] = []
+
+        def listens(facts: Facts) -> Check | None:
+            told.append(facts)
+            return None
+
+        monkeypatch.setattr(doctor, "CHECKS", (("listens", listens),))
+        assert list(examine(config, lambda _what: nullcontext())) == []
+        return told[0]
+
+    return gather
+
+
+def test_checks_are_told_what_the_shipped_profiles_take(
+    facts_of: Callable[[RunConfig], Facts],
+) -> None:
+    facts = facts_of(load_config("minimal-4gb", ["memory.budget_gb=3.0"]))
+    assert [need.profile for need in facts.shipped] == list(PROFILES)
+    assert facts.own is not None
+    assert facts.own.profile == "minimal-4gb"
+    changed = facts_of(load_config("minimal-4gb", ["data.max_length=4096"]))
+    assert changed.own is None
+    assert facts_of(load_config("demo-cpu")).own is None
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw_8bit"])
+def test_a_checkpoint_takes_no_more_than_was_said(
+    tiny_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    from llmcausal import assembly
+
+    monkeypatch.setattr(doctoring, "OTHER_BYTES", 0)
+    model, data = tiny_files
+    config = RunConfig.model_validate(
+        {
+            "output_dir": tmp_path / "runs",
+            "model": {"name": str(model), "device": "cpu", "quantization": "none"},
+            "data": {"train": str(data), "max_length": 2048},
+            "lora": {"rank": 64},
+            "train": {"max_steps": 1, "accumulation_steps": 1, "optimizer": optimizer},
+            "evaluation": {"at_end": False},
+        }
+    )
+    size = model_size(config)
+    assert size is not None
+    run = assembly.train(config, plain=True)
+    folder = Path(run.run_dir) / "checkpoint-1"
+    names = ("adapter_model.safetensors", "projection.safetensors", "training_state.pt")
+    written = sum((folder / name).stat().st_size for name in names)
+    # Beside the numbers: names, shapes, the random generator's state.
+    assert size.checkpoint_bytes <= written <= size.checkpoint_bytes + 60_000
+
+
+def test_parameters_are_those_of_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = model_size(load_config("rtx4050"))
+    assert size is not None
+    assert size.parameters == 8_030_261_248  # as on the model's page
+    # 41.9 million numbers of rank 16, in fp32 and with two 8-bit states, and the head's 1.08.
+    trained = 41_943_040 + (4096 * 256 + 256 + 256 * 128 + 128)
+    floor = trained * 6 + doctoring.OTHER_BYTES
+    assert floor < size.checkpoint_bytes < floor * 1.02
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "package:no_such_package"])
+def test_an_unknown_shape_is_unknown_and_asks_no_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("socket.create_connection", refuses)
+    monkeypatch.setattr("socket.getaddrinfo", refuses)
+    assert model_size(load_config("rtx4050", [f"model.name={name}"])) is None
