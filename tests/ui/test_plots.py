@@ -44,6 +44,7 @@ def test_ticks_cover_the_range_and_are_few(one: float, other: float) -> None:
 
 
 def test_tick_labels_tell_neighbours_apart() -> None:
+    assert min(ticks(0.0, 0.0)) == 0.0
     marks = ticks(0.0, 0.00051)
     assert [tick_label(mark, marks) for mark in marks] == ["0", "2e-4", "4e-4", "6e-4"]
     marks = ticks(0.1, 0.95)

@@ -103,7 +103,8 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     span = high - low
     if span < max(abs(low), abs(high), 1e-6) * 1e-6:
         margin = max(abs(high) * 0.1, 1e-6)
-        low, high, span = low - margin, high + margin, 2 * margin
+        low, high = max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
+        span = high - low
     rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if power * unit >= rough * 0.999)
