@@ -208,6 +208,7 @@ def test_the_shipped_profiles_are_these() -> None:
         "quality-12gb",
         "ablation-cpu",
         "demo-cpu",
+        "llama70b-2x24gb",
     }
     assert set(shipped_profiles()) == expected
 

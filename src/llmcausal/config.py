@@ -74,6 +74,9 @@ class MemorySection(Section):
     head: Literal["device", "host"] = "device"
     """host: the output head stays in host memory; the loss takes it `vocabulary_chunk` rows at a
     time."""
+    shards: int = Field(default=1, ge=1)
+    """Processes that share the frozen decoder layers: each holds one part of so many, and gathers
+    the others layer by layer as it computes (FSDP). 1: each process holds all of them."""
     lora_dtype: Literal["fp32", "compute"] = "fp32"
     """fp32 under autocast, or the model's own compute dtype without it."""
     members: Literal["tree", "separate", "one_by_one"] = "tree"

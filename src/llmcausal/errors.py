@@ -76,6 +76,25 @@ class NonFiniteLossError(LlmcausalError):
     exit_code = 5
 
 
+class LostProcessError(LlmcausalError):
+    """One of the processes that compute together failed in the middle of a pass.
+
+    Attributes:
+        exit_code: That of the failure, where it has one; 4 where memory ran out.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        out_of_memory = isinstance(error, MemoryError) or "out of memory" in reason
+        advice = "; lower data.max_length, or raise memory.shards and --num-processes"
+        super().__init__(
+            f"{reason}\nThe other processes wait for this one's part of the layers, so the run "
+            f"ends, with its last checkpoint as it was{advice if out_of_memory else ''}."
+        )
+        plain = 4 if out_of_memory else 1
+        self.exit_code = error.exit_code if isinstance(error, LlmcausalError) else plain
+
+
 class Interrupted(LlmcausalError):
     """A signal ended the run after a whole step, with its checkpoint saved.
 

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.assembly.build import check_share, check_shareable
+from llmcausal.assembly.build import build_run, check_share, check_shareable
+from llmcausal.assembly.measuring import measure_triplets
+from llmcausal.assembly.prepare import prepare_data
 from llmcausal.cli import launch
 from llmcausal.config import RunConfig
 from llmcausal.errors import (
@@ -22,6 +25,7 @@ from llmcausal.errors import (
     DataError,
     Interrupted,
     LlmcausalError,
+    LostProcessError,
     OutOfMemoryError,
     StorageError,
 )
@@ -29,6 +33,7 @@ from llmcausal.train.computed import Computed, means
 from llmcausal.train.objective import Objective
 from llmcausal.train.processes import ALONE, Processes, joined
 from llmcausal.train.rng import seed_micro_batch
+from llmcausal.train.update import _gradients
 from tests.torture.__main__ import make_files
 from tests.torture.world import World
 
@@ -41,7 +46,23 @@ def test_what_is_dealt_comes_back_in_order(items: list[int], count: int) -> None
     shares = [each.deal(items) for each in processes]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for each in processes:
-        assert each.dealt(shares) == items
+        assert each.dealt(shares, len(items)) == items
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_those_who_compute_together_take_as_many_each(items: list[int], count: int) -> None:
+    processes = [Processes(index, count, together=True) for index in range(count)]
+    shares = [each.deal(list(enumerate(items))) for each in processes]
+    assert len({len(share) for share in shares}) == 1
+    owned = [
+        place
+        for each, share in zip(processes, shares, strict=True)
+        for place, _ in share
+        if each.owns(place)
+    ]
+    assert sorted(owned) == list(range(len(items)))
+    for each in processes:
+        assert [item for _, item in each.dealt(shares, len(items))] == items
 
 
 def test_alone_there_is_nobody_to_ask() -> None:
@@ -91,6 +112,7 @@ def test_a_bug_on_one_is_not_taken_for_more() -> None:
     [
         DataError(["a.jsonl:3: id: missing"], "bad"),
         Interrupted("stopped", 15),
+        LostProcessError(MemoryError()),
         OutOfMemoryError("m"),
     ],
 )
@@ -106,6 +128,81 @@ def test_a_step_needs_a_micro_batch_for_each(tiny_config: Callable[..., RunConfi
     check_share(config, Processes(0, 2))
     with pytest.raises(ConfigError, match=r"accumulation_steps = 2.*1 of 3.*multiple of 3"):
         check_share(config, Processes(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("memory", "count", "named"),
+    [
+        ({"shards": 2}, 1, r"memory.shards = 2.*which has 1; start it with --num-processes 2"),
+        ({"shards": 2}, 3, r"memory.shards = 2.*or set memory.shards to 3"),
+        ({"shards": 2, "members": "one_by_one"}, 2, r"memory.members = 'one_by_one'"),
+        ({"shards": 2, "members": "separate"}, 2, r"memory.members = 'separate'"),
+    ],
+)
+def test_layers_are_shared_by_all_in_whole_passes(
+    tiny_config: Callable[..., RunConfig], memory: dict[str, Any], count: int, named: str
+) -> None:
+    config = tiny_config(memory=memory, train={"accumulation_steps": 6})
+    with pytest.raises(ConfigError, match=named):
+        check_share(config, Processes(0, count))
+    check_share(tiny_config(memory={"shards": 2}), Processes(0, 2))
+
+
+def test_what_several_share_is_not_measured_by_one(tiny_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"memory.shards = 2: one process cannot measure"):
+        measure_triplets(tiny_config(memory={"shards": 2}), [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4),
+        (MemoryError(), 4),
+        (RuntimeError("shapes do not fit"), 1),
+        (DataError(["a.jsonl:3: id: missing"], "bad"), 2),
+    ],
+)
+def test_who_fails_in_a_pass_of_all_ends_at_once(error: Exception, code: int) -> None:
+    """Waiting for the others to hear of it would be for good: they wait for its layers."""
+    told: list[Any] = []
+    processes = Processes(1, 2, together=True)
+    object.__setattr__(processes, "gather", told.append)
+    with pytest.raises(LostProcessError, match="wait for this one's part") as caught:
+        processes.pass_through(lambda: _raise(error))
+    assert caught.value.exit_code == code
+    assert not told
+
+
+def test_what_is_computed_for_company_has_no_gradient(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny_config(train={"batch_size": 1, "accumulation_steps": 3}, lora={"dropout": 0.0})
+    built = build_run(config, prepare_data(config), tmp_path, None)
+    run = built.run
+    batches = run.batches.step_at(0, 0)
+    found = []
+    for index in (0, 1):
+        run.optimizer.zero_grad()
+        run.processes = Alike(index)
+        _gradients(run, Mock(), batches)
+        found.append([p.grad.clone() for p in run.parameters if p.grad is not None])
+    run.optimizer.zero_grad()
+    run.processes = ALONE
+    _gradients(run, Mock(), batches)
+    whole = [p.grad for p in run.parameters if p.grad is not None]
+    assert len(batches) == 3
+    for one, other, both in zip(*found, whole, strict=True):
+        torch.testing.assert_close(one + other, both)
+
+
+class Alike(Processes):
+    """One of two that compute together, whose partner gives what this one does."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index, 2, together=True)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value]
 
 
 def test_a_loss_with_a_memory_is_trained_by_one() -> None:

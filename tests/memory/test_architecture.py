@@ -20,6 +20,7 @@ PARAMETERS = {  # as their model cards have it, in millions
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134.5,
     "Qwen/Qwen2.5-7B-Instruct": 7615.6,
     "meta-llama/Llama-2-7b-chat-hf": 6738.4,
+    "meta-llama/Llama-3.1-70B-Instruct": 70553.7,
     "meta-llama/Llama-3.1-8B-Instruct": 8030.3,
     "meta-llama/Llama-3.2-1B-Instruct": 1235.8,
     "meta-llama/Llama-3.2-3B-Instruct": 3212.7,

@@ -110,6 +110,14 @@ def test_switches_set_by_hand_are_never_made_less_lean() -> None:
     assert {option.section.members for option in kept} == {"separate", "one_by_one"}
 
 
+def test_layers_that_are_shared_stay_so_and_take_whole_passes() -> None:
+    found = candidates(MemorySection(shards=3, head="host"))
+    assert {each.section.shards for each in found} == {3}
+    assert {each.section.members for each in found} == {"tree"}
+    assert found[-1].name == "lean"
+    assert candidates(MemorySection())[-1].name == "one_by_one"
+
+
 def test_manual_predicts_what_is_set_and_nothing_else() -> None:
     fake = ByStrategy(falling(9, 8, 7, 6, 5, 4, 3))
     chosen = choose(fake, 1, MemorySection(strategy="manual", activations="keep"))

@@ -90,6 +90,41 @@ def test_repeated_layers_are_as_if_they_had_been_run(
         assert getattr(repeated, name) == getattr(real, name)
 
 
+@pytest.mark.parametrize("shards", [2, 3])
+@pytest.mark.parametrize("strategy", ["keep", "recompute", "lean"])
+def test_repeated_layers_are_shared_as_if_they_had_been_run(
+    monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str, shards: int
+) -> None:
+    config = tiny_config_of(9)
+    switches = {**STRATEGIES[strategy], "shards": shards}
+    config = config.model_copy(update={"memory": config.memory.model_copy(update=switches)})
+    repeated = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    monkeypatch.setattr(symbolic_run, "REAL_LAYERS", 99)
+    real = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    assert repeated.extrapolated
+    assert not real.extrapolated
+    for name in ("components", "peak_phase", "peak_tensors"):
+        assert getattr(repeated, name) == getattr(real, name)
+
+
+def test_a_card_holds_its_share_of_the_layers_and_two_whole_ones() -> None:
+    """Against the arithmetic: every packed weight and scale of a layer, and its two norms."""
+    load = Workload(64, 0, 16)
+    linear = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+    layer = linear // 2 + linear // 64 + 2 * 4096 * 2
+    by_shards = {
+        shards: symbolic.predict(llama("recompute", shards=shards), load, device="cuda")
+        for shards in (1, 2, 4)
+    }
+    whole = by_shards[1].components["base_model"]
+    for shards, prediction in by_shards.items():
+        assert prediction.switches["shards"] == shards
+        if shards > 1:
+            expected = whole - 32 * layer + 32 * layer / shards + 2 * layer
+            assert prediction.components["base_model"] == pytest.approx(expected, rel=1e-4)
+            assert prediction.peak_phase == "backward"
+
+
 @pytest.mark.parametrize("strategy", ["lean", "one_by_one"])
 def test_chunks_that_are_not_run_change_nothing(
     monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str

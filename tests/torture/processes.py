@@ -11,10 +11,12 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.torture import sharding
 from tests.torture.__main__ import make_files
 from tests.torture.comparing import WEIGHTS
 from tests.torture.comparing import difference as different_bits
@@ -69,17 +71,22 @@ def _as_one_of(index: int, count: int, port: int) -> Callable[[], None]:
     return tell
 
 
-def trained_by(world: World, count: int) -> Path:
+def trained_by(world: World, count: int, settings: Mapping[str, Any] | None = None) -> Path:
     """Trains a fresh run in so many processes and returns its directory."""
     place = world.new_place()
-    _finish(Group(count, lambda tell: world.train(place, tell, _SETTINGS)))
+    settings = {**_SETTINGS, **(settings or {})}
+    _finish(Group(count, lambda tell: world.train(place, tell, settings)))
     return place / NAME
 
 
-def resumed_by(world: World, run_dir: Path, count: int) -> Path:
+def resumed_by(
+    world: World, run_dir: Path, count: int, edit: Callable[[Path], None] | None = None
+) -> Path:
     """Goes on with a copy of a run from its middle, in so many processes; returns the copy."""
     copy = world.new_place() / NAME
     shutil.copytree(run_dir, copy)
+    if edit is not None:
+        edit(copy)
     _finish(Group(count, lambda tell: world.resume(copy / f"checkpoint-{HALF}", tell)))
     return copy
 
@@ -139,8 +146,8 @@ def main() -> int:
         missed += not right
         print(f"{what:<60} {found}{'' if right else '   MISSED'}", flush=True)
 
-    def compared(what: str, run_dir: Path) -> None:
-        whole, worst = apart(run_dir, by[1])
+    def compared(what: str, run_dir: Path, other: Path) -> None:
+        whole, worst = apart(run_dir, other)
         tell(what, f"{whole:.1e} (worst tensor {worst:.1e})", whole <= LIMIT)
 
     with tempfile.TemporaryDirectory(prefix="processes-") as folder:
@@ -148,10 +155,10 @@ def main() -> int:
         world.write_files(make_files)
         by = {count: trained_by(world, count) for count in (1, 2, 4)}
         for count in (2, 4):
-            compared(f"{count} processes against 1, {STEPS} steps", by[count])
+            compared(f"{count} processes against 1, {STEPS} steps", by[count], by[1])
         for before, after in ((2, 1), (1, 2), (4, 2)):
             what = f"{before} process(es), from step {HALF} on {after}, against 1"
-            compared(what, resumed_by(world, by[before], after))
+            compared(what, resumed_by(world, by[before], after), by[1])
         equal = evaluated_by(world, by[1], 2) == evaluated_by(world, by[1], 1)
         tell("evaluated by 2, against 1", "the same answers" if equal else "differs", equal)
         codes, again = stopped_and_resumed(world, 2)
@@ -159,6 +166,13 @@ def main() -> int:
         tell("2 processes, SIGTERM to the second: exit codes", str(codes), told)
         odd = different_bits(again, by[2], STEPS)
         tell("the same resumed by 2, against 2 undisturbed", odd or "the same bits", not odd)
+        sharding.compare(
+            partial(trained_by, world),
+            partial(resumed_by, world),
+            compared,
+            tell,
+            lambda one, other: different_bits(one, other, STEPS),
+        )
     facts = environment()
     print(f"{facts['date']}, {facts['processor']}, torch {facts['packages']['torch']}")
     return int(bool(missed))

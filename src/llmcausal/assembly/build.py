@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from peft import PeftModel
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.assembly.probing import build_probe, check_selection
-from llmcausal.config import RunConfig
+from llmcausal.config import MemorySection, RunConfig
 from llmcausal.errors import ConfigError
 from llmcausal.model.factory import LoadedModel, load_model
+from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
 from llmcausal.profile import dump_config
 from llmcausal.train.batch import Needs, collate
@@ -110,10 +111,10 @@ def build_run(
     """Loads the model and builds the run; nothing is written yet."""
     check_selection(config)
     check_share(config, processes)
+    processes = replace(processes, together=config.memory.shards > 1)
     tracking = build_tracking(config)
     seed_everything(config.train.seed)
-    loaded = load_model(config.model, config.memory)
-    peft_model = build_adapters(config, loaded)
+    loaded, peft_model = _load(config, processes)
     step = build_step(config, loaded, peft_model)
     objective = step.objective
     groups: dict[str, list[torch.nn.Parameter]] = {
@@ -159,6 +160,14 @@ def build_run(
     return Built(run, peft_model, loaded, step)
 
 
+def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftModel]:
+    loaded = load_model(config.model, config.memory, onto_host=processes.together)
+    peft_model = build_adapters(config, loaded)
+    if processes.together:
+        shard_layers(peft_model, config.memory, loaded.device)
+    return loaded, peft_model
+
+
 def check_share(config: RunConfig, processes: Processes) -> None:
     """Refuses more processes than an optimizer step has micro-batches.
 
@@ -171,6 +180,29 @@ def check_share(config: RunConfig, processes: Processes) -> None:
             f"train.accumulation_steps = {steps}: it counts the micro-batches of an optimizer step "
             f"over all processes, so {count - steps} of {count} would have none; set it to a "
             f"multiple of {count}"
+        )
+    check_shards(config.memory, processes)
+
+
+def check_shards(memory: MemorySection, processes: Processes) -> None:
+    """Refuses layers that are shared by more or fewer processes than there are.
+
+    Raises:
+        ConfigError: With the setting that mends it.
+    """
+    if memory.shards == 1:
+        return
+    if memory.shards != processes.count:
+        raise ConfigError(
+            f"memory.shards = {memory.shards}: the layers are shared by all processes of a run, "
+            f"which has {processes.count}; start it with --num-processes {memory.shards}, or set "
+            f"memory.shards to {processes.count}"
+        )
+    if memory.members != "tree":
+        raise ConfigError(
+            f"memory.members = {memory.members!r} with memory.shards = {memory.shards}: each "
+            "member is a pass of its own, and all processes must make the same number of passes; "
+            "set memory.members to 'tree'"
         )
 
 
@@ -245,8 +277,10 @@ def _describe(
     config: RunConfig, loaded: LoadedModel, trunk: Trunk, trained: Sequence[torch.nn.Parameter]
 ) -> str:
     count = sum(parameter.numel() for parameter in trained)
+    shards = config.memory.shards
+    shared = f" shared by {shards} processes" if shards > 1 else ""
     return (
         f"model: {config.model.name} on {loaded.device}, {config.model.quantization}, "
-        f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers; "
+        f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers{shared}; "
         f"training {count / 1e6:.2f} M parameters"
     )

@@ -247,12 +247,13 @@ def evaluate_model(
         baseline=baseline,
         base_weights=other.weights if other else None,
         progress=progress or stderr_progress,
-        store=AnswerStore() if section.cache else None,
+        store=AnswerStore() if section.cache and not processes.together else None,
         processes=processes,
     )
+    if processes.is_first or processes.together:
+        _add_what_is_read(config, model, template, chosen, step, other, result)
     if not processes.is_first:
         return result
-    _add_what_is_read(config, model, template, chosen, step, other, result)
     result["environment"] = run_directory.environment()
     return result
 

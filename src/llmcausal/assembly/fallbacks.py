@@ -25,7 +25,12 @@ def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallba
     Args:
         built: The run; a fallback changes it in place.
         data: Its validation triplets are cut anew.
+
+    Returns:
+        Nothing where processes compute together: one that fails in a pass cannot tell the others.
     """
+    if built.run.processes.together:
+        return {}
     contrastive = built.step.objective.contrastive
     training: list[Fallback] = []
     validation: list[Fallback] = []

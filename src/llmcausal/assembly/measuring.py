@@ -11,6 +11,7 @@ from llmcausal.assembly.planning import data_workload, largest_rows
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.errors import ConfigError
 from llmcausal.memory.measure import Measurement, measure
 from llmcausal.model.factory import load_model
 from llmcausal.train.batch import collate, label_totals
@@ -60,6 +61,11 @@ def measure_triplets(
     Each optimizer step has two micro-batches if the settings have more than one: in the second,
     gradients are there from the start.
     """
+    if config.memory.shards > 1:
+        raise ConfigError(
+            f"memory.shards = {config.memory.shards}: one process cannot measure what several "
+            "share; leave out --measure, or give --set memory.shards=1"
+        )
     tell = progress or _untold
     tell("loading the model")
     seed_everything(config.train.seed)

@@ -16,6 +16,7 @@ from llmcausal.assembly.build import (
     build_run,
     build_snapshot,
     center_projection,
+    check_share,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
@@ -58,6 +59,7 @@ _RESUMABLE = (
     "evaluation.",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "memory.shards",
 )
 _PROBE_SETTING = "evaluation.max_new_tokens"
 """Decides what the attack probe measures, and so what a run that has one selects."""
@@ -102,6 +104,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         config = _for_debugging(config)
     with ExitStack() as stack:
         processes = stack.enter_context(joined(choose_device(config.model.device)))
+        check_share(config, processes)
         with status("Reading the data"):
             data = prepare_data(config)
         planned = processes.lead(lambda: plan_run(config, data))
@@ -260,7 +263,8 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
 
 def _unpacks(built: Built) -> bool:
     config = built.run.config.model
-    return config.unpack_on_cpu and built.loaded.device.type == "cpu"
+    on_cpu = built.loaded.device.type == "cpu"
+    return config.unpack_on_cpu and on_cpu and not built.run.processes.together
 
 
 def _refuse_changes(

@@ -125,7 +125,7 @@ def generate(
 
     Batches follow from the prompts alone, not from what `shelf` holds of them, so that an
     interrupted run goes on with the very sums that it would have made. Out of GPU memory, the
-    batch is halved, and all after it.
+    batch is halved, and all after it, unless processes compute together.
 
     Args:
         model: A transformers model, or a `PeftModel` around one.
@@ -136,7 +136,7 @@ def generate(
         progress: Told at once of what `shelf` holds, then after each batch.
         shelf: Answers that these weights gave already; those given now are added. Of several
             processes the first's counts.
-        processes: Those that share the batches; all get all answers.
+        processes: Those that share the batches, or all give all together; all get all answers.
 
     Returns:
         The new tokens of each prompt in the order of `prompts`, the stop token included.
@@ -154,22 +154,36 @@ def generate(
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
         progress(done, total)
-    batches = _batches(list(copies), batch_size)
-    missing = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
+    mine, givers = _dealt(_missing(_batches(list(copies), batch_size), answers), processes)
 
     def keep(found: Mapping[Prompt, list[int]]) -> None:
         nonlocal done
         if shelf is not None:
             shelf.add({keys[prompt]: row for prompt, row in found.items()})
-        done += sum(copies[prompt] for prompt in found) * processes.count
+        done += sum(copies[prompt] for prompt in found) * givers
         if progress:
             progress(min(done, total), total)
 
-    mine = processes.deal(list(filter(None, missing)))
-    work_on = partial(_answered, model, mine, stop_ids, max_new_tokens, keep)
-    for given in processes.exchange(work_on):
+    work_on = partial(
+        _answered, model, mine, stop_ids, max_new_tokens, keep, halving=not processes.together
+    )
+    for given in processes.pass_through(work_on):
         answers.update(given)
     return [list(answers[tuple(prompt)]) for prompt in prompts]
+
+
+def _missing(
+    batches: Sequence[list[Prompt]], answers: Mapping[Prompt, list[int]]
+) -> list[list[Prompt]]:
+    left = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
+    return list(filter(None, left))
+
+
+def _dealt(batches: list[list[Prompt]], processes: Processes) -> tuple[list[list[Prompt]], int]:
+    """Returns what this process answers, and how many answer beside it at the same time."""
+    if processes.together:  # in as many passes each, so each answers all, for they differ in length
+        return batches, 1
+    return processes.deal(batches), processes.count
 
 
 def _answered(
@@ -178,12 +192,14 @@ def _answered(
     stop_ids: Sequence[int],
     max_new_tokens: int,
     keep: Callable[[Mapping[Prompt, list[int]]], None],
+    *,
+    halving: bool,
 ) -> dict[Prompt, list[int]]:
     """Returns the new tokens of each prompt; `keep` is told those of each batch at once."""
     answers: dict[Prompt, list[int]] = {}
     if batches:
         with _decoder(model, batches, stop_ids, max_new_tokens) as decode:
-            for batch, rows in _decoded(decode, batches):
+            for batch, rows in _decoded(decode, batches, halving):
                 found = dict(zip(batch, rows, strict=True))
                 answers.update(found)
                 keep(found)
@@ -237,7 +253,7 @@ def _decoder(
 
 
 def _decoded(
-    decode: Decoder, batches: Sequence[list[Prompt]]
+    decode: Decoder, batches: Sequence[list[Prompt]], halving: bool
 ) -> Iterator[tuple[list[Prompt], list[list[int]]]]:
     """Yields each batch with its answers; parts of batches once memory has run out."""
     pending = deque(batches)
@@ -250,7 +266,7 @@ def _decoded(
         try:
             rows = decode(batch)
         except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
+            if len(batch) == 1 or not halving:
                 raise
             limit = (len(batch) + 1) // 2
             _log.warning("out of GPU memory: going on with %d prompts at a time", limit)

@@ -18,6 +18,7 @@ SAME_SHAPE = {
     "HuggingFaceTB/SmolLM2-135M": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-chat-hf",
     "meta-llama/Llama-3.1-8B": "meta-llama/Llama-3.1-8B-Instruct",
+    "meta-llama/Llama-3.1-70B": "meta-llama/Llama-3.1-70B-Instruct",
     "meta-llama/Llama-3.2-1B": "meta-llama/Llama-3.2-1B-Instruct",
     "meta-llama/Llama-3.2-3B": "meta-llama/Llama-3.2-3B-Instruct",
     "Qwen/Qwen2.5-7B": "Qwen/Qwen2.5-7B-Instruct",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llmcausal.config import RunConfig
 from llmcausal.memory.fake_model import Shape, build_meta_model, layer_of, materialize
+from llmcausal.memory.fake_shards import FakeShards
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.naive import NaiveStep
 from llmcausal.memory.optimizer_states import states_of
@@ -61,6 +62,12 @@ def trace_step(
         if device.type != "cpu":
             workspace = Allocation(CUBLAS_WORKSPACE_BYTES, "misc", "cuBLAS workspace", "weights")
             tracker.trace.allocate(workspace)
+        base: Any = model.get_base_model()
+        decoder = base.get_decoder()
+        layers = list(layer_stack(decoder, shape.layers))
+        shards = None
+        if shape.config.memory.shards > 1 and not shape.naive:
+            shards = FakeShards(layers, shape.config.memory.shards, device, tracker)
         step, heads = _build_step(shape, model, device, tracker)
         trained = _trained(model, heads)
         for name, parameter in trained.items():
@@ -68,8 +75,12 @@ def trace_step(
         batch = _batch(step.objective, shape.config, workload, device)
         model.train()
         with tracker, _random_states_noted(tracker):
-            _mark_layers(model, shape.layers, tracker)
+            _mark_layers(layers, tracker)
+            if shards is not None:
+                shards.watch(decoder)
             _run(step, batch, tracker)
+            if shards is not None:
+                shards.end()
             del batch
     return tracker.trace, trained
 
@@ -143,9 +154,8 @@ def _batch(
     )
 
 
-def _mark_layers(model: Any, layers: int, tracker: Tracker) -> None:
-    decoder = model.get_base_model().get_decoder()
-    for number, layer in enumerate(layer_stack(decoder, layers)):
+def _mark_layers(layers: Sequence[nn.Module], tracker: Tracker) -> None:
+    for number, layer in enumerate(layers):
 
         def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
             tracker.trace.mark("forward", number)

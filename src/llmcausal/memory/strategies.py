@@ -62,7 +62,8 @@ _LEANNESS: dict[str, tuple[Any, ...]] = {
     "members": ("tree", "separate", "one_by_one"),
 }
 _CHUNKS = ("token_chunk", "label_chunk", "vocabulary_chunk")
-SWITCHES = (*_LEANNESS, *_CHUNKS)
+_SHARDS = "shards"
+SWITCHES = (*_LEANNESS, *_CHUNKS, _SHARDS)
 """Settings of `[memory]` that decide how a step is run."""
 
 
@@ -102,6 +103,8 @@ def candidates(section: MemorySection) -> list[Candidate]:
     }
     found: list[Candidate] = []
     for name, wanted in STRATEGIES.items():
+        if section.shards > 1 and wanted["members"] != "tree":
+            continue  # as many passes as members, which differ from process to process
         merged = {**wanted}
         for switch, value in by_hand.items():
             merged[switch] = _leaner(switch, value, wanted.get(switch, value))
@@ -120,6 +123,8 @@ def candidates(section: MemorySection) -> list[Candidate]:
 def _leaner(switch: str, one: Any, other: Any) -> Any:
     if switch in _CHUNKS:  # 0 is all at one time
         return min(one, other, key=lambda chunk: chunk or float("inf"))
+    if switch == _SHARDS:  # decided by how many cards there are
+        return one
     order = _LEANNESS[switch]
     return max(one, other, key=order.index)
 

@@ -65,6 +65,10 @@ class Tracker(TorchDispatchMode):
             allocation = self.trace.allocations[known]
             allocation.component, allocation.what = component, what
 
+    def resize(self, tensor: Tensor, size: int) -> None:
+        """Says that of a known tensor only so many bytes are held."""
+        self.trace.allocations[self._known[id(tensor.untyped_storage())]].size = size
+
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """Sets the phase for a while."""

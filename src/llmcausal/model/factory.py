@@ -110,13 +110,16 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
     return _tokenizer(section, resolve_source(section))
 
 
-def load_model(section: ModelSection, memory: MemorySection | None = None) -> LoadedModel:
+def load_model(
+    section: ModelSection, memory: MemorySection | None = None, *, onto_host: bool = False
+) -> LoadedModel:
     """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
 
     Args:
         section: Which model, and how.
         memory: Whether embeddings and head stay in host memory (they never pass the device then);
             None: all goes to the device.
+        onto_host: Leave all weights in host memory, for `shard_layers` to deal out.
 
     Raises:
         ModelError: If they cannot be found or loaded.
@@ -125,12 +128,13 @@ def load_model(section: ModelSection, memory: MemorySection | None = None) -> Lo
     tokenizer = _tokenizer(section, source)
     device = choose_device(section.device)
     dtype = choose_dtype(section.precision, device)
-    on_host = _modules_on_host(source, section, memory, device) if memory else []
+    place = _CPU if onto_host else device
+    on_host = _modules_on_host(source, section, memory, place) if memory else []
     arguments: dict[str, Any] = {
         "revision": section.revision,
         "trust_remote_code": section.trust_remote_code,
         "dtype": dtype,
-        "device_map": {"": device, **dict.fromkeys(on_host, _CPU)},
+        "device_map": {"": place, **dict.fromkeys(on_host, _CPU)},
         "attn_implementation": attention_name(section),
     }
     if section.quantization == "nf4":

@@ -90,7 +90,7 @@ def is_dense(layer: Any) -> bool:
         quantized = getattr(layer.weight, "quant_state", None) is not None
         fp32 = layer.compute_dtype == torch.float32
         return fp32 and quantized and layer.weight.device.type == "cpu"
-    if type(layer) is not nn.Linear:
+    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:  # a share of one
         return False
     return layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
 

@@ -38,12 +38,14 @@ def compute(batches: Sequence[TripletBatch], processes: Processes, work: Compute
     Args:
         batches: All micro-batches, in order.
         processes: Who shares them.
-        work: Called for this process's share, in order.
+        work: Called for this process's share, in order, and for what it only computes to keep the
+            others company (`Processes.owns`), which comes last and is not counted.
 
     Returns:
         One for each of `batches`, in their order, the same on every process.
     """
-    return processes.dealt(processes.exchange(lambda: _share(batches, processes, work)))
+    shares = processes.pass_through(lambda: _share(batches, processes, work))
+    return processes.dealt(shares, len(batches))
 
 
 def means(computed: Sequence[Computed]) -> dict[str, float]:

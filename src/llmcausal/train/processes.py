@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from llmcausal.errors import LlmcausalError
+from llmcausal.errors import LlmcausalError, LostProcessError
 from llmcausal.launched import process_count
 from llmcausal.train.recovery import is_out_of_memory
 
@@ -39,7 +39,9 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one model together, each with a copy of it, and which this one is.
+    """The processes that train one model together, and which this one is.
+
+    Each has a copy of the model or, where they compute together, a share of its frozen layers.
 
     The first alone writes and shows. The others follow what it decides, so that all of them make
     the same updates; every method must be called by all of them, in the same order.
@@ -47,10 +49,13 @@ class Processes:
     Attributes:
         index: Of this process, from 0.
         count: Of all processes.
+        together: Whether each holds but a share of the model, so that a pass through it is always
+            one of all processes.
     """
 
     index: int = 0
     count: int = 1
+    together: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -58,13 +63,24 @@ class Processes:
         return self.index == 0
 
     def deal(self, items: Sequence[T]) -> list[T]:
-        """Returns this process's share of what is to be computed: every `count`-th item."""
-        return list(items[self.index :: self.count])
+        """Returns this process's share of what is to be computed: every `count`-th item.
 
-    def dealt(self, shares: Sequence[Sequence[T]]) -> list[T]:
-        """Puts the shares that `deal` made, given by process, back into their order."""
+        Where they compute together, those who would have one item less take the last again.
+        """
+        share = list(items[self.index :: self.count])
+        if self.together and len(share) * self.count < len(items):
+            share.append(items[-1])
+        return share
+
+    def owns(self, place: int) -> bool:
+        """Whether the item at a place counts as this process's, of those that `deal` gave it."""
+        return place % self.count == self.index
+
+    def dealt(self, shares: Sequence[Sequence[T]], count: int) -> list[T]:
+        """Puts the shares that `deal` made of `count` items, given by process, back in order."""
         longest = max(map(len, shares), default=0)
-        return [share[row] for row in range(longest) for share in shares if row < len(share)]
+        found = [share[row] for row in range(longest) for share in shares if row < len(share)]
+        return found[:count]
 
     def gather(self, value: T) -> list[T]:
         """Returns every process's value, by process."""
@@ -85,6 +101,23 @@ class Processes:
         if self.count == 1:
             return [work()]
         return _or_raise(self.gather(self._attempt(work)), self.index)
+
+    def pass_through(self, work: Callable[[], T]) -> list[T]:
+        """Does each process's work with the model, and returns what all of them gave.
+
+        Raises:
+            LlmcausalError: On all of them, if one raised it.
+            MemoryError: On all of them, if one ran out of memory.
+            LostProcessError: On the one that failed, where they compute together: the others wait
+                in the middle of a pass, where they cannot be told.
+        """
+        if not self.together:
+            return self.exchange(work)
+        try:
+            done = work()
+        except Exception as error:
+            raise LostProcessError(error) from error
+        return self.gather(done)
 
     def lead(self, work: Callable[[], T]) -> T:
         """Does the work on the first process only, and returns what it gave.

@@ -62,12 +62,14 @@ def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -
     totals = label_totals(batches)
     count = len(run.processes.deal(batches))
     done = 0
+    weight = 1
 
     def backward(loss: torch.Tensor) -> None:
-        _backward(run.scaler.scale(loss), run.state, batches)
+        _backward(run.scaler.scale(loss * weight), run.state, batches)
 
     def work(place: int, batch: TripletBatch) -> StepResult:
-        nonlocal done
+        nonlocal done, weight
+        weight = int(run.processes.owns(place))
         seed_micro_batch(run.config.train.seed, run.state.step, place)
         result = run.step(batch.to(run.device), totals, backward)
         done += 1
