@@ -13,7 +13,6 @@ the two tokens were where they part.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -24,9 +23,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from benchmarks.result import header, write
 from benchmarks.step import matmul_rate
 from llmcausal.assembly.prepare import load_template
-from llmcausal.assembly.run_directory import environment
 from llmcausal.config import RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
@@ -35,7 +34,6 @@ from llmcausal.evaluation.generation import answer_prompts, base_model_of
 from llmcausal.model.factory import load_model
 from llmcausal.model.lora import add_lora
 
-RESULT = Path(__file__).parent / "results" / "eval.json"
 ONE, PADDED, OURS = "one by one", "padded", "answer_prompts"
 Texts = list[str]
 
@@ -103,7 +101,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the choice of triplets")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
     config = RunConfig.model_validate({"model": {"device": "cpu", "precision": "fp32"}})
@@ -147,9 +145,8 @@ def main() -> None:
         if wanted != found
     ]  # fmt: skip
     report = summarize(arguments, template, pairs, seconds, texts, differing, max(rates))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2))
-    show(report, arguments.out)
+    show(report)
+    write(report, arguments.out)
 
 
 def summarize(
@@ -165,14 +162,13 @@ def summarize(
     prompts = [template.encode_prompt(*pair) for pair in pairs]
     rates = {name: len(pairs) / statistics.median(samples) for name, samples in seconds.items()}
     return {
-        "benchmark": "eval",
+        **header("eval", {"choice of triplets": arguments.seed}),
         "file": str(arguments.file or "builtin"),
         "prompts": len(pairs),
         "prompt_tokens": sum(map(len, prompts)),
         "prompt_tokens_as_one_tree": len(pack(prompts)),
         "max_new_tokens": arguments.max_new_tokens,
         "batch": {ONE: 1, PADDED: arguments.padded_batch, OURS: arguments.batch},
-        "seed": arguments.seed,
         "prompts_per_second": rates,
         "samples_seconds": seconds,
         "times_faster": {other: rates[OURS] / rates[other] for other in (ONE, PADDED)},
@@ -182,11 +178,10 @@ def summarize(
         },
         "differing": differing,
         "matmul_flop_per_second": rate,
-        "environment": environment(),
     }
 
 
-def show(report: dict[str, Any], out: Path) -> None:
+def show(report: dict[str, Any]) -> None:
     """Prints the report."""
     machine = report["environment"]
     packages = machine["packages"]
@@ -204,7 +199,6 @@ def show(report: dict[str, Any], out: Path) -> None:
     for row in report["differing"]:
         print(f"{row['variant']} differs; the two best logits there are {row['logits_apart']:.2g} "
               f"apart:\n  {row['one_by_one']!r}\n  {row['found']!r}")  # fmt: skip
-    print(f"written to {out}")
 
 
 if __name__ == "__main__":

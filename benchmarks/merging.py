@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result import header, write
+
 WIDTH = 4096
 SHARDS = 4
 IN_A_SHARD = 16
@@ -99,11 +101,10 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     """Measures, prints, and keeps the result."""
-    from llmcausal.assembly.run_directory import environment
-
     with tempfile.TemporaryDirectory(prefix="merging-") as folder:
         result = measure(Path(folder))
-    facts = environment()
+    result |= header("merging", {})
+    facts = result["environment"]
     mib = {name: value / 2**20 for name, value in result.items() if name.endswith("_bytes")}
     print(
         f"base {mib['base_bytes']:,.0f} MiB in {SHARDS} files, "
@@ -113,8 +114,7 @@ def main() -> int:
         f"libraries were {mib['before_bytes']:,.0f} MiB before the merge\n"
         f"{facts['date']}, {facts['processor']}, torch {facts['packages']['torch']}"
     )
-    out = Path(__file__).parent / "results" / "merging.json"
-    out.write_text(json.dumps({**result, "environment": facts}, indent=2) + "\n", "utf-8")
+    write(result)
     return int(result["peak_of_largest_shard"] > LIMIT)
 
 

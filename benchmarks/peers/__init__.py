@@ -1,0 +1,1 @@
+"""What a user would pick instead, each in a virtual environment and a process of its own."""

@@ -1,0 +1,52 @@
+"""Makes the peers' virtual environments: python -m benchmarks.peers.setup [NAME ...].
+
+They lie under ~/.cache/llmcausal-benchmarks. torch is this project's version in each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from importlib.metadata import version
+
+from benchmarks.step_workers import ENVIRONMENTS
+
+PEERS = {
+    "trl": ("trl==1.16.0", "peft==0.21.2"),
+    "sentence_transformers": ("sentence-transformers==6.2.0", "peft==0.21.2"),
+    "litgpt": ("litgpt==0.5.13",),
+}
+
+
+def install(name: str) -> None:
+    """Makes one environment, or brings it up to date."""
+    folder = ENVIRONMENTS / name
+    python = str(folder / "bin" / "python")
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    constraints = folder / "constraints.txt"
+    constraints.write_text(torch + "\n", "utf-8")
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([*pip, torch, "numpy"], check=True)
+    subprocess.run([*pip, "--constraint", str(constraints), *PEERS[name]], check=True)
+
+
+def main() -> int:
+    """Installs the named peers, or all; returns how many failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PEERS)}")
+    failed = 0
+    for name in parser.parse_args().names or PEERS:
+        print(f"{name} ...", flush=True)
+        try:
+            install(name)
+        except subprocess.CalledProcessError as error:
+            failed += 1
+            print(f"{name}: `{' '.join(error.cmd)}` ended with {error.returncode}")
+    return failed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
