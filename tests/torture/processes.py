@@ -26,7 +26,7 @@ from tests.torture.world import NAME, Process, World
 STEPS = 20
 HALF = 10
 LIMIT = 1e-6
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "train.max_steps": STEPS,
     "train.epochs": 40,
     "train.optimizer": "adamw",  # 8-bit states would round a difference up to a step of theirs
@@ -98,7 +98,12 @@ def stopped_and_resumed(world: World, count: int) -> tuple[list[int], Path]:
     wait_for(place / NAME / "checkpoint-5")
     group.processes[-1].send(signal.SIGTERM)
     codes = group.wait()
+    from llmcausal.train.checkpoint import checkpoints
+
+    stopped_at = max(step for step, _ in checkpoints(place / NAME))
     _finish(Group(count, lambda tell: world.resume(place / NAME, tell)))
+    if stopped_at % _SETTINGS["checkpoint.every_steps"]:  # the stop's own, kept like the others
+        shutil.rmtree(place / NAME / f"checkpoint-{stopped_at}")
     return codes, place / NAME
 
 
