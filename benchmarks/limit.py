@@ -24,7 +24,6 @@ from benchmarks.result import header, write
 from benchmarks.step_peers import MODEL, SEED
 from benchmarks.step_workload import Case, builtin_stream, make_workload, write_workload
 
-RESULT = Path(__file__).parent / "results" / "limit.json"
 GOAL = 0.7
 CLASSES = {
     "products with frozen weights, laid out for oneDNN": ("_linear_pointwise",),
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
     from benchmarks.peers.ours import Ours

@@ -31,9 +31,9 @@ def memory(field):
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
-base, adapter, out = map(Path, sys.argv[1:])
+base, adapter, out = map(Path, sys.argv[2:])
 source = SimpleNamespace(
-    adapter_dir=adapter, base_folder=base, dtype=torch.bfloat16,
+    adapter_dir=adapter, base_folder=base, dtype=getattr(torch, sys.argv[1]),
     adapter_config=lambda: PeftConfig.from_pretrained(adapter),
 )
 before = memory("VmRSS")
@@ -79,16 +79,32 @@ def make_adapter(folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors")
 
 
+def peak_of_merge(base: Path, adapter: Path, out: Path, dtype: str) -> tuple[int, int]:
+    """Returns the resident bytes before a merge and at its peak.
+
+    In a process of its own: what was freed before would blur the peak.
+
+    Args:
+        base: Folder of the base's files.
+        adapter: Folder of the adapter.
+        out: Folder for the merged files; exists.
+        dtype: Of what is written, as torch names it.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", _MERGE, dtype, *map(str, (base, adapter, out))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, peak = map(int, done.stdout.split())
+    return before, peak
+
+
 def measure(folder: Path) -> dict[str, Any]:
-    """Merges in a process of its own, so that nothing before it counts."""
+    """Makes base and adapter, and merges them."""
     base, adapter, out = (folder / name for name in ("base", "adapter", "out"))
     for each in (base, adapter, out):
         each.mkdir()
     largest = make_base(base)
     make_adapter(adapter)
-    command = [sys.executable, "-c", _MERGE, *map(str, (base, adapter, out))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    before, peak = map(int, done.stdout.split())
+    before, peak = peak_of_merge(base, adapter, out, "bfloat16")
     return {
         "base_bytes": sum(file.stat().st_size for file in base.glob("*.safetensors")),
         "largest_shard_bytes": largest,

@@ -26,7 +26,6 @@ from benchmarks.step_workload import (
     write_workload,
 )
 
-RESULT = Path(__file__).parent / "results" / "step_growth.json"
 NAMES = ("ours: keep", "ours: lean", "plain, three passes", "plain, one batch")
 VARIANTS = tuple(variant for variant in MAIN if variant.name in NAMES)
 SHAPE: dict[str, Any] = {
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two points an axis, shorter ones")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
     result: dict[str, Any] = header(

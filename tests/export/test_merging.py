@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.merging import peak_of_merge
 from llmcausal.errors import ModelError
 from llmcausal.export.merging import merge
 from llmcausal.export.shards import files_of, stored, write_shard
@@ -100,30 +100,6 @@ def test_files_that_cannot_be_merged(source: Any, base_dir: Path, tmp_path: Path
         files_of(base_dir)
 
 
-PEAK = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-import torch
-from peft import PeftConfig
-from llmcausal.export.merging import merge
-
-def memory(field):
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-base, adapter, out = map(Path, sys.argv[1:])
-source = SimpleNamespace(
-    adapter_dir=adapter, base_folder=base, dtype=torch.float32,
-    adapter_config=lambda: PeftConfig.from_pretrained(adapter),
-)
-before = memory("VmRSS")
-merge(source, out)
-print(memory("VmHWM") - before)
-"""
-"""In a process of its own: what other tests have freed would blur the peak."""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("files", [8, 1])
 def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Path) -> None:
@@ -145,11 +121,8 @@ def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Pat
     (base / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     save_file(adapter, source.adapter_dir / "adapter_model.safetensors")
     del adapter
-    folders = map(str, (base, source.adapter_dir, out))
-    command = [sys.executable, "-W", "ignore", "-c", PEAK, *folders]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 128 * MEGABYTE
+    before, peak = peak_of_merge(base, source.adapter_dir, out, "float32")
+    assert peak - before < 128 * MEGABYTE
     config = source.adapter_config()
     with safe_open(out / "0.st", framework="pt") as file:
         assert float(file.get_tensor("0.1.weight")[7, 7]) == 4 * config.lora_alpha / config.r

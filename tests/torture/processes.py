@@ -93,13 +93,13 @@ def resumed_by(
 
 def stopped_and_resumed(world: World, count: int) -> tuple[list[int], Path]:
     """Ends a run by SIGTERM to its last process, goes on; returns the codes and the directory."""
+    from llmcausal.train.checkpoint import checkpoints
+
     place = world.new_place()
     group = Group(count, lambda tell: world.train(place, tell, _SETTINGS))
     wait_for(place / NAME / "checkpoint-5")
     group.processes[-1].send(signal.SIGTERM)
     codes = group.wait()
-    from llmcausal.train.checkpoint import checkpoints
-
     stopped_at = max(step for step, _ in checkpoints(place / NAME))
     _finish(Group(count, lambda tell: world.resume(place / NAME, tell)))
     if stopped_at % _SETTINGS["checkpoint.every_steps"]:  # the stop's own, kept like the others

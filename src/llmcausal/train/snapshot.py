@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmcausal import __version__
 from llmcausal.errors import CheckpointError, StorageError
+from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.callback import Callback
 from llmcausal.train.checkpoint import write_checkpoint
@@ -28,7 +29,6 @@ from llmcausal.train.optimizer import load_optimizer
 from llmcausal.train.rng import restore_rng, rng_state
 from llmcausal.train.state import TrainState
 
-ADAPTER = "adapter_model.safetensors"
 PROJECTION = "projection.safetensors"
 TRAINING_STATE = "training_state.pt"
 CONFIG = "config.toml"
@@ -171,7 +171,7 @@ def adapter_files(model: PeftModel) -> dict[str, bytes]:
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     # peft builds the dict from modules in a fixed order; safetensors sorts it by dtype and name.
-    files[ADAPTER] = safetensors.torch.save(_on_cpu(tensors), metadata={"format": "pt"})
+    files[ADAPTER_WEIGHTS] = safetensors.torch.save(_on_cpu(tensors), metadata={"format": "pt"})
     return files
 
 
@@ -187,7 +187,7 @@ def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead |
         CheckpointError: If their shapes or names do not fit.
     """
     try:
-        tensors = safetensors.torch.load_file(folder / ADAPTER)
+        tensors = safetensors.torch.load_file(folder / ADAPTER_WEIGHTS)
         expected = get_peft_model_state_dict(model, save_embedding_layers=False)
         if strange := sorted(expected.keys() ^ tensors.keys()):
             raise ValueError(f"{len(strange)} tensors do not match, such as {strange[0]}")
