@@ -16,8 +16,9 @@ ablation: .venv/.installed ## Train and evaluate each part of the objective on a
 	test -f runs/screened.jsonl || $(BIN)/llmcausal data build --split validation --count 66 --seed 7 --out runs/screened.jsonl
 	$(BIN)/llmcausal ablate ablation-cpu --set data.test=runs/screened.jsonl --seeds 3 --vary loss.lambda_contrastive,loss.projection_dim,loss.lambda_robust=0:128:0,1:0:0,1:128:0,0:128:1,1:0:1,1:128:1
 
+# A thread a process, or they would fight for the cores.
 test: .venv/.installed ## Run the quick tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
 	$(BIN)/pytest -m slow --timeout 1200
@@ -30,6 +31,7 @@ check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/python docs/schema.py --check
 	$(BIN)/python docs/cli.py --check
 	$(BIN)/python docs/settings.py --check
+	$(BIN)/python docs/benchmarks.py --check
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-secrets '^(HuggingFaceTB/.*|secret)$$'
 
 audit: .venv/.installed ## Ask PyPI's advisories about the pinned versions; needs the network
@@ -48,10 +50,10 @@ schema: .venv/.installed ## Write the JSON schema and the references of commands
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/settings.py
 
-bench: .venv/.installed ## Measure a training step, answering and merging; results in benchmarks/results
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.eval
-	$(BIN)/python -m benchmarks.merging
+bench: .venv/.installed ## Measure side by side with what a user would pick instead; docs/benchmarks.md
+	$(BIN)/python -m benchmarks.peers.setup
+	$(BIN)/python -m benchmarks all
+	$(BIN)/python docs/benchmarks.py
 
 torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count what was lost; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture

@@ -157,11 +157,11 @@ def main() -> None:
         further = (*OTHER_STRATEGIES, *CONTRAST)
         plan = [(cases, MAIN, arguments.rounds)]
         if not arguments.quick:
-            plan.append(([other], (MAIN[4], *further), arguments.rounds))
+            plan.insert(0, ([other], (MAIN[4], *further), arguments.rounds))
         for chosen, variants, rounds in plan:
             for found in run_cases(chosen, variants, folder, rounds):
                 result["rows"] += found
-                if compared := compare(found):
+                if variants is MAIN and (compared := compare(found)):
                     result["comparisons"].append(compared)
                     print(sentence(compared))
                 write(result, arguments.out)  # an interrupted run leaves what it has

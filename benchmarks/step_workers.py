@@ -88,10 +88,13 @@ class Worker:
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        self._process.wait()
+        code = self._process.wait()
+        if code < 0:  # nothing of its own to say; 9 is what the kernel sends when memory runs out
+            self.failure = f"killed by signal {-code}"
+            return {}
         self._errors.seek(0)
         lines = [each.strip() for each in self._errors if each.strip()]
-        self.failure = lines[-1][:300] if lines else f"ended with {self._process.returncode}"
+        self.failure = lines[-1][:300] if lines else f"ended with {code}"
         return {}
 
     def __enter__(self) -> Self:

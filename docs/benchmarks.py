@@ -1,6 +1,6 @@
-"""Writes docs/benchmarks.md and its pictures from benchmarks/results; --check compares.
+"""Writes docs/benchmarks.md, its pictures and README's Speed from benchmarks/results.
 
-No figure is typed here: what has no result is named as missing.
+`--check` compares instead. No figure is typed here: what has no result is named as missing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from benchmarks.__main__ import BENCHMARKS  # noqa: E402
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PICTURES = REPOSITORY / "docs" / "benchmarks"
+README = REPOSITORY / "README.md"
+BEGIN = "<!-- docs/benchmarks.py writes this from benchmarks/results: begin -->\n"
+END = "<!-- end -->\n"
 KEPT_ELSEWHERE = ("counts",)
 """No result of a machine: expected counts lie in tests/benchmarks."""
 INTRODUCTION = """# Benchmarks
@@ -160,14 +164,100 @@ def of_step_rows(result: Result) -> str:
     ]  # fmt: skip
     text = table(["case", "variant", "seconds per triplet", "tokens", "tensors MiB",
                   "resident MiB", "same loss"], rows)  # fmt: skip
-    compared = [
-        [row["case"], row["fastest_ours"], row["fastest_peer"], f"{row['times_faster']:.2f}",
-         row["leanest_ours"], row["leanest_peer"], f"{row['memory_of_leanest']:.0%}"]
-        for row in result.get("comparisons", ())
+    return text + (f"\n{versus(result)}" if result.get("comparisons") else "")
+
+
+def versus(result: Result) -> str:
+    """Renders our fastest and leanest variants against the best of the others, and the goals."""
+    order = itemgetter("length", "share")
+    found = sorted(result["comparisons"], key=order)
+    rows = [
+        [f"{row['length']}, {row['share']:.0%}", row["fastest_ours"], row["fastest_peer"],
+         f"{row['times_faster']:.2f}", f"{row['memory_of_fastest']:.0%}", row["leanest_ours"],
+         row["leanest_peer"], f"{row['memory_of_leanest']:.0%}",
+         f"{row['memory_beyond_weights_of_leanest']:.0%}"]
+        for row in found
     ]  # fmt: skip
-    head = ["case", "fastest of ours", "fastest peer", "times as fast", "leanest of ours",
-            "leanest peer", "memory of it"]  # fmt: skip
-    return text + ("\n" + table(head, compared) if compared else "")
+    head = ["prompt tokens, shared", "fastest of ours", "fastest other", "times as fast",
+            "its memory", "leanest of ours", "leanest other", "its memory",
+            "beyond the weights"]  # fmt: skip
+    return f"{table(head, rows)}\n{verdict(result, found)}"
+
+
+def verdict(result: Result, found: Sequence[Result]) -> str:
+    """Says how often the goals were met, and where another program was better."""
+    faster, memory = result["goals"]["times_faster"], result["goals"]["memory"]
+    low, high = faster["0% shared"], faster["50% shared"]
+    text = []
+    for goal, chosen in (
+        (high, [row for row in found if row["share"] >= 0.5]),
+        (low, [row for row in found if row["share"] < 0.5]),
+    ):
+        met = sum(row["times_faster"] >= goal for row in chosen)
+        where = "50% shared or more" if goal == high else "less than 50% shared"
+        text.append(f"At least {goal:g} times the fastest other ({where}): {met} of {len(chosen)}.")
+    fast = sum(row["memory_of_fastest"] <= memory for row in found)
+    lean = sum(row["memory_of_leanest"] <= memory for row in found)
+    text.append(
+        f"At most {memory:.0%} of the memory: our fastest of the fastest other's in {fast} of "
+        f"{len(found)}, our leanest of the leanest other's in {lean}."
+    )
+    both = sum(
+        row["memory_of_leanest_to_fastest_peer"] <= memory
+        and row["leanest_times_faster_than_fastest_peer"] >= 1
+        for row in found
+    )
+    text.append(
+        f"Our leanest is faster than the fastest other with at most {memory:.0%} of its memory in "
+        f"{both}."
+    )
+    slower = [row["case"] for row in found if row["times_faster"] < 1]
+    larger = [row["case"] for row in found if row["memory_of_fastest"] > 1]
+    text.append(f"Another program is faster in: {'; '.join(slower) or 'none'}.")
+    text.append(
+        f"Our fastest takes more memory than the fastest other in: {'; '.join(larger) or 'none'}."
+    )
+    return "\n".join(text) + "\n"
+
+
+def of_step_growth(result: Result) -> str:
+    """Renders growth: a table for each axis, time and memory of each variant."""
+    text = ""
+    for axis in dict.fromkeys(row["axis"] for row in result["rows"]):
+        chosen = [row for row in result["rows"] if row["axis"] == axis and "samples" in row]
+        variants = list(dict.fromkeys(row["variant"] for row in chosen))
+        rows = []
+        for value in dict.fromkeys(row["value"] for row in chosen):
+            found = {row["variant"]: row for row in chosen if row["value"] == value}
+            cells = [
+                f"{statistics.median(found[name]['samples']):.3g} s, "
+                f"{mib(found[name]['allocated_peak_bytes'])} MiB" if name in found else "failed"
+                for name in variants
+            ]  # fmt: skip
+            rows.append([f"{value:g}", *cells])
+        text += f"Per triplet, by {axis}:\n\n{table([axis, *variants], rows)}\n"
+    return text.rstrip("\n") + "\n"
+
+
+def of_limit(result: Result) -> str:
+    """Renders shares of the matrix-product rate, and where operators spend their time."""
+    rates = [rate / 1e9 for rate in result["matmul_flop_per_second"]]
+    rows = [
+        [f"{row['case']}", row["variant"], row["tokens"], spread(row["samples"]),
+         f"{row['share_of_matmul_rate']:.1%}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    classes = list(result["rows"][0]["operator_time"])
+    times = [
+        [row["case"], row["variant"], *(f"{row['operator_time'][each]:.0%}" for each in classes)]
+        for row in result["rows"]
+    ]
+    head = ["case", "variant", "tokens", "seconds", "share of the rate"]
+    return (
+        f"fp32 matrix products: {spread(rates, ',.0f')} GFLOP/s. Goal for ours at 512 tokens and "
+        f"more: {result['goal']:.0%}.\n\n{table(head, rows)}\n"
+        f"Where operators spend their time:\n\n{table(['case', 'variant', *classes], times)}"
+    )
 
 
 def of_memory(result: Result) -> str:
@@ -188,8 +278,20 @@ def of_memory(result: Result) -> str:
 
 SECTIONS: dict[str, Section] = {
     "startup": of_startup, "data": of_data, "estimates": of_estimates, "merging": of_merging,
-    "eval": of_eval, "step": of_step, "step_peers": of_step_rows, "memory": of_memory,
+    "eval": of_eval, "step": of_step, "step_peers": of_step_rows, "step_growth": of_step_growth,
+    "limit": of_limit, "memory": of_memory,
 }  # fmt: skip
+NOTES = {
+    "step_peers": """`keep` holds every activation, as the others do; *unpacked* adds frozen weights
+laid out for oneDNN twice (8 bytes a weight), which is what makes it fastest and what its memory
+goes to. `lean` recomputes layers and streams what it can: its peak nears the weights, which are the
+same for all. The others compute each member on its own, padded, with logits at every position.
+""",
+    "data": """Ours checks the file, keeps a ledger of what is dropped, and packs prefix trees, so
+that fewer tokens reach the model; the pipeline with `datasets` does none of these.
+""",
+}
+"""What a reader needs beside the figures: reasons, no figures."""
 
 
 def bars(names: Sequence[str], samples: Sequence[Sequence[float]], unit: str) -> str:
@@ -232,6 +334,51 @@ def picture(name: str, result: Result) -> str | None:
     return None
 
 
+def kept(results: Path, name: str) -> Result | None:
+    """Returns a result, if there is one."""
+    file = results / f"{name}.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def summary(results: Path) -> str:
+    """Returns what README says of speed and memory."""
+    text = ""
+    if found := kept(results, "step_peers"):
+        text += (
+            "A training step, forward and backward, against what a user would pick instead (plain "
+            "transformers and peft, TRL), all in fp32 on SmolLM2-135M with LoRA, with the same "
+            'loss and gradients; "memory" is the peak of tensors, weights included:\n\n'
+            f"{versus(found)}\n{circumstances(found)}\n"
+        )
+    if found := kept(results, "eval"):
+        text += (
+            f"Answers to {found['prompts']} test prompts, same texts: "
+            + ", ".join(f"{times:.1f} times as fast as {name}"
+                        for name, times in found["times_faster"].items())
+            + f" (plain transformers on the NF4 model). {circumstances(found)}\n"
+        )  # fmt: skip
+    if found := kept(results, "data"):
+        rates = {row["variant"]: statistics.median(row["per_second"]) for row in found["rows"]
+                 if "per_second" in row}  # fmt: skip
+        text += "Tokenizing and packing: " + ", ".join(
+            f"{name} {rate:,.0f} triplets/s" for name, rate in rates.items()
+        ) + f". {circumstances(found)}\n"  # fmt: skip
+    return (
+        text + "All of it, with what could not be run: [docs/benchmarks.md](docs/benchmarks.md).\n"
+    )
+
+
+def readme(text: str, results: Path) -> str:
+    """Returns README with its part between the marks made anew.
+
+    Raises:
+        ValueError: If the marks are not there once.
+    """
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{summary(results)}\n{END}{after}"
+
+
 def files(results: Path) -> dict[Path, str]:
     """Returns the page and its pictures as they should be."""
     parts, made = [INTRODUCTION], {}
@@ -239,18 +386,19 @@ def files(results: Path) -> dict[Path, str]:
         if name in KEPT_ELSEWHERE:
             continue
         parts.append(f"## {name}\n\n`python -m benchmarks {name}`: {line}.\n")
-        file = results / f"{name}.json"
-        if not file.is_file():
+        result = kept(results, name)
+        if result is None:
             parts.append("No result is kept: this was not measured, or not written down.\n")
             continue
-        result = json.loads(file.read_text("utf-8"))
         parts.append(circumstances(result))
-        render = SECTIONS.get(name)
-        parts.append(render(result) if render else f"Raw: `benchmarks/results/{name}.json`.\n")
+        parts.append(SECTIONS[name](result))
+        if name in NOTES:
+            parts.append(NOTES[name])
         if drawn := picture(name, result):
             made[PICTURES / f"{name}.svg"] = drawn
             parts.append(f"![{line}](benchmarks/{name}.svg)\n")
-    return {PAGE: "\n".join(parts), **made}
+    whole = readme(README.read_text("utf-8"), results)
+    return {PAGE: "\n".join(parts), README: whole, **made}
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from benchmarks.step_workers import ENVIRONMENTS
 PEERS = {
     "trl": ("trl==1.16.0", "peft==0.21.2"),
     "sentence_transformers": ("sentence-transformers==6.2.0", "peft==0.21.2"),
-    "litgpt": ("litgpt==0.5.13",),
+    "litgpt": ("litgpt==0.5.13", "requests"),  # its command line asks for requests
 }
 
 

@@ -108,6 +108,7 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
         peak = allocated_peak(lambda: variant.run(groups[0]))
         forget_gradients()
         held = weights_bytes(variant.modules) + variant.beside_bytes
+        forget_peak()
         return {"weights_bytes": held, "allocated_peak_bytes": held + peak}
     forget_peak()
     held = memory_bytes("VmRSS")
@@ -130,6 +131,7 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
         "peak_rss_bytes": memory_bytes("VmHWM"),
     }
     forget_gradients()
+    forget_peak()  # the other variants' processes need the memory
     return answer
 
 

@@ -120,6 +120,7 @@ def write_shard(
                 )
             content = content.to(dtype) if each.is_float else content
             file.write(content.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del content  # else it would be held while the next one is made
 
 
 def write_index(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
