@@ -155,11 +155,11 @@ def main() -> None:
         )
         write_workload(folder, workload)
         further = (*OTHER_STRATEGIES, *CONTRAST)
-        plan = [(cases, MAIN, arguments.rounds)]
+        plan = [(cases, MAIN)]
         if not arguments.quick:
-            plan.insert(0, ([other], (MAIN[4], *further), arguments.rounds))
-        for chosen, variants, rounds in plan:
-            for found in run_cases(chosen, variants, folder, rounds):
+            plan.insert(0, ([other], (MAIN[4], *further)))
+        for chosen, variants in plan:
+            for found in run_cases(chosen, variants, folder, arguments.rounds):
                 result["rows"] += found
                 if variants is MAIN and (compared := compare(found)):
                     result["comparisons"].append(compared)

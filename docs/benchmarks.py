@@ -25,8 +25,6 @@ PICTURES = REPOSITORY / "docs" / "benchmarks"
 README = REPOSITORY / "README.md"
 BEGIN = "<!-- docs/benchmarks.py writes this from benchmarks/results: begin -->\n"
 END = "<!-- end -->\n"
-KEPT_ELSEWHERE = ("counts",)
-"""No result of a machine: expected counts lie in tests/benchmarks."""
 INTRODUCTION = """# Benchmarks
 
 `python -m benchmarks` lists them, `python -m benchmarks NAME` runs one and keeps its raw samples in
@@ -169,8 +167,7 @@ def of_step_rows(result: Result) -> str:
 
 def versus(result: Result) -> str:
     """Renders our fastest and leanest variants against the best of the others, and the goals."""
-    order = itemgetter("length", "share")
-    found = sorted(result["comparisons"], key=order)
+    found = sorted(result["comparisons"], key=itemgetter("length", "share"))
     rows = [
         [f"{row['length']}, {row['share']:.0%}", row["fastest_ours"], row["fastest_peer"],
          f"{row['times_faster']:.2f}", f"{row['memory_of_fastest']:.0%}", row["leanest_ours"],
@@ -278,9 +275,10 @@ def of_memory(result: Result) -> str:
 
 SECTIONS: dict[str, Section] = {
     "startup": of_startup, "data": of_data, "estimates": of_estimates, "merging": of_merging,
-    "eval": of_eval, "step": of_step, "step_peers": of_step_rows, "step_growth": of_step_growth,
-    "limit": of_limit, "memory": of_memory,
+    "eval": of_eval, "step_peers": of_step_rows, "step_growth": of_step_growth, "limit": of_limit,
+    "step": of_step, "memory": of_memory,
 }  # fmt: skip
+"""In the page's order: every benchmark but `counts`, which is no measure of a machine."""
 NOTES = {
     "step_peers": """`keep` holds every activation, as the others do; *unpacked* adds frozen weights
 laid out for oneDNN twice (8 bytes a weight), which is what makes it fastest and what its memory
@@ -334,41 +332,39 @@ def picture(name: str, result: Result) -> str | None:
     return None
 
 
-def kept(results: Path, name: str) -> Result | None:
-    """Returns a result, if there is one."""
-    file = results / f"{name}.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+def load(folder: Path) -> dict[str, Result]:
+    """Returns the results that are kept, by name."""
+    found = ((name, folder / f"{name}.json") for name in SECTIONS)
+    return {name: json.loads(file.read_text("utf-8")) for name, file in found if file.is_file()}
 
 
-def summary(results: Path) -> str:
+def summary(results: dict[str, Result]) -> str:
     """Returns what README says of speed and memory."""
     text = ""
-    if found := kept(results, "step_peers"):
+    if found := results.get("step_peers"):
         text += (
             "A training step, forward and backward, against what a user would pick instead (plain "
             "transformers and peft, TRL), all in fp32 on SmolLM2-135M with LoRA, with the same "
             'loss and gradients; "memory" is the peak of tensors, weights included:\n\n'
             f"{versus(found)}\n{circumstances(found)}\n"
         )
-    if found := kept(results, "eval"):
+    if found := results.get("eval"):
+        ratios = (
+            f"{times:.1f} times as fast as {name} ({found['identical_texts'][name]} texts the same)"
+            for name, times in found["times_faster"].items()
+        )
         text += (
-            f"Answers to {found['prompts']} test prompts, same texts: "
-            + ", ".join(f"{times:.1f} times as fast as {name}"
-                        for name, times in found["times_faster"].items())
-            + f" (plain transformers on the NF4 model). {circumstances(found)}\n"
-        )  # fmt: skip
-    if found := kept(results, "data"):
-        rates = {row["variant"]: statistics.median(row["per_second"]) for row in found["rows"]
-                 if "per_second" in row}  # fmt: skip
-        text += "Tokenizing and packing: " + ", ".join(
-            f"{name} {rate:,.0f} triplets/s" for name, rate in rates.items()
-        ) + f". {circumstances(found)}\n"  # fmt: skip
+            f"Answers to {found['prompts']} test prompts by the NF4 model, against plain "
+            f"transformers: {', '.join(ratios)}. {circumstances(found)}\n"
+        )
+    if found := results.get("data"):
+        text += f"Tokenizing and packing:\n\n{of_data(found)}\n{circumstances(found)}\n"
     return (
         text + "All of it, with what could not be run: [docs/benchmarks.md](docs/benchmarks.md).\n"
     )
 
 
-def readme(text: str, results: Path) -> str:
+def readme(text: str, results: dict[str, Result]) -> str:
     """Returns README with its part between the marks made anew.
 
     Raises:
@@ -379,19 +375,18 @@ def readme(text: str, results: Path) -> str:
     return f"{before}{BEGIN}\n{summary(results)}\n{END}{after}"
 
 
-def files(results: Path) -> dict[Path, str]:
-    """Returns the page and its pictures as they should be."""
+def files(folder: Path) -> dict[Path, str]:
+    """Returns page, pictures and README as they should be by the results in a folder."""
+    results = load(folder)
     parts, made = [INTRODUCTION], {}
-    for name, line in BENCHMARKS.items():
-        if name in KEPT_ELSEWHERE:
-            continue
+    for name, render in SECTIONS.items():
+        line = BENCHMARKS[name]
         parts.append(f"## {name}\n\n`python -m benchmarks {name}`: {line}.\n")
-        result = kept(results, name)
+        result = results.get(name)
         if result is None:
             parts.append("No result is kept: this was not measured, or not written down.\n")
             continue
-        parts.append(circumstances(result))
-        parts.append(SECTIONS[name](result))
+        parts += [circumstances(result), render(result)]
         if name in NOTES:
             parts.append(NOTES[name])
         if drawn := picture(name, result):
@@ -402,15 +397,11 @@ def files(results: Path) -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> int:
-    wrong = 0
-    for file, text in files(RESULTS).items():
-        if arguments != ["--check"]:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, "utf-8")
-        elif not file.is_file() or file.read_text("utf-8") != text:
-            print(f"{file} is not current: run `python docs/benchmarks.py`", file=sys.stderr)
-            wrong = 1
-    return wrong
+    from generated import publish
+
+    by = "python docs/benchmarks.py"
+    made = files(RESULTS).items()
+    return max([publish(file, text, arguments, by) for file, text in made])
 
 
 if __name__ == "__main__":

@@ -6,15 +6,23 @@ import sys
 from pathlib import Path
 
 
-def publish(file_name: str, text: str, arguments: list[str]) -> int:
-    """Writes docs/FILE_NAME, or says with --check whether it is current; returns an exit code."""
-    target = Path(__file__).with_name(file_name)
+def publish(file_name: str | Path, text: str, arguments: list[str], by: str = "make schema") -> int:
+    """Writes a file, or says with --check whether it is current; returns an exit code.
+
+    Args:
+        file_name: Under docs, or an absolute path.
+        text: What it should hold.
+        arguments: Of the program.
+        by: The command that writes it.
+    """
+    target = Path(__file__).parent / file_name
     if arguments != ["--check"]:
+        target.parent.mkdir(exist_ok=True)
         target.write_text(text, encoding="utf-8")
         return 0
     if target.is_file() and target.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{target} is not current: run `make schema`", file=sys.stderr)
+    print(f"{target} is not current: run `{by}`", file=sys.stderr)
     return 1
 
 

@@ -108,7 +108,6 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
         peak = allocated_peak(lambda: variant.run(groups[0]))
         forget_gradients()
         held = weights_bytes(variant.modules) + variant.beside_bytes
-        forget_peak()
         return {"weights_bytes": held, "allocated_peak_bytes": held + peak}
     forget_peak()
     held = memory_bytes("VmRSS")
@@ -131,7 +130,6 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
         "peak_rss_bytes": memory_bytes("VmHWM"),
     }
     forget_gradients()
-    forget_peak()  # the other variants' processes need the memory
     return answer
 
 
@@ -162,4 +160,5 @@ def serve(make: Callable[[Path, dict[str, Any], dict[str, Any]], Variant]) -> No
     for line in sys.stdin:
         asked = json.loads(line)
         answer = _measured(variant, workload["cases"][asked["case"]], asked["profiled"])
+        forget_peak()  # the other variants' processes need the memory
         print(json.dumps(answer), file=answers, flush=True)

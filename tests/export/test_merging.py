@@ -102,12 +102,13 @@ def test_files_that_cannot_be_merged(source: Any, base_dir: Path, tmp_path: Path
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("files", [8, 1])
-def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Path) -> None:
-    """256 MiB of weights, tensors of 16 MiB.
-
-    What is loaded on first use counts too, and what the allocator has not given back: usually 53
-    to 69 MiB, 133 MiB in one run of twenty.
-    """
+def test_peak_memory_stays_near_one_shard(
+    files: int, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """256 MiB of weights, tensors of 16 MiB; what is loaded on first use counts too."""
+    # Else glibc raises its threshold after the first tensor, and keeps freed ones for the next, of
+    # which the peak is then by chance one or several more.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(MEGABYTE))
     base, out = tmp_path / "large", tmp_path / "out"
     base.mkdir()
     out.mkdir()
@@ -126,7 +127,7 @@ def test_peak_memory_stays_near_one_shard(files: int, source: Any, tmp_path: Pat
     save_file(adapter, source.adapter_dir / "adapter_model.safetensors")
     del adapter
     before, peak = peak_of_merge(base, source.adapter_dir, out, "float32")
-    assert peak - before < 192 * MEGABYTE
+    assert peak - before < 64 * MEGABYTE
     config = source.adapter_config()
     with safe_open(out / "0.st", framework="pt") as file:
         assert float(file.get_tensor("0.1.weight")[7, 7]) == 4 * config.lora_alpha / config.r
