@@ -72,6 +72,7 @@ def open_in_browser(page: Path, tmp_path: Path) -> str:
         [
             *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
             "--virtual-time-budget=4000",
+            f"--screenshot={tmp_path / 'page.png'}",  # not to end before the first frame
             f"--user-data-dir={tmp_path / 'profile'}",
             page.as_uri(),
         ],
