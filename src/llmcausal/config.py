@@ -44,8 +44,8 @@ class ModelSection(Section):
     """tree: SDPA on the keys that each branch sees; sdpa: with one mask over the whole tree;
     eager: for models that SDPA cannot compute (Gemma 2)."""
     unpack_on_cpu: bool = True
-    """Training on a CPU in fp32, hold the frozen weights dequantized, in the layout of oneDNN:
-    faster, the same but for fp32 rounding, and 8 bytes of host memory a parameter."""
+    """Training on a CPU in fp32, hold the frozen weights dequantized and multiply by oneDNN:
+    faster, the same but for fp32 rounding, and 4 bytes of host memory a quantized parameter."""
     chat_template: Path | None = None
     """A Jinja file to use in place of the tokenizer's chat template."""
     trust_remote_code: bool = False

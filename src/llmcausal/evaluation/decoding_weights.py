@@ -15,7 +15,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from llmcausal.model.unpacked import fits_unpacked, is_dense, packed_product, unpacked
+from llmcausal.model.cpu_products import has_products, product
+from llmcausal.model.unpacked import fits_unpacked, is_dense, is_plain_sum, unpacked
 
 LAYOUT_ROWS = 64
 """Rows that oneDNN lays a weight out for; other numbers of rows work, a little slower."""
@@ -48,18 +49,14 @@ def _replaceable(model: nn.Module) -> list[Any]:
         if layer in inside or "forward" in vars(layer):  # somebody else's hook
             continue
         if isinstance(layer, LoraLayer):
-            if not _is_plain_sum(layer) or not is_dense(layer.get_base_layer()):
+            base = layer.get_base_layer()
+            if not is_plain_sum(layer) or not is_dense(base) or "forward" in vars(base):
                 continue
             inside.update(layer.modules())
         elif not is_dense(layer):
             continue
         found.append(layer)
     return found
-
-
-def _is_plain_sum(layer: Any) -> bool:
-    special = layer.merged or layer.lora_variant or any(layer.lora_bias.values())
-    return not special and "forward" not in vars(layer.get_base_layer())
 
 
 def _base(layer: Any) -> Any:
@@ -77,7 +74,7 @@ def _weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def _product(weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
-    if torch.backends.mkldnn.is_available():
+    if has_products():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS)
-        return partial(packed_product, packed=packed, bias=bias)
+        return partial(product, weight=packed, bias=bias)
     return partial(nn.functional.linear, weight=weight, bias=bias)

@@ -55,13 +55,26 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
             "memory.token_chunk to 0"
         )
     for module in (*mlps.values(), *_named(model, "norm").values()):
-        forward = module.forward
-        plain = forward.plain if isinstance(forward, _ChunkedForward) else forward
+        plain = plain_forward(module)
         if tokens:
             module.forward = _ChunkedForward(module, plain, tokens)
-        elif plain is not forward:
+        elif plain is not module.forward:
             module.forward = plain
     return len(mlps) if tokens else 0
+
+
+def plain_forward(module: nn.Module) -> _Forward:
+    """Returns what a module computes, be it in chunks or not."""
+    forward = module.forward
+    return forward.plain if isinstance(forward, _ChunkedForward) else forward
+
+
+def replace_plain_forward(module: nn.Module, forward: _Forward) -> None:
+    """Changes what a module computes; where it works in chunks, it goes on to."""
+    if isinstance(module.forward, _ChunkedForward):
+        module.forward.plain = forward
+    else:
+        module.forward = forward
 
 
 def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:

@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import (
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.attention_blocks import AttentionBlock, Run
+from llmcausal.model.tree_attention_cpu import attend_on_cpu, attends_on_cpu
 
 TREE_ATTENTION = "llmcausal_tree"
 
@@ -102,6 +103,8 @@ def tree_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
         return output
+    if attends_on_cpu(query, value, dropout):
+        return attend_on_cpu(query, key, value, tree_blocks, scaling), None
     groups = query.shape[1] // key.shape[1]
     runs = [block.keys for block in tree_blocks]
     queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)

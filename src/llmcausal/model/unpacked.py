@@ -1,60 +1,47 @@
-"""Frozen linear layers computed from unpacked weights on a CPU.
+"""Linear layers of a model that is trained on a CPU, computed by oneDNN from unpacked weights.
 
-bitsandbytes dequantizes a 4-bit weight at every product, and its fp32 products are MKL's, which
-oneDNN's surpass on AMD processors. Here every frozen weight is dequantized once and laid out for
-oneDNN in both directions, so that forward and backward are one fast product each. The numbers are
-the same but for the rounding of fp32 sums; it takes 8 bytes of host memory a parameter.
+bitsandbytes dequantizes a 4-bit weight at every product. Here every frozen 4-bit weight is
+dequantized once, which takes 4 bytes of host memory a parameter; an fp32 one is used as it lies.
+Products are those of `cpu_products`: a LoRA layer's are one function, and an MLP of Llama's form
+keeps what its two first layers give and no more.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-LAYOUT_ROWS = 512
-"""Rows that a weight is laid out for; other numbers of rows work, a little slower."""
+from llmcausal.model.cpu_products import (
+    frozen_product,
+    gated_lora_product,
+    has_products,
+    lora_product,
+)
+from llmcausal.model.token_chunks import plain_forward, replace_plain_forward
 
 MEMORY_SHARE = 0.5
 """Part of the free host memory that unpacked weights may take."""
 
+_Forward = Callable[..., Tensor]
 _log = logging.getLogger(__name__)
-
-
-class _FrozenProduct(torch.autograd.Function):
-    """x @ W.T + b, with a gradient for x alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, transposed: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        ctx.transposed = transposed
-        return packed_product(inputs, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return packed_product(grads[0].contiguous(), ctx.transposed, None), None, None, None
-
-
-def packed_product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns x @ W.T + b, with W as `_reorder_linear_weight` laid it out."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
-    return product
 
 
 @contextmanager
 def unpacked_frozen_weights(model: Any) -> Iterator[int]:
     """Swaps the products of frozen fp32 linear layers on the CPU; restores them afterwards.
 
-    Layers that are trained, on another device or of another dtype are left as they are, and so is
-    a model too large for the host's free memory.
+    Layers that are trained, on another device or of another dtype are left as they are, and so are
+    4-bit ones whose weights are too large for the host's free memory.
 
     Args:
         model: Any model, also a `PeftModel`.
@@ -65,23 +52,52 @@ def unpacked_frozen_weights(model: Any) -> Iterator[int]:
     # A step reads the output head's weight itself.
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     layers = [m for m in model.modules() if m is not head and _is_frozen(m)]
-    layers = layers if _available() and fits_unpacked(layers, bytes_each=8) else []
-    try:
-        for layer in layers:
-            layer.forward = _forward(layer)
+    quantized = [layer for layer in layers if isinstance(layer, Linear4bit)]
+    if not has_products():
+        layers = []
+    elif not fits_unpacked(quantized, bytes_each=4):
+        layers = [layer for layer in layers if not isinstance(layer, Linear4bit)]
+    weights = {layer: unpacked(layer) for layer in layers}
+    with ExitStack() as swapped:
+        for layer, (weight, bias) in weights.items():
+            swapped.enter_context(
+                _swapped(layer, partial(frozen_product, weight=weight, bias=bias))
+            )
+        for module in list(model.modules()):
+            if isinstance(module, LoraLayer) and module.get_base_layer() in weights:
+                base = weights[module.get_base_layer()]
+                if is_plain_sum(module) and "forward" not in vars(module):
+                    swapped.enter_context(_swapped(module, _lora_forward(module, *base)))
+        for module in model.modules():
+            down = getattr(module, "down_proj", None)
+            if isinstance(down, LoraLayer) and down.get_base_layer() in weights:
+                forward = _gated_forward(module, *weights[down.get_base_layer()])
+                if is_plain_sum(down) and _agree(module, forward):
+                    swapped.enter_context(_swapped(module, forward))
         yield len(layers)
+
+
+@contextmanager
+def _swapped(module: Any, forward: _Forward) -> Iterator[None]:
+    own = "forward" in vars(module)
+    before = plain_forward(module)
+    replace_plain_forward(module, forward)
+    try:
+        yield
     finally:
-        for layer in layers:
-            layer.__dict__.pop("forward", None)
-
-
-def _available() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        replace_plain_forward(module, before)
+        if not own and module.forward is before:
+            del module.forward
 
 
 def _is_frozen(layer: Any) -> bool:
     free = "forward" not in vars(layer)  # not somebody else's hook
     return free and is_dense(layer) and not layer.weight.requires_grad
+
+
+def is_plain_sum(layer: Any) -> bool:
+    """Tells whether a LoRA layer is x @ W.T + b + scale (x @ A.T) @ B.T, but for dropout."""
+    return not (layer.merged or layer.lora_variant or any(layer.lora_bias.values()))
 
 
 def is_dense(layer: Any) -> bool:
@@ -124,14 +140,52 @@ def fits_unpacked(layers: list[Any], bytes_each: int) -> bool:
     return True
 
 
-def _forward(layer: Any) -> Any:
-    weight, bias = unpacked(layer)
-    forward = torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS)
-    backward = torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), LAYOUT_ROWS)
-    apply: Any = _FrozenProduct.apply
+def _adapter(layer: Any) -> tuple[Tensor, Tensor, float] | None:
+    """Returns A, B and the scale of the one adapter that a layer adds as it is called, if so."""
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.disable_adapters or layer.merged or len(active) != 1:
+        return None
+    (name,) = active
+    dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
+    if not isinstance(dropout, nn.Identity) or not (is_dense(down) and is_dense(up)):
+        return None
+    return down.weight, up.weight, layer.scaling[name]
 
-    def product(inputs: Tensor) -> Tensor:
-        result: Tensor = apply(inputs, forward, backward, bias)
-        return result
 
-    return product
+def _lora_forward(layer: Any, weight: Tensor, bias: Tensor | None) -> _Forward:
+    plain = layer.forward
+
+    def forward(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        adapter = _adapter(layer)
+        if adapter is None or args or kwargs:
+            other: Tensor = plain(inputs, *args, **kwargs)
+            return other
+        return lora_product(inputs, weight, bias, *adapter)
+
+    return forward
+
+
+def _gated_forward(mlp: Any, weight: Tensor, bias: Tensor | None) -> _Forward:
+    plain = plain_forward(mlp)
+
+    def forward(hidden: Tensor) -> Tensor:
+        adapter = _adapter(mlp.down_proj)
+        if adapter is None:
+            return plain(hidden)
+        gate, up = mlp.gate_proj(hidden), mlp.up_proj(hidden)
+        return gated_lora_product(gate, up, weight, bias, *adapter)
+
+    return forward
+
+
+def _agree(mlp: Any, forward: _Forward) -> bool:
+    """Tells whether an MLP is of Llama's form: others have the same parts and add to them."""
+    gate: Any = getattr(mlp, "gate_proj", None)
+    if not hasattr(gate, "in_features") or not hasattr(mlp, "up_proj"):
+        return False
+    hidden = torch.linspace(-2, 2, 3 * gate.in_features).view(1, 3, -1)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout must not change the run
+        wanted = plain_forward(mlp)(hidden)
+        return torch.allclose(
+            forward(hidden), wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item()
+        )
