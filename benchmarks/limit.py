@@ -1,13 +1,14 @@
-"""What part of the machine's matrix-product rate a step reaches, and where the rest goes.
+"""What part of the machine's rates a step reaches, and where the rest goes.
 
-    python -m benchmarks.limit [--length 256] [--share 0.5]
+    python -m benchmarks.limit [--only 256:0.5 ...] [--rounds 3]
 
-Our step on SmolLM2-135M (fp32, unquantized, LoRA r=16, activations kept), and the plain padded
-batch beside it, over one triplet. Products are counted, not estimated from time: every product
-with a frozen weight (forward, and backward to its input) and the output head at the labelled
-positions. Attention and the adapters' own products are work on top that is not counted. Operator
-times are torch's profiler's own (self) times, from a run of its own. The machine's rate is the best
-product of two 1024 x 1024 matrices, taken before and after each round.
+Our step on SmolLM2-135M (fp32, unquantized, LoRA r=16), and the plain padded batch beside it, over
+one triplet. Products are counted, not estimated from time: every product with a frozen weight
+(forward, and backward to its input) and the output head at the labelled positions. Attention, the
+adapters' own products and what a strategy computes twice are work on top that is not counted.
+Operator times are torch's profiler's own (self) times, from a run of its own. The machine's rates
+are the best product of two 1024 x 1024 matrices, by torch (MKL) and by oneDNN, and a copy of 256
+MiB, taken before and after each round.
 """
 
 from __future__ import annotations
@@ -17,21 +18,39 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.plain import Plain
 from benchmarks.result import header, write
 from benchmarks.step_peers import MODEL, SEED
 from benchmarks.step_workload import Case, builtin_stream, make_workload, write_workload
+from llmcausal.config import ModelSection
+from llmcausal.model.cpu_products import product
+from llmcausal.model.factory import resolve_source
 
 GOAL = 0.7
-CLASSES = {
-    "products with frozen weights, laid out for oneDNN": ("_linear_pointwise",),
-    "other matrix products: adapters, head, pooling": ("::mm", "::addmm", "::bmm", "::linear"),
+CASES = ("256:0.5", "512:0.5")
+VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ours: keep": (Ours, {"strategy": "keep", "unpack": True}),
+    "ours: recompute": (Ours, {"strategy": "recompute", "unpack": True}),
+    "ours: keep, torch's products": (Ours, {"strategy": "keep", "unpack": False}),
+    "plain, one batch": (Plain, {"passes": "one"}),
+}
+CLASSES: dict[str, tuple[str, ...]] = {
+    "oneDNN's products: frozen weights, adapters": ("_linear_pointwise",),
+    "torch's products: head, pooling, and all without oneDNN":
+        ("::mm", "::addmm", "::bmm", "::linear"),
     "attention": ("attention", "softmax"),
     "copies and layout": ("copy_", "cat", "clone", "index", "contiguous", "gather", "slice"),
     "gradients added up": ("AccumulateGrad", "add_"),
-}
+}  # fmt: skip
 REST = "elementwise, norms and the rest"
 
 
@@ -65,8 +84,6 @@ def counted_flop(model: Any, tokens: int, labels: int) -> int:
         tokens: That go through the layers.
         labels: Positions that go through the output head.
     """
-    import torch
-
     base = model.get_base_model()
     head = base.get_output_embeddings()
     frozen = sum(
@@ -78,61 +95,126 @@ def counted_flop(model: Any, tokens: int, labels: int) -> int:
     return flop
 
 
-def main() -> None:
-    """Measures, prints and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--length", type=int, default=256, help="prompt tokens of a member")
-    parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", default="", help="other work on the machine, for the record")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+class Traffic(TorchDispatchMode):
+    """Counts the bytes of what every operator reads and writes; views are free."""
 
-    from benchmarks.peers.ours import Ours
-    from benchmarks.peers.plain import Plain
-    from benchmarks.step import matmul_rate
-    from llmcausal.config import ModelSection
-    from llmcausal.model.factory import resolve_source
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
 
-    result = header("limit", {"workload": SEED}, arguments.beside) | {"goal": GOAL}
-    case = Case(arguments.length, arguments.share, 1)
-    model = resolve_source(ModelSection(name=MODEL))
-    workload = make_workload([case], builtin_stream(MODEL), model=model, rank=16, seed=SEED)
-    triplets = workload["cases"][case.name]["triplets"]
-    with tempfile.TemporaryDirectory(prefix="limit-") as name:
-        folder = Path(name)
-        write_workload(folder, workload)
-        variants = {
-            f"ours: keep{', unpacked' if unpack else ''}": Ours(
-                folder, workload, {"strategy": "keep", "unpack": unpack}
-            )
-            for unpack in (True, False)
-        } | {"plain, one batch": Plain(folder, workload, {"passes": "one"})}
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = {
+                id(leaf): leaf
+                for leaf in tree_leaves((args, kwargs, result))
+                if isinstance(leaf, torch.Tensor)
+            }
+            self.count += sum(each.numel() * each.element_size() for each in tensors.values())
+        return result
+
+
+def best_seconds(work: Callable[[], Any], tries: int = 20) -> float:
+    """Returns the shortest time of some tries."""
+    best = float("inf")
+    for _ in range(tries):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def machine_rates() -> dict[str, float]:
+    """Measures FLOP/s of products by library, and copied bytes/s, read and written."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    source, target = torch.ones(2, 2**26)
+    flop = 2 * 1024**3
+    return {
+        "torch": flop / best_seconds(lambda: a @ b),
+        "oneDNN": flop / best_seconds(lambda: product(a, b)),
+        "copy": 2 * source.nbytes / best_seconds(lambda: target.copy_(source)),
+    }
+
+
+def measure(folder: Path, case: dict[str, Any], rounds: int) -> tuple[list[Any], list[Any]]:
+    """Runs one case's variants in turn; returns their rows, and the machine's rates."""
+    triplets = case["triplets"]
+    workload = json.loads((folder / "workload.json").read_text("utf-8"))
+    variants = {name: made(folder, workload, options) for name, (made, options) in VARIANTS.items()}
     shares = {key: profiled(variant, triplets) for key, variant in variants.items()}
-    samples: dict[str, list[float]] = {key: [] for key in variants}
-    tokens, rates = {}, [matmul_rate()]
-    for _ in range(arguments.rounds):
+    traffic, samples = {}, {key: list[float]() for key in variants}
+    for key, variant in variants.items():
+        with Traffic() as counted:
+            variant.run(triplets)
+        traffic[key] = counted.count
+    tokens, rates = {}, [machine_rates()]
+    for _ in range(rounds):
         for key, variant in variants.items():
             started = time.perf_counter()
             _, tokens[key] = variant.run(triplets)
             samples[key].append(time.perf_counter() - started)
-        rates.append(matmul_rate())
+        rates.append(machine_rates())
+    best = {name: max(each[name] for each in rates) for name in rates[0]}
     labels = sum(len(triplets[0][member]["response"]) for member in ("benign", "injection"))
-    result |= {"case": case.name, "matmul_flop_per_second": rates, "rows": []}
-    result["samples"] = {"rounds": arguments.rounds, "unit": "seconds per step"}
+    rows = []
     for key, variant in variants.items():
         logits = labels if "ours" in key else tokens[key]
         flop = counted_flop(variant.modules[0], tokens[key], logits)
         seconds = statistics.median(samples[key])
-        row = {
-            "variant": key, "tokens": tokens[key], "flop": flop, "samples": samples[key],
-            "share_of_matmul_rate": flop / seconds / max(rates), "operator_time": shares[key],
-        }  # fmt: skip
-        result["rows"].append(row)
-        print(f"{key:24}{tokens[key]:6} tokens{seconds:8.2f} s, "
-              f"{row['share_of_matmul_rate']:.1%} of the matrix-product rate")  # fmt: skip
-        print(json.dumps(row["operator_time"], indent=1))
-    write(result, arguments.out)
+        rows.append(
+            {
+                "variant": key,
+                "tokens": tokens[key],
+                "flop": flop,
+                "samples": samples[key],
+                "share_of_rate": {
+                    name: flop / seconds / best[name] for name in ("torch", "oneDNN")
+                },
+                "traffic_bytes": traffic[key],
+                "share_of_bandwidth": traffic[key] / seconds / best["copy"],
+                "operator_time": shares[key],
+            }
+        )
+    return rows, rates
+
+
+def main() -> None:
+    """Measures, prints and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--only", nargs="+", metavar="LENGTH:SHARE", default=CASES, help="prompt tokens and share"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    pairs = [each.split(":") for each in arguments.only]
+    cases = [Case(int(length), float(share), 1) for length, share in pairs]
+    result = header("limit", {"workload": SEED}) | {"goal": GOAL, "rows": []}
+    result["samples"] = {"rounds": arguments.rounds, "unit": "seconds per step"}
+    rates: list[dict[str, float]] = []
+    model = resolve_source(ModelSection(name=MODEL))
+    workload = make_workload(cases, builtin_stream(MODEL), model=model, rank=16, seed=SEED)
+    with tempfile.TemporaryDirectory(prefix="limit-") as name:
+        folder = Path(name)
+        write_workload(folder, workload)
+        for case in cases:
+            rows, found = measure(folder, workload["cases"][case.name], arguments.rounds)
+            rates += found
+            result["flop_per_second"] = {
+                name: [each[name] for each in rates] for name in ("torch", "oneDNN")
+            }
+            result["bytes_per_second"] = [each["copy"] for each in rates]
+            result["rows"] += [{"case": case.name, **row} for row in rows]
+            print(case.name)
+            for row in rows:
+                shares = ", ".join(
+                    f"{part:.0%} of {name}'s" for name, part in row["share_of_rate"].items()
+                )
+                print(f"  {row['variant']:30}{row['tokens']:6} tokens"
+                      f"{statistics.median(row['samples']):8.2f} s, {shares} rate; "
+                      f"{row['share_of_bandwidth']:.0%} of the bandwidth")  # fmt: skip
+            write(result, arguments.out)  # an interrupted run leaves what it has
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def header(name: str, seeds: dict[str, int], beside: str = "") -> dict[str, Any]
 
     return {
         "name": name,
-        "command": f"python -m benchmarks {name}",
+        "command": shlex.join(["python", "-m", "benchmarks", name, *sys.argv[1:]]),
         "environment": environment(),
         "cores": sorted(os.sched_getaffinity(0)),
         "load_average_at_start": os.getloadavg(),

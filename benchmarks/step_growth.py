@@ -26,7 +26,7 @@ from benchmarks.step_workload import (
     write_workload,
 )
 
-NAMES = ("ours: keep", "ours: lean", "plain, three passes", "plain, one batch")
+NAMES = ("ours: keep", "ours: recompute", "ours: lean", "plain, three passes")
 VARIANTS = tuple(variant for variant in MAIN if variant.name in NAMES)
 SHAPE: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,

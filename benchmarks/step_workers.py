@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ ENVIRONMENTS = (
 )
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
+MEMORY_GOAL = 0.5
+"""Of the fastest other program's peak."""
 
 
 @dataclass(frozen=True)
@@ -178,41 +181,42 @@ def check_losses(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def compare(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sets our fastest and leanest row of a case against the best of the others.
+    """Sets our rows of a case against the fastest and the leanest of the others.
 
     Returns:
-        Nothing if one of the sides has no ranked row; else names, `times_faster`, and shares of
-        peak memory: ours of theirs, for the fastest on each side and the leanest on each side.
+        Nothing if one of the sides has no ranked row; else, for our `fastest` variant, our
+        fastest `within` `MEMORY_GOAL` of the fastest other's peak (None if there is none) and our
+        `leanest`: name, times as fast as the fastest other, and part of its peak memory. Also
+        the leanest's part of the leanest other's peak, with and without the weights.
     """
     ours = [row for row in rows if row["ranked"] and row["ours"]]
     others = [row for row in rows if row["ranked"] and not row["ours"]]
     if not ours or not others:
         return {}
+    seconds, peak = itemgetter("seconds_per_triplet"), itemgetter("allocated_peak_bytes")
+    other, lean_other, lean = min(others, key=seconds), min(others, key=peak), min(ours, key=peak)
+    within = [row for row in ours if peak(row) <= MEMORY_GOAL * peak(other)]
 
-    def least(side: list[dict[str, Any]], key: str) -> dict[str, Any]:
-        return min(side, key=lambda row: row[key])
+    def against(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "variant": row["variant"],
+            "times_faster": seconds(other) / seconds(row),
+            "cpu_times_faster":
+                other["cpu_seconds_per_triplet"] / row["cpu_seconds_per_triplet"],
+            "memory": peak(row) / peak(other),
+            "resident_memory": row["peak_rss_bytes"] / other["peak_rss_bytes"],
+        }  # fmt: skip
 
-    fast, fast_peer = least(ours, "seconds_per_triplet"), least(others, "seconds_per_triplet")
-    lean, lean_peer = (least(side, "allocated_peak_bytes") for side in (ours, others))
     return {
-        "case": fast["case"], "length": fast["length"], "share": fast["share"],
-        "fastest_ours": fast["variant"], "fastest_peer": fast_peer["variant"],
-        "times_faster": fast_peer["seconds_per_triplet"] / fast["seconds_per_triplet"],
-        "cpu_times_faster": fast_peer["cpu_seconds_per_triplet"] / fast["cpu_seconds_per_triplet"],
-        "memory_of_fastest": fast["allocated_peak_bytes"] / fast_peer["allocated_peak_bytes"],
-        "leanest_ours": lean["variant"], "leanest_peer": lean_peer["variant"],
-        "memory_of_leanest": lean["allocated_peak_bytes"] / lean_peer["allocated_peak_bytes"],
+        "case": other["case"], "length": other["length"], "share": other["share"],
+        "other": other["variant"],
+        "weights": other["weights_bytes"] / peak(other),
+        "fastest": against(min(ours, key=seconds)),
+        "within": against(min(within, key=seconds)) if within else None,
+        "leanest": against(lean),
+        "leanest_other": lean_other["variant"],
+        "memory_of_leanest": peak(lean) / peak(lean_other),
         # The weights are the same on both sides; this is what the step adds to them.
-        "memory_beyond_weights_of_leanest":
-            _beyond_weights(lean) / _beyond_weights(lean_peer),
-        "memory_of_leanest_to_fastest_peer":
-            lean["allocated_peak_bytes"] / fast_peer["allocated_peak_bytes"],
-        "rss_of_fastest": fast["peak_rss_bytes"] / fast_peer["peak_rss_bytes"],
-        "leanest_times_faster_than_fastest_peer":
-            fast_peer["seconds_per_triplet"] / lean["seconds_per_triplet"],
+        "memory_of_leanest_beyond_weights":
+            (peak(lean) - lean["weights_bytes"]) / (peak(lean_other) - lean_other["weights_bytes"]),
     }  # fmt: skip
-
-
-def _beyond_weights(row: dict[str, Any]) -> int:
-    beyond: int = row["allocated_peak_bytes"] - row["weights_bytes"]
-    return beyond

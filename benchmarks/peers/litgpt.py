@@ -50,7 +50,6 @@ class LitGpt:
         self.model.load_state_dict(weights.get("model", weights), strict=False)
         mark_only_lora_as_trainable(self.model)
         self.modules = [self.model.float().train()]
-        self.beside_bytes = 0
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward."""

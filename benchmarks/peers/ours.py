@@ -56,12 +56,10 @@ class Ours:
         projection.load_state_dict(load_file(folder / "projection.safetensors"))
         self.modules = [model.train(), projection]
         self.switches = ExitStack()
-        self.beside_bytes = 0
         if options["unpack"]:
             self.switches.enter_context(unpacked_frozen_weights(model))
             swapped = [m for m in model.modules() if "forward" in vars(m) and hasattr(m, "weight")]
             assert swapped
-            self.beside_bytes = sum(8 * m.weight.numel() for m in swapped)
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward."""

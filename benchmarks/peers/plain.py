@@ -86,7 +86,6 @@ class Plain:
         self.model = load_peft(folder, workload["model"]).train()
         self.projection = load_projection(folder)
         self.modules = [self.model, self.projection]
-        self.beside_bytes = 0
         self.passes = options["passes"]
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:

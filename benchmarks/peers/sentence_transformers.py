@@ -37,7 +37,6 @@ class SentenceTransformers:
         self.model.train()
         self.loss = CachedMultipleNegativesRankingLoss(self.model, scale=1 / TAU, mini_batch_size=1)
         self.modules = [self.model]
-        self.beside_bytes = 0
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward."""

@@ -71,7 +71,6 @@ class Trl:
         )
         self.model = self.trainer.accelerator.prepare_model(self.trainer.model)
         self.modules = [self.trainer.model]
-        self.beside_bytes = 0
         # As `train` does before its first step.
         self.trainer.current_gradient_accumulation_steps = 1
         if options["checkpointing"]:

@@ -28,11 +28,9 @@ class Variant(Protocol):
 
     Attributes:
         modules: Whatever holds weights.
-        beside_bytes: What it holds besides the modules' tensors.
     """
 
     modules: list[Any]
-    beside_bytes: int
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward; returns the sum of the triplets' losses and the tokens."""
@@ -107,7 +105,7 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
     if profiled:
         peak = allocated_peak(lambda: variant.run(groups[0]))
         forget_gradients()
-        held = weights_bytes(variant.modules) + variant.beside_bytes
+        held = weights_bytes(variant.modules)
         return {"weights_bytes": held, "allocated_peak_bytes": held + peak}
     forget_peak()
     held = memory_bytes("VmRSS")

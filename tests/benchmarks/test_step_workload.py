@@ -68,9 +68,31 @@ def test_only_rows_of_equal_loss_and_gradient_are_ranked() -> None:
     check_losses(rows)
     assert [each["ranked"] for each in rows] == [True, True, False, False]
     found = compare(rows)
-    assert (found["fastest_ours"], found["fastest_peer"]) == ("tree", "plain")
-    assert found["times_faster"] == pytest.approx(3)
-    assert found["memory_of_fastest"] == pytest.approx(1 / 3)
+    assert (found["fastest"]["variant"], found["other"]) == ("tree", "plain")
+    assert found["fastest"]["times_faster"] == pytest.approx(3)
+    assert found["fastest"]["memory"] == pytest.approx(1 / 3)
+    assert found["weights"] == pytest.approx(1 / 2)
+
+
+def test_the_fastest_within_the_memory_goal_is_not_the_leanest() -> None:
+    rows = [
+        {**row(name, ours, seconds, 5.0), "allocated_peak_bytes": peak, "weights_bytes": 10}
+        for name, ours, seconds, peak in (
+            ("fast", True, 1.0, 60), ("within", True, 2.0, 50), ("lean", True, 3.0, 20),
+            ("other", False, 4.0, 100), ("lean other", False, 5.0, 40),
+        )
+    ]  # fmt: skip
+    found = compare(rows)
+    names = [found[kind]["variant"] for kind in ("fastest", "within", "leanest")]
+    assert names == ["fast", "within", "lean"]
+    assert (found["other"], found["leanest_other"]) == ("other", "lean other")
+    assert found["within"]["times_faster"] == pytest.approx(2)
+    assert found["memory_of_leanest"] == pytest.approx(1 / 2)
+    assert found["memory_of_leanest_beyond_weights"] == pytest.approx(1 / 3)
+    assert compare([each for each in rows if each["variant"] != "within"])["within"] is not None
+    assert compare([each for each in rows if each["variant"] in ("fast", "other")])[
+        "within"
+    ] is None  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

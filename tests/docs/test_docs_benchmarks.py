@@ -23,14 +23,15 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def comparison(length: int, share: float, faster: float, memory: float) -> dict[str, Any]:
+def comparison(
+    length: int, share: float, faster: float, memory: float, weights: float = 0.2
+) -> dict[str, Any]:
+    ours = {"variant": "ours: keep", "times_faster": faster, "memory": memory}
     return {
-        "case": f"{length} at {share}", "length": length, "share": share,
-        "fastest_ours": "keep", "fastest_peer": "trl", "times_faster": faster,
-        "memory_of_fastest": memory, "leanest_ours": "lean", "leanest_peer": "plain",
-        "memory_of_leanest": 0.4, "memory_beyond_weights_of_leanest": 0.1,
-        "memory_of_leanest_to_fastest_peer": memory,
-        "leanest_times_faster_than_fastest_peer": faster,
+        "case": f"{length} at {share}", "length": length, "share": share, "other": "trl",
+        "weights": weights, "fastest": ours, "within": ours if memory <= 0.5 else None,
+        "leanest": {**ours, "variant": "ours: lean"}, "leanest_other": "plain",
+        "memory_of_leanest": 2 * memory, "memory_of_leanest_beyond_weights": 0.1,
     }  # fmt: skip
 
 
@@ -52,27 +53,39 @@ def test_goals_are_judged_case_by_case() -> None:
     result = steps(
         comparison(64, 0.0, 1.2, 0.3),
         comparison(64, 0.25, 1.4, 0.6),
-        comparison(128, 0.5, 2.0, 0.5),
+        comparison(128, 0.5, 2.1, 0.6, weights=0.55),
+        comparison(128, 0.75, 2.0, 0.2),
         comparison(128, 0.95, 0.9, 1.7),
     )
     text = page.versus(result)
-    assert "At least 2 times the fastest other (50% shared or more): 1 of 2." in text
-    assert "At least 1.3 times the fastest other (less than 50% shared): 1 of 2." in text
-    assert "our fastest of the fastest other's in 2 of 4, our leanest" in text
-    assert "with at most 50% of its memory in 2.\n" in text
-    assert "other's in 4.\n" in text
-    assert "\nAnother program is faster in: 128 at 0.95." in text
-    assert text.endswith("takes more memory than the fastest other in: 128 at 0.95.\n")
-    assert "is faster in: none." in page.versus(steps(comparison(64, 0.5, 2.5, 0.4)))
+    assert (
+        "- 50% shared or more: at least 2 times the fastest other in 2 of 3; with at most 50% of "
+        "its memory at the same time in 1 (not in 128 at 0.5; 128 at 0.95).\n"
+    ) in text
+    assert "- less than 50% shared: at least 1.3 times the fastest other in 1 of 2; " in text
+    assert "same time in 0 (not in 64 at 0.0; 64 at 0.25).\n" in text
+    assert (
+        "The weights alone are more than 50% of the fastest other's memory in 128 at 0.5:" in text
+    )
+    assert "Our leanest takes at most 50% of the leanest other's memory in 1 of 5.\n" in text
+    assert "- Another program is faster in: 128 at 0.95.\n" in text
+    assert text.endswith("- Another program takes less memory in: 64 at 0.25; 128 at 0.5; "
+                         "128 at 0.95.\n")  # fmt: skip
+    assert "| 64, 0% | trl | keep: 1.20x, 30% | keep: 1.20x, 30% | lean: 1.20x, 30% |" in text
+    assert "| 128, 95% | trl | keep: 0.90x, 170% | none | lean: 0.90x, 170% |" in text
+    alone = page.versus(steps(comparison(64, 0.5, 2.5, 0.4)))
+    assert "at the same time in 1.\n" in alone
+    assert "The weights alone" not in alone
+    assert "is faster in: none." in alone
 
 
 def test_readme_says_what_the_results_say(tmp_path: Path) -> None:
     (tmp_path / "step_peers.json").write_text(json.dumps(steps(comparison(64, 0.5, 3.21, 0.4))))
     made = page.files(tmp_path)
     readme = made[page.README]
-    assert "| 3.21 |" in readme
+    assert "keep: 3.21x, 40%" in readme
     assert "some processor, 2 threads" in readme
-    assert "| 3.21 |" in made[page.PAGE]
+    assert "keep: 3.21x, 40%" in made[page.PAGE]
     before, after = page.README.read_text("utf-8").split(page.BEGIN)
     assert readme.startswith(before)
     assert readme.endswith(after.split(page.END)[1])
