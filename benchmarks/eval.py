@@ -1,6 +1,6 @@
 """Answers per second: `answer_prompts` against plain transformers, on the same prompts in one run.
 
-    python -m benchmarks.eval [TRIPLETS.jsonl] [--prompts 60] [--batch 60] [--max-new-tokens 48]
+    python -m benchmarks.eval [TRIPLETS.jsonl] [--prompts 32] [--batch 32] [--max-new-tokens 48]
 
 The model is SmolLM2-135M-Instruct in NF4 with an fp32 LoRA adapter (r=16), as `llmcausal eval`
 loads it; the adapter's weights are random and small, so that its products are no zeros. `one by
@@ -95,11 +95,11 @@ def main() -> None:
     """Measures, prints a table and writes the JSON result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, help="triplet JSONL; default: built-in")
-    parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=60, help="prompts in a batch of ours")
-    parser.add_argument("--padded-batch", type=int, default=30, help="prompts in a padded batch")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="prompts in a batch of ours")
+    parser.add_argument("--padded-batch", type=int, default=32, help="prompts in a padded batch")
     parser.add_argument("--max-new-tokens", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of the choice of triplets")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -21,6 +21,8 @@ LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 MEMORY_GOAL = 0.5
 """Of the fastest other program's peak."""
+PEAKS = ("weights_bytes", "allocated_peak_bytes")
+"""What only a profiled round answers."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,12 @@ def measure_case(
         workers: Started.
         case: From the workload.
         name: Its name there.
-        rounds: Timed rounds, after a profiled one that is not timed.
+        rounds: Timed rounds, after a profiled one; with none, the profiled one counts.
     """
-    peaks = {worker.variant.name: worker.ask(name, profiled=True) for worker in workers}
-    answers: dict[str, list[dict[str, Any]]] = {worker.variant.name: [] for worker in workers}
+    profiled = {worker.variant.name: worker.ask(name, profiled=True) for worker in workers}
+    answers: dict[str, list[dict[str, Any]]] = {
+        variant: [] if rounds else [answer] for variant, answer in profiled.items()
+    }
     for _ in range(rounds):
         for worker in workers:
             answers[worker.variant.name].append(worker.ask(name))
@@ -153,7 +157,7 @@ def measure_case(
                 "losses": last["losses"],
                 "gradient_norm": last["gradient_norm"],
                 "peak_rss_bytes": max(each["peak_rss_bytes"] for each in given),
-                **peaks[variant.name],
+                **{key: profiled[variant.name][key] for key in PEAKS},
                 "ranked": variant.same_loss,
             }
         )

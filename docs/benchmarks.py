@@ -295,7 +295,8 @@ NOTES = {
 computes what members share once, makes logits where there is a label, keeps no copy of shared keys
 or of what is cheap to compute again, and multiplies by oneDNN where torch's own fp32 products are
 MKL's (`keep, torch's products` is ours without that). The others compute each member on its own,
-padded, with logits at every position.
+padded, with logits at every position. In the longest case the round under torch's profiler, which
+counts memory, is the timed one too, for every variant alike.
 """,
     "limit": """Products with frozen weights and the output head are counted; attention, adapters
 and everything else are work on top. The bytes are those of every operator's tensors, read or

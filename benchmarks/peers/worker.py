@@ -92,7 +92,7 @@ def pad(rows: list[list[int]], width: int | None = None) -> tuple[Any, Any]:
 
 
 def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[str, Any]:
-    """Runs a case once over all of its triplets."""
+    """Runs a case once over all of its triplets; with `profiled`, its peak is counted too."""
     batch = case["batch"]
     groups = [case["triplets"][start : start + batch] for start in range(0, case["count"], batch)]
     parameters = [p for m in variant.modules for p in m.parameters() if p.requires_grad]
@@ -102,30 +102,35 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
             parameter.grad = None
 
     forget_gradients()
-    if profiled:
-        peak = allocated_peak(lambda: variant.run(groups[0]))
-        forget_gradients()
-        held = weights_bytes(variant.modules)
-        return {"weights_bytes": held, "allocated_peak_bytes": held + peak}
     forget_peak()
     held = memory_bytes("VmRSS")
-    seconds, busy, losses, tokens = [], [], [], 0
-    for group in groups:
-        started, started_busy = time.perf_counter(), time.process_time()
-        loss, computed = variant.run(group)
-        seconds.append(time.perf_counter() - started)
-        busy.append(time.process_time() - started_busy)
-        losses.append(loss)
-        tokens += computed
+    seconds, busy, losses, tokens = [], [], [], []
+
+    def run() -> None:
+        for group in groups:
+            started, started_busy = time.perf_counter(), time.process_time()
+            loss, computed = variant.run(group)
+            seconds.append(time.perf_counter() - started)
+            busy.append(time.process_time() - started_busy)
+            losses.append(loss)
+            tokens.append(computed)
+
+    peaks = {}
+    if profiled:
+        weights = weights_bytes(variant.modules)
+        peaks = {"weights_bytes": weights, "allocated_peak_bytes": weights + allocated_peak(run)}
+    else:
+        run()
     gradients = [p.grad for p in parameters if p.grad is not None]
     answer = {
         "seconds": seconds,
         "cpu_seconds": busy,
         "losses": losses,
-        "tokens": tokens,
+        "tokens": sum(tokens),
         "gradient_norm": math.sqrt(sum(float(g.double().square().sum()) for g in gradients)),
         "rss_before_bytes": held,
         "peak_rss_bytes": memory_bytes("VmHWM"),
+        **peaks,
     }
     forget_gradients()
     return answer

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from llmcausal.data.prefix_tree import Indices
 
@@ -53,32 +56,27 @@ class _Planner:
     def __init__(self, ends: Sequence[int], depths: Sequence[int]) -> None:
         self.ends = ends
         self.depths = depths
-        self.trunk_end = self._trunk_ends()
-        self.cost = self._costs()
+        self.trunk_end = self._trunk_ends(np.asarray(ends))
+        self.cost: dict[int, int] = {}
+        for start in reversed(self.trunk_end):
+            self.cost[start] = min(self._whole(start), self._split(start))
 
-    def _trunk_ends(self) -> list[int]:
-        """One past the last node of the unbranched run that starts at each node."""
-        trunk = [index + 1 for index in range(len(self.ends))]
-        for node in range(len(self.ends) - 2, -1, -1):
-            if self.ends[node + 1] == self.ends[node]:  # its only child spans all the rest
-                trunk[node] = trunk[node + 1]
-        return trunk
-
-    def _costs(self) -> list[int]:
-        costs = [0] * len(self.ends)
-        for node in range(len(self.ends) - 1, -1, -1):
-            costs[node] = min(self._whole(node), self._split(node, costs))
-        return costs
+    @staticmethod
+    def _trunk_ends(ends: Indices) -> dict[int, int]:
+        """Finds unbranched runs, as long as they go; returns where each one ends, by its start."""
+        # A node goes on from the one before it if both have the same last descendant.
+        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist()]
+        return dict(pairwise([*starts, len(ends)]))
 
     def _whole(self, node: int) -> int:
         size = self.ends[node] - node
         return size * (self.depths[node] + size) + BLOCK_OVERHEAD_PAIRS
 
-    def _split(self, node: int, costs: Sequence[int]) -> int:
+    def _split(self, node: int) -> int:
         length = self.trunk_end[node] - node
         own = length * (self.depths[node] + length) + BLOCK_OVERHEAD_PAIRS
         return own + sum(
-            costs[child] for child in self._roots(self.trunk_end[node], self.ends[node])
+            self.cost[child] for child in self._roots(self.trunk_end[node], self.ends[node])
         )
 
     def _roots(self, start: int, end: int) -> list[int]:

@@ -8,8 +8,9 @@ and the attention mask follows from one integer per node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,45 +50,100 @@ def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
     Args:
         sequences: Token ids of each sequence; duplicates and prefixes of one another are fine.
     """
-    tokens: list[int] = []
-    depths: list[int] = []
-    parents: list[int] = []
-    children: dict[tuple[int, int], int] = {}
-    raw_paths: list[list[int]] = []
-    for sequence in sequences:
-        node, path = -1, []
-        for depth, token in enumerate(sequence):
-            child = children.get((node, token))
-            if child is None:
-                child = children[node, token] = len(tokens)
-                tokens.append(token)
-                depths.append(depth)
-                parents.append(node)
-            node = child
-            path.append(node)
-        raw_paths.append(path)
-    order, sizes = _depth_first(parents)
-    by_order = np.empty(len(tokens), dtype=np.int64)
-    by_order[order] = np.arange(len(tokens))
+    rows = [tuple(sequence) for sequence in sequences]
+    root = _Run((), 0, 0, None)
+    last_runs = [_insert(root, row) for row in rows]
+    runs = _number(root)
+    lengths = [run.end - run.start for run in runs]
     return PrefixTree(
-        tokens=np.asarray(tokens, dtype=np.int64)[by_order],
-        depths=np.asarray(depths, dtype=np.int64)[by_order],
-        subtree_ends=(order + sizes)[by_order],
-        paths=tuple(order[np.asarray(path, dtype=np.int64)] for path in raw_paths),
+        tokens=_joined(run.tokens[run.start : run.end] for run in runs),
+        depths=_joined(range(run.start, run.end) for run in runs),
+        subtree_ends=np.repeat(np.asarray([run.subtree_end for run in runs], np.int64), lengths),
+        paths=tuple(_path(run, len(row)) for run, row in zip(last_runs, rows, strict=True)),
     )
 
 
-def _depth_first(parents: Sequence[int]) -> tuple[Indices, Indices]:
-    """Depth-first number and subtree size of each node; parents come before their children."""
-    count = len(parents)
-    sizes = np.ones(count, dtype=np.int64)
-    for node in range(count - 1, -1, -1):
-        if parents[node] >= 0:
-            sizes[parents[node]] += sizes[node]
-    order = np.zeros(count, dtype=np.int64)
-    next_free = np.zeros(count + 1, dtype=np.int64)  # the last entry is the root's (parent -1)
-    for node, parent in enumerate(parents):
-        order[node] = next_free[parent]
-        next_free[parent] += sizes[node]
-        next_free[node] = order[node] + 1
-    return order, sizes
+@dataclass(eq=False, slots=True)
+class _Run:
+    """Nodes with no branch between them; merging the trie's nodes so makes it a radix tree.
+
+    Attributes:
+        tokens: A sequence that goes through it.
+        start: Depth of its first node.
+        end: One past the depth of its last node.
+        parent: The run that it branches off from.
+        children: By first token, in the order in which they came.
+        first: Number of its first node.
+        subtree_end: One past the number of the last node below it.
+    """
+
+    tokens: tuple[int, ...]
+    start: int
+    end: int
+    parent: _Run | None
+    children: dict[int, _Run] = field(default_factory=dict)
+    first: int = 0
+    subtree_end: int = 0
+
+
+def _insert(root: _Run, row: tuple[int, ...]) -> _Run:
+    """Adds a sequence; returns the run that holds its last token."""
+    run, depth = root, 0
+    while depth < len(row):
+        child = run.children.get(row[depth])
+        if child is None and run is not root and not run.children:
+            run.tokens, run.end = row, len(row)
+            return run
+        if child is None:
+            child = run.children[row[depth]] = _Run(row, depth, len(row), run)
+            return child
+        end = min(child.end, len(row))
+        same = _first_difference(child.tokens, row, depth, end)
+        run, depth = (child if same == end else _split(child, same)), same
+    return run
+
+
+def _first_difference(one: Sequence[int], other: Sequence[int], start: int, end: int) -> int:
+    """Returns the first place in [start, end) where two sequences differ, or `end`."""
+    if one[start:end] == other[start:end]:
+        return end
+    return next(place for place in range(start, end) if one[place] != other[place])
+
+
+def _split(run: _Run, depth: int) -> _Run:
+    """Cuts a run in two; returns the upper one. The object stays the lower one."""
+    assert run.parent is not None
+    upper = _Run(run.tokens, run.start, depth, run.parent, {run.tokens[depth]: run})
+    run.parent.children[run.tokens[run.start]] = upper
+    run.parent, run.start = upper, depth
+    return upper
+
+
+def _number(root: _Run) -> list[_Run]:
+    """Numbers all nodes depth-first; returns the runs in that order, without the root."""
+    order, waiting, count = [], [*reversed(root.children.values())], 0
+    while waiting:
+        run = waiting.pop()
+        run.first = count
+        count += run.end - run.start
+        order.append(run)
+        waiting += reversed(run.children.values())
+    for run in reversed(order):
+        last = next(reversed(run.children.values()), None)
+        run.subtree_end = last.subtree_end if last else run.first + run.end - run.start
+    return order
+
+
+def _path(run: _Run, length: int) -> Indices:
+    """Returns the nodes of the first `length` tokens down to a run, which may go on further."""
+    parts: list[range] = []
+    at: _Run | None = run
+    while at is not None:
+        # Where a sequence ended inside a run that was split later, `run` lies below its end.
+        parts.append(range(at.first, at.first + max(0, min(at.end, length) - at.start)))
+        at = at.parent
+    return _joined(reversed(parts))
+
+
+def _joined(parts: Iterable[Sequence[int]]) -> Indices:
+    return np.fromiter(chain.from_iterable(parts), np.int64)

@@ -64,6 +64,8 @@ class TripletEncoder:
         """
         self._template = template
         self._max_length = max_length
+        # One object for each id, or every token of every triplet would hold a number of its own.
+        self._ids = list(range(max(template.tokenizer.get_vocab().values()) + 1))
         self.ledger = TruncationLedger(max_length)
 
     def encode(self, triplet: Triplet) -> EncodedTriplet | None:
@@ -94,8 +96,9 @@ class TripletEncoder:
     def _encode(self, triplet: Triplet) -> EncodedTriplet:
         def member(name: Member, response: str | None) -> EncodedMember:
             prompt = self._template.encode_prompt(triplet.system, triplet.user_text(name))
-            answer = () if response is None else tuple(self._template.encode_response(response))
-            return EncodedMember(tuple(prompt), answer)
+            answer = () if response is None else self._template.encode_response(response)
+            shared = self._ids.__getitem__
+            return EncodedMember(tuple(map(shared, prompt)), tuple(map(shared, answer)))
 
         return EncodedTriplet(
             id=triplet.id,
