@@ -64,7 +64,7 @@ def sample(command: Sequence[str]) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except OSError:
-        return {"failed": f"{command[0]} is not installed: python -m benchmarks.peers.setup trl"}
+        return {"failed": f"{command[0]} is not installed: python -m benchmarks.peers.setup"}
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -8,13 +8,18 @@ one` is `model.generate` with one prompt a call; `padded` gives it the prompts o
 the left. Prompts are benign and attacked inputs of the same triplets. Variants take turns; times
 are medians over the rounds. Texts that are not those of `one by one` are printed, with how close
 the two tokens were where they part.
+
+garak, which loads neither NF4 nor adapters, answers the same prompts by the fp32 model in an
+environment of its own (`python -m benchmarks.peers.setup garak`), and `answer_prompts` by that too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,18 +28,20 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from benchmarks.data import sample
 from benchmarks.result import header, write
 from benchmarks.step import matmul_rate
+from benchmarks.step_workers import ENVIRONMENTS
 from llmcausal.assembly.prepare import load_template
-from llmcausal.config import RunConfig
+from llmcausal.config import ModelSection, RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.prefix_tree import pack
 from llmcausal.evaluation.generation import answer_prompts, base_model_of
-from llmcausal.model.factory import load_model
+from llmcausal.model.factory import load_model, resolve_source
 from llmcausal.model.lora import add_lora
 
-ONE, PADDED, OURS = "one by one", "padded", "answer_prompts"
+ONE, PADDED, OURS, GARAK = "one by one", "padded", "answer_prompts", "garak"
 Texts = list[str]
 
 
@@ -91,6 +98,40 @@ def choose_pairs(file: Path | None, count: int, seed: int) -> list[tuple[str, st
     return [(t.system, t.user_text(member)) for member in ("benign", "injection") for t in chosen]
 
 
+def against_garak(template: Any, pairs: Sequence[tuple[str, str]], options: Any) -> dict[str, Any]:
+    """Measures a garak run and `answer_prompts` on the fp32 model without an adapter.
+
+    Returns:
+        Their samples, and how many texts are the same; or why garak did not run.
+    """
+    section = ModelSection(quantization="none", device="cpu", precision="fp32")
+    with tempfile.TemporaryDirectory(prefix="eval-") as name:
+        file = Path(name) / "pairs.json"
+        file.write_text(json.dumps(pairs), "utf-8")
+        found = sample(
+            [str(ENVIRONMENTS / "garak" / "bin" / "python"), "-m", "benchmarks.peers.garak",
+             str(resolve_source(section)), str(file), str(options.max_new_tokens),
+             str(options.rounds)]
+        )  # fmt: skip
+    if "failed" in found:
+        return found
+    model = load_model(section).model.eval()
+    seconds, texts = [], []
+    for _ in range(options.rounds):
+        started = time.perf_counter()
+        answers = answer_prompts(
+            model, template, pairs,
+            max_new_tokens=options.max_new_tokens, batch_size=options.batch,
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - started)
+        texts = [answer.text for answer in answers]
+    return {
+        "samples_seconds": {GARAK: found["seconds"], OURS: seconds},
+        "times_faster": statistics.median(found["seconds"]) / statistics.median(seconds),
+        "identical_texts": sum(a == b for a, b in zip(texts, found["texts"], strict=True)),
+    }
+
+
 def main() -> None:
     """Measures, prints a table and writes the JSON result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -145,6 +186,7 @@ def main() -> None:
         if wanted != found
     ]  # fmt: skip
     report = summarize(arguments, template, pairs, seconds, texts, differing, max(rates))
+    report["garak"] = against_garak(template, pairs, arguments)
     show(report)
     write(report, arguments.out)
 
@@ -196,6 +238,7 @@ def show(report: dict[str, Any]) -> None:
         print(f"{name:16}{report['batch'][name]:6}{rate:11.2f}{same:>17}")
     for other, ratio in report["times_faster"].items():
         print(f"{OURS} is {ratio:.1f}x as fast as {other}")
+    print(f"against garak, fp32: {report['garak']}")
     for row in report["differing"]:
         print(f"{row['variant']} differs; the two best logits there are {row['logits_apart']:.2g} "
               f"apart:\n  {row['one_by_one']!r}\n  {row['found']!r}")  # fmt: skip

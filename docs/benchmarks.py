@@ -134,8 +134,20 @@ def of_eval(result: Result) -> str:
          f"{result['identical_texts'][name]} of {count}"]
         for name, samples in result["samples_seconds"].items()
     ]  # fmt: skip
-    return f"{count} prompts, {result['prompt_tokens']} tokens.\n\n" + table(
+    text = f"{count} prompts, {result['prompt_tokens']} tokens.\n\n" + table(
         ["variant", "batch", "answers/s", "same text as one by one"], rows
+    )
+    garak = result["garak"]
+    if "failed" in garak:
+        return f"{text}\ngarak failed: {garak['failed']}\n"
+    rows = [
+        [name, spread([count / sample for sample in samples])]
+        for name, samples in garak["samples_seconds"].items()
+    ]
+    return (
+        f"{text}\nThe fp32 model without an adapter, which garak can load, on the same prompts: "
+        f"ours is {garak['times_faster']:.1f} times as fast, {garak['identical_texts']} of "
+        f"{count} texts are the same.\n\n{table(['program', 'answers/s'], rows)}"
     )
 
 
@@ -309,7 +321,9 @@ are most of what it imports. No other program here has a `doctor`, or trains on 
     "estimates": """The others estimate for a model and know nothing of the step: neither its tokens
 nor what its strategy keeps. They need no run of the program either, and neither does ours.
 """,
-    "eval": """garak and promptfoo were not run.
+    "eval": """garak sends a probe's prompts one by one to its own `huggingface.Model`; scoring the
+answers afterwards is not timed. promptfoo was not run: it asks a server for each answer, so its
+time would be that server's.
 """,
     "data": """Ours checks the file, keeps a ledger of what is dropped, and packs prefix trees, so
 that fewer tokens reach the model; the pipeline with `datasets` does none of these. It holds the
@@ -384,13 +398,20 @@ def summary(results: dict[str, Result]) -> str:
         )
         text += (
             f"Answers to {found['prompts']} test prompts by the NF4 model, against plain "
-            f"transformers: {', '.join(ratios)}. {circumstances(found)}\n"
+            f"transformers: {', '.join(ratios)}{_of_garak(found)}. {circumstances(found)}\n"
         )
     if found := results.get("data"):
         text += f"Tokenizing and packing:\n\n{of_data(found)}\n{circumstances(found)}\n"
     return (
         text + "All of it, with what could not be run: [docs/benchmarks.md](docs/benchmarks.md).\n"
     )
+
+
+def _of_garak(result: Result) -> str:
+    garak = result["garak"]
+    if "failed" in garak:
+        return ""
+    return f"; by the fp32 model, {garak['times_faster']:.1f} times as fast as a garak run"
 
 
 def readme(text: str, results: dict[str, Result]) -> str:

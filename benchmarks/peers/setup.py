@@ -16,6 +16,7 @@ PEERS = {
     "trl": ("trl==1.16.0", "peft==0.21.2"),
     "sentence_transformers": ("sentence-transformers==6.2.0", "peft==0.21.2"),
     "litgpt": ("litgpt==0.5.13", "requests"),  # its command line asks for requests
+    "garak": ("garak==0.17.1",),
 }
 
 
@@ -25,12 +26,12 @@ def install(name: str) -> None:
     python = str(folder / "bin" / "python")
     torch = f"torch=={version('torch').partition('+')[0]}"
     folder.mkdir(parents=True, exist_ok=True)
-    constraints = folder / "constraints.txt"
-    constraints.write_text(torch + "\n", "utf-8")
     pip = [python, "-m", "pip", "install", "--quiet"]
+    uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([*pip, torch, "numpy"], check=True)
-    subprocess.run([*pip, "--constraint", str(constraints), *PEERS[name]], check=True)
+    subprocess.run([*pip, torch, "numpy", "uv"], check=True)
+    # pip tries old versions of what garak asks for, one by one, for many minutes.
+    subprocess.run([*uv, torch, *PEERS[name]], check=True)
 
 
 def main() -> int:

@@ -256,7 +256,7 @@ def test_one_process_is_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_two_and_four_processes_reach_what_one_does() -> None:
     """In a process of its own, which has no threads when it forks."""
     assert "MISSED" not in _run("-m", "tests.torture.processes").stdout

@@ -21,11 +21,13 @@ from tests.torture.__main__ import make_files
 from tests.torture.comparing import WEIGHTS
 from tests.torture.comparing import difference as different_bits
 from tests.torture.kills import wait_for
-from tests.torture.world import NAME, Process, World
+from tests.torture.world import HUNG, NAME, Process, World
 
 STEPS = 20
 HALF = 10
 LIMIT = 1e-6
+MOST_SECONDS = 400
+"""That a group may take: twenty steps of four processes on two busy cores."""
 _SETTINGS: dict[str, Any] = {
     "train.max_steps": STEPS,
     "train.epochs": 40,
@@ -49,7 +51,7 @@ class Group:
 
     def wait(self) -> list[int]:
         """Returns the exit codes."""
-        return [process.wait() for process in self.processes]
+        return [process.wait(MOST_SECONDS) for process in self.processes]
 
     def output(self) -> str:
         """Returns what all of them printed."""
@@ -119,8 +121,9 @@ def evaluated_by(world: World, run_dir: Path, count: int) -> dict[str, Any]:
 
 
 def _finish(group: Group) -> None:
-    if any(group.wait()):
-        raise SystemExit(f"{len(group.processes)} process(es) failed:\n{group.output()}")
+    codes = group.wait()
+    if any(codes):
+        raise SystemExit(f"processes ended with {codes} ({HUNG}: too long):\n{group.output()}")
 
 
 def apart(run_dir: Path, other: Path) -> tuple[float, float]:
