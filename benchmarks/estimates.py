@@ -25,7 +25,6 @@ from benchmarks.result import header, write
 from benchmarks.step_workers import ENVIRONMENTS
 
 ALLOC = ENVIRONMENTS / "alloc"
-"""`pip install --no-deps --target ~/.cache/llmcausal-benchmarks/alloc alloc==0.0.16`"""
 CHOSEN = [
     case for case in CASES
     if case[:3] in {(TINY, "none", "keep"), (SMOLLM2, "none", "keep"),

@@ -3,7 +3,7 @@
     python -m benchmarks.startup [--rounds 5] [--only-ours]
 
 Wall time of whole processes, as a user starts them. Other programs come from their own virtual
-environments (`python -m benchmarks.peers.setup`; axolotl and torchtune by hand, as `PEERS` says).
+environments (`python -m benchmarks.peers.setup`).
 `train` is the demo with 64 triplets: until its first step stands in metrics.jsonl, the model loaded
 and measured in validation before. The exit code is 1 if the median of a `--help` of ours takes more
 than half a second.
@@ -34,7 +34,6 @@ PEERS = {
     "tune": ENVIRONMENTS / "torchtune" / "bin" / "tune",
     "axolotl": ENVIRONMENTS / "axolotl" / "bin" / "axolotl",
 }
-"""Where the programs are, or would be: `pip install torchtune==0.6.1`, `axolotl==0.19.0`."""
 HELP_OF = {"llamafactory-cli": "help"}
 """Programs whose help is not `--help`."""
 SMALL = {

@@ -17,12 +17,22 @@ PEERS = {
     "sentence_transformers": ("sentence-transformers==6.2.0", "peft==0.21.2"),
     "litgpt": ("litgpt==0.5.13", "requests"),  # its command line asks for requests
     "garak": ("garak==0.17.1",),
+    "axolotl": ("axolotl==0.19.0",),
+    "torchtune": ("torchtune==0.6.1", "torchao==0.9.0"),  # later ones lack a module that it imports
+    "llamafactory": ("llamafactory==0.9.5",),
+    "alloc": ("alloc==0.0.16",),
 }
+ALONE = ("alloc",)
+"""Without their dependencies, into a folder that is no environment; run by another one's Python."""
 
 
 def install(name: str) -> None:
     """Makes one environment, or brings it up to date."""
     folder = ENVIRONMENTS / name
+    if name in ALONE:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
+        subprocess.run([*pip, "--no-deps", "--target", str(folder), *PEERS[name]], check=True)
+        return
     python = str(folder / "bin" / "python")
     torch = f"torch=={version('torch').partition('+')[0]}"
     folder.mkdir(parents=True, exist_ok=True)

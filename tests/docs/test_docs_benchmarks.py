@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.tables import SECTIONS, spread, versus
 from tests.docs.shown import REPOSITORY
 
 spec = importlib.util.spec_from_file_location("page", REPOSITORY / "docs" / "benchmarks.py")
@@ -45,7 +46,7 @@ def steps(*comparisons: dict[str, Any]) -> dict[str, Any]:
 def test_what_has_no_result_is_named_as_missing(tmp_path: Path) -> None:
     text = page.files(tmp_path)[page.PAGE]
     named = [name for name in page.BENCHMARKS if name != "counts"]
-    assert text.count("No result is kept") == len(named) == len(page.SECTIONS)
+    assert text.count("No result is kept") == len(named) == len(SECTIONS)
     assert all(f"## {name}\n" in text for name in named)
 
 
@@ -57,7 +58,7 @@ def test_goals_are_judged_case_by_case() -> None:
         comparison(128, 0.75, 2.0, 0.2),
         comparison(128, 0.95, 0.9, 1.7),
     )
-    text = page.versus(result)
+    text = versus(result)
     assert (
         "- 50% shared or more: at least 2 times the fastest other in 2 of 3; with at most 50% of "
         "its memory at the same time in 1 (not in 128 at 0.5; 128 at 0.95).\n"
@@ -73,7 +74,7 @@ def test_goals_are_judged_case_by_case() -> None:
                          "128 at 0.95.\n")  # fmt: skip
     assert "| 64, 0% | trl | keep: 1.20x, 30% | keep: 1.20x, 30% | lean: 1.20x, 30% |" in text
     assert "| 128, 95% | trl | keep: 0.90x, 170% | none | lean: 0.90x, 170% |" in text
-    alone = page.versus(steps(comparison(64, 0.5, 2.5, 0.4)))
+    alone = versus(steps(comparison(64, 0.5, 2.5, 0.4)))
     assert "at the same time in 1.\n" in alone
     assert "The weights alone" not in alone
     assert "is faster in: none." in alone
@@ -94,5 +95,5 @@ def test_readme_says_what_the_results_say(tmp_path: Path) -> None:
 
 
 def test_one_sample_is_called_one() -> None:
-    assert page.spread([2.0]) == "2 (one sample)"
-    assert page.spread([3.0, 1.0, 2.0]) == "2 [1, 3]"
+    assert spread([2.0]) == "2 (one sample)"
+    assert spread([3.0, 1.0, 2.0]) == "2 [1, 3]"

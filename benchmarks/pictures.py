@@ -1,0 +1,93 @@
+"""Results of benchmarks as SVG pictures; equal results make equal pictures."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import Any
+
+from benchmarks.tables import Result
+
+
+def bars(names: Sequence[str], samples: Sequence[Sequence[float]], unit: str) -> str:
+    """Draws medians with their extremes."""
+    middle = [statistics.median(each) for each in samples]
+    reach = [
+        [m - min(each) for m, each in zip(middle, samples, strict=True)],
+        [max(each) - m for m, each in zip(middle, samples, strict=True)],
+    ]
+    with _drawing((8, 0.7 + 0.3 * len(names))) as figure:
+        axis = figure.subplots()
+        axis.barh(range(len(names)), middle, xerr=reach, color="#3f51b5", ecolor="#888")
+        axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+        axis.set_xlim(left=0)
+        axis.set_xlabel(unit)
+        return _svg(figure)
+
+
+def growth(rows: Sequence[dict[str, Any]]) -> str:
+    """Draws time and memory of each variant along each axis."""
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    kinds = {
+        "seconds per triplet": lambda row: statistics.median(row["samples"]),
+        "MiB": lambda row: row["allocated_peak_bytes"] / 2**20,
+    }
+    with _drawing((8, 2.4 * len(axes))) as figure:
+        grid = figure.subplots(len(axes), 2, squeeze=False)
+        for line, name in zip(grid, axes, strict=True):
+            chosen = [row for row in rows if row["axis"] == name]
+            for place, (unit, value) in zip(line, kinds.items(), strict=True):
+                for variant in dict.fromkeys(row["variant"] for row in chosen):
+                    points = sorted(
+                        (row["value"], value(row)) for row in chosen if row["variant"] == variant
+                    )
+                    place.plot(*zip(*points, strict=True), marker="o", label=variant)
+                place.set_xlabel(name)
+                place.set_ylabel(unit)
+                place.set_xlim(left=0)
+                place.set_ylim(bottom=0)
+        grid[0][0].legend(fontsize="small")
+        return _svg(figure)
+
+
+@contextmanager
+def _drawing(size: tuple[float, float]) -> Iterator[Any]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmcausal"}):
+        yield Figure(figsize=size, layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def picture(name: str, result: Result) -> str | None:
+    """Draws the picture of a result, if it has one."""
+    if name == "startup":
+        rows = [row for row in result["rows"] if "samples" in row]
+        return bars([r["command"] for r in rows], [r["samples"] for r in rows], "seconds")
+    if name == "data":
+        rows = [row for row in result["rows"] if "per_second" in row]
+        return bars([r["variant"] for r in rows], [r["per_second"] for r in rows], "triplets/s")
+    if name == "eval":
+        rates = {
+            variant: [result["prompts"] / sample for sample in samples]
+            for variant, samples in result["samples_seconds"].items()
+        }
+        return bars(list(rates), list(rates.values()), "answers/s")
+    if name == "step_growth":
+        return growth([row for row in result["rows"] if "samples" in row])
+    if name == "step_peers":
+        found = sorted(result["comparisons"], key=itemgetter("length", "share"))
+        names = [f"{row['length']} tokens, {row['share']:.0%} shared" for row in found]
+        rates = [[row["fastest"]["times_faster"]] for row in found]
+        return bars(names, rates, "times as fast as the fastest other")
+    return None
