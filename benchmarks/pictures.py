@@ -50,6 +50,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
                 place.set_ylabel(unit)
                 place.set_xlim(left=0)
                 place.set_ylim(bottom=0)
+                place.locator_params(axis="x", nbins=5)
         grid[0][0].legend(fontsize="small")
         return _svg(figure)
 

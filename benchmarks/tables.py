@@ -212,7 +212,7 @@ def of_step_growth(result: Result) -> str:
         chosen = [row for row in result["rows"] if row["axis"] == axis and "samples" in row]
         variants = list(dict.fromkeys(row["variant"] for row in chosen))
         rows = []
-        for value in dict.fromkeys(row["value"] for row in chosen):
+        for value in sorted({row["value"] for row in chosen}):
             found = {row["variant"]: row for row in chosen if row["value"] == value}
             cells = [
                 f"{statistics.median(found[name]['samples']):.3g} s, "
@@ -249,6 +249,24 @@ def of_limit(result: Result) -> str:
         f"fp32 matrix products of this machine: {rates}; bytes copied: {moved} GB/s. Goal for ours "
         f"at 512 tokens and more: {result['goal']:.0%} of the rate.\n\n{table(head, rows)}\n"
         f"Where operators spend their time:\n\n{table(['case', 'variant', *classes], times)}"
+    )
+
+
+def steady(result: Result) -> str:
+    """Says how our fastest compares where no process gives memory back between steps."""
+    text = []
+    for case in dict.fromkeys(row["case"] for row in result["rows"]):
+        seconds = {
+            row["variant"]: statistics.median(row["samples"])
+            for row in result["rows"] if row["case"] == case
+        }  # fmt: skip
+        ours = min(value for name, value in seconds.items() if name.startswith("ours"))
+        other = min(value for name, value in seconds.items() if not name.startswith("ours"))
+        text.append(f"{other / ours:.2f} times as fast in {case}")
+    return (
+        "Each round begins with free memory given back to the system, which costs variants with "
+        "larger peaks more. Step after step in one process, against plain in one batch (`python "
+        f"-m benchmarks limit`), ours is {'; '.join(text)}.\n"
     )
 
 
