@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llmcausal.data.ledger import TruncationLedger
@@ -65,7 +66,7 @@ class TripletEncoder:
         self._template = template
         self._max_length = max_length
         # One object for each id, or every token of every triplet would hold a number of its own.
-        self._ids = list(range(max(template.tokenizer.get_vocab().values()) + 1))
+        self._ids: dict[int, int] = {}
         self.ledger = TruncationLedger(max_length)
 
     def encode(self, triplet: Triplet) -> EncodedTriplet | None:
@@ -97,8 +98,7 @@ class TripletEncoder:
         def member(name: Member, response: str | None) -> EncodedMember:
             prompt = self._template.encode_prompt(triplet.system, triplet.user_text(name))
             answer = () if response is None else self._template.encode_response(response)
-            shared = self._ids.__getitem__
-            return EncodedMember(tuple(map(shared, prompt)), tuple(map(shared, answer)))
+            return EncodedMember(self._shared(prompt), self._shared(answer))
 
         return EncodedTriplet(
             id=triplet.id,
@@ -106,6 +106,9 @@ class TripletEncoder:
             benign_cf=member("benign_cf", None),
             injection=member("injection", triplet.robust_response),
         )
+
+    def _shared(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(map(self._ids.setdefault, ids, ids))
 
     def _shorten(self, triplet: Triplet) -> EncodedTriplet | None:
         """Finds the longest beginning of the context with which every member fits."""

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from llmcausal.memory.prediction import Workload
 from llmcausal.train.callbacks.memory_monitor import HostGauge
+from llmcausal.train.recovery import release
 
 _SNAPSHOT_EVENTS = 1_000_000
 
@@ -78,6 +79,7 @@ def measure(
         allocated, reserved, seconds = _on_cuda(step, device, steps, snapshot)
     else:
         held = held_bytes(modules)
+        release([device])  # what is given back from before would count against the steps
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             seconds = _timed(step, steps, lambda: None)
         allocated, reserved = held + _peak_of_events(profiler), None

@@ -190,7 +190,7 @@ class Recovery:
             # Only here, outside the handler, is the exception gone, and with it the frames that
             # hold the tensors of the failed attempt.
             self.rewind.rewind()
-            _release(self.rewind.devices)
+            release(self.rewind.devices)
             self._state.out_of_memory_count += 1
             fallback = self._next(place)
             if fallback is None:
@@ -229,7 +229,7 @@ def _copy(value: Any) -> Any:
     return deepcopy(value)
 
 
-def _release(devices: Iterable[torch.device]) -> None:
+def release(devices: Iterable[torch.device]) -> None:
     """Gives back what a failed attempt holds.
 
     Of a backward pass that fails, the autograd engine keeps in its queues what was due next, and
