@@ -98,6 +98,15 @@ def choose_pairs(file: Path | None, count: int, seed: int) -> list[tuple[str, st
     return [(t.system, t.user_text(member)) for member in ("benign", "injection") for t in chosen]
 
 
+def answered(model: Any, template: Any, pairs: Sequence[tuple[str, str]], options: Any) -> Texts:
+    """Answers as `llmcausal eval` does."""
+    answers = answer_prompts(
+        model, template, pairs,
+        max_new_tokens=options.max_new_tokens, batch_size=options.batch,
+    )  # fmt: skip
+    return [answer.text for answer in answers]
+
+
 def against_garak(template: Any, pairs: Sequence[tuple[str, str]], options: Any) -> dict[str, Any]:
     """Measures a garak run and `answer_prompts` on the fp32 model without an adapter.
 
@@ -116,15 +125,12 @@ def against_garak(template: Any, pairs: Sequence[tuple[str, str]], options: Any)
     if "failed" in found:
         return found
     model = load_model(section).model.eval()
-    seconds, texts = [], []
+    seconds: list[float] = []
+    texts: Texts = []
     for _ in range(options.rounds):
         started = time.perf_counter()
-        answers = answer_prompts(
-            model, template, pairs,
-            max_new_tokens=options.max_new_tokens, batch_size=options.batch,
-        )  # fmt: skip
+        texts = answered(model, template, pairs, options)
         seconds.append(time.perf_counter() - started)
-        texts = [answer.text for answer in answers]
     return {
         "samples_seconds": {GARAK: found["seconds"], OURS: seconds},
         "times_faster": statistics.median(found["seconds"]) / statistics.median(seconds),
@@ -156,17 +162,10 @@ def main() -> None:
     pairs = choose_pairs(arguments.file, arguments.prompts, arguments.seed)
     plain = Plain(model, template, arguments.max_new_tokens)
 
-    def ours() -> Texts:
-        answers = answer_prompts(
-            model, template, pairs,
-            max_new_tokens=arguments.max_new_tokens, batch_size=arguments.batch,
-        )  # fmt: skip
-        return [answer.text for answer in answers]
-
     variants: dict[str, Callable[[], Texts]] = {
         ONE: lambda: plain(pairs, 1),
         PADDED: lambda: plain(pairs, arguments.padded_batch),
-        OURS: ours,
+        OURS: lambda: answered(model, template, pairs, arguments),
     }
     answer_prompts(model, template, pairs[:2], max_new_tokens=2, batch_size=2)  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in variants}

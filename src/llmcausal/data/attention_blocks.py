@@ -6,7 +6,6 @@ so a subtree is a run of nodes, and everything outside it that it sees is the pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -48,15 +47,15 @@ def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
     Returns:
         Blocks that cover every node once, in order.
     """
-    planner = _Planner(subtree_ends.tolist(), depths.tolist())
+    planner = _Planner(subtree_ends, depths)
     return planner.blocks(0, len(subtree_ends), ())
 
 
 class _Planner:
-    def __init__(self, ends: Sequence[int], depths: Sequence[int]) -> None:
-        self.ends = ends
-        self.depths = depths
-        self.trunk_end = self._trunk_ends(np.asarray(ends))
+    def __init__(self, ends: Indices, depths: Indices) -> None:
+        self.ends: list[int] = ends.tolist()
+        self.depths: list[int] = depths.tolist()
+        self.trunk_end = self._trunk_ends(ends)
         self.cost: dict[int, int] = {}
         for start in reversed(self.trunk_end):
             self.cost[start] = min(self._whole(start), self._split(start))

@@ -51,10 +51,10 @@ class _LoraProduct(torch.autograd.Function):
         up: Tensor,
         scale: float,
     ) -> Tensor:
-        low = product(inputs, down).mul_(scale)
+        result, low = _lora_sum(inputs, weight, bias, down, up, scale)
         ctx.save_for_backward(inputs, low, down, up)
         ctx.weight, ctx.scale = weight, scale
-        return product(inputs, weight, bias).add_(product(low, up))
+        return result
 
     @staticmethod
     @once_differentiable
@@ -98,9 +98,7 @@ class _GatedLoraProduct(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         ctx.memory, ctx.weight, ctx.scale = gate.grad_fn, weight, scale
-        inputs = silu(gate).mul_(up)
-        low = product(inputs, lora_down).mul_(scale)
-        return product(inputs, weight, bias).add_(product(low, lora_up))
+        return _lora_sum(silu(gate).mul_(up), weight, bias, lora_down, lora_up, scale)[0]
 
     @staticmethod
     @once_differentiable
@@ -174,6 +172,14 @@ def gated_lora_product(
         )
         return result
     return lora_product(silu(gate) * up, weight, bias, lora_down, lora_up, scale)
+
+
+def _lora_sum(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Returns what `lora_product` does, and scale (x @ A.T)."""
+    low = product(inputs, down).mul_(scale)
+    return product(inputs, weight, bias).add_(product(low, up)), low
 
 
 def _lora_gradients(

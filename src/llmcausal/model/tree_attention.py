@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import (
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.attention_blocks import AttentionBlock, Run
+from llmcausal.model.node_runs import add_runs, join_runs
 from llmcausal.model.tree_attention_cpu import attend_on_cpu, attends_on_cpu
 
 TREE_ATTENTION = "llmcausal_tree"
@@ -145,20 +146,14 @@ class _GatherRuns(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
         ctx.blocks = blocks
         ctx.shape = states.shape
-        gathered = []
-        for runs in blocks:
-            parts = [states[:, :, start:end] for start, end in runs]
-            gathered.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
-        return tuple(gathered)
+        return tuple(join_runs(states, runs) for runs in blocks)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].new_zeros(ctx.shape)
         for runs, gradient in zip(ctx.blocks, gradients, strict=True):
-            parts = gradient.split([end - start for start, end in runs], dim=2)
-            for (start, end), part in zip(runs, parts, strict=True):
-                total[:, :, start:end] += part
+            add_runs(total, gradient, runs)
         return total, None
 
 

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from llmcausal.data.attention_blocks import Run
+from llmcausal.model.node_runs import add_runs, join_runs
 
 if TYPE_CHECKING:
     from llmcausal.model.tree_attention import MaskedBlock
@@ -114,15 +115,11 @@ class _TreeAttention(torch.autograd.Function):
 
 def _seen(states: Tensor, runs: Sequence[Run], groups: int) -> Tensor:
     """Returns the nodes that a block sees, a copy for every query head."""
-    parts = [states[:, :, start:end] for start, end in runs]
-    gathered: Tensor = repeat_kv(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2), groups)
+    gathered: Tensor = repeat_kv(join_runs(states, runs), groups)
     return gathered
 
 
 def _add_seen(total: Tensor, gradient: Tensor, runs: Sequence[Run], groups: int) -> None:
     """Adds the gradient of what `_seen` returned to that of all nodes."""
     of_heads = gradient.unflatten(1, (-1, groups)).sum(dim=2) if groups > 1 else gradient
-    start = 0
-    for begin, end in runs:
-        total[:, :, begin:end] += of_heads[:, :, start : start + end - begin]
-        start += end - begin
+    add_runs(total, of_heads, runs)
