@@ -1,6 +1,6 @@
 """From a file of triplets to batches: ours against a plain `datasets.map` pipeline.
 
-    python -m benchmarks.data [--count 100000] [--rounds 2] [--batch 8]
+    python -m benchmarks.data [--count 100000] [--rounds 1] [--batch 8]
 
 The triplets are the built-in generator's, made by `llmcausal data build`, whose speed is a row too.
 `ours` reads and checks the file, encodes the members of each triplet and packs batches as prefix
@@ -144,7 +144,7 @@ def main() -> int:
     """Measures, prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8, help="triplets in a batch")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)

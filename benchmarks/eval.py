@@ -1,6 +1,6 @@
 """Answers per second: `answer_prompts` against plain transformers, on the same prompts in one run.
 
-    python -m benchmarks.eval [TRIPLETS.jsonl] [--prompts 32] [--batch 32] [--max-new-tokens 48]
+    python -m benchmarks.eval [TRIPLETS.jsonl] [--prompts 20] [--batch 32] [--max-new-tokens 48]
 
 The model is SmolLM2-135M-Instruct in NF4 with an fp32 LoRA adapter (r=16), as `llmcausal eval`
 loads it; the adapter's weights are random and small, so that its products are no zeros. `one by
@@ -142,7 +142,7 @@ def main() -> None:
     """Measures, prints a table and writes the JSON result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, help="triplet JSONL; default: built-in")
-    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--batch", type=int, default=32, help="prompts in a batch of ours")
     parser.add_argument("--padded-batch", type=int, default=32, help="prompts in a padded batch")
     parser.add_argument("--max-new-tokens", type=int, default=48)

@@ -1,6 +1,6 @@
 """How soon programs answer: every `--help`, `doctor`, and from `train` to the first step.
 
-    python -m benchmarks.startup [--rounds 5] [--only-ours]
+    python -m benchmarks.startup [--rounds 3] [--train-rounds 2] [--only-ours]
 
 Wall time of whole processes, as a user starts them. Other programs come from their own virtual
 environments (`python -m benchmarks.peers.setup`).
@@ -89,8 +89,8 @@ def first_step(rounds: int) -> dict[str, Any]:
 def main() -> int:
     """Measures, prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--train-rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--train-rounds", type=int, default=2)
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

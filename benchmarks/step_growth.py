@@ -1,6 +1,6 @@
 """How time and memory of a step grow with length, shared prefix, batch, rank and vocabulary.
 
-    python -m benchmarks.step_growth [--quick] [--rounds 2]
+    python -m benchmarks.step_growth [--quick] [--rounds 1]
 
 On random Llamas of four layers, so that every axis can be long: one quantity changes, the others
 stay at their base values. Measured as in `benchmarks.step_peers`, in processes of their own.
@@ -89,7 +89,7 @@ def main() -> None:
     """Measures, prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two points an axis, shorter ones")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

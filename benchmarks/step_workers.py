@@ -22,7 +22,7 @@ GRADIENT_TOLERANCE = 1e-3
 MEMORY_GOAL = 0.5
 """Of the fastest other program's peak."""
 PEAKS = ("weights_bytes", "allocated_peak_bytes")
-"""What only a profiled round answers."""
+"""What only the profiled run answers."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ class Worker:
         )  # fmt: skip
         self.packages = self._answer().get("packages", {})
 
-    def ask(self, case: str, *, profiled: bool = False) -> dict[str, Any]:
-        """Runs a case once; returns the worker's answer, or nothing if it failed."""
+    def ask(self, case: str, *, profiled: bool, again: bool) -> dict[str, Any]:
+        """Runs a case, maybe again; returns what the last run answers, or nothing if it failed."""
         if self.failure is not None:
             return {}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"case": case, "profiled": profiled}) + "\n")
+        asked = {"case": case, "profiled": profiled, "again": again}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -120,15 +121,14 @@ def measure_case(
         workers: Started.
         case: From the workload.
         name: Its name there.
-        rounds: Timed rounds, after a profiled one; with none, the profiled one counts.
+        rounds: In each, every worker runs the case twice, and the second run counts; torch's
+            profiler watches the first run of the first. With none, that run is all, and counts.
     """
-    profiled = {worker.variant.name: worker.ask(name, profiled=True) for worker in workers}
-    answers: dict[str, list[dict[str, Any]]] = {
-        variant: [] if rounds else [answer] for variant, answer in profiled.items()
-    }
-    for _ in range(rounds):
+    answers: dict[str, list[dict[str, Any]]] = {worker.variant.name: [] for worker in workers}
+    for number in range(max(rounds, 1)):
         for worker in workers:
-            answers[worker.variant.name].append(worker.ask(name))
+            answer = worker.ask(name, profiled=number == 0, again=rounds > 0)
+            answers[worker.variant.name].append(answer)
     rows = []
     for worker in workers:
         variant = worker.variant
@@ -157,7 +157,7 @@ def measure_case(
                 "losses": last["losses"],
                 "gradient_norm": last["gradient_norm"],
                 "peak_rss_bytes": max(each["peak_rss_bytes"] for each in given),
-                **{key: profiled[variant.name][key] for key in PEAKS},
+                **{key: given[0][key] for key in PEAKS},
                 "ranked": variant.same_loss,
             }
         )

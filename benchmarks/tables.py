@@ -233,7 +233,8 @@ def of_limit(result: Result) -> str:
     moved = spread([rate / 1e9 for rate in result["bytes_per_second"]])
     libraries = list(result["flop_per_second"])
     rows = [
-        [row["case"], row["variant"], row["tokens"], spread(row["samples"]),
+        [row["case"], row["variant"], row["tokens"], f"{row['flop'] / 1e9:,.0f}",
+         spread(row["samples"]),
          *(f"{row['share_of_rate'][name]:.0%}" for name in libraries),
          f"{row['traffic_bytes'] / 2**30:.1f}", f"{row['share_of_bandwidth']:.0%}"]
         for row in result["rows"]
@@ -243,30 +244,26 @@ def of_limit(result: Result) -> str:
         [row["case"], row["variant"], *(f"{row['operator_time'][each]:.0%}" for each in classes)]
         for row in result["rows"]
     ]
-    head = ["case", "variant", "tokens", "seconds", *(f"of {name}'s rate" for name in libraries),
-            "GiB read and written", "of the bandwidth"]  # fmt: skip
+    head = ["case", "variant", "tokens", "GFLOP", "seconds",
+            *(f"of {name}'s rate" for name in libraries), "GiB read and written",
+            "of the bandwidth"]  # fmt: skip
     return (
         f"fp32 matrix products of this machine: {rates}; bytes copied: {moved} GB/s. Goal for ours "
         f"at 512 tokens and more: {result['goal']:.0%} of the rate.\n\n{table(head, rows)}\n"
+        f"{_fewer_operations(result)}\n"
         f"Where operators spend their time:\n\n{table(['case', 'variant', *classes], times)}"
     )
 
 
-def steady(result: Result) -> str:
-    """Says how our fastest compares where no process gives memory back between steps."""
+def _fewer_operations(result: Result) -> str:
     text = []
     for case in dict.fromkeys(row["case"] for row in result["rows"]):
-        seconds = {
-            row["variant"]: statistics.median(row["samples"])
-            for row in result["rows"] if row["case"] == case
-        }  # fmt: skip
-        ours = min(value for name, value in seconds.items() if name.startswith("ours"))
-        other = min(value for name, value in seconds.items() if not name.startswith("ours"))
-        text.append(f"{other / ours:.2f} times as fast in {case}")
+        flop = {row["variant"].startswith("ours"): row["flop"] for row in result["rows"]
+                if row["case"] == case}  # fmt: skip
+        text.append(f"{flop[False] / flop[True]:.2f} in {case}")
     return (
-        "Each round begins with free memory given back to the system, which costs variants with "
-        "larger peaks more. Step after step in one process, against plain in one batch (`python "
-        f"-m benchmarks limit`), ours is {'; '.join(text)}.\n"
+        "Plain has these times as many operations in products as ours, which is how much faster "
+        f"ours is where both reach the same rate: {'; '.join(text)}.\n"
     )
 
 

@@ -42,10 +42,14 @@ def memory_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def forget_peak() -> None:
-    """Gives free heap back to the system, and sets VmHWM to what the process holds then."""
+def give_back() -> None:
+    """Gives free heap back to the system."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Sets VmHWM to what the process holds."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
@@ -91,8 +95,14 @@ def pad(rows: list[list[int]], width: int | None = None) -> tuple[Any, Any]:
     return ids, visible
 
 
-def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[str, Any]:
-    """Runs a case once over all of its triplets; with `profiled`, its peak is counted too."""
+def _measured(
+    variant: Variant, case: dict[str, Any], profiled: bool, again: bool
+) -> dict[str, Any]:
+    """Runs a case over all of its triplets, and with `again` once more; answers for the last run.
+
+    The process keeps the first run's memory for the second, as in training, where a step finds what
+    the one before it left. With `profiled`, torch's peak of the first run is counted.
+    """
     batch = case["batch"]
     groups = [case["triplets"][start : start + batch] for start in range(0, case["count"], batch)]
     parameters = [p for m in variant.modules for p in m.parameters() if p.requires_grad]
@@ -101,12 +111,11 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
         for parameter in parameters:
             parameter.grad = None
 
-    forget_gradients()
-    forget_peak()
-    held = memory_bytes("VmRSS")
-    seconds, busy, losses, tokens = [], [], [], []
+    answers: list[dict[str, Any]] = []
 
     def run() -> None:
+        forget_gradients()
+        seconds, busy, losses, tokens = [], [], [], []
         for group in groups:
             started, started_busy = time.perf_counter(), time.process_time()
             loss, computed = variant.run(group)
@@ -114,19 +123,26 @@ def _measured(variant: Variant, case: dict[str, Any], profiled: bool) -> dict[st
             busy.append(time.process_time() - started_busy)
             losses.append(loss)
             tokens.append(computed)
+        answers.append(
+            {"seconds": seconds, "cpu_seconds": busy, "losses": losses, "tokens": sum(tokens)}
+        )
 
+    forget_gradients()
+    give_back()
+    forget_peak()
+    held = memory_bytes("VmRSS")
     peaks = {}
     if profiled:
         weights = weights_bytes(variant.modules)
         peaks = {"weights_bytes": weights, "allocated_peak_bytes": weights + allocated_peak(run)}
     else:
         run()
+    if again:
+        forget_peak()
+        run()
     gradients = [p.grad for p in parameters if p.grad is not None]
     answer = {
-        "seconds": seconds,
-        "cpu_seconds": busy,
-        "losses": losses,
-        "tokens": sum(tokens),
+        **answers[-1],
         "gradient_norm": math.sqrt(sum(float(g.double().square().sum()) for g in gradients)),
         "rss_before_bytes": held,
         "peak_rss_bytes": memory_bytes("VmHWM"),
@@ -148,7 +164,7 @@ def versions() -> dict[str, str]:
 
 
 def serve(make: Callable[[Path, dict[str, Any], dict[str, Any]], Variant]) -> None:
-    """Answers lines of `{"case": NAME, "profiled": BOOL}` until the input ends.
+    """Answers lines of `{"case": NAME, "profiled": BOOL, "again": BOOL}` until the input ends.
 
     Args:
         make: Builds the variant from the prepared folder, its workload and the options, which are
@@ -162,6 +178,7 @@ def serve(make: Callable[[Path, dict[str, Any], dict[str, Any]], Variant]) -> No
     print(json.dumps({"ready": True, "packages": versions()}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        answer = _measured(variant, workload["cases"][asked["case"]], asked["profiled"])
-        forget_peak()  # the other variants' processes need the memory
+        case = workload["cases"][asked["case"]]
+        answer = _measured(variant, case, asked["profiled"], asked["again"])
+        give_back()  # the other variants' processes need the memory
         print(json.dumps(answer), file=answers, flush=True)

@@ -60,6 +60,10 @@ class Group:
 
 def _as_one_of(index: int, count: int, port: int) -> Callable[[], None]:
     def tell() -> None:
+        import torch
+
+        # Read from the environment as torch loads, which was before the fork.
+        torch.set_num_threads(1)
         os.environ |= {
             "WORLD_SIZE": str(count),
             "RANK": str(index),
