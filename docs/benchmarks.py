@@ -14,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.__main__ import BENCHMARKS  # noqa: E402
 from benchmarks.pictures import picture  # noqa: E402
-from benchmarks.tables import SECTIONS, Result, circumstances, of_data, versus  # noqa: E402
+from benchmarks.tables import SECTIONS, Result, circumstances, of_data, steady, versus  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -38,8 +38,10 @@ computes what members share once, makes logits where there is a label, keeps no 
 or of what is cheap to compute again, and multiplies by oneDNN where torch's own fp32 products are
 MKL's (`keep, torch's products` is ours without that). The others compute each member on its own,
 padded, with logits at every position. A step to warm up goes
-ahead of each timed one, in the same process. Cases from 512 tokens have one round; in the longest
-the step under torch's profiler, which counts memory, is the timed one, for every variant alike.
+ahead of each timed one, in the same process; it is not enough for variants that allocate most,
+whose third step is faster again: `limit` measures after more steps. Cases from 512 tokens have one
+round; in the longest the step under torch's profiler, which counts memory, is the timed one, for
+every variant alike.
 """,
     "limit": """Products with frozen weights and the output head are counted; attention, adapters
 and everything else are work on top. The bytes are those of every operator's tensors, read or
@@ -82,6 +84,8 @@ def summary(results: dict[str, Result]) -> str:
             "is, and what part of its memory it takes (peak of tensors, weights included):\n\n"
             f"{versus(found)}\n{circumstances(found)}\n"
         )
+        if going_on := results.get("limit"):
+            text += f"{steady(going_on)}\n"
     if found := results.get("eval"):
         ratios = (
             f"{times:.1f} times as fast as {name} ({found['identical_texts'][name]} texts the same)"
