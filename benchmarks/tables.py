@@ -279,8 +279,9 @@ def steady(result: Result) -> str:
         other = min(value for name, value in seconds.items() if not name.startswith("ours"))
         text.append(f"{other / ours:.2f} times as fast in {case}")
     return (
-        "These are second steps, and the variants that allocate most still ask the system for "
-        "memory then, so that the table flatters ours. After more steps in one process, against "
+        "These are second steps (in the longest case, first ones), and the variants that allocate "
+        "most still ask the system for memory then, so that the table flatters ours. After "
+        "more steps in one process, against "
         f"plain in one batch (`python -m benchmarks limit`), ours is {'; '.join(text)}.\n"
     )
 

@@ -16,7 +16,7 @@ import pytest
 from tests.torture.comparing import difference, rows, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-MOMENTS = 3
+MOMENTS = 5
 STEPS = 20
 
 

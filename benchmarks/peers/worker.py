@@ -127,10 +127,8 @@ def _measured(
             {"seconds": seconds, "cpu_seconds": busy, "losses": losses, "tokens": sum(tokens)}
         )
 
-    forget_gradients()
     give_back()
     forget_peak()
-    held = memory_bytes("VmRSS")
     peaks = {}
     if profiled:
         weights = weights_bytes(variant.modules)
@@ -144,7 +142,6 @@ def _measured(
     answer = {
         **answers[-1],
         "gradient_norm": math.sqrt(sum(float(g.double().square().sum()) for g in gradients)),
-        "rss_before_bytes": held,
         "peak_rss_bytes": memory_bytes("VmHWM"),
         **peaks,
     }
