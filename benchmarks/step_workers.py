@@ -17,8 +17,9 @@ REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENTS = (
     Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llmcausal-benchmarks"
 )
-LOSS_TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 1e-3
+LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
+GRADIENT_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+"""Of the loss itself and of the gradient's norm, relative: what the precision rounds to."""
 MEMORY_GOAL = 0.5
 """Of the fastest other program's peak."""
 PEAKS = ("weights_bytes", "allocated_peak_bytes")
@@ -78,12 +79,12 @@ class Worker:
         )  # fmt: skip
         self.packages = self._answer().get("packages", {})
 
-    def ask(self, case: str, *, profiled: bool, again: bool) -> dict[str, Any]:
-        """Runs a case, maybe again; returns what the last run answers, or nothing if it failed."""
+    def ask(self, case: str, *, profiled: bool, most: int) -> dict[str, Any]:
+        """Runs a case until it is steady; returns what it answers, or nothing if it failed."""
         if self.failure is not None:
             return {}
         assert self._process.stdin is not None
-        asked = {"case": case, "profiled": profiled, "again": again}
+        asked = {"case": case, "profiled": profiled, "most": most}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return self._answer()
@@ -113,7 +114,7 @@ class Worker:
 
 
 def measure_case(
-    workers: Sequence[Worker], case: dict[str, Any], name: str, rounds: int
+    workers: Sequence[Worker], case: dict[str, Any], name: str, most: int, precision: str
 ) -> list[dict[str, Any]]:
     """Runs a case through all workers in turn; returns a row for each.
 
@@ -121,14 +122,13 @@ def measure_case(
         workers: Started.
         case: From the workload.
         name: Its name there.
-        rounds: In each, every worker runs the case twice, and the second run counts; torch's
-            profiler watches the first run of the first. With none, that run is all, and counts.
+        most: Runs of a worker beside the first, which torch's profiler watches; fewer where the
+            last three agree to 5%. With none, the first is all, and counts.
+        precision: Decides how near losses and gradients must be.
     """
-    answers: dict[str, list[dict[str, Any]]] = {worker.variant.name: [] for worker in workers}
-    for number in range(max(rounds, 1)):
-        for worker in workers:
-            answer = worker.ask(name, profiled=number == 0, again=rounds > 0)
-            answers[worker.variant.name].append(answer)
+    answers = {
+        worker.variant.name: worker.ask(name, profiled=True, most=most) for worker in workers
+    }
     rows = []
     for worker in workers:
         variant = worker.variant
@@ -140,10 +140,9 @@ def measure_case(
         if worker.failure is not None:
             rows.append({**row, "failed": worker.failure, "ranked": False})
             continue
-        given = answers[variant.name]
-        last = given[-1]
-        samples = [sum(each["seconds"]) / case["count"] for each in given]
-        busy = [sum(each["cpu_seconds"]) / case["count"] for each in given]
+        last = answers[variant.name]
+        samples = [seconds / case["count"] for seconds in last["samples"]]
+        busy = [seconds / case["count"] for seconds in last["cpu_samples"]]
         rows.append(
             {
                 **row,
@@ -156,16 +155,15 @@ def measure_case(
                 "loss": sum(last["losses"]),
                 "losses": last["losses"],
                 "gradient_norm": last["gradient_norm"],
-                "peak_rss_bytes": max(each["peak_rss_bytes"] for each in given),
-                **{key: given[0][key] for key in PEAKS},
+                **{key: last[key] for key in (*PEAKS, "peak_rss_bytes", "runs", "steady")},
                 "ranked": variant.same_loss,
             }
         )
-    check_losses(rows)
+    check_losses(rows, precision)
     return rows
 
 
-def check_losses(rows: Sequence[dict[str, Any]]) -> None:
+def check_losses(rows: Sequence[dict[str, Any]], precision: str) -> None:
     """Takes rows out of the ranking whose loss or gradient is not the reference's.
 
     The reference is the first ranked row that is not ours; without one, the first ranked.
@@ -175,11 +173,11 @@ def check_losses(rows: Sequence[dict[str, Any]]) -> None:
         return
     reference = next((row for row in ranked if not row["ours"]), ranked[0])
     for row in ranked:
-        row["loss_difference"] = abs(row["loss"] - reference["loss"]) / row["count"]
+        row["loss_difference"] = abs(row["loss"] / reference["loss"] - 1)
         row["gradient_difference"] = abs(row["gradient_norm"] / reference["gradient_norm"] - 1)
-        if row["loss_difference"] > LOSS_TOLERANCE:
+        if row["loss_difference"] > LOSS_TOLERANCE[precision]:
             row["ranked"], row["reason"] = False, f"loss differs by {row['loss_difference']:.1e}"
-        elif row["gradient_difference"] > GRADIENT_TOLERANCE:
+        elif row["gradient_difference"] > GRADIENT_TOLERANCE[precision]:
             reason = f"gradient norm differs by {row['gradient_difference']:.1e}"
             row["ranked"], row["reason"] = False, reason
 

@@ -124,7 +124,7 @@ def make_workload(
     for each in made.values():
         counted = [shared_share(row) for row in each["triplets"]]
         each["counted_share"] = sum(counted) / len(counted)
-    return {"model": model, "rank": rank, "seed": seed, "cases": made}
+    return {"model": model, "rank": rank, "seed": seed, "precision": "fp32", "cases": made}
 
 
 def write_workload(folder: Path, workload: dict[str, Any]) -> None:

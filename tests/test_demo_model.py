@@ -9,13 +9,15 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path, precision: str) -> None:
     import torch
 
     from llmcausal import assembly
     from llmcausal.profile import load_config
 
     settings = (
+        f"model.precision='{precision}'",
         "data.builtin.train=12",
         "data.builtin.validation=4",
         "train.batch_size=2",

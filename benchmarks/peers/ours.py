@@ -13,8 +13,8 @@ from benchmarks.peers.worker import MEMBERS, serve
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.strategies import STRATEGIES
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.factory import load_model
-from llmcausal.model.unpacked import unpacked_frozen_weights
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_adapters, build_step
 
@@ -41,7 +41,7 @@ class Ours:
             {
                 "model": {
                     "name": workload["model"], "quantization": "none", "device": "cpu",
-                    "precision": "fp32",
+                    "precision": workload["precision"],
                 },
                 "memory": {"strategy": "manual", **STRATEGIES[options["strategy"]]},
                 "lora": {"rank": workload["rank"]},
@@ -57,9 +57,7 @@ class Ours:
         self.modules = [model.train(), projection]
         self.switches = ExitStack()
         if options["unpack"]:
-            self.switches.enter_context(unpacked_frozen_weights(model))
-            swapped = [m for m in model.modules() if "forward" in vars(m) and hasattr(m, "weight")]
-            assert swapped
+            assert self.switches.enter_context(whole_layers(model))
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward."""

@@ -27,11 +27,12 @@ def load_projection(folder: Path) -> nn.Module:
     return head
 
 
-def load_peft(folder: Path, model: str) -> PeftModel:
-    """Returns the model in fp32 with the adapters that every variant starts from."""
-    base = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, attn_implementation="sdpa"
-    )
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_peft(folder: Path, model: str, dtype: torch.dtype = torch.float32) -> PeftModel:
+    """Returns the model with the adapters, in fp32, that every variant starts from."""
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
     base.config.use_cache = False
     return PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
 
@@ -83,13 +84,21 @@ class Plain:
     """
 
     def __init__(self, folder: Path, workload: dict[str, Any], options: dict[str, Any]) -> None:
-        self.model = load_peft(folder, workload["model"]).train()
+        self.dtype = DTYPES[workload["precision"]]
+        self.model = load_peft(folder, workload["model"], self.dtype).train()
         self.projection = load_projection(folder)
         self.modules = [self.model, self.projection]
         self.passes = options["passes"]
 
     def run(self, triplets: list[dict[str, Any]]) -> tuple[float, int]:
         """Goes forward and backward."""
+        half = self.dtype != torch.float32
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            loss, tokens = self._loss(triplets)
+        loss.backward()
+        return float(loss.detach()), tokens
+
+    def _loss(self, triplets: list[dict[str, Any]]) -> tuple[Tensor, int]:
         if self.passes == "one":
             batches = [collate(members(triplets))]
         else:  # a pass for all triplets' members of one kind
@@ -101,15 +110,14 @@ class Plain:
                 attention_mask=batch["attention_mask"],
                 output_hidden_states=True,
             )
-            pooled.append(pool(output.hidden_states[-1], batch["prompt_mask"]))
-            answers.append(answer_losses(output.logits, batch["labels"]))
+            pooled.append(pool(output.hidden_states[-1].float(), batch["prompt_mask"]))
+            answers.append(answer_losses(output.logits.float(), batch["labels"]))
         order = torch.arange(3 * len(triplets))
         if self.passes == "three":
             order = order.view(3, -1).T.flatten()  # of a triplet side by side
         rows = self.projection(torch.cat(pooled)[order])
         loss = contrast(rows).sum() + torch.cat(answers).sum()
-        loss.backward()
-        return float(loss.detach()), sum(batch["input_ids"].numel() for batch in batches)
+        return loss, sum(batch["input_ids"].numel() for batch in batches)
 
 
 if __name__ == "__main__":

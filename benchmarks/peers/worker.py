@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 MEMBERS = ("benign", "benign_cf", "injection")
 TAU = 0.07
+STEADY_RUNS, STEADY_WITHIN = 3, 0.05
 _PACKAGES = ("torch", "transformers", "peft", "trl", "sentence-transformers", "llamafactory",
              "litgpt")  # fmt: skip
 
@@ -95,13 +96,18 @@ def pad(rows: list[list[int]], width: int | None = None) -> tuple[Any, Any]:
     return ids, visible
 
 
-def _measured(
-    variant: Variant, case: dict[str, Any], profiled: bool, again: bool
-) -> dict[str, Any]:
-    """Runs a case over all of its triplets, and with `again` once more; answers for the last run.
+def is_steady(seconds: list[float]) -> bool:
+    """Tells whether the last three runs took the same time to 5%."""
+    last = seconds[-STEADY_RUNS:]
+    return len(last) == STEADY_RUNS and max(last) <= (1 + STEADY_WITHIN) * min(last)
 
-    The process keeps the first run's memory for the second, as in training, where a step finds what
-    the one before it left. With `profiled`, torch's peak of the first run is counted.
+
+def _measured(variant: Variant, case: dict[str, Any], profiled: bool, most: int) -> dict[str, Any]:
+    """Runs a case over all of its triplets until it is steady; answers for the last three runs.
+
+    The process keeps one run's memory for the next, as in training, where a step finds what the one
+    before it left: what allocates most is still slower in its second run. With `profiled`, torch's
+    peak of the first run is counted, which is not timed unless it is all.
     """
     batch = case["batch"]
     groups = [case["triplets"][start : start + batch] for start in range(0, case["count"], batch)]
@@ -135,12 +141,18 @@ def _measured(
         peaks = {"weights_bytes": weights, "allocated_peak_bytes": weights + allocated_peak(run)}
     else:
         run()
-    if again:
+    spent: list[float] = []
+    while len(spent) < most and not is_steady(spent):
         forget_peak()
         run()
+        spent.append(sum(answers[-1]["seconds"]))
     gradients = [p.grad for p in parameters if p.grad is not None]
     answer = {
         **answers[-1],
+        "samples": [sum(each["seconds"]) for each in answers[1:][-STEADY_RUNS:] or answers],
+        "cpu_samples": [sum(each["cpu_seconds"]) for each in answers[1:][-STEADY_RUNS:] or answers],
+        "runs": len(answers),
+        "steady": is_steady(spent),
         "gradient_norm": math.sqrt(sum(float(g.double().square().sum()) for g in gradients)),
         "peak_rss_bytes": memory_bytes("VmHWM"),
         **peaks,
@@ -161,7 +173,7 @@ def versions() -> dict[str, str]:
 
 
 def serve(make: Callable[[Path, dict[str, Any], dict[str, Any]], Variant]) -> None:
-    """Answers lines of `{"case": NAME, "profiled": BOOL, "again": BOOL}` until the input ends.
+    """Answers lines of `{"case": NAME, "profiled": BOOL, "most": RUNS}` until the input ends.
 
     Args:
         make: Builds the variant from the prepared folder, its workload and the options, which are
@@ -176,6 +188,6 @@ def serve(make: Callable[[Path, dict[str, Any], dict[str, Any]], Variant]) -> No
     for line in sys.stdin:
         asked = json.loads(line)
         case = workload["cases"][asked["case"]]
-        answer = _measured(variant, case, asked["profiled"], asked["again"])
+        answer = _measured(variant, case, asked["profiled"], asked["most"])
         give_back()  # the other variants' processes need the memory
         print(json.dumps(answer), file=answers, flush=True)

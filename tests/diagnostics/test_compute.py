@@ -8,6 +8,7 @@ import torch
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import compute
 from llmcausal.diagnostics.facts import Facts
+from llmcausal.model import device
 
 Change = Callable[..., RunConfig]
 Make = Callable[..., Facts]
@@ -71,33 +72,33 @@ def test_bitsandbytes_that_cannot_run_fails(on_cpu: Make, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("ratio", "precision", "status"),
-    [(20.0, "bf16", "warning"), (20.0, "fp32", "pass"), (0.5, "bf16", "pass")],
+    ("speedup", "precision", "status", "told"),
+    [
+        (0.0, "bf16", "warning", "no instructions"),
+        (1.2, "bf16", "warning", "1.2 times as fast"),
+        (2.0, "bf16", "pass", "2 times as fast"),
+        (2.0, "auto", "pass", "bf16 is used"),
+        (1.2, "auto", "pass", "fp32 is used"),
+        (2.0, "fp32", "pass", "the profile uses fp32"),
+    ],
 )
-def test_slow_bf16_is_told_where_it_is_used(
+def test_bf16_is_told_as_it_was_measured(
     config: RunConfig,
     on_cpu: Make,
     change: Change,
     monkeypatch: pytest.MonkeyPatch,
-    ratio: float,
+    speedup: float,
     precision: str,
     status: str,
+    told: str,
 ) -> None:
-    monkeypatch.setattr(compute, "bf16_slowdown", lambda: ratio)
+    monkeypatch.setattr(device, "bf16_speedup", lambda: speedup)
     check = compute.check_bf16(on_cpu(change(config, "model", precision=precision)))
     assert check is not None
     assert check.status == status
-    assert f"{ratio:.2g} times" in check.detail
+    assert told in check.detail
     assert ("fp32" in check.fix) == (status == "warning")
 
 
 def test_bf16_is_not_timed_on_a_gpu(on_gpu: Make) -> None:
     assert compute.check_bf16(on_gpu()) is None
-
-
-def test_bf16_is_really_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0.01 < compute.bf16_slowdown(tokens=64, width=64, hidden=64, rounds=3) < 1000
-    # A clock on which bf16 takes three times as long: fp32 1 s, bf16 3 s, in turns.
-    ticks = iter([time for turn in range(4) for time in (10 * turn, 10 * turn + 1, 0, 3)])
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    assert compute.bf16_slowdown(tokens=8, width=8, hidden=8, rounds=3) == 3.0

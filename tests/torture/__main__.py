@@ -1,6 +1,7 @@
 """Tortures tiny runs and prints what was tried and what was lost.
 
-    python -m tests.torture [--kills 200] [--others 3] [--seed N] [--out FILE.json]
+    python -m tests.torture [--precision bf16] [--kills 200] [--others 3] [--seed N]
+        [--out FILE.json]
 
 Every disturbed run is resumed and compared with an undisturbed one: weights, optimizer, random
 states, `best/`, every row of metrics.jsonl, and the files that are left. Faults that need a small
@@ -40,12 +41,12 @@ def make_files(model: Path, data: Path) -> None:
     write_triplets(data, generate("train", 20, seed=1))
 
 
-def prepared(folder: Path) -> World:
+def prepared(folder: Path, precision: str) -> World:
     """Makes the world: its files, the undisturbed run, and how long and busy that is."""
     import llmcausal.assembly.training  # imported once, before the processes are forked
 
     assert llmcausal.assembly.training
-    world = World(folder)
+    world = World(folder, precision)
     world.prepare(make_files)
     again, counter = world.new_place(), folder / "events"
     if world.train(again, counting_file_events(again / NAME, counter)).wait():
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--others", type=int, default=3, help="trials of every other fault")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
@@ -108,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llmcausal.assembly.run_directory import environment
 
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        world = prepared(Path(folder))
-        print(f"seed {given.seed}; a run has {world.file_events} operations on files and takes "
-              f"{world.seconds:.1f} s\n{'fault':36}{'tried':>6}{'refused':>9}{'steps lost':>12}"
-              f"{'wrong':>7}")  # fmt: skip
+        world = prepared(Path(folder), given.precision)
+        print(f"seed {given.seed}, {given.precision}; a run has {world.file_events} operations on "
+              f"files and takes {world.seconds:.1f} s\n"
+              f"{'fault':36}{'tried':>6}{'refused':>9}{'steps lost':>12}{'wrong':>7}")  # fmt: skip
         lines = torture(world, given.kills, given.others, given.seed)
     tried = sum(line["tried"] for line in lines)
     wrong = sum(len(line["wrong"]) for line in lines)
@@ -119,7 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{tried} trials of {len(lines)} kinds of fault, {wrong} not as promised; "
           f"{facts['date']}, {facts['processor']}, torch {facts['packages']['torch']}")  # fmt: skip
     if given.out:
-        report = {"seed": given.seed, "faults": lines, "environment": facts}
+        report = {
+            "seed": given.seed,
+            "precision": given.precision,
+            "faults": lines,
+            "environment": facts,
+        }
         given.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return 1 if wrong else 0
 

@@ -18,11 +18,12 @@ _SETTINGS = """
 [model]
 name = "{model}"
 device = "cpu"
+precision = "{precision}"
 [memory]
 activations = "keep"
 [lora]
 rank = 4
-dropout = 0.1
+dropout = {dropout}
 [data]
 train = "{data}"
 [loss]
@@ -84,15 +85,21 @@ HUNG = 1000
 class World:
     """Model, data and profile, and an undisturbed run of them to compare with.
 
+    Args:
+        folder: Where all of it lies.
+        precision: `model.precision`. In bf16 without dropout, so that layers are computed whole;
+            in fp32 with it, as peft computes them.
+
     Attributes:
         seconds: What the undisturbed run took.
         seconds_of_steps: The part of it after the run directory appeared.
         file_events: Operations on files of the run directory in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32") -> None:
         """Makes the files; the undisturbed run is made by `prepare`."""
         self.folder = folder
+        self.precision = precision
         self.profile = folder / "profile.toml"
         self.data = folder / "train.jsonl"
         self.seconds = self.seconds_of_steps = 0.0
@@ -112,7 +119,10 @@ class World:
         """
         model = self.folder / "model"
         make_files(model, self.data)
-        text = _SETTINGS.format(model=model, data=self.data, steps=STEPS)
+        dropout = 0.0 if self.precision == "bf16" else 0.1
+        text = _SETTINGS.format(
+            model=model, data=self.data, steps=STEPS, precision=self.precision, dropout=dropout
+        )
         self.profile.write_text(text, "utf-8")
 
     def prepare(self, make_files: Callable[[Path, Path], None]) -> None:

@@ -23,7 +23,6 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.causal import causal_figures, map_points
-from llmcausal.evaluation.decoding_weights import unpacked_weights
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import Readable, encode, read
 from llmcausal.evaluation.generation import evaluation_mode, without_adapter
@@ -31,6 +30,7 @@ from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
@@ -238,20 +238,21 @@ def evaluate_model(
         "command": command_line(),
         "notes": list(notes),
     }
-    result |= evaluate(
-        model,
-        template,
-        chosen,
-        max_new_tokens=section.max_new_tokens,
-        batch_size=section.batch_size,
-        baseline=baseline,
-        base_weights=other.weights if other else None,
-        progress=progress or stderr_progress,
-        store=AnswerStore() if section.cache and not processes.together else None,
-        processes=processes,
-    )
-    if processes.is_first or processes.together:
-        _add_what_is_read(config, model, template, chosen, step, other, result)
+    with whole_layers(model):
+        result |= evaluate(
+            model,
+            template,
+            chosen,
+            max_new_tokens=section.max_new_tokens,
+            batch_size=section.batch_size,
+            baseline=baseline,
+            base_weights=other.weights if other else None,
+            progress=progress or stderr_progress,
+            store=AnswerStore() if section.cache and not processes.together else None,
+            processes=processes,
+        )
+        if processes.is_first or processes.together:
+            _add_what_is_read(config, model, template, chosen, step, other, result)
     if not processes.is_first:
         return result
     result["environment"] = run_directory.environment()
@@ -296,7 +297,7 @@ class _Sides:
     points: dict[str, Any] = field(default_factory=dict)
 
     def measure(self, side: str, weights: AbstractContextManager[None], projected: bool) -> None:
-        with weights, unpacked_weights(self.step.trunk.decoder):
+        with weights:
             measured = read(
                 self.step,
                 self.readable,

@@ -27,8 +27,8 @@ from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
-from llmcausal.model.device import choose_device
-from llmcausal.model.unpacked import unpacked_frozen_weights
+from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
@@ -64,7 +64,7 @@ _RESUMABLE = (
 _PROBE_SETTING = "evaluation.max_new_tokens"
 """Decides what the attack probe measures, and so what a run that has one selects."""
 EVALUATION = "evaluation"
-_SAMPLES_SHOWN = 5
+_SAMPLES_SHOWN = 3
 _DEBUG = {
     "data": {"max_samples": 8, "min_samples": 1},
     "train": {"max_steps": 4, "detect_anomaly": True, "empty_cache_every": 1},
@@ -105,6 +105,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     with ExitStack() as stack:
         processes = stack.enter_context(joined(choose_device(config.model.device)))
         check_share(config, processes)
+        config, precision = processes.lead(lambda: _with_precision(config))
         with status("Reading the data"):
             data = prepare_data(config)
         planned = processes.lead(lambda: plan_run(config, data))
@@ -116,7 +117,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         processes.lead(lambda: run_directory.create(named, planned.record))
         processes.lead(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
         stack.enter_context(trackers_closed(built.run))
-        return _fit_and_show(built, data, planned.notes)
+        return _fit_and_show(built, data, [*precision, *planned.notes])
 
 
 def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
@@ -142,6 +143,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
         checkpoint, notes = processes.lead(
             lambda: _choose_checkpoint(run_dir, target if named else None)
         )
+        notes += processes.lead(lambda: _with_precision(config))[1]
         with status("Reading the data"):
             data = prepare_data(config)
         changes = []
@@ -164,6 +166,14 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             _forget_what_does_not_compare(built.run, checkpoint)
         stack.enter_context(trackers_closed(built.run))
         return _fit_and_show(built, data, notes)
+
+
+def _with_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Settles `auto` once for the whole run, so that no other machine computes it otherwise."""
+    model = config.model
+    precision, note = settled_precision(model.precision, choose_device(model.device))
+    model = model.model_copy(update={"precision": precision})
+    return config.model_copy(update={"model": model}), [note] if note else []
 
 
 def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, list[str]]:
@@ -226,7 +236,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         processes.lead(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built, data)
         run.advice = partial(advice_after, built, data)
-        with unpacked_frozen_weights(built.model) if _unpacks(built) else nullcontext():
+        with whole_layers(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
@@ -319,7 +329,7 @@ def _screen(plain: bool) -> Screen:
 
 def _show(evaluation: dict[str, Any]) -> None:
     from llmcausal.ui.before_after import Sample, render_samples
-    from llmcausal.ui.tables import render_evaluation
+    from llmcausal.ui.tables import render_summary
 
     attacked = [row for row in evaluation["generations"] if row["member"] == "injection"]
     samples = [
@@ -338,4 +348,4 @@ def _show(evaluation: dict[str, Any]) -> None:
         for row in attacked[:_SAMPLES_SHOWN]
     ]
     console().print(render_samples(samples))
-    console().print(render_evaluation(evaluation))
+    console().print(render_summary(evaluation))

@@ -14,6 +14,7 @@ from llmcausal import __version__
 from llmcausal.cli import COMMANDS
 from llmcausal.cli.options import examples
 from llmcausal.errors import LlmcausalError
+from llmcausal.launched import settle_libraries
 from llmcausal.registry import nearest
 
 
@@ -70,6 +71,7 @@ def main() -> None:
     """Runs the command line; every failure ends in one message and an exit code."""
     from llmcausal.ui.console import prepare_streams
 
+    settle_libraries()
     prepare_streams()
     try:
         app(prog_name="llmcausal")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
-import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 MOST_NF4_ROUNDING = 0.15
 """Rounding normal values to 16 levels in blocks of 64 costs about 9% of their norm."""
 MOST_PRODUCT_ERROR = 1e-2
-SLOW_BF16 = 1.5
-"""From this many times the time of fp32 on, bf16 on the CPU counts as slow."""
 
 
 def check_torch(facts: Facts) -> Check:
@@ -105,40 +101,23 @@ def adamw8bit_moves(device: torch.device) -> bool:
 
 
 def check_bf16(facts: Facts) -> Check | None:
-    """Times bf16 against fp32 where training is on the CPU: many processors only emulate it."""
+    """Measures bf16 against fp32 where training is on the CPU: many processors only emulate it."""
     if facts.on_gpu:
         return None
-    ratio = bf16_slowdown()
-    told = f"a layer takes {ratio:.2g} times the time of fp32 on this CPU (measured)"
+    from llmcausal.model.device import FASTER_BF16, bf16_speedup
+
+    speedup = bf16_speedup()
+    told = (
+        f"a layer is {speedup:.2g} times as fast as in fp32 on this CPU (measured)"
+        if speedup
+        else "this CPU has no instructions for it"
+    )
+    faster = speedup >= FASTER_BF16
     precision = facts.config.model.precision
+    if precision == "auto":
+        return Check("bf16", "pass", f"{told}; {'bf16' if faster else 'fp32'} is used")
     if precision != "bf16":
         return Check("bf16", "pass", f"{told}; the profile uses fp32")
-    if ratio < SLOW_BF16:
+    if faster:
         return Check("bf16", "pass", told)
     return Check("bf16", "warning", f"slow: {told}", "train in fp32: --set model.precision=fp32")
-
-
-def bf16_slowdown(
-    tokens: int = 512, width: int = 576, hidden: int = 1536, rounds: int = 5
-) -> float:
-    """Returns how many times longer a linear layer takes in bf16 than in fp32, on this CPU.
-
-    Forward and backward, as in training with a frozen weight; by default in the shape of the
-    shipped CPU profile's model. The two take turns, so that another program slows both.
-    """
-    import torch
-
-    dtypes = (torch.float32, torch.bfloat16)
-    layers = [torch.nn.Linear(width, hidden, bias=False, dtype=dtype) for dtype in dtypes]
-    ratios = []
-    for _ in range(rounds + 1):
-        seconds = []
-        for layer, dtype in zip(layers, dtypes, strict=True):
-            inputs = torch.ones(tokens, width, dtype=dtype, requires_grad=True)
-            gradient = torch.ones(tokens, hidden, dtype=dtype)
-            layer.requires_grad_(False)
-            start = time.perf_counter()
-            torch.autograd.backward(layer(inputs), gradient)
-            seconds.append(time.perf_counter() - start)
-        ratios.append(seconds[1] / seconds[0])
-    return statistics.median(ratios[1:])  # the first one warms up

@@ -18,6 +18,9 @@ from llmcausal.train.batch import pack_tensors
 from llmcausal.train.step import tree_attention
 
 Prompt = Sequence[int]
+MOST_APART_IN_16_BITS = 5e-3
+"""1 - correlation of logits that differ by rounding is at most 7e-4 in bf16 (SmolLM2-135M, NF4); a
+wrong mask gives 2e-2 and more, wrong positions 5e-2 and more."""
 
 
 class TreeDecoder:
@@ -109,20 +112,36 @@ class TreeDecoder:
         return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     def _prove(self, base: Any) -> None:
-        """Compares a tree of two prompts and one step with the model's own logits."""
+        """Compares a tree of three prompts and one step with the model's own logits.
+
+        The tokens are from the middle of the vocabulary: after control tokens, which are often at
+        its start, rounding alone may turn the answer over.
+        """
         count = self.trunk.head.shape[0]
-        prompts = [[token % count for token in prompt] for prompt in ((5, 6, 7), (5, 6, 8, 9, 10))]
+
+        def token(number: int) -> int:
+            return (count // 2 + 37 * number) % count
+
+        shared = [token(number) for number in range(3)]
+        prompts = [
+            shared + [token(100 * row + number) for number in range(more)]
+            for row, more in enumerate((2, 5, 9), start=1)
+        ]
         _, cache = self.prefill(prompts, 1)
         device = self.trunk.device
-        added = torch.tensor([11 % count, 12 % count], device=device)
+        added = torch.tensor([token(7000 + row) for row in range(len(prompts))], device=device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        found = self.step(added, lengths, cache).float()
+        found = self.step(added, lengths, cache)
+        exact = found.dtype in (torch.float32, torch.float64)
         for row, prompt in enumerate(prompts):
             ids = torch.tensor([[*prompt, int(added[row])]], device=device)
-            wanted = base(input_ids=ids, use_cache=False).logits[0, -1].float()
-            tolerance = 1e-2 * wanted.abs().max().item()
-            if not torch.allclose(found[row], wanted, rtol=1e-2, atol=tolerance):
-                raise ModelError("a prefix tree with a cache does not give its own logits")
+            wanted = base(input_ids=ids, use_cache=False).logits[0, -1]
+            apart = 1 - torch.corrcoef(torch.stack([found[row].double(), wanted.double()]))[0, 1]
+            if not apart <= (1e-6 if exact else MOST_APART_IN_16_BITS):
+                raise ModelError(
+                    "a prefix tree with a cache does not give its own logits (1 - correlation "
+                    f"{apart:.1e})"
+                )
 
 
 @contextmanager

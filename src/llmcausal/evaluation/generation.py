@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
-from llmcausal.evaluation.decoding_weights import unpacked_weights
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import ALONE, Processes
 
@@ -240,7 +240,7 @@ def _decoder(
         ready_to_generate(model, config),
         blockwise_attention(base),
         torch.inference_mode(),
-        unpacked_weights(model),
+        whole_layers(model),
     ):
         try:
             tree = TreeDecoder(base, longest)

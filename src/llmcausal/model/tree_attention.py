@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,8 +26,6 @@ from transformers.integrations.sdpa_attention import (
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.attention_blocks import AttentionBlock, Run
-from llmcausal.model.node_runs import add_runs, join_runs
-from llmcausal.model.tree_attention_cpu import attend_on_cpu, attends_on_cpu
 
 TREE_ATTENTION = "llmcausal_tree"
 
@@ -44,6 +43,31 @@ class MaskedBlock:
     rows: Run
     keys: tuple[Run, ...]
     mask: Tensor | None
+
+
+class TreeBlocks(Sequence[MaskedBlock]):
+    """The blocks of a tree, with masks that are built once asked for.
+
+    Attributes:
+        subtree_ends: One past the last descendant of each node [nodes].
+    """
+
+    def __init__(
+        self, blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.subtree_ends = subtree_ends
+        self._planned = blocks
+        self._dtype = dtype
+
+    @cached_property
+    def _masked(self) -> list[MaskedBlock]:
+        return mask_blocks(self._planned, self.subtree_ends, self._dtype)
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._masked[index]
 
 
 def mask_blocks(
@@ -104,8 +128,6 @@ def tree_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )
         return output
-    if attends_on_cpu(query, value, dropout):
-        return attend_on_cpu(query, key, value, tree_blocks, scaling), None
     groups = query.shape[1] // key.shape[1]
     runs = [block.keys for block in tree_blocks]
     queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
@@ -146,14 +168,17 @@ class _GatherRuns(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
         ctx.blocks = blocks
         ctx.shape = states.shape
-        return tuple(join_runs(states, runs) for runs in blocks)
+        parts = [[states[:, :, start:end] for start, end in runs] for runs in blocks]
+        return tuple(each[0] if len(each) == 1 else torch.cat(each, dim=2) for each in parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].new_zeros(ctx.shape)
         for runs, gradient in zip(ctx.blocks, gradients, strict=True):
-            add_runs(total, gradient, runs)
+            parts = gradient.split([end - start for start, end in runs], dim=2)
+            for (start, end), part in zip(runs, parts, strict=True):
+                total[:, :, start:end] += part
         return total, None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from llmcausal.data.triplet import Member
 from llmcausal.losses.cross_entropy import chunked_cross_entropy
 from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
-from llmcausal.model.tree_attention import mask_blocks
+from llmcausal.model.tree_attention import TreeBlocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk
 from llmcausal.train.batch import Needs, PackedTree, Span, Term, TripletBatch
 from llmcausal.train.objective import Objective, causal_metrics
@@ -368,7 +368,7 @@ def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[s
     if trunk.takes_blocks and not slides:
         # Given a mask already, the decoder builds none of its own; the blocks leave it unread.
         unread = torch.zeros((1, 1, 1, 1), dtype=dtype, device=tree.tokens.device)
-        blocks = mask_blocks(tree.blocks, tree.subtree_ends, dtype)
+        blocks = TreeBlocks(tree.blocks, tree.subtree_ends, dtype)
         return {"attention_mask": unread, "tree_blocks": blocks}
     ends = tree.subtree_ends
     index = torch.arange(len(ends), device=ends.device)

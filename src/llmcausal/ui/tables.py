@@ -71,6 +71,26 @@ def render_evaluation(result: Values) -> RenderableType:
     return Group(*parts)
 
 
+def render_summary(result: Values) -> RenderableType:
+    """Returns one small table of the same result: what generated answers show."""
+    tuned, base = result["tuned"], result.get("base")
+    table = titled_table("Generated answers (95% intervals)")
+    table.add_column("metric")
+    table.add_column("better")
+    _add_rate_columns(table, base)
+    if result.get("difference"):
+        table.add_column("McNemar p", justify="right")
+    for name, better in METRICS.items():
+        if name in tuned:
+            cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
+            p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
+            table.add_row(name, better, *cells, "-" if p_value is None else f"{p_value:.2g}")
+    parts: list[RenderableType] = [table]
+    if result.get("environment"):
+        parts.append(Text(_machine(result["environment"]), style="dim"))
+    return Group(*parts)
+
+
 def _machine(environment: Values) -> str:
     """Says what the figures were measured on, and when."""
     versions = environment["packages"]

@@ -17,7 +17,7 @@ from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import answer_prompts, evaluation_mode, without_adapter
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
-from llmcausal.model.unpacked import unpacked_frozen_weights
+from llmcausal.model.cpu_layers import whole_layers
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -93,7 +93,7 @@ def attack_adaptively(
     """
     found = []
     known = _read(log)
-    with unpacked_frozen_weights(subject.model):
+    with whole_layers(subject.model):
         for index, triplet in enumerate(triplets):
             found.append(_search_once(subject, triplet, budget, seed, log, known))
             if progress:

@@ -1,0 +1,251 @@
+"""Attention over a prefix tree as a few batched products, for a processor with few cores.
+
+A kernel call a branch costs more than the branch itself where texts are short, and torch's CPU
+kernel goes backward in 16 bits slower than in 32. Here the nodes are cut into chunks of equal
+length in their own order. Nodes are numbered depth-first, so what a chunk sees is the path to its
+first node and the chunk itself. Chunks with about as many keys are one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+CHUNK = 32
+"""Nodes of a chunk."""
+LONG_CHUNK = 64
+"""The same where paths are long, so that fewer copies of their keys are made."""
+LONG_PATH = 512
+PADDED_TO = 64
+"""Nodes are padded to a multiple of this, so that few shapes occur: each new one costs oneDNN a
+millisecond, and 0.8 MiB for as long as it stays in its cache."""
+_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True)
+class ChunkBatch:
+    """Chunks that see about as many keys; padded with repeats of the first.
+
+    Attributes:
+        chunks: Their numbers [batch].
+        count: How many are no padding; they come first.
+        keys: The nodes that each sees, padded with node 0 [batch * width].
+        width: Keys of one chunk.
+        mask: 0 where a row sees a key, else -inf [batch, rows, 1, width].
+    """
+
+    chunks: Tensor
+    count: int
+    keys: Tensor
+    width: int
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class TreePlan:
+    """How attention over one tree is computed; made once for all layers.
+
+    Attributes:
+        rows: Nodes of a chunk.
+        nodes: All nodes, padding included; a multiple of `rows`.
+        batches: Together every chunk once.
+        places: Where each chunk lies in the batches, one after the other [chunks].
+        key_places: For each node, where its keys' gradients lie in the batches, one after the
+            other: a list of lists, joined.
+        key_starts: Where each node's list starts [nodes].
+    """
+
+    rows: int
+    nodes: int
+    batches: tuple[ChunkBatch, ...]
+    places: Tensor
+    key_places: Tensor
+    key_starts: Tensor
+
+    @property
+    def seen(self) -> int:
+        """Keys of all batches, repeats and padding included."""
+        return sum(len(batch.keys) for batch in self.batches)
+
+
+def padded_length(nodes: int) -> int:
+    """Returns the nodes of a tree with its padding: a coarser multiple for a longer tree."""
+    step = PADDED_TO << max(0, (nodes // (16 * PADDED_TO)).bit_length() - 1)
+    return -(-nodes // step) * step
+
+
+def plan_tree(subtree_ends: Tensor, dtype: torch.dtype) -> TreePlan:
+    """Plans attention over a tree, each padding node a tree of its own.
+
+    Args:
+        subtree_ends: One past the last descendant of each node [nodes].
+        dtype: Of the queries.
+    """
+    nodes = padded_length(len(subtree_ends))
+    ends = np.arange(1, nodes + 1)
+    ends[: len(subtree_ends)] = subtree_ends.numpy()
+    starts = np.arange(nodes)
+    seen_by = [
+        np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, start + CHUNK)])
+        for start in range(0, nodes, CHUNK)
+    ]
+    rows = CHUNK
+    if max(map(len, seen_by)) > LONG_PATH:
+        rows = LONG_CHUNK
+        seen_by = [
+            np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, start + rows)])
+            for start in range(0, nodes, rows)
+        ]
+    batches, order, taken, offset = [], [], [], 0
+    for width, chunks in _by_width(seen_by):
+        keys = np.zeros((_at_least(len(chunks)), width), dtype=np.int64)
+        mask = np.full((len(keys), rows, width), -np.inf, dtype=np.float32)
+        mask[:, :, 0] = 0
+        for place, chunk in enumerate(chunks):
+            own = seen_by[chunk]
+            row = starts[chunk * rows : (chunk + 1) * rows, None]
+            keys[place, : len(own)] = own
+            visible = (own[None] <= row) & (row < ends[own][None])
+            mask[place, :, : len(own)] = np.where(visible, 0, -np.inf)
+            mask[place, :, len(own) :] = -np.inf
+            taken.append((own, offset + place * width + np.arange(len(own))))
+        padded = [*chunks, *[chunks[0]] * (len(keys) - len(chunks))]
+        offset += keys.size
+        order.append((chunks, len(keys)))
+        batches.append(
+            ChunkBatch(
+                torch.tensor(padded),
+                len(chunks),
+                torch.from_numpy(keys.reshape(-1)),
+                width,
+                torch.from_numpy(mask)[:, :, None].to(dtype),
+            )
+        )
+    places = np.empty(nodes // rows, dtype=np.int64)
+    offset = 0
+    for chunks, count in order:
+        places[chunks] = offset + np.arange(len(chunks))
+        offset += count
+    of, where = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+    by_node = np.argsort(of, kind="stable")
+    key_starts = np.searchsorted(of[by_node], np.arange(nodes))
+    return TreePlan(
+        rows,
+        nodes,
+        tuple(batches),
+        torch.from_numpy(places),
+        torch.from_numpy(where[by_node]),
+        torch.from_numpy(key_starts),
+    )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan) -> Tensor:
+    """Attends along the tree.
+
+    Args:
+        query: Scaled [key heads, nodes, queries of a key head, head width].
+        key: [key heads, nodes, head width].
+        value: As `key`.
+        plan: Of the tree.
+
+    Returns:
+        Outputs [nodes, heads * head width].
+    """
+    heads, nodes, group, width = query.shape
+    outputs = []
+    for batch, rows in _chunk_rows(query, plan):
+        weights = _weights(rows, _keys(key, batch), batch, group)
+        found = weights @ _keys(value, batch)
+        outputs.append(found.view(heads, -1, plan.rows * group * width))
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    chunks = joined.index_select(1, plan.places).view(heads, nodes, group * width)
+    return chunks.transpose(0, 1).reshape(nodes, heads * group * width)
+
+
+def attend_backward(
+    upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, plan: TreePlan
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gradients of query, key and value; the weights are computed again.
+
+    Args:
+        upstream: Gradient of the outputs [nodes, heads * head width].
+        query: As in `attend`.
+        key: As in `attend`.
+        value: As in `attend`.
+        plan: Of the tree.
+    """
+    heads, nodes, group, width = query.shape
+    given = upstream.view(nodes, heads, group, width).transpose(0, 1).contiguous()
+    of_query, of_key, of_value = [], [], []
+    for (batch, rows), (_, gradient) in zip(
+        _chunk_rows(query, plan), _chunk_rows(given, plan), strict=True
+    ):
+        keys, values = _keys(key, batch), _keys(value, batch)
+        weights = _weights(rows, keys, batch, group)
+        of_value.append((weights.mT @ gradient).view(heads, -1, width))
+        of_weights = gradient @ values.mT
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_query.append((of_scores @ keys).view(heads, -1, plan.rows * group * width))
+        of_key.append((of_scores.mT @ rows).view(heads, -1, width))
+    joined = of_query[0] if len(of_query) == 1 else torch.cat(of_query, dim=1)
+    return (
+        joined.index_select(1, plan.places).view(query.shape),
+        _sum_keys(of_key, plan),
+        _sum_keys(of_value, plan),
+    )
+
+
+def _chunk_rows(states: Tensor, plan: TreePlan) -> Iterator[tuple[ChunkBatch, Tensor]]:
+    """Yields each batch with its chunks' rows [key heads * batch, rows * group, width]."""
+    heads, _, group, width = states.shape
+    chunks = states.view(heads, -1, plan.rows * group * width)
+    for batch in plan.batches:
+        own = chunks.index_select(1, batch.chunks)
+        yield batch, own.view(-1, plan.rows * group, width)
+
+
+def _keys(states: Tensor, batch: ChunkBatch) -> Tensor:
+    """Returns the keys of each chunk [key heads * batch, keys, width]."""
+    return states.index_select(1, batch.keys).view(-1, batch.width, states.shape[-1])
+
+
+def _weights(rows: Tensor, keys: Tensor, batch: ChunkBatch, group: int) -> Tensor:
+    """Returns softmax weights [key heads * batch, rows * group, keys]."""
+    scores = rows @ keys.mT
+    by_chunk = scores.view(-1, len(batch.chunks), scores.shape[1] // group, group, batch.width)
+    by_chunk += batch.mask
+    return torch.softmax(scores, dim=-1)
+
+
+def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
+    """Adds up what every chunk gives its keys [key heads, nodes, width], in a fixed order."""
+    joined = gradients[0] if len(gradients) == 1 else torch.cat(gradients, dim=1)
+    return torch.stack([
+        embedding_bag(plan.key_places, each, plan.key_starts, mode="sum") for each in joined
+    ])  # fmt: skip
+
+
+def _by_width(seen_by: list[np.ndarray]) -> Iterator[tuple[int, list[int]]]:
+    """Yields the chunks by how many keys they are padded to."""
+    groups: dict[int, list[int]] = {}
+    for chunk, seen in enumerate(seen_by):
+        groups.setdefault(_rounded(len(seen)), []).append(chunk)
+    for width in sorted(groups):
+        chunks = groups[width]
+        for start in range(0, len(chunks), _COUNTS[-1]):
+            yield width, chunks[start : start + _COUNTS[-1]]
+
+
+def _rounded(keys: int) -> int:
+    """Rounds up to a multiple of 64, coarser the more there are: few widths in all."""
+    step = 64 << max(0, (keys // 256).bit_length() - 1)
+    return -(-keys // step) * step
+
+
+def _at_least(count: int) -> int:
+    return next(each for each in _COUNTS if each >= count)

@@ -1,0 +1,662 @@
+"""Llama's decoder layers on a CPU, each computed as one function with a backward of its own.
+
+Plain modules dequantize a 4-bit weight at every product, start a kernel for each cast, norm,
+adapter and branch, and keep what each of them reads. Here frozen weights are dequantized once into
+the compute dtype, layers that read the same input are one product, adapters are added in it, and
+the backward pass computes again what is cheap. Products, activations and their gradients are in
+the compute dtype (bf16 or fp32); norms, softmax and sums of gradients over a tree are in fp32
+inside, and trained weights stay fp32.
+
+`whole_layers` is the only door: outside it, and for a model that it does not take, everything runs
+as transformers, peft and bitsandbytes do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, silu
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from llmcausal.model.cpu_attention import TreePlan, attend, attend_backward, plan_tree
+from llmcausal.model.tree_attention import TreeBlocks
+
+MEMORY_SHARE = 0.5
+"""Part of the free host memory that dequantized weights may take."""
+_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+_log = logging.getLogger(__name__)
+
+
+def product(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Returns x @ W.T; in fp32 by oneDNN, which MKL does not surpass and on AMD falls behind."""
+    if inputs.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
+        return result
+    return linear(inputs, weight)
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """A LoRA adapter of one linear layer: its matrices, scale, and the outputs that it adds to."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+    outputs: slice
+
+
+class _Linear:
+    """Frozen linear layers that read the same input, as one product with their adapters.
+
+    Hu et al., LoRA, 2021: x @ W.T + b + scale (x @ A.T) @ B.T for each layer.
+
+    Args:
+        modules: Linear layers, or LoRA layers around them.
+        dtype: Compute dtype.
+    """
+
+    def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
+        self.modules = modules
+        self.dtype = dtype
+        bases = [_base(module) for module in modules]
+        self.weight = torch.cat([_dense(base, dtype) for base in bases])
+        ends = torch.tensor([base.out_features for base in bases]).cumsum(0).tolist()
+        self.outputs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        for base, outputs in zip(bases, self.outputs, strict=True):
+            if not isinstance(base, Linear4bit):  # held once: the layer's own is a part of it
+                base.weight.data = self.weight[outputs]
+        biases = [base.bias for base in bases]
+        self.bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            parts = [
+                self.weight.new_zeros(base.out_features) if bias is None else bias.detach()
+                for base, bias in zip(bases, biases, strict=True)
+            ]
+            self.bias = torch.cat(parts).to(dtype)
+        self.adapters: list[_Adapter] = []
+        self.down: Tensor | None = None
+        self.up: Tensor | None = None
+
+    def let_go(self) -> None:
+        """Gives layers that are not quantized weights of their own again."""
+        for base, outputs in zip(map(_base, self.modules), self.outputs, strict=True):
+            if not isinstance(base, Linear4bit):
+                base.weight.data = self.weight[outputs].clone()
+
+    def read_adapters(self) -> bool:
+        """Takes the adapters as they are now; tells whether they can be computed here."""
+        self.adapters, self.down, self.up = [], None, None
+        for module, outputs in zip(self.modules, self.outputs, strict=True):
+            if not isinstance(module, LoraLayer):
+                continue
+            found = _adapter(module)
+            if found is None:
+                return False
+            self.adapters += [_Adapter(*each, outputs) for each in found]
+        if self.adapters:
+            downs = [each.down.detach() for each in self.adapters]
+            self.down = torch.cat(downs).to(self.dtype)
+            self.up = self.weight.new_zeros(len(self.weight), len(self.down))
+            start = 0
+            for each, down in zip(self.adapters, downs, strict=True):
+                columns = slice(start, start + len(down))
+                self.up[each.outputs, columns] = each.up.detach().to(self.dtype) * each.scale
+                start = columns.stop
+        return True
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """Both matrices of each adapter."""
+        return [matrix for each in self.adapters for matrix in (each.down, each.up)]
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the outputs [n, out], and x @ A.T of all adapters [n, ranks]."""
+        result = product(inputs, self.weight)
+        if self.bias is not None:
+            result += self.bias
+        if self.down is None or self.up is None:
+            return result, inputs.new_empty(0)
+        low = inputs @ self.down.T
+        return result.addmm_(low, self.up.T), low
+
+    def backward(
+        self, upstream: Tensor, inputs: Tensor, low: Tensor, *, to_input: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Returns the gradient of the inputs (not filled in if not asked for), and of `trained`."""
+        of_input = product(upstream, self.weight.T) if to_input else torch.empty_like(inputs)
+        if self.down is None or self.up is None:
+            return of_input, []
+        of_low = upstream @ self.up
+        if to_input:
+            of_input.addmm_(of_low, self.down)
+        of_down = of_low.T @ inputs
+        gradients, start = [], 0
+        for each in self.adapters:
+            part = slice(start, start + len(each.down))
+            start = part.stop
+            of_up = (low[:, part].T @ upstream[:, each.outputs]).T
+            gradients += [of_down[part].to(each.down.dtype), of_up.to(each.up.dtype) * each.scale]
+        return of_input, gradients
+
+
+def _base(module: Any) -> Any:
+    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+
+
+def _dense(layer: Any, dtype: torch.dtype) -> Tensor:
+    weight: Tensor = layer.weight.detach()
+    if isinstance(layer, Linear4bit):
+        packed: Any = layer.weight
+        weight = dequantize_4bit(packed.data, packed.quant_state)
+    return weight.to(dtype)
+
+
+def _adapter(layer: Any) -> list[tuple[Tensor, Tensor, float]] | None:
+    """Returns A, B and the scale of each adapter that adds a plain product, or None."""
+    if layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
+        return None
+    if layer.disable_adapters:
+        return []
+    found = []
+    for name in layer.active_adapters:
+        if name not in layer.lora_A:
+            continue
+        dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
+        idle = isinstance(dropout, nn.Identity) or not layer.training
+        if not idle or type(down) is not nn.Linear or type(up) is not nn.Linear:
+            return None
+        found.append((down.weight, up.weight, layer.scaling[name]))
+    return found
+
+
+@dataclass
+class _Shapes:
+    heads: int
+    key_heads: int
+    width: int
+    scale: float
+
+
+@dataclass
+class _Norm:
+    """Root mean square norm (Zhang and Sennrich, 2019) with its sums in fp32."""
+
+    weight: Tensor
+    epsilon: float
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the normed rows, and what each was multiplied by [n, 1]."""
+        wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        factor = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(self.epsilon))
+        return self.apply(inputs, factor), factor
+
+    def apply(self, inputs: Tensor, factor: Tensor) -> Tensor:
+        """Returns the normed rows."""
+        return (inputs.to(factor.dtype) * factor).to(inputs.dtype).mul_(self.weight)
+
+    def backward(self, upstream: Tensor, inputs: Tensor, factor: Tensor) -> Tensor:
+        """Returns the gradient of the inputs, wide."""
+        normed = inputs.to(factor.dtype) * factor
+        given = upstream.to(factor.dtype) * self.weight
+        share = (normed * given).mean(-1, keepdim=True)
+        return given.addcmul_(normed, share, value=-1).mul_(factor)
+
+
+@dataclass
+class _Layer:
+    """A decoder layer, taken apart."""
+
+    module: Any
+    shapes: _Shapes
+    first_norm: _Norm
+    query_key_value: _Linear
+    output: _Linear
+    second_norm: _Norm
+    gate_up: _Linear
+    down: _Linear
+    plain: Callable[..., Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plain = self.module.forward
+
+    @property
+    def linears(self) -> tuple[_Linear, ...]:
+        return self.query_key_value, self.output, self.gate_up, self.down
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Stands in for the module's own."""
+        call = kwargs.get("tree_blocks")
+        if not isinstance(call, _Call) or position_embeddings is None:
+            return self.plain(
+                hidden_states,
+                attention_mask=attention_mask,
+                position_embeddings=position_embeddings,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        with torch.autocast("cpu", enabled=False):
+            if call.plan is None:
+                return self._rows(
+                    hidden_states, attention_mask, position_embeddings, past_key_values
+                )
+            trained = [matrix for each in self.linears for matrix in each.trained]
+            rotation = call.rotation(position_embeddings)
+            if past_key_values is None:
+                result: Tensor = _WholeLayer.apply(  # type: ignore[no-untyped-call]
+                    hidden_states[0], self, rotation, call.plan, *trained
+                )
+                return result[None]
+            return self._prefill(hidden_states[0], rotation, call, past_key_values)[None]
+
+    def mlp(self, hidden: Tensor) -> Tensor:
+        """Returns the layer's second half for hidden states [n, width]."""
+        normed, _ = self.second_norm(hidden)
+        gate, up = self.gate_up(normed)[0].chunk(2, dim=-1)
+        return self.down(silu(gate).mul_(up))[0].add_(hidden)
+
+    def _prefill(
+        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], call: _Call, cache: Any
+    ) -> Tensor:
+        assert call.plan is not None
+        normed, _ = self.first_norm(hidden)
+        query, key, value = self.states(self.query_key_value(normed)[0], rotation)
+        kept = (None, slice(None), slice(call.length))  # not the padding
+        cache.update(key[kept], value[kept], self.module.self_attn.layer_idx)
+        attended = attend(query, key, value, call.plan)
+        return self.mlp(self.output(attended)[0].add_(hidden))
+
+    def _rows(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        position_embeddings: tuple[Tensor, Tensor],
+        cache: Any,
+    ) -> Tensor:
+        """Computes one new token of each row [rows, 1, width]."""
+        rows = hidden.flatten(0, 1)
+        normed, _ = self.first_norm(rows)
+        cosine, sine = (each.flatten(0, 1) for each in position_embeddings)
+        shapes = self.shapes
+        half = shapes.width // 2
+        rotation = cosine[:, None, :half], sine[:, None, :half]
+        parts = self.query_key_value(normed)[0].view(len(rows), -1, shapes.width)
+        turned = parts.new_empty(len(rows), shapes.heads + shapes.key_heads, shapes.width)
+        _rotate(parts[:, : shapes.heads + shapes.key_heads], turned, *rotation)
+        query, key = turned.split([shapes.heads, shapes.key_heads], dim=1)
+        value = parts[:, shapes.heads + shapes.key_heads :]
+        keys, values = cache.update(
+            key[:, :, None], value[:, :, None], self.module.self_attn.layer_idx
+        )
+        attended, _ = sdpa_attention_forward(
+            self.module.self_attn, query[:, :, None], keys, values, mask, scaling=shapes.scale
+        )
+        attended = attended.reshape(len(rows), -1)
+        return self.mlp(self.output(attended)[0].add_(rows)).view_as(hidden)
+
+    def states(
+        self, joined: Tensor, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns query, key and value as `attend` takes them, from one product's outputs."""
+        shapes, nodes = self.shapes, len(joined)
+        group = shapes.heads // shapes.key_heads
+        parts = joined.view(nodes, -1, shapes.width)
+        query = joined.new_empty(shapes.key_heads, nodes, group, shapes.width)
+        key = joined.new_empty(shapes.key_heads, nodes, shapes.width)
+        cosine, sine = rotation
+        _rotate(
+            parts[:, : shapes.heads].unflatten(1, (shapes.key_heads, group)),
+            query.transpose(0, 1),
+            cosine[:, None] * shapes.scale,
+            sine[:, None] * shapes.scale,
+        )
+        both = slice(shapes.heads, shapes.heads + shapes.key_heads)
+        _rotate(parts[:, both], key.transpose(0, 1), cosine, sine)
+        value = parts[:, shapes.heads + shapes.key_heads :].transpose(0, 1).contiguous()
+        return query, key, value
+
+    def states_backward(
+        self, gradients: tuple[Tensor, Tensor, Tensor], rotation: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Returns the gradient of the product's outputs."""
+        query, key, value = gradients
+        shapes, nodes = self.shapes, key.shape[1]
+        group = shapes.heads // shapes.key_heads
+        joined = key.new_empty(nodes, (shapes.heads + 2 * shapes.key_heads) * shapes.width)
+        parts = joined.view(nodes, -1, shapes.width)
+        cosine, sine = rotation
+        _rotate(
+            query.transpose(0, 1),
+            parts[:, : shapes.heads].unflatten(1, (shapes.key_heads, group)),
+            cosine[:, None] * shapes.scale,
+            sine[:, None] * -shapes.scale,
+        )
+        both = slice(shapes.heads, shapes.heads + shapes.key_heads)
+        _rotate(key.transpose(0, 1), parts[:, both], cosine, -sine)
+        parts[:, shapes.heads + shapes.key_heads :] = value.transpose(0, 1)
+        return joined
+
+
+def _rotate(source: Tensor, target: Tensor, cosine: Tensor, sine: Tensor) -> None:
+    """Writes rotary position embeddings of both halves (Su et al., RoFormer, 2021)."""
+    half = source.shape[-1] // 2
+    first, second = source[..., :half], source[..., half:]
+    torch.mul(first, cosine, out=target[..., :half]).addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=target[..., half:]).addcmul_(first, sine)
+
+
+class _WholeLayer(torch.autograd.Function):
+    """A layer over one tree. Keeps what the products and the attention read, and no casts."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        layer: _Layer,
+        rotation: tuple[Tensor, Tensor],
+        plan: TreePlan,
+        *trained: Tensor,
+    ) -> Tensor:
+        normed, factor = layer.first_norm(hidden)
+        joined, low = layer.query_key_value(normed)
+        query, key, value = layer.states(joined, rotation)
+        attended = attend(query, key, value, plan)
+        middle, output_low = layer.output(attended)
+        middle += hidden
+        normed, middle_factor = layer.second_norm(middle)
+        gate_up, gate_up_low = layer.gate_up(normed)
+        gate, up = gate_up.chunk(2, dim=-1)
+        result, down_low = layer.down(silu(gate).mul_(up))
+        result += middle
+        ctx.save_for_backward(
+            hidden, factor, low, query, key, value, attended, output_low, middle, middle_factor,
+            gate_up, gate_up_low, down_low, *rotation,
+        )  # fmt: skip
+        ctx.layer, ctx.plan = layer, plan
+        # What the adapters were: `read_adapters` of a later call replaces them.
+        ctx.matrices = [(each.adapters, each.down, each.up) for each in layer.linears]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
+        (
+            hidden, factor, low, query, key, value, attended, output_low, middle, middle_factor,
+            gate_up, gate_up_low, down_low, *rotation,
+        ) = ctx.saved_tensors  # fmt: skip
+        layer: _Layer = ctx.layer
+        for each, (adapters, down, up) in zip(layer.linears, ctx.matrices, strict=True):
+            each.adapters, each.down, each.up = adapters, down, up
+        given = upstream[0].contiguous()
+
+        gate, up = gate_up.chunk(2, dim=-1)
+        active = silu(gate)
+        of_active, of_down = layer.down.backward(given, active * up, down_low)
+        of_gate_up = torch.empty_like(gate_up)
+        torch.mul(of_active, active, out=of_gate_up[:, gate.shape[1] :])
+        torch.ops.aten.silu_backward.grad_input(
+            of_active.mul_(up), gate, grad_input=of_gate_up[:, : gate.shape[1]]
+        )
+        del active, of_active
+        normed = layer.second_norm.apply(middle, middle_factor)
+        of_normed, of_gate_up_trained = layer.gate_up.backward(of_gate_up, normed, gate_up_low)
+        del of_gate_up
+        of_middle = layer.second_norm.backward(of_normed, middle, middle_factor)
+        of_middle = of_middle.add_(given).to(given.dtype)
+
+        of_attended, of_output = layer.output.backward(of_middle, attended, output_low)
+        found = attend_backward(of_attended, query, key, value, ctx.plan)
+        of_joined = layer.states_backward(found, (rotation[0], rotation[1]))
+        normed = layer.first_norm.apply(hidden, factor)
+        to_input = ctx.needs_input_grad[0]
+        of_normed, of_joined_trained = layer.query_key_value.backward(
+            of_joined, normed, low, to_input=to_input
+        )
+        of_hidden = None
+        if to_input:
+            of_hidden = layer.first_norm.backward(of_normed, hidden, factor)
+            of_hidden = of_hidden.add_(of_middle).to(given.dtype)
+        trained = [*of_joined_trained, *of_output, *of_gate_up_trained, *of_down]
+        return of_hidden, None, None, None, *trained
+
+
+class _Call:
+    """One pass through all layers: its plan, and what they share.
+
+    Attributes:
+        plan: Of the tree; None where rows go on from a cache.
+        length: Nodes that are no padding.
+    """
+
+    def __init__(self, plan: TreePlan | None, length: int = 0) -> None:
+        self.plan = plan
+        self.length = length
+        self._rotation: tuple[Tensor, Tensor] | None = None
+
+    def rotation(self, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines of half a head [nodes, 1, half]."""
+        if self._rotation is None:
+            cosine, sine = (each[0, :, None, : each.shape[-1] // 2] for each in embeddings)
+            self._rotation = cosine.contiguous(), sine.contiguous()
+        return self._rotation
+
+
+@contextmanager
+def whole_layers(model: Any) -> Iterator[int]:
+    """Computes the decoder's layers whole for as long as the context is open.
+
+    Takes a model on the CPU with frozen decoder layers of Llama's form, proved by comparing each
+    layer's output with its own. Another model, or one whose dequantized weights do not fit in the
+    host's free memory, is left as it is.
+
+    Args:
+        model: Any model, also a `PeftModel`.
+
+    Yields:
+        How many layers are swapped.
+    """
+    decoder = _decoder(model)
+    modules = list(getattr(decoder, "layers", ()))
+    dtype = decoder.get_input_embeddings().weight.dtype if modules else torch.float32
+    layers: list[_Layer] = []
+    with ExitStack() as stack:
+        if modules and all(map(_has_form, modules)) and _fits(modules, dtype):
+            layers = [_taken_apart(module, decoder.config, dtype) for module in modules]
+            for layer in layers:
+                for each in layer.linears:
+                    stack.callback(each.let_go)
+            if not all(_agrees(layer, decoder, dtype) for layer in layers):
+                layers = []
+        if layers:
+            calls = _Calls(decoder, layers)
+            for layer in layers:
+                layer.module.forward = layer.forward
+                stack.callback(layer.module.__dict__.pop, "forward")
+            before = decoder.register_forward_pre_hook(calls.before, with_kwargs=True)
+            after = decoder.register_forward_hook(calls.after)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+        yield len(layers)
+
+
+class _Calls:
+    """Prepares each call of the decoder, and takes its padding off again."""
+
+    def __init__(self, decoder: Any, layers: Sequence[_Layer]) -> None:
+        self.linears = [linear for layer in layers for linear in layer.linears]
+        self.dtype = layers[0].first_norm.weight.dtype
+        self.windowed = getattr(decoder.config, "sliding_window", None) is not None
+        self.length: int | None = None
+        self.taken = False
+
+    def before(
+        self, _decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Returns the arguments with a `_Call` for the layers, or None where they run as plain."""
+        self.length = None
+        cache = kwargs.get("past_key_values")
+        goes_on = cache is not None and cache.get_seq_length() > 0
+        if not goes_on:  # from here to the last token the adapters stay as they are
+            self.taken = all(each.read_adapters() for each in self.linears)
+        name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
+        inputs = kwargs.get(name)
+        caches = cache is not None or kwargs.get("use_cache")
+        if args or inputs is None or not self.taken or (caches and torch.is_grad_enabled()):
+            return None
+        if goes_on:
+            if inputs.shape[1] != 1:
+                return None
+            return args, {**kwargs, "tree_blocks": _Call(None)}
+        blocks, length = kwargs.get("tree_blocks"), inputs.shape[1]
+        if isinstance(blocks, TreeBlocks):
+            ends = blocks.subtree_ends
+        elif blocks is None and kwargs.get("attention_mask") is None and not self.windowed:
+            ends = torch.full((length,), length)  # a sequence is a tree of one branch
+        else:
+            return None
+        if len(inputs) != 1:
+            return None
+        plan = plan_tree(ends, self.dtype)
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(length)[None]
+        more = plan.nodes - length
+        self.length = length
+        return args, {
+            **kwargs,
+            name: nn.functional.pad(inputs, (0, 0) * (inputs.dim() - 2) + (0, more)),
+            "position_ids": nn.functional.pad(positions, (0, more)),
+            "attention_mask": torch.zeros((1, 1, 1, 1), dtype=self.dtype),  # unread
+            "tree_blocks": _Call(plan, length),
+            "use_cache": kwargs.get("use_cache") or False,
+        }
+
+    def after(self, _decoder: Any, _args: Any, output: Any) -> Any:
+        """Returns the output for the nodes that were asked for."""
+        if self.length is not None:
+            output.last_hidden_state = output.last_hidden_state[:, : self.length]
+            self.length = None
+        return output
+
+
+def _decoder(model: Any) -> Any:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.get_decoder() if hasattr(base, "get_decoder") else base
+
+
+def _linears(module: Any) -> list[list[Any]] | None:
+    attention, mlp = getattr(module, "self_attn", None), getattr(module, "mlp", None)
+    groups = [
+        [getattr(parent, name, None) for name in names]
+        for names, parent in zip(_GROUPS, (attention, attention, mlp, mlp), strict=True)
+    ]
+    return groups if all(each is not None for group in groups for each in group) else None
+
+
+def _has_form(module: Any) -> bool:
+    """Tells whether a layer has Llama's parts, frozen on the CPU, and no one else's hook."""
+    groups = _linears(module)
+    norms = [getattr(module, f"{name}_layernorm", None) for name in ("input", "post_attention")]
+    if groups is None or "forward" in vars(module):
+        return False
+    if not all(hasattr(norm, "weight") and hasattr(norm, "variance_epsilon") for norm in norms):
+        return False
+    return all(_is_frozen(_base(each)) for group in groups for each in group)
+
+
+def _is_frozen(layer: Any) -> bool:
+    if isinstance(layer, Linear4bit):
+        known = getattr(layer.weight, "quant_state", None) is not None
+    else:
+        known = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter
+    return known and layer.weight.device.type == "cpu" and not layer.weight.requires_grad
+
+
+def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
+    """Tells whether the host has the memory for what is dequantized, and warns if it has not."""
+    packed = [each for module in modules for each in module.modules()
+              if isinstance(each, Linear4bit)]  # fmt: skip
+    needed = dtype.itemsize * sum(each.out_features * each.in_features for each in packed)
+    available = psutil.virtual_memory().available
+    if needed <= MEMORY_SHARE * available:
+        return True
+    _log.warning(
+        "dequantized weights would take %.1f of %.1f GiB of free memory: going on with quantized "
+        "ones, which is slower",
+        needed / 2**30,
+        available / 2**30,
+    )
+    return False
+
+
+def _taken_apart(module: Any, config: Any, dtype: torch.dtype) -> _Layer:
+    attention = module.self_attn
+    width = attention.head_dim
+    first, second = module.input_layernorm, module.post_attention_layernorm
+    groups = _linears(module)
+    assert groups is not None
+    joined, output, gate_up, down = (_Linear(group, dtype) for group in groups)
+    heads = output.weight.shape[1] // width
+    key_heads = (len(joined.weight) // width - heads) // 2
+    return _Layer(
+        module,
+        _Shapes(heads, key_heads, width, attention.scaling),
+        _Norm(first.weight.detach(), first.variance_epsilon),
+        joined,
+        output,
+        _Norm(second.weight.detach(), second.variance_epsilon),
+        gate_up,
+        down,
+    )
+
+
+def _agrees(layer: _Layer, decoder: Any, dtype: torch.dtype) -> bool:
+    """Compares what a layer adds to its input with what its own forward adds."""
+    nodes = 6
+    generator = torch.Generator().manual_seed(0)  # the run's random numbers stay as they are
+    width = len(layer.first_norm.weight)
+    hidden = torch.randn(1, nodes, width, generator=generator).to(dtype)
+    positions = torch.arange(nodes)[None]
+    # Not all of it: in evaluation mode bitsandbytes repacks 4-bit weights for good on some CPUs.
+    drops = (each for each in layer.module.modules() if isinstance(each, (nn.Dropout, LoraLayer)))
+    training = [(module, module.training) for module in drops]
+    try:
+        for module, _ in training:
+            module.training = False
+        if not all(each.read_adapters() for each in layer.linears):
+            return False
+        half = dtype == torch.bfloat16
+        with torch.no_grad(), torch.autocast("cpu", dtype=dtype, enabled=half):
+            turned = decoder.rotary_emb(hidden, positions)
+            wanted = layer.plain(hidden, position_ids=positions, position_embeddings=turned)
+        plan = plan_tree(torch.full((nodes,), nodes), dtype)
+        padded = nn.functional.pad(hidden, (0, 0, 0, plan.nodes - nodes))
+        places = nn.functional.pad(positions, (0, plan.nodes - nodes))
+        with torch.no_grad():
+            found = layer.forward(
+                padded,
+                position_embeddings=decoder.rotary_emb(padded, places),
+                tree_blocks=_Call(plan, nodes),
+            )[:, :nodes]
+    finally:
+        for module, was in training:
+            module.training = was
+    wanted, found = wanted - hidden, found - hidden
+    return bool((found - wanted).norm() <= (0.05 if half else 1e-3) * wanted.norm())
