@@ -18,7 +18,9 @@ BENCHMARKS = {
     "estimates": "predicted memory against other estimators, with the truth measured",
     "merging": "peak memory of merging an adapter into a base of 2 GB",
     "eval": "answers per second, against plain transformers",
+    "precisions": "a checkpoint's answers in bf16 against fp32: how fast, and how alike",
     "step_peers": "a training step, against what a user would pick instead, at equal loss",
+    "beside": "a training step alone, and beside programs that keep a core busy",
     "step_growth": "how a step's time and memory grow with length, batch, rank and vocabulary",
     "limit": "what part of the machine's matrix-product rate a step reaches",
     "step": "a training step against padded batches, on a file of triplets",
@@ -26,8 +28,8 @@ BENCHMARKS = {
     "counts": "counts that do not depend on the machine, compared with the expected ones",
 }
 """Names and what they measure; `all` goes through them in this order."""
-NOT_IN_ALL = ("step", "memory")
-"""Long, or measured by another one too."""
+NOT_IN_ALL = ("step", "memory", "precisions")
+"""Long, measured by another one too, or in want of a checkpoint."""
 
 
 def run(name: str, options: list[str]) -> int:

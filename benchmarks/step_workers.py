@@ -13,6 +13,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
+from llmcausal.launched import LIBRARIES
+
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENTS = (
     Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llmcausal-benchmarks"
@@ -73,6 +75,8 @@ class Worker:
         command = [variant.python, "-m", f"benchmarks.peers.{variant.module}", str(folder),
                    json.dumps(variant.options)]  # fmt: skip
         quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if variant.ours:
+            quiet |= LIBRARIES  # as the command line sets them
         self._process = subprocess.Popen(
             command, cwd=REPOSITORY, env={**os.environ, **quiet}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,

@@ -267,25 +267,6 @@ def _fewer_operations(result: Result) -> str:
     )
 
 
-def steady(result: Result) -> str:
-    """Says how our fastest compares with plain where both have made more steps before."""
-    text = []
-    for case in dict.fromkeys(row["case"] for row in result["rows"]):
-        seconds = {
-            row["variant"]: statistics.median(row["samples"])
-            for row in result["rows"] if row["case"] == case
-        }  # fmt: skip
-        ours = min(value for name, value in seconds.items() if name.startswith("ours"))
-        other = min(value for name, value in seconds.items() if not name.startswith("ours"))
-        text.append(f"{other / ours:.2f} times as fast in {case}")
-    return (
-        "These are second steps (in the longest case, first ones), and the variants that allocate "
-        "most still ask the system for memory then, so that the table flatters ours. After "
-        "more steps in one process, against "
-        f"plain in one batch (`python -m benchmarks limit`), ours is {'; '.join(text)}.\n"
-    )
-
-
 def of_memory(result: Result) -> str:
     """Renders predictions and strategies."""
     text = ""
@@ -302,9 +283,38 @@ def of_memory(result: Result) -> str:
     return text
 
 
+def of_beside(result: Result) -> str:
+    """Renders steps beside busy programs, and the goals."""
+    rows = [
+        [row["variant"], row["beside"], spread(row["samples"]), f"{row['times_alone']:.2f}",
+         f"{goal:g}" if (goal := result["goals"].get(row["beside"])) else ""]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["variant", "busy programs", "seconds per step", "times that alone", "goal for ours"]
+    return f"{result['case']}, {result['precision']}.\n\n{table(head, rows)}"
+
+
+def of_precisions(result: Result) -> str:
+    """Renders a checkpoint's answers by precision."""
+    names = list(next(iter(result["rows"].values()))["figures"])
+    rows = [
+        [name, f"{row['answers_per_second']:.2f}",
+         *(f"{each['value']:.1%} [{each['low']:.1%}, {each['high']:.1%}]"
+           for each in row["figures"].values())]
+        for name, row in result["rows"].items()
+    ]  # fmt: skip
+    return (
+        f"{table(['precision', 'answers/s', *names], rows)}\n"
+        f"bf16 is {result['times_faster']:.2f} times as fast; {result['identical_texts']} of "
+        f"{result['prompts']} texts are the same.\n"
+    )
+
+
 SECTIONS: dict[str, Section] = {
     "startup": of_startup, "data": of_data, "estimates": of_estimates, "merging": of_merging,
-    "eval": of_eval, "step_peers": of_step_rows, "step_growth": of_step_growth, "limit": of_limit,
+    "eval": of_eval, "precisions": of_precisions, "step_peers_bf16": of_step_rows,
+    "step_peers": of_step_rows, "beside": of_beside,
+    "step_growth": of_step_growth, "limit_bf16": of_limit, "limit": of_limit,
     "step": of_step, "memory": of_memory,
 }  # fmt: skip
 """In the page's order: every benchmark but `counts`, which is no measure of a machine."""

@@ -14,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.__main__ import BENCHMARKS  # noqa: E402
 from benchmarks.pictures import picture  # noqa: E402
-from benchmarks.tables import SECTIONS, Result, circumstances, of_data, steady, versus  # noqa: E402
+from benchmarks.tables import SECTIONS, Result, circumstances, of_data, versus  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -33,15 +33,18 @@ smallest and the largest sample in brackets.
 operations dispatched, bytes allocated, modules imported) with what is expected; the tests run it.
 """
 NOTES = {
-    "step_peers": """`keep`, `recompute` and `lean` are strategies of `memory.strategy`. Ours
-computes what members share once, makes logits where there is a label, keeps no copy of shared keys
-or of what is cheap to compute again, and multiplies by oneDNN where torch's own fp32 products are
-MKL's (`keep, torch's products` is ours without that). The others compute each member on its own,
-padded, with logits at every position. A step to warm up goes
-ahead of each timed one, in the same process; it is not enough for variants that allocate most,
-whose third step is faster again: `limit` measures after more steps. Cases from 512 tokens have one
-round; in the longest the step under torch's profiler, which counts memory, is the timed one, for
-every variant alike.
+    "step_peers_bf16": """`keep`, `recompute` and `lean` are strategies of `memory.strategy`. Ours
+computes what members share once, makes logits where there is a label, computes each layer as one
+function, and keeps no casts and no copy of shared keys. The others compute each member on its own,
+padded, with logits at every position; their weights are bf16 and their adapters fp32 under
+autocast. Each variant goes on until its last three steps agree to 5%.
+""",
+    "step_peers": """As above, in fp32. `keep, torch's products` runs the modules of transformers
+and peft over the same tree.
+""",
+    "beside": """A step waits for the slower of its threads. By default a waiting thread spins for
+milliseconds, which is the whole turn of a core that it shares with the thread that it waits for;
+the command line sets `GOMP_SPINCOUNT`, so that it sleeps sooner.
 """,
     "limit": """Products with frozen weights and the output head are counted; attention, adapters
 and everything else are work on top. The bytes are those of every operator's tensors, read or
@@ -76,16 +79,15 @@ def load(folder: Path) -> dict[str, Result]:
 def summary(results: dict[str, Result]) -> str:
     """Returns what README says of speed and memory."""
     text = ""
-    if found := results.get("step_peers"):
-        text += (
-            "A training step, forward and backward, against what a user would pick instead (plain "
-            "transformers and peft, TRL), all in fp32 on SmolLM2-135M with LoRA, with the same "
-            "loss and gradients. Each cell says how many times as fast as the fastest other it "
-            "is, and what part of its memory it takes (peak of tensors, weights included):\n\n"
-            f"{versus(found)}\n{circumstances(found)}\n"
-        )
-        if going_on := results.get("limit"):
-            text += f"{steady(going_on)}\n"
+    for name, precision in (("step_peers_bf16", "bf16"), ("step_peers", "fp32")):
+        if (found := results.get(name)) and found["comparisons"]:
+            text += (
+                "A training step, forward and backward, against what a user would pick instead "
+                f"(plain transformers and peft), all in {precision} on SmolLM2-135M with LoRA, "
+                "with the same loss and gradients but for rounding. Each cell says how many times "
+                "as fast as the fastest other it is, and what part of its memory it takes (peak "
+                f"of tensors, weights included):\n\n{versus(found)}\n{circumstances(found)}\n"
+            )
     if found := results.get("eval"):
         ratios = (
             f"{times:.1f} times as fast as {name} ({found['identical_texts'][name]} texts the same)"
@@ -125,8 +127,10 @@ def files(folder: Path) -> dict[Path, str]:
     results = load(folder)
     parts, made = [INTRODUCTION], {}
     for name, render in SECTIONS.items():
-        line = BENCHMARKS[name]
-        parts.append(f"## {name}\n\n`python -m benchmarks {name}`: {line}.\n")
+        command = name.removesuffix("_bf16")
+        line = BENCHMARKS[command]
+        command += " --precision bf16" if name.endswith("_bf16") else ""
+        parts.append(f"## {name}\n\n`python -m benchmarks {command}`: {line}.\n")
         result = results.get(name)
         if result is None:
             parts.append("No result is kept: this was not measured, or not written down.\n")

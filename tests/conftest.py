@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def every_processor_is_alike() -> None:
+    """`model.precision = "auto"` is fp32 in the tests' own process, whatever is faster here."""
+    from llmcausal.model import device
+
+    device.bf16_speedup = lambda: 0.0  # type: ignore[assignment]
+
+
 @pytest.fixture
 def chatml_tokenizer() -> Any:
     """One token a byte, ChatML control tokens; the pad token is the end-of-turn token."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-_LIBRARIES = {
+LIBRARIES = {
     # A thread that waits for another spins this often before it sleeps. By default it spins for
     # milliseconds: where another program has the other thread's core, that is its whole turn.
     "GOMP_SPINCOUNT": "10000",
@@ -16,6 +16,7 @@ _LIBRARIES = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     "LRU_CACHE_CAPACITY": "256",
 }
+"""What torch's libraries are told by environment variables; `settle_libraries` sets them."""
 MEMORY_OF_PROCESS = "memory_bytes_process_"
 """With its index: the figure of a process beside the first, whose is `memory_bytes`."""
 
@@ -40,5 +41,5 @@ def settle_libraries() -> None:
 
     What the environment says already stays.
     """
-    for name, value in _LIBRARIES.items():
+    for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from llmcausal.config import LoraSection, MemorySection
 from llmcausal.model.activations import set_activations
-from llmcausal.model.cpu_layers import _is_frozen
+from llmcausal.model.cpu.linear import is_frozen
 from llmcausal.model.lora import add_lora
 from llmcausal.model.sharding import Nf4Linear, shard_layers, use_plain_parameters
 
@@ -121,4 +121,4 @@ def test_shared_layers_give_the_same_gradients(
     linear = [each for each in layers.modules() if type(each) in (nn.Linear, Nf4Linear)]
     frozen = [each for each in linear if not each.weight.requires_grad]
     assert len(frozen) == 14
-    assert not any(map(_is_frozen, frozen))  # a dequantized share would be a wrong weight
+    assert not any(map(is_frozen, frozen))  # a dequantized share would be a wrong weight

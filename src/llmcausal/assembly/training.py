@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +26,9 @@ from llmcausal.assembly.prepare import PreparedData, prepare_data
 from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
-from llmcausal.errors import CheckpointError, UsageError
+from llmcausal.errors import CheckpointError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
-from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
@@ -49,6 +50,8 @@ from llmcausal.train.processes import joined
 from llmcausal.train.run import Run
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, wants_dashboard
+from llmcausal.ui.figures import duration
+from llmcausal.ui.pace import Forecast
 from llmcausal.ui.report import write_run_report
 from llmcausal.ui.status import show_notes, status
 
@@ -228,16 +231,20 @@ def _chosen_by(section: CheckpointSection) -> tuple[str, str]:
 def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOutcome:
     run = built.run
     config, run_dir, processes = run.config, run.run_dir, run.processes
+    began, trained = time.monotonic(), 0.0
     stop_reason = None
     evaluation = None
     results = run_dir / EVALUATION / RESULTS
     if run.state.step < run.total_steps:
         run.notes[:0] = [f"run: {run_dir}", *notes]
+        if processes.is_first:
+            run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
         processes.lead(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built, data)
         run.advice = partial(advice_after, built, data)
         with whole_layers(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
+        trained = time.monotonic() - began
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
     best = run_dir / BEST
@@ -265,10 +272,31 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
     if not processes.is_first:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
-    show_notes([f"report: {report}"])
+    whole = time.monotonic() - began
+    show_notes(
+        [
+            f"took {duration(whole)}: training {duration(trained)}, the rest "
+            f"{duration(whole - trained)}",
+            f"report: {report}",
+        ]
+    )
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     show_notes([f"next: llmcausal eval --checkpoint {shown}"])
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
+
+
+def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
+    """Counts the prompts and longest answers of the final evaluation, of both sides."""
+    section = config.evaluation
+    if not section.at_end:
+        return 0
+    try:
+        triplets = choose_triplets(config)[: section.max_samples]
+        prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
+        lengths = [len(data.template.encode_prompt(*prompt)) for prompt in prompts]
+    except LlmcausalError:  # the evaluation itself will say what is wrong
+        return 0
+    return 2 * sum(length + section.max_new_tokens for length in lengths)
 
 
 def _unpacks(built: Built) -> bool:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
-from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import ALONE, Processes
 

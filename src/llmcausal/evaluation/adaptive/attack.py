@@ -17,7 +17,7 @@ from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import answer_prompts, evaluation_mode, without_adapter
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
-from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.cpu.door import whole_layers
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate

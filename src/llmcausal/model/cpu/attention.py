@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from llmcausal.data.prefix_tree import Indices
+
 CHUNK = 32
 """Nodes of a chunk."""
 LONG_CHUNK = 64
@@ -67,11 +69,6 @@ class TreePlan:
     key_places: Tensor
     key_starts: Tensor
 
-    @property
-    def seen(self) -> int:
-        """Keys of all batches, repeats and padding included."""
-        return sum(len(batch.keys) for batch in self.batches)
-
 
 def padded_length(nodes: int) -> int:
     """Returns the nodes of a tree with its padding: a coarser multiple for a longer tree."""
@@ -89,58 +86,67 @@ def plan_tree(subtree_ends: Tensor, dtype: torch.dtype) -> TreePlan:
     nodes = padded_length(len(subtree_ends))
     ends = np.arange(1, nodes + 1)
     ends[: len(subtree_ends)] = subtree_ends.numpy()
-    starts = np.arange(nodes)
-    seen_by = [
-        np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, start + CHUNK)])
-        for start in range(0, nodes, CHUNK)
-    ]
-    rows = CHUNK
+    rows, seen_by = CHUNK, _seen_by(ends, CHUNK)
     if max(map(len, seen_by)) > LONG_PATH:
-        rows = LONG_CHUNK
-        seen_by = [
-            np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, start + rows)])
-            for start in range(0, nodes, rows)
-        ]
-    batches, order, taken, offset = [], [], [], 0
+        rows, seen_by = LONG_CHUNK, _seen_by(ends, LONG_CHUNK)
+    batches: list[ChunkBatch] = []
+    places = np.empty(nodes // rows, dtype=np.int64)
+    of, where = [], []  # each key of each chunk: its node, and its place in the batches
+    chunks_before = keys_before = 0
     for width, chunks in _by_width(seen_by):
-        keys = np.zeros((_at_least(len(chunks)), width), dtype=np.int64)
-        mask = np.full((len(keys), rows, width), -np.inf, dtype=np.float32)
-        mask[:, :, 0] = 0
+        batch = _batch(ends, seen_by, chunks, rows, width, dtype)
+        places[chunks] = chunks_before + np.arange(len(chunks))
         for place, chunk in enumerate(chunks):
             own = seen_by[chunk]
-            row = starts[chunk * rows : (chunk + 1) * rows, None]
-            keys[place, : len(own)] = own
-            visible = (own[None] <= row) & (row < ends[own][None])
-            mask[place, :, : len(own)] = np.where(visible, 0, -np.inf)
-            mask[place, :, len(own) :] = -np.inf
-            taken.append((own, offset + place * width + np.arange(len(own))))
-        padded = [*chunks, *[chunks[0]] * (len(keys) - len(chunks))]
-        offset += keys.size
-        order.append((chunks, len(keys)))
-        batches.append(
-            ChunkBatch(
-                torch.tensor(padded),
-                len(chunks),
-                torch.from_numpy(keys.reshape(-1)),
-                width,
-                torch.from_numpy(mask)[:, :, None].to(dtype),
-            )
-        )
-    places = np.empty(nodes // rows, dtype=np.int64)
-    offset = 0
-    for chunks, count in order:
-        places[chunks] = offset + np.arange(len(chunks))
-        offset += count
-    of, where = (np.concatenate(parts) for parts in zip(*taken, strict=True))
-    by_node = np.argsort(of, kind="stable")
-    key_starts = np.searchsorted(of[by_node], np.arange(nodes))
+            of.append(own)
+            where.append(keys_before + place * width + np.arange(len(own)))
+        chunks_before += len(batch.chunks)
+        keys_before += len(batch.keys)
+        batches.append(batch)
+    nodes_of, places_of = np.concatenate(of), np.concatenate(where)
+    by_node = np.argsort(nodes_of, kind="stable")
     return TreePlan(
         rows,
         nodes,
         tuple(batches),
         torch.from_numpy(places),
-        torch.from_numpy(where[by_node]),
-        torch.from_numpy(key_starts),
+        torch.from_numpy(places_of[by_node]),
+        torch.from_numpy(np.searchsorted(nodes_of[by_node], np.arange(nodes))),
+    )
+
+
+def _seen_by(ends: Indices, rows: int) -> list[Indices]:
+    """Returns the nodes that each chunk sees: the path to its first node, and itself."""
+    return [
+        np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, start + rows)])
+        for start in range(0, len(ends), rows)
+    ]
+
+
+def _batch(
+    ends: Indices,
+    seen_by: list[Indices],
+    chunks: list[int],
+    rows: int,
+    width: int,
+    dtype: torch.dtype,
+) -> ChunkBatch:
+    keys = np.zeros((_at_least(len(chunks)), width), dtype=np.int64)
+    mask = np.full((len(keys), rows, width), -np.inf, dtype=np.float32)
+    mask[:, :, 0] = 0  # padding must see something, too
+    for place, chunk in enumerate(chunks):
+        own = seen_by[chunk]
+        row = np.arange(chunk * rows, (chunk + 1) * rows)[:, None]
+        keys[place, : len(own)] = own
+        mask[place] = -np.inf
+        mask[place, :, : len(own)][(own[None] <= row) & (row < ends[own][None])] = 0
+    padded = [*chunks, *[chunks[0]] * (len(keys) - len(chunks))]
+    return ChunkBatch(
+        torch.tensor(padded),
+        len(chunks),
+        torch.from_numpy(keys.reshape(-1)),
+        width,
+        torch.from_numpy(mask)[:, :, None].to(dtype),
     )
 
 
@@ -230,7 +236,7 @@ def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
     ])  # fmt: skip
 
 
-def _by_width(seen_by: list[np.ndarray]) -> Iterator[tuple[int, list[int]]]:
+def _by_width(seen_by: list[Indices]) -> Iterator[tuple[int, list[int]]]:
     """Yields the chunks by how many keys they are padded to."""
     groups: dict[int, list[int]] = {}
     for chunk, seen in enumerate(seen_by):

@@ -15,8 +15,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from llmcausal.config import LoraSection
 from llmcausal.data.attention_blocks import plan_blocks
 from llmcausal.data.prefix_tree import pack
-from llmcausal.model import cpu_layers
-from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.cpu import door
+from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.lora import add_lora
 from llmcausal.model.tree_attention import TREE_ATTENTION, TreeBlocks
 
@@ -321,7 +321,7 @@ def test_too_little_memory_leaves_the_weights_packed(
 ) -> None:
     """Those that are not quantized take no memory."""
     four_bit = any(isinstance(module, Linear4bit) for module in model.modules())
-    monkeypatch.setattr(cpu_layers, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(door, "MEMORY_SHARE", 0.0)
     with whole_layers(model) as layers:
         assert layers == (0 if four_bit else 2)
     assert ("free memory" in caplog.text) == four_bit
