@@ -20,7 +20,7 @@ def tiny_config(tmp_path: Path, tiny_files: tuple[Path, Path]) -> Callable[..., 
         values: dict[str, Any] = {
             "name": "tiny",
             "output_dir": tmp_path / "runs",
-            "model": {"name": str(model), "device": "cpu"},
+            "model": {"name": str(model), "device": "cpu", "precision": "fp32"},
             "memory": {"activations": "keep"},
             "lora": {"rank": 4, "dropout": 0.1},
             "data": {"train": str(data)},

@@ -26,6 +26,7 @@ from llmcausal.errors import (
     UsageError,
 )
 from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.profile import load_config
 from llmcausal.train import checkpoint as checkpoint_module
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import verify
@@ -155,6 +156,43 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert_same_bits(contents(stopped / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert_same_bits(contents(stopped / "best"), contents(straight / "best"))
     assert rows(stopped) == rows(straight)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_layers_computed_whole_resume_to_the_same_bits(
+    tiny_config: Any, tmp_path: Path, precision: str, quantization: str
+) -> None:
+    """Without dropout the layers are computed whole; trained weights and moments stay fp32."""
+    model = {"precision": precision, "quantization": quantization}
+    config = tiny_config(model=model, lora={"dropout": 0.0}, validation={"attack_probe": 2})
+    straight = assembly.train(config, plain=True).run_dir
+    again = assembly.train(config.model_copy(update={"name": "again"}), plain=True).run_dir
+    assembly.resume(again / "checkpoint-8", plain=True)
+    assert_same_bits(contents(again / "checkpoint-10"), contents(straight / "checkpoint-10"))
+    assert rows(again) == rows(straight)
+    weights = contents(straight / "checkpoint-10")["adapter"]
+    assert all(value.dtype == torch.float32 for value in weights.values())
+
+
+def test_a_run_keeps_the_precision_that_auto_took(
+    tiny_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmcausal.model import device
+
+    monkeypatch.setattr(device, "bf16_speedup", lambda: 2.0)
+    config = tiny_config(model={"precision": "auto"}, train={"max_steps": 2})
+    run_dir = assembly.train(config, plain=True).run_dir
+    assert "note: precision: bf16; products are 2.0 times as fast" in capsys.readouterr().out
+    for folder in (run_dir, run_dir / "checkpoint-2", run_dir / "best"):
+        assert load_config(folder / "config.toml").model.precision == "bf16"
+    monkeypatch.setattr(device, "bf16_speedup", lambda: 0.0)  # a machine without
+    shutil.rmtree(run_dir / "checkpoint-2")
+    shutil.rmtree(run_dir / "best")
+    assembly.resume(run_dir, plain=True)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "auto would take fp32: this CPU has no bf16 instructions" in told
+    assert load_config(run_dir / "checkpoint-2/config.toml").model.precision == "bf16"
 
 
 def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(

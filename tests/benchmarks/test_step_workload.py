@@ -62,11 +62,14 @@ def row(name: str, ours: bool, seconds: float, loss: float, norm: float = 1.0) -
 
 def test_only_rows_of_equal_loss_and_gradient_are_ranked() -> None:
     rows = [
-        row("tree", True, 2.0, 5.0), row("plain", False, 6.0, 5.0 + 1.9e-4),
+        row("tree", True, 2.0, 5.0), row("plain", False, 6.0, 5.0 + 4e-4),
         row("wrong loss", False, 1.0, 5.1), row("wrong gradient", True, 0.1, 5.0, 1.01),
     ]  # fmt: skip
-    check_losses(rows)
+    check_losses(rows, "fp32")
     assert [each["ranked"] for each in rows] == [True, True, False, False]
+    rounded = [row("tree", True, 2.0, 5.1, 1.03), row("plain", False, 6.0, 5.0)]
+    check_losses(rounded, "bf16")
+    assert all(each["ranked"] for each in rounded), "bf16 rounds by more"
     found = compare(rows)
     assert (found["fastest"]["variant"], found["other"]) == ("tree", "plain")
     assert found["fastest"]["times_faster"] == pytest.approx(3)

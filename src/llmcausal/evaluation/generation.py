@@ -239,8 +239,8 @@ def _decoder(
     with (
         ready_to_generate(model, config),
         blockwise_attention(base),
-        torch.inference_mode(),
         whole_layers(model),
+        torch.inference_mode(),
     ):
         try:
             tree = TreeDecoder(base, longest)

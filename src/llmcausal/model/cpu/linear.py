@@ -46,6 +46,7 @@ class Linears:
         dtype: Compute dtype.
     """
 
+    @torch.inference_mode(False)  # the weights are trained against once an evaluation is over
     def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
         self.modules = modules
         self.dtype = dtype
@@ -68,6 +69,7 @@ class Linears:
         self.down: Tensor | None = None
         self.up: Tensor | None = None
 
+    @torch.inference_mode(False)
     def let_go(self) -> None:
         """Gives layers that are not quantized weights of their own again."""
         for base, outputs in zip(map(base_of, self.modules), self.outputs, strict=True):
