@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmcausal.ui.before_after import Sample, render_samples
-from llmcausal.ui.tables import render_evaluation
+from llmcausal.ui.tables import render_evaluation, render_summary
 
 
 def rate(value: float | None, n: int = 40) -> dict[str, Any]:
@@ -41,6 +41,23 @@ def row(text: str, name: str) -> list[str]:
     """Cells of the table row that begins with `name`; cells are two spaces apart."""
     line = next(line for line in text.splitlines() if line.strip().startswith(name))
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_summary_is_one_small_table(draw: Any) -> None:
+    change = {**rate(-0.375), "p_value": 0.00123}
+    result = {
+        "base": model(0.5, 38),
+        "tuned": model(0.125),
+        "difference": {"attack_success_rate": change, "utility": {**rate(None), "p_value": None}},
+    }
+    text = draw(render_summary(result), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.strip().splitlines()) < 9
+    asr = ["attack_success_rate", "38/40", "50.0% [40, 60]", "12.5% [2, 22]", "0.0012"]
+    assert row(text, "attack_success_rate") == asr
+    assert row(text, "utility ")[-1] == "-"
+    alone = draw(render_summary({"tuned": model(0.125)}), 80)
+    assert row(alone, "attack_success_rate")[1:3] == ["40", "12.5% [2, 22]"]
 
 
 def test_base_against_tuned_fits_80_columns(draw: Any) -> None:

@@ -19,6 +19,8 @@ METRICS = {
     "utility_under_attack": "more",
 }
 """Each metric, and whether less or more of it is better."""
+SUMMARY = ("attack_success_rate", "utility", "utility_under_attack")
+"""What the small table after training shows of them."""
 SKIPPED_SHOWN = 10
 
 GROUPED = {"attack_success_rate": "ASR", "utility_under_attack": "utility"}
@@ -74,17 +76,15 @@ def render_evaluation(result: Values) -> RenderableType:
 def render_summary(result: Values) -> RenderableType:
     """Returns one small table of the same result: what generated answers show."""
     tuned, base = result["tuned"], result.get("base")
-    table = titled_table("Generated answers (95% intervals)")
+    less = " and ".join(name for name in SUMMARY if METRICS[name] == "less")
+    table = titled_table(f"Generated answers (95% intervals; less {less} is better)")
     table.add_column("metric")
-    table.add_column("better")
     _add_rate_columns(table, base)
-    if result.get("difference"):
-        table.add_column("McNemar p", justify="right")
-    for name, better in METRICS.items():
-        if name in tuned:
-            cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
-            p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
-            table.add_row(name, better, *cells, "-" if p_value is None else f"{p_value:.2g}")
+    table.add_column("McNemar p", justify="right")
+    for name in SUMMARY:
+        cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
+        p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
+        table.add_row(name, *cells, "-" if p_value is None else f"{p_value:.2g}")
     parts: list[RenderableType] = [table]
     if result.get("environment"):
         parts.append(Text(_machine(result["environment"]), style="dim"))

@@ -165,6 +165,16 @@ def test_a_tree_gives_what_masked_blocks_give(tiny_llama: Callable[..., Any]) ->
         assert_near(gradient, wanted[name])
 
 
+def test_hidden_states_that_are_asked_for_have_no_padding(model: PeftModel) -> None:
+    asked = {"input_ids": IDS, "use_cache": False, "output_hidden_states": True}
+    with torch.no_grad():
+        wanted = model(**asked).hidden_states
+        with whole_layers(model):
+            found = model(**asked).hidden_states
+    for one, other in zip(found, wanted, strict=True):
+        assert_near(one, other)
+
+
 def test_a_checkpointed_layer_gives_the_same_bits(model: PeftModel) -> None:
     with whole_layers(model):
         _, wanted = gradients(model)

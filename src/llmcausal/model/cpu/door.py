@@ -50,7 +50,7 @@ def whole_layers(model: Any) -> Iterator[int]:
     layers: list[Layer] = []
     with ExitStack() as stack:
         if modules and all(map(_has_form, modules)) and _fits(modules, dtype):
-            layers = [_taken_apart(module, decoder.config, dtype) for module in modules]
+            layers = [_taken_apart(module, dtype) for module in modules]
             for layer in layers:
                 for each in layer.linears:
                     stack.callback(each.let_go)
@@ -123,7 +123,10 @@ class _Calls:
     def after(self, _decoder: Any, _args: Any, output: Any) -> Any:
         """Returns the output for the nodes that were asked for."""
         if self.length is not None:
-            output.last_hidden_state = output.last_hidden_state[:, : self.length]
+            own = (slice(None), slice(self.length))
+            output.last_hidden_state = output.last_hidden_state[own]
+            if output.get("hidden_states") is not None:
+                output.hidden_states = tuple(each[own] for each in output.hidden_states)
             self.length = None
         return output
 
@@ -170,7 +173,7 @@ def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
     return False
 
 
-def _taken_apart(module: Any, config: Any, dtype: torch.dtype) -> Layer:
+def _taken_apart(module: Any, dtype: torch.dtype) -> Layer:
     attention = module.self_attn
     width = attention.head_dim
     first, second = module.input_layernorm, module.post_attention_layernorm
