@@ -3,6 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
+define trained
+if test -f runs/$(1)/config.toml; then $(BIN)/llmcausal resume runs/$(1); else \
+$(BIN)/llmcausal train demo-cpu --set 'name="$(1)"' --set data.builtin.train=1000 \
+--set data.builtin.test=300 --set data.builtin.test_seen=60 $(2); fi
+endef
+
 .PHONY: help demo evidence ablation test test-slow check audit docs format schema bench torture
 .DEFAULT_GOAL := help
 
@@ -15,15 +21,10 @@ demo: .venv/.program ## Fine-tune a real small model on the CPU and show it befo
 
 # Stopped? Give the same command again: the training is resumed, and answers are kept.
 evidence: .venv/.program ## The demo with 1000 triplets, 360 test prompts and task-only training beside it; long
-	$(call trained,evidence,)
+	$(call trained,evidence)
 	$(call trained,evidence-task-only,--set loss.lambda_robust=0 --set loss.lambda_contrastive=0)
 	$(BIN)/llmcausal eval --checkpoint runs/evidence/best --against runs/evidence-task-only/best
 
-define trained
-	test -f runs/$(1)/config.toml && $(BIN)/llmcausal resume runs/$(1) || $(BIN)/llmcausal train demo-cpu \
-		--set 'name="$(1)"' --set data.builtin.train=1000 --set data.builtin.test=300 \
-		--set data.builtin.test_seen=60 $(2)
-endef
 
 ablation: .venv/.installed ## Train and evaluate each part of the objective on and off, three seeds each; long
 	mkdir -p runs

@@ -16,7 +16,7 @@ from llmcausal.assembly.planning import (
     settled,
     synthetic_tokens,
 )
-from llmcausal.assembly.prepare import PreparedData, prepare_data
+from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.errors import UsageError
@@ -92,7 +92,10 @@ def profile_memory(
         UsageError: If the strategy is unknown.
         ModelError: If the architecture is not known here.
     """
-    return _Reporter(_with_strategy(config, request), request, predict).report()
+    config = _with_strategy(config, request)
+    if config.model.device == "cpu" and request.vram_gb is None:  # it is this machine's
+        config, _ = settle_precision(config)
+    return _Reporter(config, request, predict).report()
 
 
 def _with_strategy(config: RunConfig, request: MemoryRequest) -> RunConfig:

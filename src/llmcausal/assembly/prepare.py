@@ -12,6 +12,7 @@ from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError, DataError
+from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.model.factory import load_tokenizer
 from llmcausal.storage import read_at_most
 
@@ -77,6 +78,16 @@ def prepare_data(config: RunConfig) -> PreparedData:
     usable = {triplet.id for triplet in validation}
     as_text = [triplet for triplet in splits.validation if triplet.id in usable]
     return PreparedData(train, validation, as_text, template, fingerprints, notes)
+
+
+def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Settles `model.precision = "auto"` on a CPU, and tells of it.
+
+    Once for a whole run, so that no other machine goes on with it in another precision.
+    """
+    precision, note = settled_precision(config.model.precision, choose_device(config.model.device))
+    model = config.model.model_copy(update={"precision": precision})
+    return config.model_copy(update={"model": model}), [note] if note else []
 
 
 def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:

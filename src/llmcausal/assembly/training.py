@@ -22,14 +22,14 @@ from llmcausal.assembly.build import (
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.planning import plan_run
-from llmcausal.assembly.prepare import PreparedData, prepare_data
+from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
 from llmcausal.model.cpu.door import whole_layers
-from llmcausal.model.device import choose_device, settled_precision
+from llmcausal.model.device import choose_device
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
@@ -108,7 +108,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     with ExitStack() as stack:
         processes = stack.enter_context(joined(choose_device(config.model.device)))
         check_share(config, processes)
-        config, precision = processes.lead(lambda: _with_precision(config))
+        config, precision = processes.lead(lambda: settle_precision(config))
         with status("Reading the data"):
             data = prepare_data(config)
         planned = processes.lead(lambda: plan_run(config, data))
@@ -146,7 +146,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
         checkpoint, notes = processes.lead(
             lambda: _choose_checkpoint(run_dir, target if named else None)
         )
-        notes += processes.lead(lambda: _with_precision(config))[1]
+        notes += processes.lead(lambda: settle_precision(config))[1]
         with status("Reading the data"):
             data = prepare_data(config)
         changes = []
@@ -169,14 +169,6 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             _forget_what_does_not_compare(built.run, checkpoint)
         stack.enter_context(trackers_closed(built.run))
         return _fit_and_show(built, data, notes)
-
-
-def _with_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Settles `auto` once for the whole run, so that no other machine computes it otherwise."""
-    model = config.model
-    precision, note = settled_precision(model.precision, choose_device(model.device))
-    model = model.model_copy(update={"precision": precision})
-    return config.model_copy(update={"model": model}), [note] if note else []
 
 
 def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, list[str]]:

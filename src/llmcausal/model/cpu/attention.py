@@ -23,7 +23,7 @@ CHUNK = 32
 LONG_CHUNK = 64
 """The same where paths are long, so that fewer copies of their keys are made."""
 LONG_PATH = 512
-PADDED_TO = 64
+PADDED_TO = 32
 """Nodes are padded to a multiple of this, so that few shapes occur: each new one costs oneDNN a
 millisecond, and 0.8 MiB for as long as it stays in its cache."""
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -72,7 +72,7 @@ class TreePlan:
 
 def padded_length(nodes: int) -> int:
     """Returns the nodes of a tree with its padding: a coarser multiple for a longer tree."""
-    step = PADDED_TO << max(0, (nodes // (16 * PADDED_TO)).bit_length() - 1)
+    step = PADDED_TO << ((nodes // 512).bit_length() + 1) // 2
     return -(-nodes // step) * step
 
 
