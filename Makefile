@@ -9,6 +9,11 @@ $(BIN)/llmcausal train demo-cpu --set 'name="$(1)"' --set data.builtin.train=100
 --set data.builtin.test=300 --set data.builtin.test_seen=60 $(2); fi
 endef
 
+# Of other people's texts, each where its file is named: make evidence SEP=sep.json
+define on
+$(if $(2),$(BIN)/llmcausal eval --checkpoint runs/evidence/best --suite $(1) --data $(2))
+endef
+
 .PHONY: help demo evidence ablation test test-slow check audit docs format schema bench torture
 .DEFAULT_GOAL := help
 
@@ -24,7 +29,10 @@ evidence: .venv/.program ## The demo with 1000 triplets, 360 test prompts and ta
 	$(call trained,evidence)
 	$(call trained,evidence-task-only,--set loss.lambda_robust=0 --set loss.lambda_contrastive=0)
 	$(BIN)/llmcausal eval --checkpoint runs/evidence/best --against runs/evidence-task-only/best
-
+	$(call on,sep,$(SEP))
+	$(call on,alpaca_farm,$(ALPACA_FARM))
+	$(call on,bipia,$(BIPIA))
+	$(call on,injecagent,$(INJECAGENT))
 
 ablation: .venv/.installed ## Train and evaluate each part of the objective on and off, three seeds each; long
 	mkdir -p runs

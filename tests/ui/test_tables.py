@@ -52,7 +52,7 @@ def test_the_summary_is_one_small_table(draw: Any) -> None:
     }
     text = draw(render_summary(result), 80)
     assert max(map(len, text.splitlines())) <= 80
-    assert len(text.strip().splitlines()) < 9
+    assert len(text.strip().splitlines()) < 10
     asr = ["attack_success_rate", "38/40", "50.0% [40, 60]", "12.5% [2, 22]", "0.0012"]
     assert row(text, "attack_success_rate") == asr
     assert row(text, "utility ")[-1] == "-"

@@ -76,8 +76,7 @@ def render_evaluation(result: Values) -> RenderableType:
 def render_summary(result: Values) -> RenderableType:
     """Returns one small table of the same result: what generated answers show."""
     tuned, base = result["tuned"], result.get("base")
-    less = " and ".join(name for name in SUMMARY if METRICS[name] == "less")
-    table = titled_table(f"Generated answers (95% intervals; less {less} is better)")
+    table = titled_table("Generated answers (95% intervals)")
     table.add_column("metric")
     _add_rate_columns(table, base)
     table.add_column("McNemar p", justify="right")
@@ -85,7 +84,8 @@ def render_summary(result: Values) -> RenderableType:
         cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
         p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
         table.add_row(name, *cells, "-" if p_value is None else f"{p_value:.2g}")
-    parts: list[RenderableType] = [table]
+    less = " and ".join(name for name in SUMMARY if METRICS[name] == "less")
+    parts: list[RenderableType] = [table, Text(f"Less {less} is better; more of the others.")]
     if result.get("environment"):
         parts.append(Text(_machine(result["environment"]), style="dim"))
     return Group(*parts)
