@@ -19,7 +19,8 @@ from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.objective import Objective
-from llmcausal.train.step import StepResult, TripletStep
+from llmcausal.train.scoring import StepResult
+from llmcausal.train.step import TripletStep
 
 CPU = torch.device("cpu")
 BOUNDS = {torch.float64: 1e-7, torch.float32: 1e-5}

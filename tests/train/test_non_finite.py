@@ -9,8 +9,9 @@ import torch
 from llmcausal import assembly
 from llmcausal.errors import NonFiniteLossError
 from llmcausal.train.non_finite import MOST_OVERFLOWS, fault_of, left_out
+from llmcausal.train.scoring import StepResult
 from llmcausal.train.state import TrainState
-from llmcausal.train.step import StepResult, TripletStep
+from llmcausal.train.step import TripletStep
 from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture
 
 

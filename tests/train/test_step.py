@@ -21,7 +21,8 @@ from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.objective import Objective
-from llmcausal.train.step import Execution, TripletStep
+from llmcausal.train.scoring import Execution
+from llmcausal.train.step import TripletStep
 
 TAU = 0.07
 LOSSES: dict[str, Callable[[], ContrastiveLoss]] = {

@@ -70,7 +70,7 @@ def _by_vocabulary(
     vocabulary_chunk, label_chunk = chunks
     sums = _Sums.start(hidden, head.dtype, wanted)
     first = 0
-    for weight in _on_device(head, vocabulary_chunk if len(hidden) else 0, hidden.device):
+    for weight in on_device(head, vocabulary_chunk if len(hidden) else 0, hidden.device):
         offset = None
         if bias is not None:
             offset = bias[first : first + len(weight)].to(hidden.device)
@@ -175,7 +175,7 @@ def _slope(z: Tensor, softcap: float) -> Tensor:
     return z.div(softcap).square_().neg_().add_(1)
 
 
-def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
+def on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
     What was yielded last is valid until the next is asked for. On CUDA the next rows travel on a

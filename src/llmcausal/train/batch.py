@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal, Self
 
 import numpy as np
@@ -13,11 +14,26 @@ from torch import Tensor
 from llmcausal.data.attention_blocks import AttentionBlock, plan_blocks
 from llmcausal.data.prefix_tree import Indices, pack
 from llmcausal.data.tokenization import EncodedTriplet
-from llmcausal.data.triplet import MEMBERS, Member
+from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
 
 Pooling = Literal["mean", "last", "suffix"]
-Term = Literal["task", "robust"]
-TERM_MEMBERS: dict[Term, Member] = {"task": "benign", "robust": "injection"}
+Term = Literal["task", "robust", "swap", "yielding"]
+TERM_MEMBERS: dict[Term, Member] = {
+    "task": "benign",
+    "robust": "injection",
+    "swap": "obeying",
+    "yielding": "yielding",
+}
+"""The member whose answer each term scores; `yielding` is scored for the preference alone."""
+PAIRS = "pairs"
+"""What the preference averages over: triplets that have both answers to the injection."""
+SAME = "same"
+"""What the divergence averages over: answers that an attack does not change."""
+
+
+def answers_of(term: Term) -> str:
+    """Names the number of answers that a term scores, among the totals of a step."""
+    return f"{term} answers"
 
 
 @dataclass(frozen=True)
@@ -107,11 +123,17 @@ class TripletBatch(PackedTree):
         ids: Ids of its triplets.
         spans: Every member that is computed.
         label_counts: Scored tokens of each term.
+        reference: Of each triplet, as `EncodedTriplet.reference` [triplets, 2]; NaN where it has
+            none.
+        same_answers: Of each triplet whose answer is the same with and without the attack: its
+            row, where its labels begin among those of `task` and of `robust`, and their number.
     """
 
     ids: tuple[str, ...]
     spans: tuple[Span, ...]
     label_counts: dict[Term, int]
+    reference: Tensor
+    same_answers: tuple[tuple[int, int, int, int], ...]
 
     def __len__(self) -> int:
         """Number of triplets."""
@@ -125,7 +147,27 @@ class TripletBatch(PackedTree):
             replace(span, tokens=span.tokens.to(device), nodes=span.nodes.to(device))
             for span in self.spans
         )
-        return replace(super().to(device), spans=spans)
+        return replace(super().to(device), spans=spans, reference=self.reference.to(device))
+
+    def same_rows(self) -> tuple[Tensor, Tensor]:
+        """Returns the rows of `same_answers` among the labels of `task` and those of `robust`."""
+
+        def rows(which: int) -> Tensor:
+            places = [range(at[which], at[which] + at[3]) for at in self.same_answers]
+            return torch.tensor([*chain.from_iterable(places)], device=self.tokens.device)
+
+        return rows(1), rows(2)
+
+    def answer_lengths(self, term: Term) -> list[int]:
+        """Returns the tokens of each answer that a term scores."""
+        return [len(span.tokens) - span.prompt_length for span in self.spans_of(term)]
+
+    def spans_of(self, term: Term) -> list[Span]:
+        """Returns the spans whose answers a term scores, in order."""
+        return [span for span in self.spans if span.term == term]
+
+
+_NO_REFERENCE = (float("nan"), float("nan"))
 
 
 def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) -> TripletBatch:
@@ -135,10 +177,10 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
     label_counts: dict[Term, int] = dict.fromkeys(sorted(needs.terms), 0)
     for row, triplet in enumerate(triplets):
         scored = {TERM_MEMBERS[term]: term for term in needs.terms}
-        for member in MEMBERS:
-            if member not in needs.pooled and member not in scored:
-                continue
+        for member in BRANCHES:
             encoded = getattr(triplet, member)
+            if encoded is None or (member not in needs.pooled and member not in scored):
+                continue
             term = scored.get(member)
             sequences.append(encoded.prompt + (encoded.response if term else ()))
             start = _pooled_from(triplet, member, pooling)
@@ -157,16 +199,35 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
         ids=tuple(triplet.id for triplet in triplets),
         spans=spans,
         label_counts=label_counts,
+        reference=torch.tensor(
+            [triplet.reference or _NO_REFERENCE for triplet in triplets], dtype=torch.float64
+        ),
+        same_answers=_same_answers(triplets),
     )
+
+
+def _same_answers(triplets: Sequence[EncodedTriplet]) -> tuple[tuple[int, int, int, int], ...]:
+    found = []
+    task = robust = 0
+    for row, triplet in enumerate(triplets):
+        right, attacked = triplet.benign.response, triplet.injection.response
+        if right == attacked:
+            found.append((row, task, robust, len(right)))
+        task, robust = task + len(right), robust + len(attacked)
+    return tuple(found)
 
 
 def label_totals(batches: Iterable[TripletBatch]) -> dict[str, int]:
     """Counts what an optimizer step averages over: its triplets, and each term's labels."""
-    totals: dict[str, int] = {"triplets": 0}
+    totals: dict[str, int] = {"triplets": 0, PAIRS: 0, SAME: 0}
     for batch in batches:
         totals["triplets"] += len(batch)
+        totals[PAIRS] += len(batch.spans_of("yielding"))
+        totals[SAME] += len(batch.same_answers)
         for term, count in batch.label_counts.items():
             totals[term] = totals.get(term, 0) + count
+            answers = answers_of(term)
+            totals[answers] = totals.get(answers, 0) + len(batch.spans_of(term))
     return totals
 
 

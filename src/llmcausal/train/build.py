@@ -18,8 +18,10 @@ from llmcausal.model.lora import add_lora
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.token_chunks import chunk_tokens
 from llmcausal.model.trunk import check_layer, find_trunk
+from llmcausal.train.batch import Needs
 from llmcausal.train.objective import Objective
-from llmcausal.train.step import Execution, TripletStep
+from llmcausal.train.scoring import Execution
+from llmcausal.train.step import TripletStep
 
 
 def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
@@ -61,19 +63,45 @@ def build_objective(
         projection = ProjectionHead(
             width, section.projection_hidden_dim, section.projection_dim, train.seed
         )
-    objective = Objective(
-        contrastive=contrastive,
-        projection=projection,
-        lambda_contrastive=section.lambda_contrastive,
-        lambdas={"task": section.lambda_task, "robust": section.lambda_robust},
-        layer=section.layer,
-    )
+    objective = _objective(section, contrastive, projection)
     if trained and not (objective.needs.pooled or objective.needs.terms):
         raise ConfigError(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
             "lambda_robust, lambda_causal, lambda_spurious"
         )
+    if contrastive is not None and objective.head_only and projection is None:
+        raise ConfigError(
+            "loss.contrast_gradient = 'head': loss.projection_dim is 0, so there is no head to "
+            "train; set it to 64 or so, or contrast_gradient to 'model'"
+        )
     return objective
+
+
+def _objective(
+    section: LossSection, contrastive: ContrastiveLoss | None, projection: ProjectionHead | None
+) -> Objective:
+    return Objective(
+        contrastive=contrastive,
+        projection=projection,
+        lambda_contrastive=section.lambda_contrastive,
+        lambdas={
+            "task": section.lambda_task,
+            "robust": section.lambda_robust,
+            "swap": section.lambda_swap,
+        },
+        layer=section.layer,
+        lambda_preference=section.lambda_preference,
+        beta=section.preference_beta,
+        sums=section.preference_ratio == "sum",
+        lambda_invariance=section.lambda_invariance,
+        by_answer=section.average == "answers",
+        head_only=section.contrast_gradient == "head",
+    )
+
+
+def needs_of(section: LossSection) -> Needs:
+    """Tells which parts of a triplet an objective reads, without building its heads."""
+    return _objective(section, build_contrastive(section), None).needs
 
 
 def build_step(

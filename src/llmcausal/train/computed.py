@@ -9,7 +9,7 @@ import torch
 
 from llmcausal.train.batch import TripletBatch
 from llmcausal.train.processes import Processes
-from llmcausal.train.step import StepResult
+from llmcausal.train.scoring import StepResult
 
 Compute = Callable[[int, TripletBatch], StepResult]
 """Computes a micro-batch, given its place in the whole and itself."""

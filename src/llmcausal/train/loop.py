@@ -18,8 +18,8 @@ from llmcausal.train.computed import compute, means
 from llmcausal.train.interrupt import InterruptGuard
 from llmcausal.train.recovery import Recovery, Rewind
 from llmcausal.train.run import Run
+from llmcausal.train.scoring import StepResult
 from llmcausal.train.snapshot import Snapshot
-from llmcausal.train.step import StepResult
 from llmcausal.train.update import update
 
 STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"

@@ -23,6 +23,11 @@ class Objective:
         projection: Head that makes representations from pooled hidden states, or None.
         lambda_contrastive: Weight of `contrastive`.
         lambdas: Weight of each cross-entropy term.
+        lambda_preference: Weight of the preference; `beta` is its sharpness, `sums` whether it
+            takes the sum of an answer's log-ratios instead of their mean.
+        lambda_invariance: Weight of the divergence of the answer's distributions.
+        by_answer: Cross-entropies average over answers, with `answer_weights`; else over tokens.
+        head_only: The contrast trains the projection head and not the model.
         layer: Hidden state that is pooled (-1: the last).
     """
 
@@ -31,6 +36,12 @@ class Objective:
     lambda_contrastive: float
     lambdas: dict[Term, float]
     layer: int = -1
+    lambda_preference: float = 0.0
+    beta: float = 2.0
+    sums: bool = False
+    lambda_invariance: float = 0.0
+    by_answer: bool = False
+    head_only: bool = False
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -41,7 +52,11 @@ class Objective:
     def needs(self) -> Needs:
         """What must be computed; a term with weight 0 asks for nothing."""
         pooled = self.contrastive.members if self.contrastive and self.lambda_contrastive else ()
-        terms = [term for term in TERM_MEMBERS if self.lambdas.get(term)]
+        terms = {term for term in TERM_MEMBERS if self.lambdas.get(term)}
+        if self.lambda_preference:
+            terms |= {"robust", "yielding"}
+        if self.lambda_invariance:
+            terms |= {"task", "robust"}
         return Needs(frozenset(pooled), frozenset(terms))
 
 

@@ -17,8 +17,8 @@ from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback
 from llmcausal.train.processes import ALONE, Processes
 from llmcausal.train.recovery import ADVICE, Fallback, Place
+from llmcausal.train.scoring import StepResult
 from llmcausal.train.state import TrainState
-from llmcausal.train.step import StepResult
 
 
 class StepFunction(Protocol):

@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import Member
-from llmcausal.losses.cross_entropy import chunked_cross_entropy
-from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
 from llmcausal.model.tree_attention import TreeBlocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk
-from llmcausal.train.batch import Needs, PackedTree, Span, Term, TripletBatch
-from llmcausal.train.objective import Objective, causal_metrics
-from llmcausal.train.rng import device_rng, restore_device_rng
+from llmcausal.train.batch import (
+    Needs,
+    PackedTree,
+    Span,
+    Term,
+    TripletBatch,
+)
+from llmcausal.train.scoring import PAIR, Scorer, StepResult, mean_of_answers
 
 Backward = Callable[[Tensor], None]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a step is computed: it costs time or memory, and changes no result but by rounding.
-
-    Attributes:
-        members: `tree` computes each shared token once; `separate` runs every member on its own
-            and is the reference (with dropout, tree members share the masks of shared tokens);
-            `one_by_one` is the same with one member's graph at a time.
-        autocast: Dtype for autocast, or None.
-        label_chunk: Label positions whose logits exist at one time.
-    """
-
-    members: Literal["tree", "separate", "one_by_one"] = "tree"
-    autocast: torch.dtype | None = None
-    label_chunk: int = 256
-
-
-@dataclass
-class StepResult:
-    """What a micro-batch gave.
-
-    Attributes:
-        loss: Its share of the optimizer step's loss; the shares add up. Scalar; with graph unless
-            the step went backward itself.
-        sums: Sums of loss terms and metrics over its triplets or labels, detached.
-        counts: What each sum is to be divided by.
-    """
-
-    loss: Tensor
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor, count: int) -> None:
-        """Adds to a sum."""
-        self.sums[name] = self.sums.get(name, 0) + value.detach()
-        self.counts[name] = self.counts.get(name, 0) + count
 
 
 @dataclass(frozen=True)
@@ -66,7 +31,7 @@ class _Hidden:
     targets: dict[Term, Tensor]
 
 
-class TripletStep:
+class TripletStep(Scorer):
     """Computes the objective of a micro-batch.
 
     Args:
@@ -74,16 +39,6 @@ class TripletStep:
         objective: What is minimized.
         execution: How; may be replaced between calls.
     """
-
-    def __init__(
-        self,
-        trunk: Trunk,
-        objective: Objective,
-        execution: Execution = Execution(),
-    ) -> None:
-        self.trunk = trunk
-        self.objective = objective
-        self.execution = execution
 
     def __call__(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward | None = None
@@ -99,7 +54,9 @@ class TripletStep:
                 batch's share. Without it the result's loss has a graph, of all members at once.
         """
         if backward is not None and self.execution.members == "one_by_one":
-            return self._one_by_one(batch, totals, backward)
+            from llmcausal.train.one_by_one import OneByOne
+
+            return OneByOne(self, batch, totals, backward).run()
         result = self._score(self._run(batch, self.objective.needs), batch, totals)
         if backward is not None:
             backward(result.loss)
@@ -115,45 +72,21 @@ class TripletStep:
         """
         return self._run(batch, needs).pooled
 
+    def answer_means(self, batch: TripletBatch, needs: Needs) -> dict[Term, Tensor]:
+        """Returns the mean cross-entropy of each answer [answers], by term.
+
+        Args:
+            batch: Collated with `needs`.
+            needs: Names the terms whose answers are scored.
+        """
+        hidden = self._run(batch, needs)
+        losses = self.label_losses(hidden.labelled, hidden.targets)
+        return {term: mean_of_answers(batch, term, losses) for term in losses}
+
     def last_hidden(self, tree: PackedTree) -> Tensor:
         """Returns the last hidden state of each node [nodes, width], whatever the tree is of."""
         attention = tree_attention(self.trunk, tree, self._dtype)
         return self._decode(tree.tokens, tree.positions, **attention)[0]
-
-    def label_losses(
-        self, hidden: Mapping[Term, Tensor], targets: Mapping[Term, Tensor]
-    ) -> dict[Term, Tensor]:
-        """Returns each label's cross-entropy [n], by term.
-
-        Args:
-            hidden: Last hidden states at the positions that predict a label [n, width].
-            targets: The labels [n].
-        """
-        trunk, chunk = self.trunk, self.execution.label_chunk
-        if trunk.vocabulary_chunk is None:
-            return {
-                term: chunked_cross_entropy(
-                    rows,
-                    trunk.head,
-                    targets[term],
-                    bias=trunk.bias,
-                    chunk=chunk,
-                    softcap=trunk.softcap,
-                )
-                for term, rows in hidden.items()
-            }
-        if not hidden:
-            return {}
-        losses = streamed_cross_entropy(  # of all terms at once: the head comes across once
-            torch.cat([*hidden.values()]),
-            trunk.head,
-            torch.cat([targets[term] for term in hidden]),
-            bias=trunk.bias,
-            vocabulary_chunk=trunk.vocabulary_chunk,
-            label_chunk=chunk,
-            softcap=trunk.softcap,
-        )
-        return dict(zip(hidden, losses.split([*map(len, hidden.values())]), strict=True))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -188,13 +121,15 @@ class TripletStep:
         pooled = {member: rows @ layer for member, rows in weights.items()}
         labelled, targets = {}, {}
         for term in batch.label_counts:
-            spans = [span for span in batch.spans if span.term == term]
+            spans = batch.spans_of(term)
+            if not spans:
+                continue
             nodes = torch.cat([span.nodes[span.prompt_length - 1 : -1] for span in spans])
             labelled[term] = last[nodes]
             targets[term] = torch.cat([span.tokens[span.prompt_length :] for span in spans])
         return _Hidden(pooled, labelled, targets)
 
-    def _span(self, span: Span) -> tuple[Tensor, Tensor]:
+    def span(self, span: Span) -> tuple[Tensor, Tensor]:
         """Runs one member; returns its pooled row [width] and its label positions [n, width]."""
         last, layer = self._decode(span.tokens, None)
         pooled = layer[span.pooled_from : span.prompt_length].mean(0)
@@ -205,7 +140,7 @@ class TripletStep:
         labelled: dict[Term, list[Tensor]] = {}
         targets: dict[Term, list[Tensor]] = {}
         for span in batch.spans:
-            pooled_row, labelled_rows = self._span(span)
+            pooled_row, labelled_rows = self.span(span)
             if span.member in needs.pooled:
                 pooled.setdefault(span.member, []).append(pooled_row)
             if span.term:
@@ -219,136 +154,23 @@ class TripletStep:
 
     def _score(self, hidden: _Hidden, batch: TripletBatch, totals: Mapping[str, int]) -> StepResult:
         result = StepResult(torch.zeros((), device=self.trunk.device))
-        shares = self._task_shares(result, hidden.labelled, hidden.targets, totals)
+        losses = self.label_losses(hidden.labelled, hidden.targets)
+        lengths = {term: batch.answer_lengths(term) for term in losses}
+        shares = self.task_shares(result, losses, lengths, totals)
+        if self.objective.lambda_preference:
+            scored = [term for term in PAIR if term in losses]
+            answers = {term: mean_of_answers(batch, term, losses) for term in scored}
+            shares += self.preference_share(result, batch, answers, totals)
+        if self.objective.lambda_invariance and batch.same_answers:
+            task, robust = batch.same_rows()
+            clean, attacked = hidden.labelled["task"][task], hidden.labelled["robust"][robust]
+            counts = [count for *_, count in batch.same_answers]
+            shares.append(self.invariance_share(result, attacked, clean, counts, totals))
         if self.objective.contrastive is not None and hidden.pooled:
-            shares.append(self._contrast_share(result, hidden.pooled, totals))
+            shares.append(self.contrast_share(result, hidden.pooled, totals))
         result.loss = torch.stack(shares).sum()
         result.add("loss", result.loss, 1)
         return result
-
-    def _one_by_one(
-        self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward
-    ) -> StepResult:
-        """Computes the same with one member's graph at a time, in the order of GradCache.
-
-        The contrast takes the last member with its graph, and of those before it only the values.
-        Its gradient by these is what each of them goes backward from in a second pass, which draws
-        the same random numbers.
-        """
-        result = StepResult(torch.zeros((), device=self.trunk.device))
-        pooled = self.objective.needs.pooled
-        last = max((i for i, span in enumerate(batch.spans) if span.member in pooled), default=-1)
-        rows: dict[Member, list[Tensor]] = {}
-        again: list[tuple[Span, Tensor, list[Tensor]]] = []
-        gradients: tuple[Tensor, ...] = ()
-        for index, span in enumerate(batch.spans):
-            if span.member not in pooled:
-                self._backward_from(result, span, totals, backward)
-            elif index < last:
-                state = device_rng(self.trunk.device)
-                with torch.no_grad():
-                    row = self._span(span)[0]
-                rows.setdefault(span.member, []).append(row.requires_grad_())
-                again.append((span, row, state))
-            else:
-                leaves = [row for _, row, _ in again]
-                gradients = self._backward_with_contrast(
-                    result, span, rows, leaves, totals, backward
-                )
-        state = device_rng(self.trunk.device)
-        for (span, _, drawn_from), gradient in zip(again, gradients, strict=True):
-            restore_device_rng(self.trunk.device, drawn_from)
-            self._backward_from(result, span, totals, backward, gradient)
-        restore_device_rng(self.trunk.device, state)
-        result.loss = result.sums["loss"]
-        result.counts["loss"] = 1
-        return result
-
-    def _backward_with_contrast(
-        self,
-        result: StepResult,
-        span: Span,
-        rows: dict[Member, list[Tensor]],
-        leaves: list[Tensor],
-        totals: Mapping[str, int],
-        backward: Backward,
-    ) -> tuple[Tensor, ...]:
-        """Goes backward from the contrast; returns its gradients by the other members' rows."""
-        row, labelled = self._span(span)
-        rows.setdefault(span.member, []).append(row)
-        stacked = {member: torch.stack(values) for member, values in rows.items()}
-        contrast = self._contrast_share(result, stacked, totals)
-        gradients: tuple[Tensor, ...] = ()
-        if leaves:  # taken here, and not from the leaves afterwards, for `backward` may scale
-            gradients = torch.autograd.grad(
-                contrast, leaves, retain_graph=True, materialize_grads=True
-            )
-        share = torch.stack([contrast, *self._span_shares(result, span, labelled, totals)]).sum()
-        result.add("loss", share, 1)
-        backward(share)
-        return gradients
-
-    def _backward_from(
-        self,
-        result: StepResult,
-        span: Span,
-        totals: Mapping[str, int],
-        backward: Backward,
-        gradient: Tensor | None = None,
-    ) -> None:
-        """Goes backward from a member's own loss, and from the contrast's gradient by its row."""
-        row, labelled = self._span(span)
-        shares = self._span_shares(result, span, labelled, totals)
-        for share in shares:
-            result.add("loss", share, 1)
-        if gradient is not None:
-            shares.append((row * gradient).sum())
-        share = torch.stack(shares).sum()
-        if share.requires_grad:  # not that of a row of the frozen embeddings (`loss.layer` 0)
-            backward(share)
-
-    def _span_shares(
-        self, result: StepResult, span: Span, labelled: Tensor, totals: Mapping[str, int]
-    ) -> list[Tensor]:
-        if span.term is None:
-            return []
-        targets = {span.term: span.tokens[span.prompt_length :]}
-        return self._task_shares(result, {span.term: labelled}, targets, totals)
-
-    def _task_shares(
-        self,
-        result: StepResult,
-        hidden: Mapping[Term, Tensor],
-        targets: Mapping[Term, Tensor],
-        totals: Mapping[str, int],
-    ) -> list[Tensor]:
-        shares = []
-        for term, losses in self.label_losses(hidden, targets).items():
-            result.add(f"{term}_loss", losses.sum(), len(losses))
-            shares.append(self.objective.lambdas[term] * losses.sum() / totals[term])
-        return shares
-
-    def _contrast_share(
-        self, result: StepResult, pooled: Mapping[Member, Tensor], totals: Mapping[str, int]
-    ) -> Tensor:
-        objective = self.objective
-        assert objective.contrastive is not None
-        representations = self.project(pooled)
-        losses: Tensor = objective.contrastive(representations)
-        count = len(next(iter(pooled.values())))
-        result.add("contrastive_loss", losses.sum(), count)
-        with torch.no_grad():
-            for name, values in causal_metrics(representations).items():
-                result.add(name, values.sum(), count)
-        return objective.lambda_contrastive * losses.sum() / totals["triplets"]
-
-    def project(self, pooled: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
-        """Turns pooled hidden states [triplets, width] into representations [triplets, out]."""
-        projection = self.objective.projection
-        if projection is None:
-            return dict(pooled)
-        dtype = next(projection.parameters()).dtype
-        return {member: projection(rows.to(dtype)) for member, rows in pooled.items()}
 
 
 def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[str, Any]:

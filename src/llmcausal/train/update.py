@@ -15,8 +15,8 @@ from llmcausal.train.optimizer import optimizer_step
 from llmcausal.train.recovery import Rewind
 from llmcausal.train.rng import seed_micro_batch
 from llmcausal.train.run import Run
+from llmcausal.train.scoring import StepResult
 from llmcausal.train.state import TrainState
-from llmcausal.train.step import StepResult
 
 
 def update(run: Run, context: FitContext, rewind: Rewind) -> Record:

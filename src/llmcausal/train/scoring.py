@@ -1,0 +1,234 @@
+"""What the objective makes of a micro-batch's hidden states: its terms, their shares, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from llmcausal.data.triplet import Member
+from llmcausal.losses.answers import answer_weights
+from llmcausal.losses.cross_entropy import chunked_cross_entropy
+from llmcausal.losses.invariance import divergence
+from llmcausal.losses.preference import preference
+from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
+from llmcausal.model.trunk import Trunk
+from llmcausal.train.batch import PAIRS, SAME, Term, TripletBatch, answers_of
+from llmcausal.train.objective import Objective, causal_metrics
+
+PAIR: tuple[Term, Term] = ("robust", "yielding")
+"""The answers to the injection that the preference tells apart."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a step is computed: it costs time or memory, and changes no result but by rounding.
+
+    Attributes:
+        members: `tree` computes each shared token once; `separate` runs every member on its own
+            and is the reference (with dropout, tree members share the masks of shared tokens);
+            `one_by_one` is the same with one member's graph at a time.
+        autocast: Dtype for autocast, or None.
+        label_chunk: Label positions whose logits exist at one time.
+    """
+
+    members: Literal["tree", "separate", "one_by_one"] = "tree"
+    autocast: torch.dtype | None = None
+    label_chunk: int = 256
+
+
+@dataclass
+class StepResult:
+    """What a micro-batch gave.
+
+    Attributes:
+        loss: Its share of the optimizer step's loss; the shares add up. Scalar; with graph unless
+            the step went backward itself.
+        sums: Sums of loss terms and metrics over its triplets or labels, detached.
+        counts: What each sum is to be divided by.
+    """
+
+    loss: Tensor
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor, count: int) -> None:
+        """Adds to a sum."""
+        self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.counts[name] = self.counts.get(name, 0) + count
+
+
+class Scorer:
+    """Scores hidden states.
+
+    Args:
+        trunk: The model, taken apart.
+        objective: What is minimized.
+        execution: How; may be replaced between calls.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        objective: Objective,
+        execution: Execution = Execution(),
+    ) -> None:
+        self.trunk = trunk
+        self.objective = objective
+        self.execution = execution
+
+    def label_losses(
+        self, hidden: Mapping[Term, Tensor], targets: Mapping[Term, Tensor]
+    ) -> dict[Term, Tensor]:
+        """Returns each label's cross-entropy [n], by term.
+
+        Args:
+            hidden: Last hidden states at the positions that predict a label [n, width].
+            targets: The labels [n].
+        """
+        trunk, chunk = self.trunk, self.execution.label_chunk
+        if trunk.vocabulary_chunk is None:
+            return {
+                term: chunked_cross_entropy(
+                    rows,
+                    trunk.head,
+                    targets[term],
+                    bias=trunk.bias,
+                    chunk=chunk,
+                    softcap=trunk.softcap,
+                )
+                for term, rows in hidden.items()
+            }
+        if not hidden:
+            return {}
+        losses = streamed_cross_entropy(  # of all terms at once: the head comes across once
+            torch.cat([*hidden.values()]),
+            trunk.head,
+            torch.cat([targets[term] for term in hidden]),
+            bias=trunk.bias,
+            vocabulary_chunk=trunk.vocabulary_chunk,
+            label_chunk=chunk,
+            softcap=trunk.softcap,
+        )
+        return dict(zip(hidden, losses.split([*map(len, hidden.values())]), strict=True))
+
+    def task_shares(
+        self,
+        result: StepResult,
+        losses: Mapping[Term, Tensor],
+        lengths: Mapping[Term, Sequence[int]],
+        totals: Mapping[str, int],
+    ) -> list[Tensor]:
+        """Returns the shares of the cross-entropies, given each label's and the answers' lengths.
+
+        The figures are means over tokens, whatever the objective averages over.
+        """
+        shares = []
+        for term, values in losses.items():
+            result.add(f"{term}_loss", values.sum(), len(values))
+            total = values.sum(), totals[term]
+            if self.objective.by_answer:
+                total = (values * _weights(values, lengths[term])).sum(), totals[answers_of(term)]
+            if weight := self.objective.lambdas.get(term):
+                shares.append(weight * total[0] / total[1])
+        return shares
+
+    def preference_share(
+        self,
+        result: StepResult,
+        batch: TripletBatch,
+        answers: Mapping[Term, Tensor],
+        totals: Mapping[str, int],
+    ) -> list[Tensor]:
+        """Returns the preference's share, if any of the batch's triplets has both answers.
+
+        Args:
+            result: Takes the figures.
+            batch: The micro-batch.
+            answers: Mean cross-entropy of the right and of the obeying answers to the injections.
+            totals: As in `__call__`.
+        """
+        rows = [span.triplet for span in batch.spans_of("yielding")]
+        if not rows:
+            return []
+        right, obeying = answers["robust"][rows], answers["yielding"]
+        reference = batch.reference[rows].to(right.dtype)
+        beta = torch.ones((2, 1), dtype=right.dtype, device=right.device) * self.objective.beta
+        if self.objective.sums:
+            robust = batch.answer_lengths("robust")
+            lengths = [[robust[row] for row in rows], batch.answer_lengths("yielding")]
+            beta = torch.tensor(lengths, dtype=right.dtype, device=right.device) * beta
+        losses = preference(right, obeying, reference, beta)
+        result.add("preference_loss", losses.sum(), len(losses))
+        with torch.no_grad():
+            result.add("preference_accuracy", (obeying > right).sum(), len(losses))
+        return [self.objective.lambda_preference * losses.sum() / totals[PAIRS]]
+
+    def invariance_share(
+        self,
+        result: StepResult,
+        attacked: Tensor,
+        clean: Tensor,
+        counts: list[int],
+        totals: Mapping[str, int],
+    ) -> Tensor:
+        """Returns the divergence's share.
+
+        Args:
+            result: Takes the figures.
+            attacked: States that predict the answers under attack [n, width].
+            clean: Those without it [n, width].
+            counts: Tokens of each answer; they add up to n.
+            totals: As in `__call__`.
+        """
+        trunk = self.trunk
+        values = divergence(
+            attacked,
+            clean.detach(),
+            trunk.head,
+            bias=trunk.bias,
+            chunk=self.execution.label_chunk,
+            vocabulary_chunk=trunk.vocabulary_chunk,
+            softcap=trunk.softcap,
+        )
+        total = (values * _weights(values, counts)).sum()
+        result.add("invariance_loss", total, len(counts))
+        return self.objective.lambda_invariance * total / totals[SAME]
+
+    def contrast_share(
+        self, result: StepResult, pooled: Mapping[Member, Tensor], totals: Mapping[str, int]
+    ) -> Tensor:
+        """Returns the contrast's share, given each member's pooled states [triplets, width]."""
+        objective = self.objective
+        assert objective.contrastive is not None
+        if objective.head_only:
+            pooled = {member: rows.detach() for member, rows in pooled.items()}
+        representations = self.project(pooled)
+        losses: Tensor = objective.contrastive(representations)
+        count = len(next(iter(pooled.values())))
+        result.add("contrastive_loss", losses.sum(), count)
+        with torch.no_grad():
+            for name, values in causal_metrics(representations).items():
+                result.add(name, values.sum(), count)
+        return objective.lambda_contrastive * losses.sum() / totals["triplets"]
+
+    def project(self, pooled: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
+        """Turns pooled hidden states [triplets, width] into representations [triplets, out]."""
+        projection = self.objective.projection
+        if projection is None:
+            return dict(pooled)
+        dtype = next(projection.parameters()).dtype
+        return {member: projection(rows.to(dtype)) for member, rows in pooled.items()}
+
+
+def mean_of_answers(batch: TripletBatch, term: Term, losses: Mapping[Term, Tensor]) -> Tensor:
+    """Returns the mean cross-entropy of each answer that a term scores [answers]."""
+    counts = batch.answer_lengths(term)
+    return torch.stack([part.mean() for part in losses[term].split(counts)])
+
+
+def _weights(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    return torch.tensor(answer_weights(lengths), dtype=values.dtype, device=values.device)

@@ -1,0 +1,220 @@
+"""Swap, preference and invariance: against separate passes with full logits, written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
+
+from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.losses.answers import FIRST_TOKENS, FIRST_WEIGHT, answer_weights
+from llmcausal.losses.causal_contrastive import CausalContrastive
+from llmcausal.losses.invariance import divergence
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.trunk import find_trunk
+from llmcausal.train.batch import collate, label_totals
+from llmcausal.train.objective import Objective
+from llmcausal.train.scoring import Execution
+from llmcausal.train.step import TripletStep
+
+BETA, SWAP, PREFERENCE, INVARIANCE = 1.7, 0.8, 0.6, 0.4
+OBJECTIVE = Objective(
+    None,
+    None,
+    0.0,
+    {"task": 1.0, "robust": 2.0, "swap": SWAP},
+    lambda_preference=PREFERENCE,
+    beta=BETA,
+    lambda_invariance=INVARIANCE,
+)
+
+
+def swapped(triplets: Sequence[EncodedTriplet], *, without: int = -1) -> list[EncodedTriplet]:
+    """Gives triplets an obeying and a yielding answer; one of them has none."""
+    made = []
+    for row, triplet in enumerate(triplets):
+        if row == without:
+            made.append(triplet)
+            continue
+        answer = tuple((7 * row + step) % 50 + 3 for step in range(3 + row))
+        made.append(
+            replace(
+                triplet,
+                obeying=EncodedMember(triplet.benign_cf.prompt[::-1], answer),
+                yielding=EncodedMember(triplet.injection.prompt, answer),
+                reference=(1.5 + 0.1 * row, 2.5 - 0.2 * row),
+            )
+        )
+    return made
+
+
+def alike(triplets: Sequence[EncodedTriplet], *, but: int = -1) -> list[EncodedTriplet]:
+    """Gives both prompts the same right answer, but for one triplet."""
+    return [
+        triplet
+        if row == but
+        else replace(
+            triplet,
+            injection=EncodedMember(triplet.injection.prompt, triplet.benign.response),
+        )
+        for row, triplet in enumerate(triplets)
+    ]
+
+
+def by_hand(
+    model: Any, triplets: Sequence[EncodedTriplet], by_answer: bool, sums: bool = False
+) -> Tensor:
+    """The formula, one pass and all logits for every answer."""
+    task, robust, swap, pairs, kept = [], [], [], [], []
+
+    def weighted(values: Tensor) -> Tensor:
+        weight = torch.ones_like(values)
+        weight[:FIRST_TOKENS] = FIRST_WEIGHT
+        return (weight * values).sum() / weight.sum()
+
+    def mean(answers: Sequence[Tensor]) -> Tensor:
+        if by_answer:
+            return torch.stack([weighted(values) for values in answers]).mean()
+        return torch.cat([*answers]).mean()
+
+    def logits_of(member: EncodedMember) -> Tensor:
+        ids = torch.tensor([member.prompt + member.response])
+        rows = model(input_ids=ids, use_cache=False).logits[0]
+        return rows[len(member.prompt) - 1 : -1]
+
+    def losses(member: EncodedMember) -> Tensor:
+        return cross_entropy(logits_of(member), torch.tensor(member.response), reduction="none")
+
+    for triplet in triplets:
+        task.append(losses(triplet.benign))
+        robust.append(losses(triplet.injection))
+        if triplet.obeying is not None and triplet.yielding is not None:
+            assert triplet.reference is not None
+            swap.append(losses(triplet.obeying))
+            obeyed = losses(triplet.yielding)
+            lengths = (len(robust[-1]), len(obeyed)) if sums else (1, 1)
+            gain = lengths[0] * (triplet.reference[0] - robust[-1].mean())
+            gain = gain - lengths[1] * (triplet.reference[1] - obeyed.mean())
+            pairs.append(-logsigmoid(BETA * gain))
+        if triplet.benign.response == triplet.injection.response:
+            clean = log_softmax(logits_of(triplet.benign), -1).detach()
+            attacked = log_softmax(logits_of(triplet.injection), -1)
+            each = kl_div(attacked, clean, reduction="none", log_target=True).sum(-1)
+            kept.append(weighted(each))
+    return (
+        mean(task)
+        + 2 * mean(robust)
+        + SWAP * mean(swap)
+        + PREFERENCE * torch.stack(pairs).mean()
+        + INVARIANCE * torch.stack(kept).mean()
+    )
+
+
+def gradients(model: Any) -> Tensor:
+    found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    for parameter in model.parameters():
+        parameter.grad = None
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("members", ["tree", "separate", "one_by_one"])
+@pytest.mark.parametrize(
+    ("size", "by_answer", "sums"),
+    [(4, False, False), (1, False, True), (1, True, False), (4, True, True)],
+)
+def test_every_term_equals_the_formula(
+    members: Any, size: int, by_answer: bool, sums: bool, random_model: Any, token_triplets: Any
+) -> None:
+    """Also cut into micro-batches, some of which lack a member."""
+    triplets = alike(swapped(token_triplets(4, shared=9, own=6, seed=1), without=2), but=1)
+    model = random_model("llama", torch.float64, exact_norms=True)
+    expected = by_hand(model, triplets, by_answer, sums)
+    expected.backward()
+    reference = gradients(model).clone()
+    objective = replace(OBJECTIVE, by_answer=by_answer, sums=sums)
+    step = TripletStep(find_trunk(model), objective, Execution(members, label_chunk=3))
+    batches = [
+        collate(triplets[start : start + size], OBJECTIVE.needs, "last")
+        for start in range(0, len(triplets), size)
+    ]
+    totals = label_totals(batches)
+    loss = sum(step(batch, totals, torch.Tensor.backward).loss.item() for batch in batches)
+    assert abs(loss - expected.item()) < 1e-10
+    assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("vocabulary_chunk", [None, 7])
+def test_divergence_equals_the_formula(softcap: float | None, vocabulary_chunk: Any) -> None:
+    torch.manual_seed(0)
+    hidden, clean = torch.randn(2, 5, 8, dtype=torch.float64)
+    head, bias = torch.randn(19, 8, dtype=torch.float64), torch.randn(19, dtype=torch.float64)
+
+    def logits(states: Tensor) -> Tensor:
+        raw = states @ head.T + bias
+        return raw if softcap is None else softcap * torch.tanh(raw / softcap)
+
+    hidden.requires_grad_()
+    wanted = kl_div(
+        log_softmax(logits(hidden), -1),
+        log_softmax(logits(clean), -1),
+        reduction="none",
+        log_target=True,
+    ).sum(-1)
+    weights = torch.arange(1.0, 6, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((weights * wanted).sum(), hidden)
+    found = divergence(
+        hidden,
+        clean,
+        head,
+        bias=bias,
+        chunk=2,
+        vocabulary_chunk=vocabulary_chunk,
+        softcap=softcap,
+    )
+    (gradient,) = torch.autograd.grad((weights * found).sum(), hidden)
+    assert torch.allclose(found, wanted.detach(), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_weight_zero_costs_nothing(token_triplets: Any) -> None:
+    triplets = swapped(token_triplets(3, shared=9, own=6, seed=2))
+    plain = Objective(None, None, 0.0, {"task": 1.0, "robust": 1.0})
+    without = collate(triplets, plain.needs, "last")
+    never_had = collate(token_triplets(3, shared=9, own=6, seed=2), plain.needs, "last")
+    assert torch.equal(without.tokens, never_had.tokens)
+    assert {span.member for span in without.spans} == {"benign", "injection"}
+
+
+@pytest.mark.parametrize("members", ["tree", "one_by_one"])
+def test_a_detector_leaves_the_model_alone(
+    members: Any, random_model: Any, token_triplets: Any
+) -> None:
+    """`contrast_gradient = "head"`: the head's gradient is the same, the model's is none."""
+    triplets = token_triplets(3, shared=5, own=6, seed=3)
+    model = random_model("llama", torch.float64, exact_norms=True)
+    head = ProjectionHead(model.config.hidden_size, 24, 12, seed=1).double()
+    found: dict[bool, Tensor] = {}
+    for head_only in (False, True):
+        objective = Objective(CausalContrastive(), head, 1.0, {}, head_only=head_only)
+        step = TripletStep(find_trunk(model), objective, Execution(members))
+        batch = collate(triplets, objective.needs, "last")
+        step(batch, label_totals([batch]), torch.Tensor.backward)
+        touched = [p for p in model.parameters() if p.grad is not None and p.grad.abs().max() > 0]
+        assert bool(touched) != head_only
+        found[head_only] = gradients(head).clone()
+        for parameter in model.parameters():
+            parameter.grad = None
+    assert torch.allclose(found[True], found[False])
+
+
+def test_every_answer_weighs_alike_and_its_first_tokens_most() -> None:
+    weights = answer_weights([2, 40])
+    assert sum(weights[:2]) == pytest.approx(1)
+    assert sum(weights[2:]) == pytest.approx(1)
+    assert weights[2] == pytest.approx(FIRST_WEIGHT * weights[-1])
