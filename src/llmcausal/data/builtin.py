@@ -118,7 +118,7 @@ def generate_from(
     rng = random.Random(f"llmcausal:{label}:{seed}")
     families = load_families(split, phrasing)
     kinds: dict[str, GoalKind] = {name: GOAL_KINDS.load(name) for name in GOAL_KINDS.entries}
-    scenario_order = _in_cycles(scenarios, rng)
+    scenario_order = in_cycles(scenarios, rng)
     made: set[tuple[str, str, str]] = set()
     triplets = []
     for index in range(count):
@@ -143,7 +143,7 @@ def generate_from(
     return triplets
 
 
-def _in_cycles(items: Sequence[T], rng: random.Random) -> Iterator[T]:
+def in_cycles(items: Sequence[T], rng: random.Random) -> Iterator[T]:
     """Yields all items in a random order, then all again in another, without end."""
     while True:
         yield from rng.sample(items, len(items))

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from llmcausal.config import DataSection
+from llmcausal.config import BuiltinDataSection, DataSection
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate
+from llmcausal.data.natural import generate_natural
 from llmcausal.data.sampler import epoch_order
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
@@ -36,7 +37,7 @@ def load_split(section: DataSection, split: Split) -> list[Triplet]:
     """
     source = getattr(section, split)
     if source == BUILTIN:
-        return generate(split, getattr(section.builtin, split), section.builtin.seed)
+        return _builtin(section.builtin, split)
     return formats.read_triplets(Path(source).expanduser())
 
 
@@ -53,13 +54,20 @@ def load_training_splits(section: DataSection) -> TrainingSplits:
     if section.validation != "auto":
         validation = load_split(section, "validation")
     elif section.train == BUILTIN:
-        validation = generate("validation", section.builtin.validation, section.builtin.seed)
+        validation = _builtin(section.builtin, "validation")
     else:
         train, validation = _hold_out(train, section.validation_fraction, section.train)
     if section.max_samples is not None:
         train = train[: section.max_samples]
         validation = validation[: section.max_samples]
     return TrainingSplits(train, validation)
+
+
+def _builtin(section: BuiltinDataSection, split: Split) -> list[Triplet]:
+    count: int = getattr(section, split)
+    natural = 0 if split == "test" else round(count * section.natural)
+    tasks = generate(split, count - natural, section.seed)
+    return [*tasks, *generate_natural(split, natural, section.seed)]
 
 
 def _hold_out(

@@ -49,6 +49,12 @@ _PROBES = (
 )
 
 
+_EMPTY_RESPONSE = (
+    "response: is empty: there is nothing to learn from it; give one, or let the model's own "
+    'answer stand for it with data.answers = "model"'
+)
+
+
 class ChatTemplate:
     """Renders one turn of a chat template without ever reading content as control tokens.
 
@@ -126,17 +132,22 @@ class ChatTemplate:
         """
         return self._encode(self._prompt, self._values(system, user))
 
-    def encode_response(self, response: str) -> list[int]:
+    def encode_response(self, response: str, *, ends: bool = True) -> list[int]:
         """Returns the ids of an answer, its end-of-turn token last.
 
         A token boundary lies between prompt and answer, as in generation.
+
+        Args:
+            response: The answer.
+            ends: Whether it ends the turn; one that was cut off does not.
 
         Raises:
             DataError: If the answer is empty, or a character of it is itself a control token.
         """
         if not self.pieces.answer.fill(response).strip():
-            raise DataError(["response: is empty: there is nothing to learn from it"])
-        return self._encode(self._answer, {"assistant": response})
+            raise DataError([_EMPTY_RESPONSE])
+        ids = self._encode(self._answer, {"assistant": response})
+        return ids if ends else ids[:-1]
 
     def count_tokens(self, content: str) -> int:
         """Returns how many tokens a piece of content takes on its own."""

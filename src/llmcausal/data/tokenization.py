@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from llmcausal.data.ledger import TruncationLedger
 from llmcausal.data.template import ChatTemplate
-from llmcausal.data.triplet import MEMBERS, Member, Triplet
+from llmcausal.data.triplet import BRANCHES, Member, Triplet
 from llmcausal.errors import DataError
 
 
@@ -36,17 +36,25 @@ class EncodedTriplet:
         benign: Carries the answer of the task loss.
         benign_cf: Prompt only.
         injection: Carries the answer of the robust loss.
+        obeying: The attack's instruction as the trusted one, with its answer; None where the
+            triplet or the objective has no use for it.
+        yielding: The injection with the answer that the attacker wants; None likewise.
+        reference: Mean cross-entropy of the robust and of the yielding answer with the adapter
+            off, in nats a token; None where it is not known.
     """
 
     id: str
     benign: EncodedMember
     benign_cf: EncodedMember
     injection: EncodedMember
+    obeying: EncodedMember | None = None
+    yielding: EncodedMember | None = None
+    reference: tuple[float, float] | None = None
 
     @property
     def longest(self) -> int:
         """Tokens of the longest member."""
-        return max(len(self.benign), len(self.benign_cf), len(self.injection))
+        return max(len(member) for name in BRANCHES if (member := getattr(self, name)) is not None)
 
 
 class TripletEncoder:
@@ -56,14 +64,16 @@ class TripletEncoder:
         ledger: What was cut or dropped so far.
     """
 
-    def __init__(self, template: ChatTemplate, max_length: int) -> None:
+    def __init__(self, template: ChatTemplate, max_length: int, *, swapped: bool = False) -> None:
         """Starts an empty ledger.
 
         Args:
             template: Renders the members.
             max_length: Most tokens of one member, prompt and response together.
+            swapped: Also encode `obeying` and `yielding`, where a triplet has them.
         """
         self._template = template
+        self._swapped = swapped
         self._max_length = max_length
         # One object for each id, or every token of every triplet would hold a number of its own.
         self._ids: dict[int, int] = {}
@@ -95,16 +105,30 @@ class TripletEncoder:
         return fitting
 
     def _encode(self, triplet: Triplet) -> EncodedTriplet:
-        def member(name: Member, response: str | None) -> EncodedMember:
-            prompt = self._template.encode_prompt(triplet.system, triplet.user_text(name))
-            answer = () if response is None else self._template.encode_response(response)
+        def member(name: Member, response: str | None, field: str = "") -> EncodedMember:
+            system, user = triplet.system_text(name), triplet.user_text(name)
+            prompt = self._template.encode_prompt(system, user)
+            answer: Sequence[int] = ()
+            if response is not None:
+                ends = field not in triplet.unfinished
+                answer = self._template.encode_response(response, ends=ends)
             return EncodedMember(self._shared(prompt), self._shared(answer))
 
+        given = triplet.response_injection is not None
+        robust = "response_injection" if given else "response"
+        obeying = triplet.response_obeying if self._swapped else None
+        swapped = yielding = None
+        if obeying is not None:
+            yielding = member("yielding", obeying, "response_obeying")
+            if triplet.swapped_system:
+                swapped = member("obeying", obeying, "response_obeying")
         return EncodedTriplet(
             id=triplet.id,
-            benign=member("benign", triplet.response),
+            benign=member("benign", triplet.response, "response"),
             benign_cf=member("benign_cf", None),
-            injection=member("injection", triplet.robust_response),
+            injection=member("injection", triplet.robust_response, robust),
+            obeying=swapped,
+            yielding=yielding,
         )
 
     def _shared(self, ids: Sequence[int]) -> tuple[int, ...]:
@@ -130,10 +154,10 @@ class TripletEncoder:
         bare = replace(triplet, context="")
         encoded = self._encode(bare)
         reasons = []
-        for name in MEMBERS:
-            member: EncodedMember = getattr(encoded, name)
-            if len(member) > self._max_length:
-                counts = {"system": triplet.system, name: getattr(triplet, name)}
+        for name in BRANCHES:
+            member: EncodedMember | None = getattr(encoded, name)
+            if member is not None and len(member) > self._max_length:
+                counts = {"system": bare.system_text(name), name: bare.user_text(name)}
                 fields = [f"{key} {self._template.count_tokens(t)}" for key, t in counts.items()]
                 answer = f", response {len(member.response)}" if member.response else ""
                 reasons.append(f"{name} takes {len(member)} tokens ({', '.join(fields)}{answer})")

@@ -12,13 +12,20 @@ from llmcausal.errors import DataError
 PATTERN_SECONDS = 1.0
 """A pattern from strangers may backtrack without end; longer than this counts as a defect."""
 
-Member = Literal["benign", "benign_cf", "injection"]
+Member = Literal["benign", "benign_cf", "injection", "obeying", "yielding"]
 
 SEEN = "seen"
 """Novelty of an attack in a phrasing of the built-in training data."""
 
 MEMBERS: tuple[Member, ...] = ("benign", "benign_cf", "injection")
 """The three inputs of a triplet, in the order in which they are packed."""
+
+BRANCHES: tuple[Member, ...] = (*MEMBERS, "obeying", "yielding")
+"""All that a triplet can be trained on: `obeying` has the attack's instruction as the trusted one
+and is answered by it; `yielding` is the injection, answered as the attacker wants."""
+
+
+_INPUTS: dict[Member, Member] = {"obeying": "benign", "yielding": "injection"}
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,15 @@ class Triplet:
         benign: The user's input.
         benign_cf: Another harmless input for the same task.
         injection: An input that carries an attack.
-        response: Right answer to `benign`.
+        response: Right answer to `benign`; empty where the model's own is to be taken.
         response_cf: Right answer to `benign_cf`, where known.
         response_injection: Right answer to `injection`; equals `response` when not given.
+        response_obeying: Answer that obeys the attack's instruction: right where that is the
+            trusted one, wrong where it stands in the text.
+        obeying: User's input with the attack's instruction as the trusted one, where that is not
+            `benign`.
+        system_obeying: System prompt of `obeying`; `attack.goal` when not given.
+        unfinished: Which of the answers were cut off, so that they do not end the turn.
         context: Text put before each of the three inputs; the only text that may be shortened.
         category: Kind of task.
         attack: What the attack wants, where known.
@@ -98,9 +111,13 @@ class Triplet:
     benign: str
     benign_cf: str
     injection: str
-    response: str
+    response: str = ""
     response_cf: str | None = None
     response_injection: str | None = None
+    response_obeying: str | None = None
+    obeying: str | None = None
+    system_obeying: str | None = None
+    unfinished: tuple[str, ...] = ()
     context: str = ""
     category: str = ""
     attack: AttackInfo | None = None
@@ -116,7 +133,16 @@ class Triplet:
         """Whether the attack is in a phrasing of the built-in training data."""
         return self.attack is not None and self.attack.novelty == SEEN
 
+    @property
+    def swapped_system(self) -> str:
+        """The attack's instruction as the trusted one; empty where it is unknown."""
+        return self.system_obeying or (self.attack.goal if self.attack else "")
+
+    def system_text(self, member: Member) -> str:
+        """Returns the trusted instruction of a member."""
+        return self.swapped_system if member == "obeying" else self.system
+
     def user_text(self, member: Member) -> str:
         """Returns the user turn of a member: the context, then that member's input."""
-        text: str = getattr(self, member)
+        text: str = getattr(self, member, None) or getattr(self, _INPUTS[member])
         return f"{self.context}\n{text}" if self.context else text

@@ -94,6 +94,9 @@ def _encode(triplet: Triplet) -> bytes:
             "response",
             "response_cf",
             "response_injection",
+            "obeying",
+            "system_obeying",
+            "response_obeying",
             "category",
         )
     }
@@ -102,6 +105,8 @@ def _encode(triplet: Triplet) -> bytes:
         attack = {key: value for key, value in vars(triplet.attack).items() if value}
         record["attack"] = attack | _check_object(triplet.attack.check)
     record |= _check_object(triplet.check)
+    if triplet.unfinished:
+        record["unfinished"] = list(triplet.unfinished)
     try:
         return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError as error:

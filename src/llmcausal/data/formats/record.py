@@ -24,6 +24,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "response": ("benign_output", "expected_output_1"),
     "response_cf": ("expected_output_2",),
     "response_injection": ("injection_output", "expected_output_injection"),
+    "response_obeying": (),
+    "obeying": (),
+    "system_obeying": (),
+    "unfinished": (),
     "context": (),
     "category": ("task_category",),
     "attack": ("attack_type",),
@@ -31,7 +35,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Every key of a triplet and the other names under which it is read."""
 
-REQUIRED = ("id", "system", "benign", "benign_cf", "injection", "response")
+REQUIRED = ("id", "system", "benign", "benign_cf", "injection")
+ANSWERS = ("response", "response_cf", "response_injection", "response_obeying")
 ATTACK_TEXTS = ("family", "goal", "witness")
 ATTACK_CHOICES: Mapping[str, tuple[str, ...]] = {
     "position": ("start", "middle", "end"),
@@ -64,12 +69,13 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
         The triplet, or None if there are defects; and the defects, as field and reason.
     """
     parser = _Parser(record)
-    texts = {name: parser.text(name) for name in ALIASES if name not in ("attack", "check")}
-    attack, check = parser.attack(), parser.check()
+    no_texts = ("attack", "check", "unfinished")
+    texts = {name: parser.text(name) for name in ALIASES if name not in no_texts}
+    attack, check, unfinished = parser.attack(), parser.check(), parser.unfinished()
     if parser.defects:
         return None, parser.defects
-    given = {name: text for name, text in texts.items() if text is not None}
-    return Triplet(**given, attack=attack, check=check), []
+    given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
+    return Triplet(**given, attack=attack, check=check, unfinished=unfinished), []
 
 
 def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
@@ -139,6 +145,16 @@ class _Parser:
         if value is None:
             self._absent("check", ("check",))
         return self.read_check("check", value)
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Returns the names of the answers that were cut off."""
+        value = self.record.get("unfinished")
+        if value is None:
+            return ()
+        if not isinstance(value, list) or any(name not in ANSWERS for name in value):
+            self.defects.append(("unfinished", f"must be a list of any of {', '.join(ANSWERS)}"))
+            return ()
+        return tuple(value)
 
     def _choice(self, key: str, value: Any) -> str:
         """Returns one of an attack key's values, or "" where none is given."""

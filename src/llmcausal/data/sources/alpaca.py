@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from llmcausal.data.sources.example import (
@@ -24,12 +25,14 @@ SYSTEM = (
 
 def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
     """Reads JSON or JSONL; an example without `input` has no text to attack and is left out."""
-    return usable(read_records(path, left_out), _parse, left_out)
+    parse = partial(_parse, unanswered=request.unanswered)
+    return usable(read_records(path, left_out), parse, left_out)
 
 
-def _parse(item: Item) -> Example:
+def _parse(item: Item, unanswered: bool = False) -> Example:
     where, number, record = item
-    question, response = text_of(record, "instruction"), text_of(record, "output")
+    question = text_of(record, "instruction")
+    response = text_of(record, "output", may_be_empty=unanswered)
     document = text_of(record, "input", may_be_empty=True)
     if document in ("", "<noinput>", "<noinput/>"):
         raise Unusable("input: empty, so there is no text that could carry an attack")

@@ -11,7 +11,7 @@ from llmcausal.registry import nearest
 
 FIELDS = {
     "document": "the text to read, which could carry an attack (required)",
-    "response": "the right answer (required)",
+    "response": "the right answer (required, but with --answers model)",
     "question": "what is asked about the text",
     "system": "the system prompt",
     "category": "the kind of task",
@@ -45,8 +45,13 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-def parse_row(item: Item, columns: Mapping[str, str]) -> Example:
+def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) -> Example:
     """Makes an example of a row; a field that is not mapped is the column of its name.
+
+    Args:
+        item: The row.
+        columns: Column of each field.
+        unanswered: It may lack an answer.
 
     Raises:
         Unusable: If a required field is missing or empty.
@@ -60,7 +65,9 @@ def parse_row(item: Item, columns: Mapping[str, str]) -> Example:
     document = text_of(record, columns.get("document", "document"))
     answer = optional("answer")
     response = answer if answer and "response" not in columns else ""
-    response = response or text_of(record, columns.get("response", "response"))
+    if not response:
+        column = columns.get("response", "response")
+        response = text_of(record, column, may_be_empty=unanswered)
     contains = optional("contains")
     return Example(
         where=where,

@@ -27,7 +27,9 @@ def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
         DataError: If the file cannot be read, or lacks a mapped column.
     """
     items = _rows(path, request.columns, left_out)
-    return usable(items, lambda item: parse_row(item, request.columns), left_out)
+    return usable(
+        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
+    )
 
 
 def _rows(path: Path, columns: Mapping[str, str], left_out: LeftOut) -> Iterator[Item]:

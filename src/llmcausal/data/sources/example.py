@@ -33,7 +33,7 @@ class Example:
         system: The trusted system prompt; "" where the source has none of its own.
         document: The text to read, into which an attack is put.
         question: What is asked about it; "" where the text is itself the request.
-        response: The right answer.
+        response: The right answer; empty only where the request allows it.
         check: How an answer is verified, where the source tells.
         category: Kind of task.
         context: Earlier turns of the conversation.
@@ -57,10 +57,12 @@ class Request:
     Attributes:
         split: Which split to read, where a source has several.
         columns: Column of each field, for tables.
+        unanswered: Examples may lack an answer: the model gives its own.
     """
 
     split: Split = "train"
     columns: Mapping[str, str] = field(default_factory=dict)
+    unanswered: bool = False
 
 
 class Unusable(Exception):

@@ -13,4 +13,6 @@ from llmcausal.data.sources.records import read_records
 def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
     """Reads flat objects."""
     items = read_records(path, left_out)
-    return usable(items, lambda item: parse_row(item, request.columns), left_out)
+    return usable(
+        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
+    )

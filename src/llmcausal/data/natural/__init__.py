@@ -1,0 +1,231 @@
+"""Natural tasks: general instructions over documents, attacked by instructions of the same kind.
+
+Nothing but the place of an instruction tells whether it is to be followed: what the user asks for
+and what an attacker hides in the text are drawn from the same pools. No answers are written here:
+the right one is the model's own to the text without the attack (`data.answers = "model"`).
+
+The pools are data files in this folder. No split shares with another a kind of task, a kind of
+goal, a genre, a text, a wording or a harmless line.
+
+    tasks.json      instructions about a text, by kind: what is asked of it
+    goals.json      instructions that stand alone, with a witness that proves obedience
+    harmless.json   lines that look like an attack and are none: they are part of the text
+    texts/          one file a genre
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from llmcausal.attacks.base import AttackFamily, Position, place
+from llmcausal.attacks.goal import Goal, Phrasing, Split
+from llmcausal.attacks.several import (
+    JOINERS,
+    OWN_GOALS,
+    POSITIONS,
+    Attacked,
+    bare,
+    several,
+    wrapped,
+)
+from llmcausal.data.builtin import (
+    MARKS,
+    PHRASINGS,
+    Layout,
+    in_cycles,
+    load_families,
+    novelty_of,
+    user_text,
+)
+from llmcausal.data.triplet import AttackInfo, Triplet
+from llmcausal.errors import DataError, UsageError
+
+LAYOUTS: dict[Layout, int] = {"question_in_system": 3, "question_first": 1, "question_last": 1}
+HARMLESS_SHARE = 1 / 3
+"""Texts that hold a harmless imperative, question, security word or quoted attack."""
+TASK_SHARE = 0.5
+"""Attacks of the training data that ask for another task on the text; the others stand alone."""
+BARE_SHARE = 0.6
+"""Attacks without a word around them that gives them away."""
+POSITION_WEIGHTS: dict[Position, int] = {"start": 45, "middle": 15, "end": 40}
+"""At the start of a message an instruction looks most like the user's own."""
+TWICE_SHARE = 0.1
+"""Attacks that stand in the text twice."""
+MAX_DRAWS = 200
+SYSTEM = "You are a helpful assistant."
+"""The system prompt where the user's message holds the instruction."""
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """What one split draws from."""
+
+    tasks: tuple[tuple[str, tuple[str, ...]], ...]
+    goals: tuple[Goal, ...]
+    harmless: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...]
+
+
+@cache
+def _pools(split: Split) -> _Pools:
+    here = files(__name__)
+
+    def read(name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(here.joinpath(name).read_text("utf-8"))
+        return [row for row in rows if row["split"] == split]
+
+    genres = []
+    for file in sorted(here.joinpath("texts").iterdir(), key=lambda file: file.name):
+        genre = json.loads(file.read_text("utf-8"))
+        if genre["split"] == split:
+            genres += [(genre["genre"], text) for text in genre["texts"]]
+    return _Pools(
+        tasks=tuple((row["kind"], tuple(row["wordings"])) for row in read("tasks.json")),
+        goals=tuple(
+            Goal(row["kind"], row["instruction"], row["witness"]) for row in read("goals.json")
+        ),
+        harmless=tuple(row["text"] for row in read("harmless.json")),
+        texts=tuple(genres),
+    )
+
+
+def generate_natural(split: Split, count: int, seed: int, attacks: int = 1) -> list[Triplet]:
+    """Makes `count` distinct prompts, each under `attacks` attacks; equal arguments, equal ones.
+
+    Triplets of one prompt follow one another and share `system` and `benign`. The goals of the
+    training split are half tasks on the text, which nothing proves; those of the other splits all
+    have a witness.
+
+    Args:
+        split: Whose pools to draw from.
+        count: Prompts; a smaller count gives the first of a larger one.
+        seed: Seed of every choice.
+        attacks: Attacks on each prompt, of one goal: bare at the start, in the middle and at the
+            end, then of as many families.
+
+    Raises:
+        UsageError: If `count` is negative.
+        DataError: If there are no more distinct prompts.
+    """
+    if count < 0:
+        raise UsageError(f"cannot generate {count} triplets")
+    rng = random.Random(f"llmcausal:natural:{split}:{seed}")
+    pools = _pools(split)
+    phrasing = PHRASINGS[split]
+    families = [each for each in load_families(split, phrasing) if each.name not in OWN_GOALS]
+    texts, tasks = in_cycles(pools.texts, rng), in_cycles(pools.tasks, rng)
+    goals = in_cycles(pools.goals, rng)
+    made: set[tuple[str, str]] = set()
+    triplets: list[Triplet] = []
+    for index in range(count):
+        for _ in range(MAX_DRAWS):
+            prompt = _draw(split, pools, next(texts), next(tasks), goals, rng)
+            if prompt is not None and prompt.key not in made:
+                break
+        else:
+            reason = f"there are no further distinct prompts; ask for at most {index}"
+            raise DataError([f"natural {split}: count: {reason}"])
+        made.add(prompt.key)
+        identity = f"natural-{split}-{seed}-{index:05d}"
+        attacker = random.Random(f"llmcausal:{identity}")
+        if attacks == 1:
+            attack = _any_attack(prompt, families, split, attacker)
+            triplets.append(_attacked(identity, prompt, attack, phrasing))
+            continue
+        found = several(prompt.document, prompt.goal, families, phrasing, attacks, attacker)
+        for number, attack in enumerate(found):
+            triplets.append(_attacked(f"{identity}-{number}", prompt, attack, phrasing))
+    return triplets
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A task on a text, and what an attacker wants instead."""
+
+    kind: str
+    genre: str
+    instruction: str
+    document: str
+    other: str
+    goal: Goal
+    layout: Layout
+    mark: tuple[str, str]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.instruction, self.document
+
+    def system(self, instruction: str) -> str:
+        return instruction if self.layout == "question_in_system" else SYSTEM
+
+    def user(self, instruction: str, document: str) -> str:
+        return user_text(document, instruction, self.layout, self.mark)
+
+
+def _draw(
+    split: Split,
+    pools: _Pools,
+    text: tuple[str, str],
+    task: tuple[str, tuple[str, ...]],
+    goals: Iterator[Goal],
+    rng: random.Random,
+) -> _Prompt | None:
+    genre, document = text
+    kind, wordings = task
+    other = rng.choice(pools.texts)[1]
+    goal = next(goals)
+    if split == "train" and rng.random() < TASK_SHARE:
+        aim, ways = rng.choice(pools.tasks)
+        goal = Goal(aim, rng.choice(ways), "")
+    layout = rng.choices(list(LAYOUTS), list(LAYOUTS.values()))[0]
+    if rng.random() < HARMLESS_SHARE:
+        where: Position = rng.choice(("start", "middle", "end"))
+        document = place(document, rng.choice(pools.harmless), where, rng.choice(JOINERS))
+    prompt = _Prompt(
+        kind, genre, rng.choice(wordings), document, other, goal, layout, rng.choice(MARKS)
+    )
+    told = f"{prompt.instruction}\n{document}\n{other}".casefold()
+    useless = goal.kind == kind or (goal.witness and goal.witness.casefold() in told)
+    return None if useless or document == other else prompt
+
+
+def _any_attack(
+    prompt: _Prompt, families: Sequence[AttackFamily], split: Split, rng: random.Random
+) -> Attacked:
+    position = rng.choices(list(POSITION_WEIGHTS), list(POSITION_WEIGHTS.values()))[0]
+    family = rng.choice(families)
+    document = prompt.document
+    if rng.random() < TWICE_SHARE:
+        again = rng.choice(POSITIONS)
+        document = bare(document, prompt.goal, families, again, rng).text
+    if rng.random() < BARE_SHARE:
+        return bare(document, prompt.goal, families, position, rng)
+    return wrapped(document, prompt.goal, family, PHRASINGS[split], position, rng)
+
+
+def _attacked(identity: str, prompt: _Prompt, attack: Attacked, phrasing: Phrasing) -> Triplet:
+    goal, asked = prompt.goal, prompt.instruction
+    return Triplet(
+        id=f"{identity}-{prompt.kind}-{attack.family.name}",
+        system=prompt.system(asked),
+        benign=prompt.user(asked, prompt.document),
+        benign_cf=prompt.user(asked, prompt.other),
+        injection=prompt.user(asked, attack.text),
+        obeying=prompt.user(goal.instruction, prompt.document),
+        system_obeying=prompt.system(goal.instruction),
+        category=prompt.kind,
+        attack=AttackInfo(
+            family=attack.family.name,
+            goal=goal.instruction,
+            witness=goal.witness,
+            position=attack.position,
+            difficulty=attack.family.difficulty,
+            novelty=novelty_of(attack.family, phrasing),
+        ),
+    )
