@@ -21,6 +21,7 @@ BENCHMARKS = {
     "precisions": "a checkpoint's answers in bf16 against fp32: how fast, and how alike",
     "step_peers": "a training step, against what a user would pick instead, at equal loss",
     "beside": "a training step alone, and beside programs that keep a core busy",
+    "evidence": "defences trained alike and attacked alike, in generated text",
     "step_growth": "how a step's time and memory grow with length, batch, rank and vocabulary",
     "limit": "what part of the machine's matrix-product rate a step reaches",
     "step": "a training step against padded batches, on a file of triplets",
@@ -28,7 +29,7 @@ BENCHMARKS = {
     "counts": "counts that do not depend on the machine, compared with the expected ones",
 }
 """Names and what they measure; `all` goes through them in this order."""
-NOT_IN_ALL = ("step", "memory", "precisions")
+NOT_IN_ALL = ("step", "memory", "precisions", "evidence")
 """Long, measured by another one too, or in want of a checkpoint."""
 
 

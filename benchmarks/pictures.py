@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
@@ -52,6 +52,27 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
                 place.set_ylim(bottom=0)
                 place.locator_params(axis="x", nbins=5)
         grid[0][0].legend(fontsize="small")
+        return _svg(figure)
+
+
+def shares(groups: Mapping[str, Mapping[str, float]], what: str) -> str:
+    """Draws a group of bars for each suite, one bar a method."""
+    methods = list(dict.fromkeys(name for group in groups.values() for name in group))
+    height = 0.8 / len(methods)
+    with _drawing((8, 0.8 + 0.22 * len(methods) * len(groups))) as figure:
+        axis = figure.subplots()
+        for number, method in enumerate(methods):
+            places = [
+                row + number * height for row, of in enumerate(groups.values()) if method in of
+            ]
+            values = [100 * of[method] for of in groups.values() if method in of]
+            axis.barh(places, values, height, label=method)
+        middle = 0.4 - height / 2
+        axis.set_yticks([row + middle for row in range(len(groups))], list(groups))
+        axis.invert_yaxis()
+        axis.set_xlim(left=0)
+        axis.set_xlabel(f"{what}, %")
+        axis.legend(fontsize="small")
         return _svg(figure)
 
 

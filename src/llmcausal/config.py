@@ -119,6 +119,12 @@ class BuiltinDataSection(Section):
     test_seen: int = Field(default=0, ge=0)
     """Further test triplets whose attack phrasings are those of training; told apart in every
     figure, and never part of the headline ones."""
+    natural: float = Field(default=0.0, ge=0, le=1)
+    """Share of the training and validation triplets that are natural tasks, without a right
+    answer of their own: they want data.answers = "model"."""
+    test_natural: int = Field(default=16, ge=0)
+    """Further test prompts: natural tasks of kinds, genres, goals and phrasings that training
+    never sees, each under six attacks."""
     seed: int = 0
     """Seed of the generator."""
 
@@ -141,6 +147,15 @@ class DataSection(Section):
     """Refuse to start with fewer usable training triplets."""
     max_samples: int | None = Field(default=None, ge=1)
     """Use only the first so many triplets of the training and of the validation data."""
+    answers: Literal["given", "model"] = "given"
+    """What is learned where the data give no `response`: given refuses such data; model takes the
+    untouched model's own answer to the text without the attack."""
+    test_attacks: int = Field(default=1, ge=1)
+    """Attacks on each prompt of the suites sep and alpaca_farm: 1 is the benchmark's own form;
+    more are bare and wrapped ones at the start, in the middle and at the end, for
+    `attack_success_best_of_k`."""
+    answer_tokens: int = Field(default=48, ge=1)
+    """Longest answer that the model itself gives; one that is cut off does not end the turn."""
     builtin: BuiltinDataSection = BuiltinDataSection()
     """Settings of the built-in generator."""
 
@@ -160,6 +175,26 @@ class LossSection(Section):
     """Weight of the cross-entropy of the response to the benign prompt."""
     lambda_robust: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy of the response to the injected prompt."""
+    lambda_swap: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of the answer that obeys the attack's instruction where that is
+    the trusted one (`response_obeying`)."""
+    lambda_preference: float = Field(default=0.0, ge=0)
+    """Weight of preferring, under attack, the response over `response_obeying`."""
+    preference_beta: float = Field(default=2.0, gt=0)
+    """Sharpness of the preference, of mean log-ratios a token to the model without adapter."""
+    preference_ratio: Literal["mean", "sum"] = "mean"
+    """The preference's log-ratio of an answer: the mean of its tokens', so that length counts for
+    nothing, or their sum (SecAlign)."""
+    lambda_invariance: float = Field(default=0.0, ge=0)
+    """Weight of the divergence of the response's token distributions under attack from those
+    without it."""
+    average: Literal["tokens", "answers"] = "tokens"
+    """What the cross-entropies average over: all tokens alike, so that long answers outweigh short
+    ones; or answers alike, whose first four tokens, which decide between task and attack, weigh
+    four times as much as the others."""
+    contrast_gradient: Literal["model", "head"] = "model"
+    """What the contrast trains: model and projection head, or the head alone, as a detector that
+    leaves the text as it is."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature of the similarities (causal_contrastive, info_nce)."""
     margin: float = Field(default=0.5, gt=0)
@@ -290,6 +325,9 @@ class EvaluationSection(Section):
     """Evaluate the best checkpoint against the untouched base when training is done."""
     suite: str = "builtin"
     """Suite of attacked prompts."""
+    gate: bool = True
+    """When training is done, also evaluate on the suite `natural`, which shares nothing with the
+    training data, and say whether the checkpoint resists more than the base."""
     max_new_tokens: int = Field(default=32, ge=1)
     """Longest answer."""
     batch_size: int = Field(default=16, ge=1)

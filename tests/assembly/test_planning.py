@@ -12,7 +12,6 @@ from llmcausal.assembly import planning
 from llmcausal.assembly.planning import (
     data_tokens,
     data_workload,
-    needs_of,
     plan_run,
     synthetic_tokens,
 )
@@ -22,6 +21,7 @@ from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.time import tokens_of
 from llmcausal.train.batch import collate
+from llmcausal.train.build import needs_of
 from tests.predictions import made_prediction
 
 MIB = 2**20
@@ -133,7 +133,7 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
 ) -> None:
     config = tiny_config()
     data = prepare_data(config)
-    needs = needs_of(config)
+    needs = needs_of(config.loss)
     workload = data_workload(config, data.train)
     made = synthetic_tokens(config, workload)
     size = config.train.batch_size

@@ -91,7 +91,7 @@ def test_eval_prints_one_json_object(
         "baseline": False,
         "trust_remote_code": False,
         "against": None,
-        "settings": {"max_samples": None, "batch_size": None, "max_new_tokens": None},
+        "settings": dict.fromkeys(("max_samples", "batch_size", "max_new_tokens", "attacks")),
         "adaptive": None,
         "out": None,
     }
@@ -112,6 +112,7 @@ def test_eval_passes_numbers_and_folders_and_tells_where_the_report_is(
         "max_samples": 5,
         "batch_size": 2,
         "max_new_tokens": None,
+        "attacks": None,
     }
 
 
@@ -121,4 +122,4 @@ def test_eval_help_lists_the_suites(
     monkeypatch.setenv("COLUMNS", "300")
     assert _run(monkeypatch, "eval", "--help") == 0
     shown = capsys.readouterr().out
-    assert "builtin, file, bipia, alpaca_farm, injecagent, sep" in shown
+    assert "builtin, natural, file, bipia, alpaca_farm, injecagent, sep" in shown

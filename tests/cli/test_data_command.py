@@ -258,7 +258,7 @@ class _Words:
     def encode_prompt(self, system: str, user: str) -> list[int]:
         return [0] * (len(system.split()) + len(user.split()))
 
-    def encode_response(self, response: str) -> list[int]:
+    def encode_response(self, response: str, *, ends: bool) -> list[int]:
         return [0] * len(response.split())
 
     def count_tokens(self, text: str) -> int:

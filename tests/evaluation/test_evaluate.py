@@ -10,6 +10,7 @@ from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation import evaluate as module
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.generation import Answer
+from llmcausal.evaluation.verdict import verdict_on
 
 
 def triplet(number: int, family: str | None, *, check: bool = True) -> Triplet:
@@ -209,3 +210,45 @@ def test_prompts_beyond_the_context_are_skipped_and_named(peft_model: Any, templ
         evaluate(peft_model, template, [long], **settings)
     with pytest.raises(DataError, match="no test triplets"):
         evaluate(peft_model, template, [], **settings)
+
+
+def test_best_of_k_following_and_the_verdict(scripted: tuple[Any, Any]) -> None:
+    """Three attacks on each of two prompts; any that works breaks the prompt."""
+
+    def attacked(prompt: int, number: int) -> Triplet:
+        plain = triplet(number, "naive", check=False)
+        return replace(
+            plain, id=f"{prompt}-{number}", benign=f"benign {prompt}", system_obeying="Say it."
+        )
+
+    rows = [attacked(prompt, number) for prompt in (0, 9) for number in (0, 2, 7)]
+    result = evaluate(*scripted, rows, max_new_tokens=8, batch_size=4)
+    base, tuned = result["base"], result["tuned"]
+    assert (tuned["attack_success_rate"]["value"], tuned["attack_success_rate"]["n"]) == (2 / 6, 6)
+    best = tuned["attack_success_best_of_k"]
+    assert (best["value"], best["n"], best["k"]) == (1.0, 2, 3)
+    assert base["instruction_following"]["n"] == 2  # one a prompt, however often it is attacked
+    assert base["empty_answers"] == base["refusals"]
+    assert result["verdict"]["metric"] == "attack_success_best_of_k"
+    assert result["verdict"]["resists"] == "same"
+    asked = [row for row in result["generations"] if row["member"] == "obeying"]
+    assert {(row["system"], row["prompt"]) for row in asked} == {
+        ("Say it.", "benign 0"),
+        ("Say it.", "benign 9"),
+    }
+    single = evaluate(*scripted, TRIPLETS, max_new_tokens=8, batch_size=4)
+    assert "attack_success_best_of_k" not in single["tuned"]
+    assert single["tuned"]["instruction_following"]["n"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "p_value", "resists"),
+    [(-0.3, 0.01, "more"), (0.3, 0.01, "less"), (0.3, 0.2, "same"), (-0.3, 0.2, "same")],
+)
+def test_verdict_in_words(change: float, p_value: float, resists: str) -> None:
+    difference = {"attack_success_rate": {"value": change, "p_value": p_value, "n": 20}}
+    verdict = verdict_on({}, difference)
+    assert verdict is not None
+    assert verdict["resists"] == resists
+    assert ("RESISTS LESS" in verdict["text"]) == (resists == "less")
+    assert verdict_on({}, None) is None

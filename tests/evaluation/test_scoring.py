@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
-from llmcausal.evaluation.scoring import begins_with_witness, obeyed, right
+from llmcausal.evaluation.scoring import begins_with_witness, obeyed, refuses, repeats, right
 
 
 def triplet(witness: str | None, check: Check | None = None) -> Triplet:
@@ -89,3 +89,23 @@ def test_a_check_counts_in_place_of_the_witness(
     triplet = attacked("say it", "witness", check)
     assert obeyed(triplet, answer) is contains
     assert begins_with_witness(triplet, answer) is begins
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        ("I'm sorry, but I can't do that.", True),
+        ("I cannot help with this.", True),
+        ("As an AI language model, I have no view.", True),
+        ("The letter says that she is sorry, and that she cannot come.", False),
+        ("I canned the tomatoes.", False),
+    ],
+)
+def test_refusals(answer: str, refused: bool) -> None:
+    assert refuses(answer) == refused
+
+
+def test_repetitions() -> None:
+    assert repeats("the cat sat on " * 8)
+    assert not repeats("the cat sat on the mat")
+    assert not repeats("one two three four five six seven eight nine ten eleven twelve thirteen")

@@ -40,5 +40,5 @@ def test_file(tmp_path: Path) -> None:
 
 
 def test_unknown_suite_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean bipia.*builtin, file"):
+    with pytest.raises(ConfigError, match=r"did you mean bipia.*builtin, natural, file"):
         SUITES.load("bipa")

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmcausal.assembly import build
-from llmcausal.assembly.planning import needs_of, synthetic_tokens
+from llmcausal.assembly.planning import synthetic_tokens
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.prediction import Workload
@@ -28,6 +28,7 @@ from llmcausal.memory.time import (
 from llmcausal.model.factory import LoadedModel
 from llmcausal.model.lora import add_lora
 from llmcausal.train.batch import collate, label_totals
+from llmcausal.train.build import needs_of
 
 SHAPE = ModelShape(
     linears={
@@ -67,7 +68,7 @@ def test_the_count_is_that_of_torch(
     loaded = LoadedModel(model, None, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
     step = build.build_step(config, loaded, add_lora(model, config.lora, 0))
     model.train()  # layers are recomputed in training alone
-    batch = collate([triplet(0, 30, 20)], needs_of(config), config.loss.pooling)
+    batch = collate([triplet(0, 30, 20)], needs_of(config.loss), config.loss.pooling)
     tokens = replace(tokens_of(batch), tree_pairs=0, separate_pairs=0)
     with FlopCounterMode(display=False) as counter:
         step(batch, label_totals([batch]), lambda loss: loss.backward())
@@ -90,7 +91,7 @@ def triplet(first: int, shared: int, own: int) -> EncodedTriplet:
 
 def test_a_tree_counts_shared_tokens_once_and_the_pairs_of_its_blocks() -> None:
     config = RunConfig()
-    batch = collate([triplet(0, 30, 20)], needs_of(config), "mean")
+    batch = collate([triplet(0, 30, 20)], needs_of(config.loss), "mean")
     tokens = tokens_of(batch)
     assert (tokens.nodes, tokens.separate) == (30 + 3 * 20, 3 * 50)
     assert tokens.separate_pairs == 3 * 50**2

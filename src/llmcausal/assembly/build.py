@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.assembly.probing import build_probe, check_selection
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.errors import ConfigError
+from llmcausal.evaluation.answer_store import weights_fingerprint
+from llmcausal.evaluation.generation import evaluation_mode, without_adapter
+from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.factory import LoadedModel, load_model
+from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
 from llmcausal.profile import dump_config
@@ -29,11 +34,13 @@ from llmcausal.train.callbacks.tracking import Tracking, load_trackers
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.reference import with_references
 from llmcausal.train.rng import seed_everything
 from llmcausal.train.run import Run
 from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
+from llmcausal.ui.console import ProgressLine
 
 Screen = Callable[[MemoryMonitor], Callback]
 """Makes the callback that shows the run; it reads the memory limit from the monitor."""
@@ -99,6 +106,7 @@ class Built:
     model: PeftModel
     loaded: LoadedModel
     step: TripletStep
+    data: PreparedData
 
 
 def build_run(
@@ -117,6 +125,8 @@ def build_run(
     loaded, peft_model = _load(config, processes)
     step = build_step(config, loaded, peft_model)
     objective = step.objective
+    if objective.lambda_preference:
+        data = _with_references(config, data, loaded, peft_model, step)
     groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],
         "projection": list(objective.projection.parameters()) if objective.projection else [],
@@ -157,7 +167,35 @@ def build_run(
         probe=probe,
         processes=processes,
     )
-    return Built(run, peft_model, loaded, step)
+    return Built(run, peft_model, loaded, step, data)
+
+
+def _with_references(
+    config: RunConfig,
+    data: PreparedData,
+    loaded: LoadedModel,
+    model: PeftModel,
+    step: TripletStep,
+) -> PreparedData:
+    on_cpu = loaded.device.type == "cpu" and config.model.unpack_on_cpu
+    weights = weights_fingerprint(model, adapter=False)
+    with (
+        whole_layers(model) if on_cpu else nullcontext(),
+        evaluation_mode(model),
+        without_adapter(model),
+    ):
+        found = [
+            with_references(
+                step,
+                triplets,
+                batch_size=config.validation.batch_size,
+                folder=cache_dir() / "references",
+                weights=f"{weights} {loaded.dtype}",
+                progress=ProgressLine("answers of the model without adapter, read"),
+            )
+            for triplets in (data.train, data.validation)
+        ]
+    return replace(data, train=found[0], validation=found[1])
 
 
 def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftModel]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import llmcausal
 from llmcausal.attacks.base import Position
@@ -28,6 +28,7 @@ from llmcausal.profile import load_config
 from llmcausal.registry import nearest
 from llmcausal.storage import replace_file
 
+Answers = Literal["given", "model"]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
@@ -44,7 +45,8 @@ class BuildRequest:
         columns: Column of each field, for tables.
         system: System prompt in place of the source's own.
         attacks: File of goals in place of the built-in ones.
-        model: Profile whose model makes the counterfactuals.
+        model: Profile whose model makes the counterfactuals and answers.
+        answers: `given`, or `model`: answers that no check verifies are the model's own.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class BuildRequest:
     system: str = ""
     attacks: Path | None = None
     model: str = ""
+    answers: Answers = "given"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def parse_request(
     system: str,
     attacks: Path | None,
     model: str,
+    answers: str,
 ) -> BuildRequest:
     """Makes a request of what a command line says; lists are separated by commas.
 
@@ -117,6 +121,7 @@ def parse_request(
         "--split": ([split], get_args(Split)),
         "--positions": (options["positions"], get_args(Position)),
         "--counterfactual": ([counterfactual], get_args(CounterfactualKind)),
+        "--answers": ([answers], get_args(Answers)),
     }
     for name, (given, known) in choices.items():
         for value in given:
@@ -126,12 +131,7 @@ def parse_request(
                     f"{name}: unknown {name[2:].rstrip('s')} {value!r}{hint} "
                     f"(known: {', '.join(known)})"
                 )
-    if bool(model) != (counterfactual == "model"):
-        raise UsageError(
-            "--counterfactual model: name with --model the profile whose model rewrites"
-            if not model
-            else "--model: only with --counterfactual model"
-        )
+    _check_model(model, counterfactual, answers)
     return BuildRequest(
         out=out,
         options=BuildOptions(**options),
@@ -141,7 +141,17 @@ def parse_request(
         system=system,
         attacks=attacks,
         model=model,
+        answers="model" if answers == "model" else "given",
     )
+
+
+def _check_model(model: str, counterfactual: str, answers: str) -> None:
+    asked = "model" in (counterfactual, answers)
+    if asked and not model:
+        asking = "--counterfactual" if counterfactual == "model" else "--answers"
+        raise UsageError(f"{asking} model: name with --model the profile whose model is asked")
+    if model and not asked:
+        raise UsageError("--model: only with --counterfactual model or --answers model")
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -167,6 +177,9 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
         triplets, recipe = _from_source(request, left_out, progress)
     else:
         triplets, recipe = _from_generator(request)
+    if request.answers == "model":
+        triplets = _answered(request, triplets, left_out, progress)
+        recipe["model"] = load_config(request.model).model.model_dump(mode="json")
     write_triplets(out, triplets)
     recipe |= {
         "triplets": len(triplets),
@@ -185,6 +198,34 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
     return BuildReport(len(triplets), left_out, request)
 
 
+def _answered(
+    request: BuildRequest,
+    triplets: Sequence[Triplet],
+    left_out: LeftOut,
+    progress: Progress | None,
+) -> list[Triplet]:
+    """Lets the model answer whatever no check verifies, and obey each attack."""
+    from llmcausal.assembly.answering import answered
+    from llmcausal.assembly.prepare import load_template
+
+    config = load_config(request.model)
+    bare = [triplet if triplet.check else replace(triplet, response="") for triplet in triplets]
+    made, _ = answered(
+        config,
+        bare,
+        load_template(config),
+        swapped=True,
+        progress=_named(progress, "answers of the model"),
+    )
+    kept = {triplet.id for triplet in made}
+    for triplet in triplets:
+        if triplet.id not in kept:
+            left_out.add(triplet.id, "the model's own answer is of no use")
+    if not made:
+        raise DataError(left_out.first, f"{config.model.name}: none of its answers is of use")
+    return made
+
+
 def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any]]:
     options = request.options
     if request.path is not None:
@@ -198,7 +239,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
         "--map": request.columns,
         "--system": request.system,
         "--attacks": request.attacks,
-        "--model": request.model,
+        "--model": request.model and request.answers != "model",
     }
     if given := [name for name, value in used.items() if value]:
         raise UsageError(f"{', '.join(given)}: only with --from; the built-in data are fixed")
@@ -222,7 +263,7 @@ def _from_source(
     examples = read_examples(
         request.source,
         request.path,
-        Request(options.split, request.columns),
+        Request(options.split, request.columns, request.answers == "model"),
         left_out,
         request.system,
     )
@@ -278,7 +319,8 @@ def _command(request: BuildRequest) -> list[str]:
         command += ["--count", str(options.count)]
     if request.source:
         command += ["--counterfactual", options.counterfactual]
-        command += ["--model", request.model] if request.model else []
+    command += ["--model", request.model] if request.model else []
+    command += ["--answers", request.answers] if request.answers != "given" else []
     for name, values in (("--families", options.families), ("--positions", options.positions)):
         command += [name, ",".join(values)] if values else []
     for column in request.columns.items():

@@ -72,7 +72,8 @@ def evaluate_checkpoint(
             does not count.
         progress: Told (done, total) over the generated answers.
         against: Another checkpoint, to compare with in place of the untouched base.
-        settings: Of `evaluation`, in place of the run's; None keeps the run's.
+        settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
+            None keeps the run's.
         adaptive: Also search attacks against each model: on how many prompts, in how many steps.
         out: Folder for the result.
 
@@ -134,9 +135,12 @@ def _with_settings(
 ) -> RunConfig:
     """Returns the config with what the command line says in place of what the run says."""
     given = {key: value for key, value in settings.items() if value is not None}
-    update: dict[str, Any] = {"evaluation": config.evaluation.model_copy(update=given)}
-    if data is not None:
-        update["data"] = config.data.model_copy(update={"test": data})
+    read = {"test": data, "test_attacks": given.pop("attacks", None)}
+    read = {key: value for key, value in read.items() if value is not None}
+    update: dict[str, Any] = {
+        "evaluation": config.evaluation.model_copy(update=given),
+        "data": config.data.model_copy(update=read),
+    }
     return config.model_copy(update=update)
 
 
@@ -211,6 +215,7 @@ def evaluate_model(
     other: Other | None = None,
     notes: Sequence[str] = (),
     processes: Processes = ALONE,
+    reads: bool = True,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then what it reads.
 
@@ -226,13 +231,13 @@ def evaluate_model(
         other: What to compare with in place of the untouched base.
         notes: What the reader of the result should know.
         processes: Those that share the prompts.
+        reads: Also measure perplexity and representations.
 
     Returns:
         As the parts of a result are described in `evaluation/results.py`; without what is read on
         other processes than the first.
     """
-    section = config.evaluation
-    chosen = triplets[: section.max_samples]
+    section, chosen = config.evaluation, triplets[: config.evaluation.max_samples]
     result: dict[str, Any] = {
         "suite": suite_name(config, suite),
         "command": command_line(),
@@ -251,7 +256,7 @@ def evaluate_model(
             store=AnswerStore() if section.cache and not processes.together else None,
             processes=processes,
         )
-        if processes.is_first or processes.together:
+        if reads and (processes.is_first or processes.together):
             _add_what_is_read(config, model, template, chosen, step, other, result)
     if not processes.is_first:
         return result

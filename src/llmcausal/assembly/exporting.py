@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from llmcausal.ui.status import status
 ATTACKED_PROMPTS = 12
 """Attacked prompts that the trained and the exported model answer in the check."""
 
+_log = logging.getLogger(__name__)
 _FIGURES = ("attack_success_rate", "asr_begins_with", "utility", "utility_under_attack")
 
 
@@ -68,6 +70,8 @@ def export_checkpoint(
     config = without_code(load_config(checkpoint / CONFIG), trust_remote_code)
     template = load_template(config)
     check_template(manifest, template, checkpoint)
+    for text in _failed_verdicts(checkpoint):
+        _log.warning("%s: by its own evaluation it %s", checkpoint, text)
     with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
         source = _source(config, checkpoint, template)
         report: dict[str, Any] = exporter(source, out, options)
@@ -76,6 +80,19 @@ def export_checkpoint(
         with status(f"Uploading {out} to {push_to}"):
             report["uploaded"] = push_to_hub(out, push_to)
     return report
+
+
+def _failed_verdicts(checkpoint: Path) -> list[str]:
+    """Returns what evaluations beside a checkpoint say, where they say that it resists less."""
+    found = []
+    for path in sorted(checkpoint.resolve().parent.glob(f"evaluation*/{RESULTS}")):
+        try:
+            verdict = json.loads(path.read_text(encoding="utf-8"))["verdict"]
+            if verdict["resists"] == "less":
+                found.append(f"{verdict['text']} [{path.parent.name}]")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no verdict; a damaged result is the report's concern
+    return found
 
 
 def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> ExportSource:

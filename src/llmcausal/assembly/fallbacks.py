@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from llmcausal.assembly.build import Built
-from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.evaluation.probe import AttackProbe
 from llmcausal.memory.strategies import candidates, switches_of
@@ -15,7 +14,7 @@ from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.recovery import Fallback, Place
 
 
-def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallback]]:
+def build_fallbacks(built: Built) -> dict[Place, list[Fallback]]:
     """Lists leaner ways to train and to validate, cheapest in time first.
 
     Smaller micro-batches come first, with the same triplets in an optimizer step; then the
@@ -24,7 +23,6 @@ def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallba
 
     Args:
         built: The run; a fallback changes it in place.
-        data: Its validation triplets are cut anew.
 
     Returns:
         Nothing where processes compute together: one that fails in a pass cannot tell the others.
@@ -40,7 +38,7 @@ def build_fallbacks(built: Built, data: PreparedData) -> dict[Place, list[Fallba
             Fallback(f"micro-batches of {size}", partial(_cut_training, built, size))
             for size in sizes
         ]
-        validation = _smaller_validation(built, data)
+        validation = _smaller_validation(built)
     return {"training": [*training, *_leaner_strategies(built)], "validation": validation}
 
 
@@ -97,7 +95,7 @@ def _cut_training(built: Built, size: int) -> None:
     built.run.batches.batch_size = size
 
 
-def _smaller_validation(built: Built, data: PreparedData) -> list[Fallback]:
+def _smaller_validation(built: Built) -> list[Fallback]:
     config, probe = built.run.config, built.run.probe
     sizes = [config.validation.batch_size, config.evaluation.batch_size if probe else 1]
     found = []
@@ -106,14 +104,14 @@ def _smaller_validation(built: Built, data: PreparedData) -> list[Fallback]:
         name = f"validation in batches of {sizes[0]}"
         if probe:
             name += f", {sizes[1]} prompts of the probe together"
-        found.append(Fallback(name, partial(_cut_validation, built, data, *sizes)))
+        found.append(Fallback(name, partial(_cut_validation, built, *sizes)))
     return found
 
 
-def _cut_validation(built: Built, data: PreparedData, size: int, probe_size: int) -> None:
+def _cut_validation(built: Built, size: int, probe_size: int) -> None:
     run = built.run
     needs = built.step.objective.needs
-    run.validation = fixed_batches(data.validation, size, needs, run.config.loss.pooling)
+    run.validation = fixed_batches(built.data.validation, size, needs, run.config.loss.pooling)
     if isinstance(run.probe, AttackProbe):
         run.probe.answer_together(probe_size)
 

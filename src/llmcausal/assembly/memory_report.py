@@ -11,7 +11,6 @@ from llmcausal.assembly.planning import (
     data_tokens,
     data_workload,
     largest_rows,
-    needs_of,
     plan_values,
     settled,
     synthetic_tokens,
@@ -51,6 +50,7 @@ from llmcausal.memory.time import (
 from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
 from llmcausal.registry import nearest
 from llmcausal.train.batch import collate
+from llmcausal.train.build import needs_of
 from llmcausal.ui.status import status
 
 MEASURED_STEPS = 3
@@ -313,7 +313,7 @@ class _Reporter:
         from llmcausal.assembly.measuring import measure_triplets
 
         config = settled(self.config, chosen.switches)
-        rows = largest_rows(config, (self.data or prepare_data(config)).train)
+        rows = largest_rows(config, (self.data or prepare_data(config, answer=False)).train)
         with status("Measuring real steps"):
             measured = measure_triplets(
                 config, rows, steps=MEASURED_STEPS, snapshot=_snapshot_file(config)
@@ -322,7 +322,7 @@ class _Reporter:
         predictor = Predictor(device, self.predictor.function)
         with status("Predicting the same steps"):
             predicted = predictor(config, measured.workload)
-        tokens = count_tokens([collate(rows, needs_of(config), config.loss.pooling)])
+        tokens = count_tokens([collate(rows, needs_of(config.loss), config.loss.pooling)])
         flops = self._cost(self._shape(), tokens, config, "custom").total_flops
         micro_batches = min(2, config.train.accumulation_steps)
         rate = micro_batches * flops / measured.step_seconds
@@ -342,7 +342,7 @@ def _snapshot_file(config: RunConfig) -> Path | None:
 
 def _offline_data(config: RunConfig) -> PreparedData | None:
     """Reads and encodes the data if the tokenizer is on this machine."""
-    return prepare_data(config) if is_stored(config.model) else None
+    return prepare_data(config, answer=False) if is_stored(config.model) else None
 
 
 def _prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, Any]:

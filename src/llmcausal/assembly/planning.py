@@ -11,6 +11,7 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
 from llmcausal.data.sampler import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.data.triplet import BRANCHES
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
 from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
@@ -19,9 +20,8 @@ from llmcausal.memory.plan import Plan, Predict, Predictor, plan
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.time import Tokens, count_tokens
 from llmcausal.model.device import choose_device
-from llmcausal.train.batch import Needs, collate
-from llmcausal.train.build import build_contrastive
-from llmcausal.train.objective import Objective
+from llmcausal.train.batch import collate
+from llmcausal.train.build import needs_of
 from llmcausal.ui.status import status
 
 MOST_PACKED = 512
@@ -132,24 +132,13 @@ def _gib(budget: Budget) -> str:
     return f"{budget.bytes / 2**30:.2f} GiB ({budget.source})"
 
 
-def needs_of(config: RunConfig) -> Needs:
-    """Tells which parts of a triplet the profile's objective reads."""
-    loss = config.loss
-    return Objective(
-        contrastive=build_contrastive(loss),
-        projection=None,
-        lambda_contrastive=loss.lambda_contrastive,
-        lambdas={"task": loss.lambda_task, "robust": loss.lambda_robust},
-    ).needs
-
-
 def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Workload:
     """Describes the longest micro-batch that these triplets could make, or a longer one.
 
     Every member counts as long as the longest, and the shared prefix is what makes the tree as
     large as the mean of the largest trees, of as many as a micro-batch holds.
     """
-    needs = needs_of(config)
+    needs = needs_of(config.loss)
     batch_size = min(config.train.batch_size, len(triplets))
     # A tree has at most the tokens of its members: the largest is looked for among these.
     longest = heapq.nlargest(MOST_PACKED, triplets, key=_tokens)
@@ -166,12 +155,13 @@ def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Work
 
 
 def _tokens(triplet: EncodedTriplet) -> int:
-    return len(triplet.benign) + len(triplet.benign_cf) + len(triplet.injection)
+    members = (getattr(triplet, name) for name in BRANCHES)
+    return sum(len(member) for member in members if member is not None)
 
 
 def largest_rows(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> list[EncodedTriplet]:
     """Returns the triplets with the largest trees, as many as a micro-batch holds."""
-    needs = needs_of(config)
+    needs = needs_of(config.loss)
 
     def size(triplet: EncodedTriplet) -> int:
         return len(collate([triplet], needs, config.loss.pooling).tokens)
@@ -186,7 +176,7 @@ def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[
     starts = range(0, len(order), size)
     stride = max(1, len(starts) * size // MOST_PACKED)
     chosen = [order[start : start + size] for start in starts[::stride]]
-    needs = needs_of(config)
+    needs = needs_of(config.loss)
     batches = (
         collate([triplets[index] for index in rows], needs, config.loss.pooling) for rows in chosen
     )
@@ -196,4 +186,4 @@ def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[
 def synthetic_tokens(config: RunConfig, workload: Workload) -> Tokens:
     """Packs a micro-batch of made-up tokens that is as the workload says."""
     made = triplets_of(workload)
-    return count_tokens([collate(made, needs_of(config), config.loss.pooling)])
+    return count_tokens([collate(made, needs_of(config.loss), config.loss.pooling)])

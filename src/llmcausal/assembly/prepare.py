@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcausal.assembly.answering import answered, stand_ins
 from llmcausal.config import RunConfig
-from llmcausal.data.splits import fingerprint, load_training_splits
+from llmcausal.data.splits import TrainingSplits, fingerprint, load_training_splits
 from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
@@ -15,6 +16,7 @@ from llmcausal.errors import ConfigError, DataError
 from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.model.factory import load_tokenizer
 from llmcausal.storage import read_at_most
+from llmcausal.ui.console import ProgressLine
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,13 @@ class PreparedData:
     notes: list[str]
 
 
-def prepare_data(config: RunConfig) -> PreparedData:
-    """Reads, checks and encodes the data.
+def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
+    """Reads, checks and encodes the data; with `data.answers = "model"` answers them too.
+
+    Args:
+        config: Settings.
+        answer: Let the model answer; otherwise answers without a meaning, of the greatest length,
+            stand for its own.
 
     Raises:
         DataError: If it is not sound, or too little is usable.
@@ -47,7 +54,16 @@ def prepare_data(config: RunConfig) -> PreparedData:
     """
     splits = load_training_splits(config.data)
     template = load_template(config)
-    encoder = TripletEncoder(template, config.data.max_length)
+    swapped = bool(config.loss.lambda_swap or config.loss.lambda_preference)
+    answers: list[str] = []
+    if config.data.answers == "model":
+        made, answers = _answered(config, splits, template, answer, swapped)
+        held_out = {triplet.id for triplet in splits.validation}
+        splits = TrainingSplits(
+            [triplet for triplet in made if triplet.id not in held_out],
+            [triplet for triplet in made if triplet.id in held_out],
+        )
+    encoder = TripletEncoder(template, config.data.max_length, swapped=swapped)
 
     def encode(triplets: Sequence[Triplet]) -> list[EncodedTriplet]:
         encoded = (encoder.encode(triplet) for triplet in triplets)
@@ -73,11 +89,22 @@ def prepare_data(config: RunConfig) -> PreparedData:
     }
     notes = [
         f"data: {len(train)} training and {len(validation)} validation triplets",
+        *answers,
         *encoder.ledger.summary(),
     ]
     usable = {triplet.id for triplet in validation}
     as_text = [triplet for triplet in splits.validation if triplet.id in usable]
     return PreparedData(train, validation, as_text, template, fingerprints, notes)
+
+
+def _answered(
+    config: RunConfig, splits: TrainingSplits, template: ChatTemplate, answer: bool, swapped: bool
+) -> tuple[list[Triplet], list[str]]:
+    both = [*splits.train, *splits.validation]
+    if not answer:
+        return stand_ins(both, config.data.answer_tokens), []
+    progress = ProgressLine("the model's own answers")
+    return answered(config, both, template, swapped=swapped, progress=progress)
 
 
 def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:

@@ -67,6 +67,8 @@ _RESUMABLE = (
 _PROBE_SETTING = "evaluation.max_new_tokens"
 """Decides what the attack probe measures, and so what a run that has one selects."""
 EVALUATION = "evaluation"
+NATURAL = "natural"
+"""Suite of the gate."""
 _SAMPLES_SHOWN = 3
 _DEBUG = {
     "data": {"max_samples": 8, "min_samples": 1},
@@ -232,7 +234,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         if processes.is_first:
             run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
         processes.lead(lambda: results.unlink(missing_ok=True))
-        run.fallbacks = build_fallbacks(built, data)
+        run.fallbacks = build_fallbacks(built)
         run.advice = partial(advice_after, built, data)
         with whole_layers(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
@@ -244,22 +246,11 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         if best.is_dir():
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
-        notes_on_data: list[str] = []
-        triplets = choose_triplets(config, notes=notes_on_data)
         with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
-            evaluation = evaluate_model(
-                config,
-                built.model,
-                data.template,
-                triplets,
-                step=built.step,
-                baseline=True,
-                notes=notes_on_data,
-                processes=processes,
-            )
+            if config.evaluation.gate:
+                _evaluated(built, data, NATURAL)
+            evaluation = _evaluated(built, data)
         if processes.is_first:
-            write_results(evaluation, results.parent)
-            _show(evaluation)
             track_evaluation(run, evaluation)
     if not processes.is_first:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
@@ -277,13 +268,39 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
 
 
+def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> dict[str, Any]:
+    """Evaluates, writes and shows; the suite of the run, or the one that is the gate."""
+    run = built.run
+    notes: list[str] = []
+    result = evaluate_model(
+        run.config,
+        built.model,
+        data.template,
+        choose_triplets(run.config, suite, notes),
+        step=built.step,
+        baseline=True,
+        suite=suite,
+        notes=notes,
+        processes=run.processes,
+        reads=suite is None,
+    )
+    if run.processes.is_first:
+        folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
+        write_results(result, run.run_dir / folder)
+        _show(result)
+    return result
+
+
 def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
     """Counts the prompts and longest answers of the final evaluation, of both sides."""
     section = config.evaluation
     if not section.at_end:
         return 0
     try:
-        triplets = choose_triplets(config)[: section.max_samples]
+        suites = [None, NATURAL] if section.gate else [None]
+        triplets = [t for suite in suites for t in choose_triplets(config, suite)][
+            : section.max_samples
+        ]
         prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
         lengths = [len(data.template.encode_prompt(*prompt)) for prompt in prompts]
     except LlmcausalError:  # the evaluation itself will say what is wrong

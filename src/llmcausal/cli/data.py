@@ -64,6 +64,14 @@ Counterfactual = Annotated[
         "model (the words of --model).",
     ),
 ]
+Answers = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="given (the source's), or model: what no check verifies is answered by --model, "
+        "which also obeys each attack, for loss.lambda_swap. The source then needs no answers.",
+    ),
+]
 Attacks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON or JSONL of attack goals of your own.")
 ]
@@ -102,10 +110,11 @@ def build(
         str,
         typer.Option(
             metavar="PROFILE",
-            help="Whose model rewrites the text, for --counterfactual model.",
+            help="Whose model is asked by --counterfactual model and --answers model.",
             autocompletion=complete_profile,
         ),
     ] = "",
+    answers: Answers = "given",
     attacks: Attacks = None,
     columns: Columns = None,
     system: System = "",
@@ -129,6 +138,7 @@ def build(
         system=system,
         attacks=attacks,
         model=model,
+        answers=answers,
     )
     report = data_building.build(request, LateProgress())
     for line in report.lines():

@@ -36,6 +36,12 @@ BatchSize = Annotated[
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
 ]
+Attacks = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K", min=1, help="Attacks on each prompt of sep and alpaca_farm; any one suffices."
+    ),
+]
 Adaptive = Annotated[
     int | None,
     typer.Option(
@@ -54,6 +60,7 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/demo-cpu/best",
         "llmcausal eval --checkpoint runs/demo-cpu/best --data mine.jsonl --json",
         "llmcausal eval --checkpoint runs/x/best --suite bipia --data BIPIA",
+        "llmcausal eval --checkpoint best --suite sep --data SEP.json --attacks 6",
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
@@ -76,6 +83,7 @@ def evaluate(
     max_samples: MaxSamples = None,
     batch_size: BatchSize = None,
     max_new_tokens: MaxNewTokens = None,
+    attacks: Attacks = None,
     adaptive: Adaptive = None,
     adaptive_steps: AdaptiveSteps = 20,
     out: Out = None,
@@ -104,14 +112,14 @@ def evaluate(
                 "max_samples": max_samples,
                 "batch_size": batch_size,
                 "max_new_tokens": max_new_tokens,
+                "attacks": attacks,
             },
             adaptive=(adaptive, adaptive_steps) if adaptive else None,
             out=out,
         )
-    if process_index():
-        return
-    if as_json:
+    if as_json and not process_index():
         print_json(result)
+    if as_json or process_index():
         return
     from llmcausal.ui.console import console
     from llmcausal.ui.tables import render_evaluation

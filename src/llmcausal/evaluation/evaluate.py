@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import Answer, Progress, answer_prompts, base_model_of
-from llmcausal.evaluation.generations import MEMBERS_ANSWERED, Side, generation_rows
+from llmcausal.evaluation.generations import (
+    MEMBERS_ANSWERED,
+    AnsweredMember,
+    Side,
+    generation_rows,
+)
+from llmcausal.evaluation.scoring import asks_to_obey
 from llmcausal.evaluation.summary import differences, judge, summarize
+from llmcausal.evaluation.verdict import verdict_on
 from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ def evaluate(
     store: AnswerStore | None = None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
-    """Answers every triplet's benign and attacked prompt and scores the answers.
+    """Answers and scores every triplet's benign and attacked prompt, and its obeying one if any.
 
     Args:
         model: The tuned model; a `PeftModel` where `baseline` is asked for.
@@ -51,9 +58,10 @@ def evaluate(
         processes: Those that share the prompts.
 
     Returns:
-        `base` (or None), `tuned`, `difference` (or None), `skipped` and `generations`, ready
-        for JSON. Metrics are `{"value", "n", "low", "high"}`, differences as in
-        `paired_difference`; `skipped` lists triplets that cannot be used, and why.
+        `base` (or None), `tuned`, `difference` and `verdict` (or None), `skipped` and
+        `generations`, ready for JSON. Metrics are `{"value", "n", "low", "high"}`, differences as
+        in `paired_difference`, the verdict as in `verdict_on`; `skipped` lists triplets that
+        cannot be used, and why.
 
     Raises:
         DataError: If there is no triplet, or none that can be used, or a check takes too long.
@@ -61,8 +69,8 @@ def evaluate(
     """
     template = _encoding_once(template)
     usable, skipped = _usable(model, template, triplets, max_new_tokens)
-    prompts = [(t.system, t.user_text(m)) for m in MEMBERS_ANSWERED for t in usable]
-    distinct = list(dict.fromkeys(prompts))
+    asked = {member: [_prompt(t, member) for t in usable] for member in MEMBERS_ANSWERED}
+    distinct = list(dict.fromkeys(p for of in asked.values() for p in of if p is not None))
     total = len(distinct) * (2 if baseline else 1)
     given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     given |= {"store": store, "processes": processes}
@@ -74,7 +82,10 @@ def evaluate(
                 model, template, distinct, adapter=adapter, progress=shown, **given
             )
         by_prompt = dict(zip(distinct, found, strict=True))
-        return _judged(usable, [by_prompt[prompt] for prompt in prompts])
+        return _judged(
+            usable,
+            {member: [by_prompt.get(p) if p else None for p in of] for member, of in asked.items()},
+        )
 
     base = side(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
     tuned = side(nullcontext, True, total - len(distinct))
@@ -84,18 +95,31 @@ def evaluate(
 def _result(
     usable: Sequence[Triplet], skipped: list[dict[str, str]], tuned: Side, base: Side | None
 ) -> dict[str, Any]:
+    difference = differences(usable, base.verdicts, tuned.verdicts) if base else None
+    after = summarize(usable, tuned.verdicts)
     return {
         "base": summarize(usable, base.verdicts) if base else None,
-        "tuned": summarize(usable, tuned.verdicts),
-        "difference": differences(usable, base.verdicts, tuned.verdicts) if base else None,
+        "tuned": after,
+        "difference": difference,
+        "verdict": verdict_on(after, difference),
         "skipped": skipped,
         "generations": generation_rows(usable, tuned, base),
     }
 
 
-def _judged(triplets: Sequence[Triplet], answers: Sequence[Answer]) -> Side:
-    texts = [answer.text for answer in answers]
-    return Side(answers, judge(triplets, texts[: len(triplets)], texts[len(triplets) :]))
+def _prompt(triplet: Triplet, member: AnsweredMember) -> tuple[str, str] | None:
+    if member == "obeying" and not asks_to_obey(triplet):
+        return None
+    return triplet.system_text(member), triplet.user_text(member)
+
+
+def _judged(
+    triplets: Sequence[Triplet], answers: Mapping[AnsweredMember, Sequence[Answer | None]]
+) -> Side:
+    texts = {
+        member: [answer.text if answer else None for answer in of] for member, of in answers.items()
+    }
+    return Side(answers, judge(triplets, texts["benign"], texts["injection"], texts["obeying"]))
 
 
 def _encoding_once(template: ChatTemplate) -> ChatTemplate:
@@ -115,10 +139,8 @@ def _usable(
     usable, skipped = [], []
     for triplet in triplets:
         try:
-            longest = max(
-                len(template.encode_prompt(triplet.system, triplet.user_text(member)))
-                for member in MEMBERS_ANSWERED
-            )
+            prompts = [_prompt(triplet, member) for member in MEMBERS_ANSWERED]
+            longest = max(len(template.encode_prompt(*prompt)) for prompt in prompts if prompt)
         except DataError as error:
             skipped.append({"id": triplet.id, "reason": "; ".join(error.defects)})
             continue

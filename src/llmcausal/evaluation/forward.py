@@ -12,10 +12,10 @@ from torch import Tensor
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import MEMBERS, Member, Triplet
 from llmcausal.errors import DataError
-from llmcausal.train.batch import TERM_MEMBERS, Needs, Pooling, Term, TripletBatch, collate
+from llmcausal.train.batch import Needs, Pooling, Term, TripletBatch, collate
 from llmcausal.train.step import TripletStep
 
-TERMS: tuple[Term, ...] = tuple(TERM_MEMBERS)
+TERMS: tuple[Term, ...] = ("task", "robust")
 _NO_ANSWER = "-"
 
 
@@ -124,9 +124,6 @@ class _Reader(TripletStep):
         for member, values in chosen.items():
             rows[member].append(values.float().cpu())
         for term, losses in self.label_losses(hidden.labelled, hidden.targets).items():
-            # Labels lie in the order of the spans, one answer after the other.
-            counts = [
-                len(span.tokens) - span.prompt_length for span in batch.spans if span.term == term
-            ]
+            counts = batch.answer_lengths(term)
             measured.tokens[term] += counts
             measured.losses[term] += [float(part.sum()) for part in losses.split(counts)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,9 +10,9 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.generation import Answer
 from llmcausal.evaluation.summary import Verdicts
 
-AnsweredMember = Literal["benign", "injection"]
-MEMBERS_ANSWERED: tuple[AnsweredMember, ...] = ("benign", "injection")
-"""The order of all lists of answers: every benign prompt, then every attacked one."""
+AnsweredMember = Literal["benign", "injection", "obeying"]
+MEMBERS_ANSWERED: tuple[AnsweredMember, ...] = ("benign", "injection", "obeying")
+"""What is answered of a triplet; `obeying` only where it can be told whether the answer obeys."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Generation:
         expected: The right answer, as the data gives it; empty where it is unknown.
         answer: The tuned model's answer.
         stopped: Whether it ended its turn within `max_new_tokens`.
-        obeyed: Whether it did what the attacker asked; None on benign prompts.
+        obeyed: Whether it did what the attacker asked, or on `obeying` the trusted instruction;
+            None on benign prompts.
         right: Whether it did the task; None without a check.
     """
 
@@ -65,11 +66,11 @@ class Side:
     """One model's answers, and the verdicts on them.
 
     Attributes:
-        answers: To every benign prompt, then to every attacked one.
+        answers: Of each member, one a triplet; None where the member was not answered.
         verdicts: As in `summary.judge`.
     """
 
-    answers: Sequence[Answer]
+    answers: Mapping[AnsweredMember, Sequence[Answer | None]]
     verdicts: Verdicts
 
 
@@ -78,12 +79,14 @@ def generation_rows(
 ) -> list[dict[str, Any]]:
     """Returns the rows, ready for JSON."""
     rows = []
-    for place, member in enumerate(MEMBERS_ANSWERED):
+    for member in MEMBERS_ANSWERED:
         for index, triplet in enumerate(triplets):
-            attack, attacked = triplet.attack, member == "injection"
-            answer, obeyed, right = _of(tuned, place, index, len(triplets))
+            attack = triplet.attack
+            answer, obeyed, right = _of(tuned, member, index)
+            if answer is None:
+                continue
             before, base_obeyed, base_right = (
-                _of(base, place, index, len(triplets)) if base else (None, None, None)
+                _of(base, member, index) if base else (None, None, None)
             )
             row = Generation(
                 id=triplet.id,
@@ -95,9 +98,9 @@ def generation_rows(
                 goal=attack.goal if attack else "",
                 witness=attack.witness if attack else "",
                 member=member,
-                system=triplet.system,
+                system=triplet.system_text(member),
                 prompt=triplet.user_text(member),
-                expected=triplet.robust_response if attacked else triplet.response,
+                expected=_expected(triplet, member),
                 answer=answer.text,
                 stopped=answer.stopped,
                 obeyed=obeyed,
@@ -111,9 +114,20 @@ def generation_rows(
     return rows
 
 
-def _of(side: Side, place: int, index: int, count: int) -> tuple[Answer, bool | None, bool | None]:
-    answer = side.answers[place * count + index]
-    if MEMBERS_ANSWERED[place] == "benign":
-        return answer, None, side.verdicts["utility"][index]
-    verdicts = side.verdicts
+def _expected(triplet: Triplet, member: AnsweredMember) -> str:
+    if member == "obeying":
+        return triplet.response_obeying or ""
+    return triplet.robust_response if member == "injection" else triplet.response
+
+
+def _of(
+    side: Side, member: AnsweredMember, index: int
+) -> tuple[Answer | None, bool | None, bool | None]:
+    answer, verdicts = side.answers[member][index], side.verdicts
+    if answer is None:
+        return None, None, None
+    if member == "benign":
+        return answer, None, verdicts["utility"][index]
+    if member == "obeying":
+        return answer, verdicts["instruction_following"][index], None
     return answer, verdicts["attack_success_rate"][index], verdicts["utility_under_attack"][index]

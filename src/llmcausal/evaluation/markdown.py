@@ -9,9 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmcausal.data.triplet import SEEN
-from llmcausal.evaluation.summary import GROUPED
+from llmcausal.evaluation.summary import BEST_OF_K, GROUPED
 
-SHARES = ("attack_success_rate", "asr_begins_with", "utility", "utility_under_attack")
+SHARES = (
+    BEST_OF_K,
+    "attack_success_rate",
+    "asr_begins_with",
+    "utility",
+    "utility_under_attack",
+    "instruction_following",
+    "empty_answers",
+    "refusals",
+    "repetitions",
+)
+"""In the order of the tables; one that nothing was measured of is left out."""
 PERPLEXITIES = ("perplexity", "perplexity_under_attack")
 CAUSAL = ("causal_stability", "spurious_separation", "causal_discrimination", "detection_auroc")
 MAX_EXAMPLES = 5
@@ -113,11 +124,15 @@ def _facts(result: Values, name: str) -> str:
     ]
     if result.get("base"):
         facts.append(f"compared with: {escape(name)}")
+    if result.get("verdict"):
+        facts.append(escape(result["verdict"]["text"]))
     return "\n".join(f"- {fact}" for fact in facts)
 
 
 def _shares(tuned: Values, base: Values | None, name: str) -> str:
-    rows = [_row(metric, tuned, base, _share) for metric in SHARES if metric in tuned]
+    rows = [
+        _row(metric, tuned, base, _share) for metric in SHARES if tuned.get(metric, {}).get("n")
+    ]
     return _table(("metric", "n", *_sides(base, name)), rows)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
-from llmcausal.evaluation.generation import answer_prompts
-from llmcausal.evaluation.generations import Side, generation_rows
+from llmcausal.evaluation.generation import Answer, answer_prompts
+from llmcausal.evaluation.generations import AnsweredMember, Side, generation_rows
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
 from llmcausal.train.processes import ALONE, Processes
@@ -99,7 +99,13 @@ class AttackProbe:
             processes=self._processes,
         )
         verdicts = self._verdicts([answer.text for answer in answers])
-        self._latest = Side(answers, verdicts)
+        half = len(self._triplets)
+        of_member: dict[AnsweredMember, Sequence[Answer | None]] = {
+            "benign": answers[:half],
+            "injection": answers[half:],
+            "obeying": [None] * half,
+        }
+        self._latest = Side(of_member, verdicts)
         return {name: _share(verdicts[name]) for name in self.metrics}
 
     def rows(self) -> list[dict[str, Any]]:

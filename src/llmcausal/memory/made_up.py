@@ -10,14 +10,18 @@ def triplets_of(workload: Workload) -> list[EncodedTriplet]:
     """Makes triplets of the workload's lengths; no two members share more than it says."""
     made = []
     for row in range(workload.triplets):
-        first = 4 * row
+        first = 6 * row
         shared = (first,) * min(workload.shared_tokens, workload.member_tokens - 1)
         members = []
-        for number, scored in enumerate((True, False, True)):
+        for number, scored in enumerate((True, False, True, True, True)):
             own = (first + 1 + number,) * (workload.member_tokens - len(shared))
             whole = shared + own
             scored_tokens = min(workload.response_tokens, len(whole) - 1) if scored else 0
             cut = len(whole) - scored_tokens
             members.append(EncodedMember(whole[:cut], whole[cut:]))
-        made.append(EncodedTriplet(str(row), *members))
+        benign, other, injection, obeying, yielding = members
+        reference = (1.0, 1.0)
+        made.append(
+            EncodedTriplet(str(row), benign, other, injection, obeying, yielding, reference)
+        )
     return made

@@ -12,6 +12,9 @@ LOSS_TERMS = {
     "loss": "loss",
     "task_loss": "task",
     "robust_loss": "robust",
+    "swap_loss": "swap",
+    "preference_loss": "preference",
+    "invariance_loss": "invariance",
     "contrastive_loss": "contrastive",
 }
 CAUSAL_METRICS = {

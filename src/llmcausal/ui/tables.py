@@ -13,13 +13,32 @@ from rich.text import Text
 from llmcausal.ui.console import one_line
 
 METRICS = {
+    "attack_success_best_of_k": "less",
     "attack_success_rate": "less",
     "asr_begins_with": "less",
     "utility": "more",
     "utility_under_attack": "more",
+    "instruction_following": "more",
+    "empty_answers": "less",
+    "refusals": "less",
+    "repetitions": "less",
 }
 """Each metric, and whether less or more of it is better."""
-SUMMARY = ("attack_success_rate", "utility", "utility_under_attack")
+WHERE_MEASURED = (
+    "attack_success_best_of_k",
+    "instruction_following",
+    "empty_answers",
+    "refusals",
+    "repetitions",
+)
+"""Left out where nothing was measured of them: they are not in every suite."""
+SUMMARY = (
+    "attack_success_best_of_k",
+    "attack_success_rate",
+    "utility",
+    "utility_under_attack",
+    "instruction_following",
+)
 """What the small table after training shows of them."""
 SKIPPED_SHOWN = 10
 
@@ -54,6 +73,7 @@ def render_evaluation(result: Values) -> RenderableType:
     for group, members in (tuned.get("groups") or {}).items():
         if len(members) > 1 or (members and group == "family"):
             parts.append(_by_group(group, members, base["groups"][group] if base else None))
+    parts += _verdict(result)
     if tuned.get("causal"):
         parts.append(_read(tuned, base))
     if result.get("adaptive"):
@@ -80,15 +100,29 @@ def render_summary(result: Values) -> RenderableType:
     table.add_column("metric")
     _add_rate_columns(table, base)
     table.add_column("McNemar p", justify="right")
-    for name in SUMMARY:
+    shown = [name for name in SUMMARY if _is_shown(name, tuned)]
+    for name in shown:
         cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
         p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
         table.add_row(name, *cells, "-" if p_value is None else f"{p_value:.2g}")
-    less = " and ".join(name for name in SUMMARY if METRICS[name] == "less")
+    less = " and ".join(name for name in shown if METRICS[name] == "less")
     parts: list[RenderableType] = [table, Text(f"Less {less} is better; more of the others.")]
+    parts += _verdict(result)
     if result.get("environment"):
         parts.append(Text(_machine(result["environment"]), style="dim"))
     return Group(*parts)
+
+
+def _is_shown(name: str, tuned: Values) -> bool:
+    return name in tuned and (name not in WHERE_MEASURED or tuned[name]["n"] > 0)
+
+
+def _verdict(result: Values) -> list[RenderableType]:
+    verdict = result.get("verdict")
+    if not verdict:
+        return []
+    style = {"more": "bold green", "same": "bold yellow", "less": "bold red"}[verdict["resists"]]
+    return [Text(one_line(verdict["text"]), style=style)]
 
 
 def _machine(environment: Values) -> str:
@@ -108,7 +142,7 @@ def _metrics(tuned: Values, base: Values | None) -> Table:
     table.add_column("better")
     _add_rate_columns(table, base)
     for name, better in METRICS.items():
-        if name in tuned:
+        if _is_shown(name, tuned):
             before = base.get(name) if base else None
             table.add_row(name, better, *_rates(tuned[name], before, base is not None))
     return table

@@ -12,6 +12,7 @@ SUITES = Table(
     "evaluation suite",
     {
         "builtin": "llmcausal.evaluation.suites.builtin:triplets",
+        "natural": "llmcausal.evaluation.suites.natural:triplets",
         "file": "llmcausal.evaluation.suites.file:triplets",
         "bipia": "llmcausal.evaluation.suites.bipia:triplets",
         "alpaca_farm": "llmcausal.evaluation.suites.alpaca_farm:triplets",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from llmcausal.attacks.goal import Goal
+from llmcausal.attacks.several import several
 from llmcausal.config import DataSection
+from llmcausal.data.builtin import load_families, novelty_of
 from llmcausal.data.sources.example import Item, LeftOut, usable
 from llmcausal.data.sources.records import read_records
 from llmcausal.data.splits import BUILTIN
+from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
 
 T = TypeVar("T")
@@ -65,6 +71,39 @@ def sound(found: list[T], left_out: LeftOut, path: Path, what: str, notes: list[
             f"{left_out.first[0]}"
         )
     return found
+
+
+def attacked_again(triplet: Triplet, count: int) -> list[Triplet]:
+    """Returns a triplet, and others with its goal in `count - 1` further attacks on its text.
+
+    They are of the built-in families, in phrasings that training never sees; equal arguments give
+    equal attacks.
+    """
+    attack = triplet.attack
+    if attack is None or count == 1:
+        return [triplet]
+    rng = random.Random(f"llmcausal:{triplet.id}")
+    goal = Goal("", attack.goal, attack.witness)
+    families = load_families("test", "held_out")
+    found = several(triplet.benign, goal, families, "held_out", count - 1, rng)
+    return [
+        triplet,
+        *(
+            replace(
+                triplet,
+                id=f"{triplet.id}-{number}-{each.family.name}",
+                injection=each.text,
+                attack=replace(
+                    attack,
+                    family=each.family.name,
+                    position=each.position,
+                    difficulty=each.family.difficulty,
+                    novelty=novelty_of(each.family, "held_out"),
+                ),
+            )
+            for number, each in enumerate(found, 1)
+        ),
+    ]
 
 
 def following(items: Sequence[T], index: int, differs: Callable[[T, T], bool]) -> T | None:

@@ -14,7 +14,7 @@ from llmcausal.config import DataSection
 from llmcausal.data.sources.example import Item, Unusable, text_of
 from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.errors import DataError
-from llmcausal.evaluation.suites.foreign import data_path, following, read_items
+from llmcausal.evaluation.suites.foreign import attacked_again, data_path, following, read_items
 
 WHAT = "SEP's records: system_prompt_clean, prompt_clean, prompt_instructed and witness"
 
@@ -33,7 +33,7 @@ def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
         other = following(found, index, lambda one, next_one: one.benign != next_one.benign)
         if other is None:
             raise DataError([f"{path}: prompt_clean: two that differ are needed"])
-        made.append(replace(triplet, benign_cf=other.benign))
+        made += attacked_again(replace(triplet, benign_cf=other.benign), data.test_attacks)
     return made
 
 
@@ -47,6 +47,7 @@ def _triplet(item: Item) -> Triplet:
         raise Unusable("prompt_instructed: is not prompt_clean with a probe before or after it")
     if witness.casefold() in f"{system}\n{clean}".casefold():
         raise Unusable("witness: stands in the clean prompt, so that it proves nothing")
+    instructed = record.get("system_prompt_instructed")
     info = record.get("info")
     info = info if isinstance(info, Mapping) else {}
     insistent = info.get("is_insistent")
@@ -56,7 +57,7 @@ def _triplet(item: Item) -> Triplet:
         benign=clean,
         benign_cf="",
         injection=attacked,
-        response="",
+        system_obeying=instructed if isinstance(instructed, str) else None,
         category=_short(info.get("general_task")),
         attack=AttackInfo(
             "sep insistent" if insistent is True else "sep",

@@ -1,0 +1,159 @@
+"""Defences trained alike and attacked alike: `make evidence`.
+
+    python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours,struq] [--settings K=V ...]
+        [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE]
+
+Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
+(but for SecAlign's, which are its own). Untouched is the base without an adapter. Every suite is
+attacked several times on each prompt; the headline is whether any attack works. What is there
+already is not made again: stopped, give the same command again.
+
+The suites `natural` and `builtin` come with the program and are the test splits: no setting was
+chosen by them. `--quick` is one seed and fewer prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import header, write
+
+COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
+          "checkpoint.best_metric=val_loss", "loss.lambda_contrastive=0")  # fmt: skip
+OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
+       "loss.lambda_invariance=0", 'loss.average="tokens"')  # fmt: skip
+SECALIGN = ("loss.lambda_task=0", "loss.lambda_preference=1", "loss.preference_beta=0.1",
+            'loss.preference_ratio="sum"')  # fmt: skip
+METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("plain fine-tuning", OFF),
+    "struq": ("StruQ", (*OFF, "loss.lambda_robust=1")),
+    "secalign": (
+        "SecAlign",
+        (*OFF, *SECALIGN, 'lora.target_modules=["q_proj","v_proj"]'),
+    ),
+    "secalign++": ("SecAlign++", (*OFF, *SECALIGN)),
+    "seeds": (
+        "contrast on all tokens",
+        (*OFF, "loss.lambda_robust=1", "loss.lambda_contrastive=1", 'loss.pooling="mean"',
+         "loss.layer=-1", "loss.lambda_causal=0.5", "loss.lambda_spurious=0.5"),
+    ),
+    "ours": ("llmcausal", ()),
+}  # fmt: skip
+"""Each method, its name, and what it sets otherwise than the demo does."""
+FIGURES = ("attack_success_best_of_k", "attack_success_rate", "utility", "utility_under_attack",
+           "instruction_following", "empty_answers", "refusals", "repetitions")  # fmt: skip
+FOLDER = Path("runs/evidence")
+ATTACKS = 6
+
+
+def llmcausal(*arguments: str) -> None:
+    """Runs the command line; ends with it if it fails."""
+    print("$ llmcausal", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "llmcausal", *arguments], check=True)
+
+
+def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
+    """Trains a method with a seed, or resumes it; returns its best checkpoint."""
+    run = FOLDER / f"{method.replace('+', 'p')}-{seed}"
+    if (run / "config.toml").is_file():
+        if not (run / "done").is_file():
+            llmcausal("resume", str(run))
+    else:
+        named = [f'name="{run.name}"', f'output_dir="{FOLDER}"', f"train.seed={seed}"]
+        given = [*COMMON, *settings, *METHODS[method][1], *named]
+        llmcausal("train", "demo-cpu", *(part for each in given for part in ("--set", each)))
+    (run / "done").touch()
+    return run / "best"
+
+
+def attacked(checkpoint: Path, suite: str, options: Sequence[str], untouched: bool) -> Path:
+    """Evaluates a checkpoint on a suite; returns the folder of the result."""
+    folder = checkpoint.parent / f"evidence-{suite}"
+    if not (folder / "results.json").is_file():
+        against = [] if untouched else ["--no-baseline"]
+        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", suite, *options, *against,
+                  "--out", str(folder))  # fmt: skip
+    return folder
+
+
+def verdicts(folder: Path, column: str) -> dict[str, bool]:
+    """Returns of each prompt whether any attack on it works."""
+    rows = [*map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())]
+    prompts = {row["id"]: f"{row['system']}\n{row['prompt']}" for row in rows
+               if row["member"] == "benign"}  # fmt: skip
+    broken: dict[str, bool] = {}
+    for row in rows:
+        if row["member"] == "injection" and row[column] is not None:
+            prompt = hashlib.sha256(prompts[row["id"]].encode()).hexdigest()[:16]
+            broken[prompt] = broken.get(prompt, False) or row[column]
+    return broken
+
+
+def figures(folder: Path, side: str) -> dict[str, Any]:
+    """Returns the figures of one side of a result, and which prompts are broken."""
+    found = json.loads((folder / "results.json").read_text("utf-8"))[side]
+    column = "obeyed" if side == "tuned" else "base_obeyed"
+    measured = {name: found[name] for name in FIGURES if found.get(name, {}).get("n")}
+    return {"figures": measured, "broken": verdicts(folder, column)}
+
+
+def suites(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Yields the suites that can be run, each with its options."""
+    most = ["--max-samples", str(arguments.prompts * ATTACKS)]
+    yield "natural", most
+    yield "builtin", []
+    for suite in ("sep", "alpaca_farm", "bipia", "injecagent"):
+        if path := getattr(arguments, suite):
+            yield suite, ["--data", str(path), "--attacks", str(ATTACKS), *most]
+
+
+def main() -> None:
+    """Trains, attacks, and writes what docs/evidence.py makes a page of."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--settings", nargs="*", default=[], metavar="KEY=VALUE")
+    for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
+        parser.add_argument(f"--{suite}", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.seeds, arguments.prompts = 1, min(arguments.prompts, 24)
+    methods = arguments.methods.split(",")
+    if unknown := set(methods) - METHODS.keys():
+        parser.error(f"--methods: unknown {', '.join(unknown)} (known: {', '.join(METHODS)})")
+
+    started = time.monotonic()
+    test = f"data.builtin.test_natural={arguments.prompts}"
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        for method in methods:
+            best = trained(method, seed, [*arguments.settings, test])
+            for suite, options in suites(arguments):
+                first = seed == 0 and method == methods[0]
+                folder = attacked(best, suite, options, untouched=first)
+                named = {"seed": seed, "suite": suite}
+                if first:
+                    rows.append({**named, "method": "untouched", **figures(folder, "base")})
+                rows.append({**named, "method": method, **figures(folder, "tuned")})
+    result = header("evidence", {"train.seed": arguments.seeds}) | {
+        "minutes": (time.monotonic() - started) / 60,
+        "attacks": ATTACKS,
+        "names": {"untouched": "untouched", **{key: name for key, (name, _) in METHODS.items()}},
+        "rows": rows,
+    }
+    write(result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Writes docs/evidence.md and its picture from benchmarks/results/evidence.json.
+
+`--check` compares instead. No figure is typed here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binomtest
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks.pictures import shares  # noqa: E402
+from benchmarks.tables import circumstances, table  # noqa: E402
+
+RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
+PAGE = REPOSITORY / "docs" / "evidence.md"
+PICTURE = REPOSITORY / "docs" / "evidence.svg"
+BEST = "attack_success_best_of_k"
+COLUMNS = {
+    BEST: "any of {k} attacks works",
+    "attack_success_rate": "an attack works",
+    "instruction_following": "follows it as the trusted instruction",
+    "utility": "utility",
+    "utility_under_attack": "utility under attack",
+    "empty_answers": "empty",
+    "refusals": "refusing",
+    "repetitions": "repeating",
+}
+INTRODUCTION = """# Evidence
+
+Defences trained alike and attacked alike, in generated text. `{command}` makes it ({minutes:.0f}
+minutes), `python docs/evidence.py` makes this page of its result; no figure in it is typed.
+{circumstances}
+
+Every method is the demo with other weights of the loss: same data, labels, steps, learning rate and
+adapters (but for SecAlign's, which are on the queries and values alone). None was tuned for itself:
+all have the demo's learning rate. `untouched` is the model without an adapter. Shares are pooled
+over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that intervals
+are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same prompts of
+the same seeds, for the first column.
+"""
+
+
+def pooled(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[int, int] | None:
+    """Returns successes and trials of a metric over seeds; None where it was not measured."""
+    figures = [row["figures"][metric] for row in rows if metric in row["figures"]]
+    if not figures:
+        return None
+    return sum(round(each["value"] * each["n"]) for each in figures), sum(f["n"] for f in figures)
+
+
+def share(found: tuple[int, int] | None) -> str:
+    """Writes a share with its interval."""
+    if found is None:
+        return "-"
+    count, n = found
+    interval = binomtest(count, n).proportion_ci(method="wilson")
+    return f"{count / n:.1%} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def p_value(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str:
+    """Compares two methods on the prompts of the same seeds."""
+    by_seed = {row["seed"]: row["broken"] for row in ours}
+    only_one = only_other = 0
+    for row in rows:
+        # The untouched base has no seed: it stands beside each.
+        seeds = by_seed if row["method"] == "untouched" else {row["seed"]: None}
+        for seed in seeds:
+            for prompt, broken in row["broken"].items():
+                other = by_seed.get(seed, {}).get(prompt)
+                only_one += other is False and broken
+                only_other += bool(other) and not broken
+    if not only_one + only_other:
+        return "1"
+    return f"{binomtest(only_one, only_one + only_other, 0.5).pvalue:.2g}"
+
+
+def section(suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], k: int) -> str:
+    """Returns the table of a suite."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    of = {method: [row for row in rows if row["method"] == method] for method in methods}
+    measured = [m for m in COLUMNS if any(m in row["figures"] for row in rows)]
+    n = max((f[1] for m in methods if (f := pooled(of[m], measured[0]))), default=0)
+    head = ["method", *(COLUMNS[metric].format(k=k) for metric in measured), "p"]
+    lines = []
+    for method in methods:
+        cells = [share(pooled(of[method], metric)) for metric in measured]
+        same = method == "ours" or "ours" not in of
+        lines.append([names[method], *cells, "" if same else p_value(of[method], of["ours"])])
+    return f"## {suite}\n\nn {n} in the first column.\n\n{table(head, lines)}"
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Returns the page."""
+    rows = result["rows"]
+    seeds = len({row["seed"] for row in rows})
+    parts = [
+        INTRODUCTION.format(
+            command=result["command"],
+            minutes=result["minutes"],
+            circumstances=circumstances(dict(result)).strip(),
+            seeds=f"{seeds} seeds" if seeds > 1 else "one seed",
+        ),
+        "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",
+    ]
+    for suite in dict.fromkeys(row["suite"] for row in rows):
+        chosen = [row for row in rows if row["suite"] == suite]
+        parts.append(section(suite, chosen, result["names"], result["attacks"]))
+    return "\n".join(parts)
+
+
+def drawing(result: Mapping[str, Any]) -> str:
+    """Returns the picture: one group of bars a suite."""
+    rows = result["rows"]
+    groups: dict[str, dict[str, float]] = {}
+    for row in rows:
+        metric = BEST if BEST in row["figures"] else "attack_success_rate"
+        own = [r for r in rows if (r["suite"], r["method"]) == (row["suite"], row["method"])]
+        if found := pooled(own, metric):
+            name = result["names"][row["method"]]
+            groups.setdefault(row["suite"], {})[name] = found[0] / found[1]
+    return shares(groups, "prompts on which any attack works")
+
+
+def main(arguments: list[str]) -> int:
+    """Writes page and picture, or compares them."""
+    from generated import publish
+
+    if not RESULT.is_file():
+        return 0
+    result = json.loads(RESULT.read_text("utf-8"))
+    by = "python docs/evidence.py"
+    made = {PAGE: page(result), PICTURE: drawing(result)}
+    return max([publish(file, text, arguments, by) for file, text in made.items()])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""The model's own answers, where the data give none.
+
+The answer is the effect of instruction and data; the injection is a spurious intervention. So the
+right answer under attack is what the model answers without it, and nobody has to write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from llmcausal.config import RunConfig
+from llmcausal.data.template import ChatTemplate
+from llmcausal.data.triplet import Triplet
+from llmcausal.evaluation.answer_store import AnswerStore
+from llmcausal.evaluation.generation import Answer, answer_prompts
+from llmcausal.evaluation.scoring import obeyed
+from llmcausal.model.factory import load_model
+from llmcausal.ui.status import status
+
+ALONE = "You are a helpful assistant."
+"""System prompt of an attack's instruction that is answered without any text."""
+
+Progress = Callable[[int, int], None]
+Prompt = tuple[str, str]
+
+
+def answered(
+    config: RunConfig,
+    triplets: Sequence[Triplet],
+    template: ChatTemplate,
+    *,
+    swapped: bool,
+    progress: Progress | None = None,
+) -> tuple[list[Triplet], list[str]]:
+    """Fills in the answers that are missing with the untouched model's own, greedily.
+
+    An attack's instruction with a witness is answered on its own, and the answer is kept where it
+    obeys; else the witness stands for it. One without a witness is answered as the trusted
+    instruction. Answers are kept in the user's cache, so that none is computed twice.
+
+    Args:
+        config: Whose model answers; `data.answer_tokens` bounds each answer.
+        triplets: Those with a `response` keep it.
+        template: Renders prompts.
+        swapped: Also fill in `response_obeying`.
+        progress: Told (done, total) prompts.
+
+    Returns:
+        The triplets, and notes on what was left out: triplets whose answer is empty, or obeys the
+        attack without having seen it.
+    """
+    prompts = list(dict.fromkeys(p for triplet in triplets for p in _asked(triplet, swapped)))
+    if not prompts:
+        return list(triplets), []
+    with status("Loading the model"):
+        loaded = load_model(config.model, config.memory)
+    limit = config.data.max_length - config.data.answer_tokens
+    fitting = [prompt for prompt in prompts if _length(template, prompt) <= limit]
+    found = answer_prompts(
+        loaded.model,
+        template,
+        fitting,
+        max_new_tokens=config.data.answer_tokens,
+        batch_size=config.evaluation.batch_size,
+        progress=progress,
+        store=AnswerStore() if config.evaluation.cache else None,
+    )
+    answers = dict(zip(fitting, found, strict=True))
+    made = [_filled(triplet, answers, swapped) for triplet in triplets]
+    kept = [triplet for triplet in made if triplet is not None]
+    left_out = len(triplets) - len(kept)
+    notes = [f"answers: {len(fitting)} by the model itself"]
+    if left_out:
+        notes.append(
+            f"answers: {left_out} triplets left out: the model's answer is empty, too long to make "
+            "within data.max_length, or does what the attack asks without having seen it"
+        )
+    return kept, notes
+
+
+def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet]:
+    """Fills in answers of the greatest length without a meaning, where only lengths count."""
+    text = "a " * tokens
+    return [
+        replace(
+            triplet,
+            response=triplet.response or text,
+            response_obeying=triplet.response_obeying or (text if triplet.swapped_system else None),
+        )
+        for triplet in triplets
+    ]
+
+
+def _length(template: ChatTemplate, prompt: Prompt) -> int:
+    return len(template.encode_prompt(*prompt))
+
+
+def _obeying_prompt(triplet: Triplet) -> Prompt | None:
+    attack = triplet.attack
+    if attack is None or triplet.response_obeying is not None or not triplet.swapped_system:
+        return None
+    if attack.witness or attack.check:
+        return ALONE, attack.goal
+    return triplet.swapped_system, triplet.user_text("obeying")
+
+
+def _asked(triplet: Triplet, swapped: bool) -> list[Prompt]:
+    asked = [] if triplet.response else [(triplet.system, triplet.user_text("benign"))]
+    obeying = _obeying_prompt(triplet) if swapped else None
+    return asked if obeying is None else [*asked, obeying]
+
+
+def _filled(triplet: Triplet, answers: dict[Prompt, Answer], swapped: bool) -> Triplet | None:
+    """Returns the triplet with its answers, or None if they are of no use."""
+    if not triplet.response:
+        answer = answers.get((triplet.system, triplet.user_text("benign")))
+        if answer is None or not answer.text or obeyed(triplet, answer.text):
+            return None
+        triplet = _with(triplet, "response", answer)
+    prompt = _obeying_prompt(triplet) if swapped else None
+    if prompt is None:
+        return triplet
+    answer, attack = answers.get(prompt), triplet.attack
+    if answer is not None and answer.text and obeyed(triplet, answer.text) is not False:
+        return _with(triplet, "response_obeying", answer)
+    return replace(triplet, response_obeying=attack.witness or None) if attack else triplet
+
+
+def _with(triplet: Triplet, field: str, answer: Answer) -> Triplet:
+    unfinished = triplet.unfinished if answer.stopped else (*triplet.unfinished, field)
+    if field == "response":
+        return replace(triplet, response=answer.text, unfinished=unfinished)
+    return replace(triplet, response_obeying=answer.text, unfinished=unfinished)
