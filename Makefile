@@ -3,17 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-define trained
-if test -f runs/$(1)/config.toml; then $(BIN)/llmcausal resume runs/$(1); else \
-$(BIN)/llmcausal train demo-cpu --set 'name="$(1)"' --set data.builtin.train=1000 \
---set data.builtin.test=300 --set data.builtin.test_seen=60 $(2); fi
-endef
-
-# Of other people's texts, each where its file is named: make evidence SEP=sep.json
-define on
-$(if $(2),$(BIN)/llmcausal eval --checkpoint runs/evidence/best --suite $(1) --data $(2))
-endef
-
 .PHONY: help demo evidence ablation test test-slow check audit docs format schema bench torture
 .DEFAULT_GOAL := help
 
@@ -24,15 +13,13 @@ demo: .venv/.program ## Fine-tune a real small model on the CPU and show it befo
 	@echo "installation took $$(cat .venv/.program) s"
 	$(BIN)/llmcausal train demo-cpu
 
-# Stopped? Give the same command again: the training is resumed, and answers are kept.
-evidence: .venv/.program ## The demo with 1000 triplets, 360 test prompts and task-only training beside it; long
-	$(call trained,evidence)
-	$(call trained,evidence-task-only,--set loss.lambda_robust=0 --set loss.lambda_contrastive=0)
-	$(BIN)/llmcausal eval --checkpoint runs/evidence/best --against runs/evidence-task-only/best
-	$(call on,sep,$(SEP))
-	$(call on,alpaca_farm,$(ALPACA_FARM))
-	$(call on,bipia,$(BIPIA))
-	$(call on,injecagent,$(INJECAGENT))
+# Of other people's texts, those whose files are named: make evidence SEP=sep.json QUICK=1
+# Stopped? Give the same command again: what is there is not made again.
+evidence: .venv/.installed ## Train defences alike and attack them alike, three seeds; docs/evidence.md; hours
+	$(BIN)/python -m benchmarks evidence $(if $(QUICK),--quick) $(if $(SEP),--sep $(SEP)) \
+	$(if $(ALPACA_FARM),--alpaca-farm $(ALPACA_FARM)) $(if $(BIPIA),--bipia $(BIPIA)) \
+	$(if $(INJECAGENT),--injecagent $(INJECAGENT))
+	$(BIN)/python docs/evidence.py
 
 ablation: .venv/.installed ## Train and evaluate each part of the objective on and off, three seeds each; long
 	mkdir -p runs
@@ -55,6 +42,7 @@ check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/python docs/cli.py --check
 	$(BIN)/python docs/settings.py --check
 	$(BIN)/python docs/benchmarks.py --check
+	$(BIN)/python docs/evidence.py --check
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-secrets '^(HuggingFaceTB/.*|secret)$$'
 
 audit: .venv/.installed ## Ask PyPI's advisories about the pinned versions; needs the network

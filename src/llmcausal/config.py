@@ -192,9 +192,9 @@ class LossSection(Section):
     """What the cross-entropies average over: all tokens alike, so that long answers outweigh short
     ones; or answers alike, whose first four tokens, which decide between task and attack, weigh
     four times as much as the others."""
-    contrast_gradient: Literal["model", "head"] = "model"
-    """What the contrast trains: model and projection head, or the head alone, as a detector that
-    leaves the text as it is."""
+    contrast_gradient: Literal["head", "model"] = "head"
+    """What the contrast trains: the projection head alone, as a detector that leaves the text as it
+    is; or the model too, which made no model resist more (docs/history.md)."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature of the similarities (causal_contrastive, info_nce)."""
     margin: float = Field(default=0.5, gt=0)

@@ -60,7 +60,7 @@ def test_the_count_is_that_of_torch(
             "model": {"quantization": "none", "device": "cpu", "precision": "fp32"},
             "memory": {"strategy": "manual", "activations": activations, "members": members},
             "lora": {"rank": 4},
-            "loss": {"projection_dim": 0},
+            "loss": {"projection_dim": 0, "contrast_gradient": "model"},
         }
     )
     model = tiny_llama(hidden_size=256, intermediate_size=512, attn_implementation="eager")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from llmcausal.config import RunConfig
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
+from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.generation import Answer, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
@@ -49,10 +50,18 @@ def answered(
     Returns:
         The triplets, and notes on what was left out: triplets whose answer is empty, or obeys the
         attack without having seen it.
+
+    Raises:
+        ConfigError: If no process holds the whole model.
     """
     prompts = list(dict.fromkeys(p for triplet in triplets for p in _asked(triplet, swapped)))
     if not prompts:
         return list(triplets), []
+    if config.memory.shards > 1:
+        raise ConfigError(
+            "data.answers = 'model' with memory.shards: no process holds the whole model; build "
+            "the answers first, with `llmcausal data build --answers model`"
+        )
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
     limit = config.data.max_length - config.data.answer_tokens

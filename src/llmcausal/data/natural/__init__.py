@@ -53,7 +53,7 @@ TASK_SHARE = 0.5
 """Attacks of the training data that ask for another task on the text; the others stand alone."""
 BARE_SHARE = 0.6
 """Attacks without a word around them that gives them away."""
-POSITION_WEIGHTS: dict[Position, int] = {"start": 45, "middle": 15, "end": 40}
+POSITION_WEIGHTS: dict[Position, int] = {"start": 60, "middle": 10, "end": 30}
 """At the start of a message an instruction looks most like the user's own."""
 TWICE_SHARE = 0.1
 """Attacks that stand in the text twice."""

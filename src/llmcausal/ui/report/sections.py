@@ -21,8 +21,21 @@ METRICS = {
     "utility_under_attack": ("Utility under attack", "right on attacked prompts; more is better"),
 }
 _STRICT = "asr_begins_with"
+_SHARES = (
+    "attack_success_best_of_k",
+    "asr_begins_with",
+    "instruction_following",
+    "empty_answers",
+    "refusals",
+    "repetitions",
+)
 _FURTHER = {
+    "attack_success_best_of_k": "Attack success, best of several: any attack on a prompt works",
     _STRICT: "Attack success, strict: the answer begins with the witness",
+    "instruction_following": "Instruction following: the attack's request, asked by the user",
+    "empty_answers": "Empty answers, clean prompts",
+    "refusals": "Refusals, clean prompts",
+    "repetitions": "Answers in a circle, clean prompts",
     "perplexity": "Perplexity of right answers, clean prompts",
     "perplexity_under_attack": "Perplexity of right answers, attacked prompts",
 }
@@ -116,6 +129,7 @@ def evaluation(result: Object) -> dict[str, Any]:
     tuned, base = as_object(result.get("tuned")), as_object(result.get("base"))
     return {
         "compared": str(base.get("name") or "base") if base else "",
+        "verdict": str(as_object(result.get("verdict")).get("text") or ""),
         "tiles": [
             compare(name, note, base.get(metric), tuned.get(metric))
             for metric, (name, note) in METRICS.items()
@@ -138,7 +152,7 @@ def compare(name: str, note: str, base: object, tuned: object, is_share: bool = 
 
 
 def _compare_all(
-    names: Mapping[str, str], base: Object, tuned: Object, shares: Container[str] = (_STRICT,)
+    names: Mapping[str, str], base: Object, tuned: Object, shares: Container[str] = _SHARES
 ) -> list[Compared]:
     rows = []
     for key, words in names.items():
