@@ -13,7 +13,12 @@ from llmcausal.assembly import exporting
 from llmcausal.errors import UsageError
 
 
-def test_export_of_a_run(tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_of_a_run(
+    tiny_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr(exporting, "ATTACKED_PROMPTS", 2)
     uploads: list[Any] = []
     monkeypatch.setattr(exporting, "push_to_hub", lambda *a: uploads.append(a) or "https://there")
@@ -24,11 +29,13 @@ def test_export_of_a_run(tiny_config: Any, tmp_path: Path, monkeypatch: pytest.M
     evaluation = best.parent / "evaluation"
     evaluation.mkdir()
     side = {name: {"value": 0.5, "n": 9, "low": 0.2, "high": 0.8} for name in exporting._FIGURES}
-    result = {"suite": "file", "base": None, "tuned": side}
+    less = {"resists": "less", "text": "RESISTS LESS than the base"}
+    result = {"suite": "file", "base": None, "tuned": side, "verdict": less}
     (evaluation / "results.json").write_text(json.dumps(result), encoding="utf-8")
     out = tmp_path / "out"
     report = assembly.export(best, target="merged", out=out, push_to="me/model")
     assert uploads == [(out, "me/model")]
+    assert "RESISTS LESS than the base [evaluation]" in caplog.text
     assert (report["written"], report["uploaded"]) == (str(out), "https://there")
     attacks = report["attacks"]
     assert (attacks["prompts"], attacks["same_answers"]) == (2, 2)

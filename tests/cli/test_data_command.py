@@ -106,6 +106,47 @@ def test_build_from_a_source_says_what_it_left_out(
     assert recipe["llmcausal"] == llmcausal.__version__
 
 
+def test_build_lets_the_model_answer_what_no_check_verifies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_files: tuple[Path, Path]
+) -> None:
+    """The real path with a tiny model: a table of texts and questions, without answers."""
+    monkeypatch.chdir(tmp_path)
+    Path("notes.csv").write_text("document,question\nAnn came.,Who?\nBob left.,Who?\n")
+    Path("tiny.toml").write_text(
+        f'[model]\nname = "{tiny_files[0]}"\ndevice = "cpu"\n[data]\nanswer_tokens = 3\n'
+        "[evaluation]\ncache = false\n"
+    )
+    arguments = ("--from", "csv", "notes.csv", "--split", "train", "--out", "out.jsonl")
+    asked = ("--answers", "model", "--model", "tiny.toml")
+    assert _run(monkeypatch, "build", *arguments, *asked) == 0
+    made = read_triplets(Path("out.jsonl"))
+    assert made
+    assert all(triplet.response and triplet.response_obeying for triplet in made)
+    recipe = json.loads(Path("out.recipe.json").read_text())
+    assert recipe["model"]["name"] == str(tiny_files[0])
+    assert "--answers" in recipe["command"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--answers", "model"), "name with --model the profile"),
+        (("--answers", "me"), "unknown answer 'me'"),
+        (("--model", "demo-cpu"), "only with --counterfactual model or --answers model"),
+    ],
+)
+def test_build_refuses_answers_of_no_model(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    arguments = ("--split", "train", "--count", "2", "--out", str(tmp_path / "a.jsonl"))
+    assert _run(monkeypatch, "build", *arguments, *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -124,16 +124,21 @@ def _filled(triplet: Triplet, answers: dict[Prompt, Answer], swapped: bool) -> T
     """Returns the triplet with its answers, or None if they are of no use."""
     if not triplet.response:
         answer = answers.get((triplet.system, triplet.user_text("benign")))
-        if answer is None or not answer.text or obeyed(triplet, answer.text):
+        if answer is None or not _is_text(answer) or obeyed(triplet, answer.text):
             return None
         triplet = _with(triplet, "response", answer)
     prompt = _obeying_prompt(triplet) if swapped else None
     if prompt is None:
         return triplet
     answer, attack = answers.get(prompt), triplet.attack
-    if answer is not None and answer.text and obeyed(triplet, answer.text) is not False:
+    if answer is not None and _is_text(answer) and obeyed(triplet, answer.text) is not False:
         return _with(triplet, "response_obeying", answer)
     return replace(triplet, response_obeying=attack.witness or None) if attack else triplet
+
+
+def _is_text(answer: Answer) -> bool:
+    """A triplet's texts hold no NUL, which a model may write."""
+    return bool(answer.text) and "\0" not in answer.text
 
 
 def _with(triplet: Triplet, field: str, answer: Answer) -> Triplet:

@@ -26,7 +26,7 @@ from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precis
 from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
-from llmcausal.errors import CheckpointError, LlmcausalError, UsageError
+from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.device import choose_device
@@ -248,7 +248,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
             restore_weights(best, built.model, built.step.objective.projection)
         with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
             if config.evaluation.gate:
-                _evaluated(built, data, NATURAL)
+                _pass_gate(built, data)
             evaluation = _evaluated(built, data)
         if processes.is_first:
             track_evaluation(run, evaluation)
@@ -256,16 +256,21 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
     whole = time.monotonic() - began
-    show_notes(
-        [
-            f"took {duration(whole)}: training {duration(trained)}, the rest "
-            f"{duration(whole - trained)}",
-            f"report: {report}",
-        ]
-    )
+    if trained or evaluation:
+        rest = f"the rest {duration(whole - trained)}"
+        show_notes([f"took {duration(whole)}: training {duration(trained)}, {rest}"])
+    show_notes([f"report: {report}"])
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     show_notes([f"next: llmcausal eval --checkpoint {shown}"])
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
+
+
+def _pass_gate(built: Built, data: PreparedData) -> None:
+    """Evaluates on what shares nothing with training, or says why that cannot be done."""
+    try:
+        _evaluated(built, data, NATURAL)
+    except DataError as error:  # such as a model whose context is too short for these prompts
+        show_notes([f"no verdict by the suite {NATURAL}: {error}"])
 
 
 def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import candidates
 
 FILE = Path(__file__).with_name("shipped_needs.json")
+TERMS = ("task", "robust", "swap", "preference", "invariance", "contrastive")
 PROFILES = ("rtx4050", "llama2-7b-6gb", "minimal-4gb", "quality-12gb")
 
 
@@ -36,6 +37,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "optimizer": config.train.optimizer,
         "tokens": config.data.max_length,
         "triplets": config.train.batch_size,
+        "terms": [name for name in TERMS if getattr(config.loss, f"lambda_{name}")],
         "projection_dim": config.loss.projection_dim,
         "memory": config.memory.model_dump(
             mode="json", exclude_unset=True, exclude={"budget_gb", "force"}

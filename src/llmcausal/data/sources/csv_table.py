@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -26,13 +26,13 @@ def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
     Raises:
         DataError: If the file cannot be read, or lacks a mapped column.
     """
-    items = _rows(path, request.columns, left_out)
+    items = _rows(path, request, left_out)
     return usable(
         items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
     )
 
 
-def _rows(path: Path, columns: Mapping[str, str], left_out: LeftOut) -> Iterator[Item]:
+def _rows(path: Path, request: Request, left_out: LeftOut) -> Iterator[Item]:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
     csv.field_size_limit(MAX_CELL_CHARACTERS)
@@ -41,7 +41,7 @@ def _rows(path: Path, columns: Mapping[str, str], left_out: LeftOut) -> Iterator
             header = file.readline(MAX_LINE_CHARACTERS)
             file.seek(0)
             rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
-            _check_header(path, list(rows.fieldnames or []), columns)
+            _check_header(path, list(rows.fieldnames or []), request)
             for row in rows:
                 where = f"{path}:{rows.line_num}"
                 if None in row or None in row.values():
@@ -69,11 +69,14 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _check_header(path: Path, header: list[str], columns: Mapping[str, str]) -> None:
+def _check_header(path: Path, header: list[str], request: Request) -> None:
     if not any(name.strip() for name in header):
         raise DataError([f"{path}: the file is empty, or its first line names no column"])
+    columns = request.columns
     wanted = {name: columns.get(name, name) for name in FIELDS}
-    required = ["document", "answer" if wanted["answer"] in header else "response"]
+    required = ["document"]
+    if wanted["answer"] not in header and not request.unanswered:
+        required.append("response")
     short = [name[:MAX_NAME_CHARACTERS] for name in header[:MAX_NAMES]]
     missing = [
         f"{path}:1: {name}: no column {wanted[name]!r}{nearest(wanted[name], short)} "
