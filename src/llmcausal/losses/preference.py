@@ -17,7 +17,7 @@ def preference(right: Tensor, obeying: Tensor, reference: Tensor, beta: Tensor) 
         right: Mean cross-entropy of the right answer [pairs], in nats a token.
         obeying: That of the answer that obeys the attack [pairs].
         reference: Both without the adapter [pairs, 2].
-        beta: Sharpness, of either answer [2, pairs] or [2, 1].
+        beta: Sharpness, of either answer [2, pairs].
     """
     gain = beta[0] * (reference[:, 0] - right) - beta[1] * (reference[:, 1] - obeying)
     return softplus(-gain)

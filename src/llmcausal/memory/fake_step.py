@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -141,9 +140,13 @@ def _batch(
     objective: Any, config: RunConfig, workload: Workload, device: torch.device
 ) -> TripletBatch:
     batch = collate(triplets_of(workload), objective.needs, config.loss.pooling)
-    fake = partial(torch.empty_like, device=device)
+
+    def fake(real: Tensor) -> Tensor:
+        return torch.empty(real.shape, dtype=real.dtype, device=device)
+
     spans = tuple(
-        replace(span, tokens=fake(span.tokens), nodes=fake(span.nodes)) for span in batch.spans
+        replace(span, tokens=fake(span.tokens), nodes=fake(span.nodes), weights=fake(span.weights))
+        for span in batch.spans
     )
     return replace(
         batch,
@@ -151,6 +154,10 @@ def _batch(
         positions=fake(batch.positions),
         subtree_ends=fake(batch.subtree_ends),
         spans=spans,
+        pairs=fake(batch.pairs),
+        pair_lengths=fake(batch.pair_lengths),
+        reference=fake(batch.reference),
+        same_rows=fake(batch.same_rows),
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from llmcausal.data.attention_blocks import AttentionBlock, plan_blocks
 from llmcausal.data.prefix_tree import Indices, pack
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
+from llmcausal.losses.answers import answer_weights
 
 Pooling = Literal["mean", "last", "suffix"]
 Term = Literal["task", "robust", "swap", "yielding"]
@@ -61,6 +61,7 @@ class Span:
         pooled_from: First prompt token that is pooled.
         term: The cross-entropy term of its response, if scored.
         nodes: Its path through the tree [n].
+        weights: Of each token of its answer, as `answer_weights` [n - prompt_length].
     """
 
     triplet: int
@@ -70,6 +71,16 @@ class Span:
     pooled_from: int
     term: Term | None
     nodes: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """Returns the span with its tensors on `device`."""
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            nodes=self.nodes.to(device),
+            weights=self.weights.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -123,17 +134,21 @@ class TripletBatch(PackedTree):
         ids: Ids of its triplets.
         spans: Every member that is computed.
         label_counts: Scored tokens of each term.
-        reference: Of each triplet, as `EncodedTriplet.reference` [triplets, 2]; NaN where it has
-            none.
-        same_answers: Of each triplet whose answer is the same with and without the attack: its
-            row, where its labels begin among those of `task` and of `robust`, and their number.
+        pairs: Triplets that have a yielding answer [pairs].
+        pair_lengths: Tokens of their answers to the injection, right and yielding [2, pairs].
+        reference: Of these triplets, as `EncodedTriplet.reference`; NaN where unknown [pairs, 2].
+        same: Triplets whose answer is the same with and without the attack.
+        same_rows: Their labels' rows among those of `task`, and of `robust` [2, labels].
     """
 
     ids: tuple[str, ...]
     spans: tuple[Span, ...]
     label_counts: dict[Term, int]
+    pairs: Tensor
+    pair_lengths: Tensor
     reference: Tensor
-    same_answers: tuple[tuple[int, int, int, int], ...]
+    same: tuple[int, ...]
+    same_rows: Tensor
 
     def __len__(self) -> int:
         """Number of triplets."""
@@ -143,20 +158,14 @@ class TripletBatch(PackedTree):
         """Returns the batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
-        spans = tuple(
-            replace(span, tokens=span.tokens.to(device), nodes=span.nodes.to(device))
-            for span in self.spans
+        return replace(
+            super().to(device),
+            spans=tuple(span.to(device) for span in self.spans),
+            pairs=self.pairs.to(device),
+            pair_lengths=self.pair_lengths.to(device),
+            reference=self.reference.to(device),
+            same_rows=self.same_rows.to(device),
         )
-        return replace(super().to(device), spans=spans, reference=self.reference.to(device))
-
-    def same_rows(self) -> tuple[Tensor, Tensor]:
-        """Returns the rows of `same_answers` among the labels of `task` and those of `robust`."""
-
-        def rows(which: int) -> Tensor:
-            places = [range(at[which], at[which] + at[3]) for at in self.same_answers]
-            return torch.tensor([*chain.from_iterable(places)], device=self.tokens.device)
-
-        return rows(1), rows(2)
 
     def answer_lengths(self, term: Term) -> list[int]:
         """Returns the tokens of each answer that a term scores."""
@@ -189,7 +198,16 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
                 label_counts[term] += len(encoded.response)
     tree, paths = pack_tensors(sequences)
     spans = tuple(
-        Span(row, member, torch.tensor(sequence), prompt, start, term, path)
+        Span(
+            row,
+            member,
+            torch.tensor(sequence),
+            prompt,
+            start,
+            term,
+            path,
+            torch.tensor(answer_weights([len(sequence) - prompt]), dtype=torch.float64),
+        )
         for sequence, path, (row, member, prompt, start, term) in zip(
             sequences, paths, described, strict=True
         )
@@ -199,22 +217,36 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
         ids=tuple(triplet.id for triplet in triplets),
         spans=spans,
         label_counts=label_counts,
-        reference=torch.tensor(
-            [triplet.reference or _NO_REFERENCE for triplet in triplets], dtype=torch.float64
-        ),
-        same_answers=_same_answers(triplets),
+        **_read_together(triplets),
     )
 
 
-def _same_answers(triplets: Sequence[EncodedTriplet]) -> tuple[tuple[int, int, int, int], ...]:
-    found = []
+def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:
+    """Returns what terms that read several answers of a triplet need to know of them."""
+    same: list[int] = []
+    same_rows: tuple[list[int], list[int]] = ([], [])
+    paired = [row for row, triplet in enumerate(triplets) if triplet.yielding is not None]
+    lengths = [
+        (len(triplet.injection.response), len(triplet.yielding.response))
+        for triplet in triplets
+        if triplet.yielding is not None
+    ]
     task = robust = 0
     for row, triplet in enumerate(triplets):
         right, attacked = triplet.benign.response, triplet.injection.response
         if right == attacked:
-            found.append((row, task, robust, len(right)))
+            same.append(row)
+            same_rows[0].extend(range(task, task + len(right)))
+            same_rows[1].extend(range(robust, robust + len(right)))
         task, robust = task + len(right), robust + len(attacked)
-    return tuple(found)
+    references = [triplets[row].reference or _NO_REFERENCE for row in paired]
+    return {
+        "pairs": torch.tensor(paired, dtype=torch.long),
+        "pair_lengths": torch.tensor(lengths, dtype=torch.float64).reshape(-1, 2).T,
+        "reference": torch.tensor(references, dtype=torch.float64).reshape(-1, 2),
+        "same": tuple(same),
+        "same_rows": torch.tensor(same_rows, dtype=torch.long),
+    }
 
 
 def label_totals(batches: Iterable[TripletBatch]) -> dict[str, int]:
@@ -223,7 +255,7 @@ def label_totals(batches: Iterable[TripletBatch]) -> dict[str, int]:
     for batch in batches:
         totals["triplets"] += len(batch)
         totals[PAIRS] += len(batch.spans_of("yielding"))
-        totals[SAME] += len(batch.same_answers)
+        totals[SAME] += len(batch.same)
         for term, count in batch.label_counts.items():
             totals[term] = totals.get(term, 0) + count
             answers = answers_of(term)

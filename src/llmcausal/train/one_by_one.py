@@ -54,7 +54,6 @@ class OneByOne:
         self.step, self.objective = step, step.objective
         self.device = step.trunk.device
         self.batch, self.totals, self.backward = batch, totals, backward
-        self.same = {row for row, *_ in batch.same_answers}
         self.clean: dict[int, Tensor] = {}
         self.result = StepResult(torch.zeros((), device=self.device))
 
@@ -152,15 +151,15 @@ class OneByOne:
 
     def _own_shares(self, span: Span, labelled: Tensor) -> list[Tensor]:
         losses = self._losses(span, labelled)
-        lengths = {term: [len(values)] for term, values in losses.items()}
-        shares = self.step.task_shares(self.result, losses, lengths, self.totals)
+        weights = dict.fromkeys(losses, span.weights)
+        shares = self.step.task_shares(self.result, losses, weights, self.totals)
         if not self.objective.lambda_invariance:
             return shares
         if span.term == "task":
             self.clean[span.triplet] = labelled.detach()
-        if span.term == "robust" and span.triplet in self.same:
-            clean, counts = self.clean[span.triplet], [len(labelled)]
+        if span.term == "robust" and span.triplet in self.batch.same:
+            clean, own = self.clean[span.triplet], span.weights
             shares.append(
-                self.step.invariance_share(self.result, labelled, clean, counts, self.totals)
+                self.step.invariance_share(self.result, labelled, clean, own, 1, self.totals)
             )
         return shares

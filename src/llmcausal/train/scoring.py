@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import Member
-from llmcausal.losses.answers import answer_weights
 from llmcausal.losses.cross_entropy import chunked_cross_entropy
 from llmcausal.losses.invariance import divergence
 from llmcausal.losses.preference import preference
@@ -119,10 +118,10 @@ class Scorer:
         self,
         result: StepResult,
         losses: Mapping[Term, Tensor],
-        lengths: Mapping[Term, Sequence[int]],
+        weights: Mapping[Term, Tensor],
         totals: Mapping[str, int],
     ) -> list[Tensor]:
-        """Returns the shares of the cross-entropies, given each label's and the answers' lengths.
+        """Returns the shares of the cross-entropies, given each label's and its weight.
 
         The figures are means over tokens, whatever the objective averages over.
         """
@@ -131,7 +130,8 @@ class Scorer:
             result.add(f"{term}_loss", values.sum(), len(values))
             total = values.sum(), totals[term]
             if self.objective.by_answer:
-                total = (values * _weights(values, lengths[term])).sum(), totals[answers_of(term)]
+                weighted = values * weights[term].to(values.dtype)
+                total = weighted.sum(), totals[answers_of(term)]
             if weight := self.objective.lambdas.get(term):
                 shares.append(weight * total[0] / total[1])
         return shares
@@ -151,17 +151,12 @@ class Scorer:
             answers: Mean cross-entropy of the right and of the obeying answers to the injections.
             totals: As in `__call__`.
         """
-        rows = [span.triplet for span in batch.spans_of("yielding")]
-        if not rows:
+        if not len(batch.pairs):
             return []
-        right, obeying = answers["robust"][rows], answers["yielding"]
-        reference = batch.reference[rows].to(right.dtype)
-        beta = torch.ones((2, 1), dtype=right.dtype, device=right.device) * self.objective.beta
-        if self.objective.sums:
-            robust = batch.answer_lengths("robust")
-            lengths = [[robust[row] for row in rows], batch.answer_lengths("yielding")]
-            beta = torch.tensor(lengths, dtype=right.dtype, device=right.device) * beta
-        losses = preference(right, obeying, reference, beta)
+        right, obeying = answers["robust"][batch.pairs], answers["yielding"]
+        lengths = batch.pair_lengths.to(right.dtype)
+        beta = self.objective.beta * (lengths if self.objective.sums else torch.ones_like(lengths))
+        losses = preference(right, obeying, batch.reference.to(right.dtype), beta)
         result.add("preference_loss", losses.sum(), len(losses))
         with torch.no_grad():
             result.add("preference_accuracy", (obeying > right).sum(), len(losses))
@@ -172,7 +167,8 @@ class Scorer:
         result: StepResult,
         attacked: Tensor,
         clean: Tensor,
-        counts: list[int],
+        weights: Tensor,
+        answers: int,
         totals: Mapping[str, int],
     ) -> Tensor:
         """Returns the divergence's share.
@@ -181,7 +177,8 @@ class Scorer:
             result: Takes the figures.
             attacked: States that predict the answers under attack [n, width].
             clean: Those without it [n, width].
-            counts: Tokens of each answer; they add up to n.
+            weights: Of each token [n].
+            answers: How many answers these are.
             totals: As in `__call__`.
         """
         trunk = self.trunk
@@ -194,8 +191,8 @@ class Scorer:
             vocabulary_chunk=trunk.vocabulary_chunk,
             softcap=trunk.softcap,
         )
-        total = (values * _weights(values, counts)).sum()
-        result.add("invariance_loss", total, len(counts))
+        total = (values * weights.to(values.dtype)).sum()
+        result.add("invariance_loss", total, answers)
         return self.objective.lambda_invariance * total / totals[SAME]
 
     def contrast_share(
@@ -228,7 +225,3 @@ def mean_of_answers(batch: TripletBatch, term: Term, losses: Mapping[Term, Tenso
     """Returns the mean cross-entropy of each answer that a term scores [answers]."""
     counts = batch.answer_lengths(term)
     return torch.stack([part.mean() for part in losses[term].split(counts)])
-
-
-def _weights(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    return torch.tensor(answer_weights(lengths), dtype=values.dtype, device=values.device)

@@ -155,17 +155,19 @@ class TripletStep(Scorer):
     def _score(self, hidden: _Hidden, batch: TripletBatch, totals: Mapping[str, int]) -> StepResult:
         result = StepResult(torch.zeros((), device=self.trunk.device))
         losses = self.label_losses(hidden.labelled, hidden.targets)
-        lengths = {term: batch.answer_lengths(term) for term in losses}
-        shares = self.task_shares(result, losses, lengths, totals)
+        weights = {
+            term: torch.cat([span.weights for span in batch.spans_of(term)]) for term in losses
+        }
+        shares = self.task_shares(result, losses, weights, totals)
         if self.objective.lambda_preference:
             scored = [term for term in PAIR if term in losses]
             answers = {term: mean_of_answers(batch, term, losses) for term in scored}
             shares += self.preference_share(result, batch, answers, totals)
-        if self.objective.lambda_invariance and batch.same_answers:
-            task, robust = batch.same_rows()
+        if self.objective.lambda_invariance and batch.same:
+            task, robust = batch.same_rows
             clean, attacked = hidden.labelled["task"][task], hidden.labelled["robust"][robust]
-            counts = [count for *_, count in batch.same_answers]
-            shares.append(self.invariance_share(result, attacked, clean, counts, totals))
+            own, count = weights["robust"][robust], len(batch.same)
+            shares.append(self.invariance_share(result, attacked, clean, own, count, totals))
         if self.objective.contrastive is not None and hidden.pooled:
             shares.append(self.contrast_share(result, hidden.pooled, totals))
         result.loss = torch.stack(shares).sum()
