@@ -45,6 +45,8 @@ class Ours:
                 },
                 "memory": {"strategy": "manual", **STRATEGIES[options["strategy"]]},
                 "lora": {"rank": workload["rank"]},
+                # The others' contrast trains their models too.
+                "loss": {"contrast_gradient": "model"},
             }
         )  # fmt: skip
         loaded = load_model(config.model, config.memory)
