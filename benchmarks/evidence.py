@@ -28,7 +28,7 @@ from benchmarks.result import header, write
 
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip
-DATA = ("data.builtin.train=560", "data.builtin.natural=0.7", "data.answer_tokens=24",
+DATA = ("data.max_length=288", "data.builtin.train=560", "data.builtin.natural=0.7", "data.answer_tokens=24",
         "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
 """More than the demo has time for."""
 OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
