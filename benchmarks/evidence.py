@@ -19,7 +19,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from benchmarks.result import header, write
 
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip
-DATA = ("data.max_length=288", "data.builtin.train=560", "data.builtin.natural=0.7", "data.answer_tokens=24",
-        "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
+DATA = ("data.max_length=288", "data.builtin.train=560", "data.builtin.natural=0.7",
+        "data.answer_tokens=24", "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
 """More than the demo has time for."""
 OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
        "loss.lambda_invariance=0", 'loss.average="tokens"')  # fmt: skip
@@ -129,6 +128,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(DATA), metavar="KEY=VALUE")
     for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
         parser.add_argument(f"--{suite}", type=Path)
+    parser.add_argument("--note", default="", help="what the page says of this run")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -137,7 +137,6 @@ def main() -> None:
     if unknown := set(methods) - METHODS.keys():
         parser.error(f"--methods: unknown {', '.join(unknown)} (known: {', '.join(METHODS)})")
 
-    started = time.monotonic()
     test = f"data.builtin.test_natural={arguments.prompts}"
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
@@ -151,7 +150,7 @@ def main() -> None:
                     rows.append({**named, "method": "untouched", **figures(folder, "base")})
                 rows.append({**named, "method": method, **figures(folder, "tuned")})
     result = header("evidence", {"train.seed": arguments.seeds}) | {
-        "minutes": (time.monotonic() - started) / 60,
+        "note": arguments.note,
         "attacks": ATTACKS,
         "names": {"untouched": "untouched", **{key: name for key, (name, _) in METHODS.items()}},
         "rows": rows,

@@ -35,9 +35,12 @@ COLUMNS = {
 }
 INTRODUCTION = """# Evidence
 
-Defences trained alike and attacked alike, in generated text. `{command}` makes it ({minutes:.0f}
-minutes), `python docs/evidence.py` makes this page of its result; no figure in it is typed.
-{circumstances}
+Defences trained alike and attacked alike, in generated text. `python docs/evidence.py` makes this
+page of the result; no figure in it is typed. The command:
+
+    {command}
+
+{circumstances} {note}
 
 Every method is the demo with other weights of the loss: same data, labels, steps, learning rate and
 adapters (but for SecAlign's, which are on the queries and values alone). None was tuned for itself:
@@ -104,7 +107,7 @@ def page(result: Mapping[str, Any]) -> str:
     parts = [
         INTRODUCTION.format(
             command=result["command"],
-            minutes=result["minutes"],
+            note=result["note"],
             circumstances=circumstances(dict(result)).strip(),
             seeds=f"{seeds} seeds" if seeds > 1 else "one seed",
         ),
