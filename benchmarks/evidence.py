@@ -15,7 +15,6 @@ chosen by them. `--quick` is one seed and fewer prompts.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import subprocess
 import sys
@@ -92,10 +91,11 @@ def verdicts(folder: Path, column: str) -> dict[str, bool]:
     rows = [*map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())]
     prompts = {row["id"]: f"{row['system']}\n{row['prompt']}" for row in rows
                if row["member"] == "benign"}  # fmt: skip
+    numbers: dict[str, str] = {}  # by their order, which is the same for every method
     broken: dict[str, bool] = {}
     for row in rows:
         if row["member"] == "injection" and row[column] is not None:
-            prompt = hashlib.sha256(prompts[row["id"]].encode()).hexdigest()[:16]
+            prompt = numbers.setdefault(prompts[row["id"]], str(len(numbers)))
             broken[prompt] = broken.get(prompt, False) or row[column]
     return broken
 
