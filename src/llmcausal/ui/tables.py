@@ -100,7 +100,7 @@ def render_summary(result: Values) -> RenderableType:
     table.add_column("metric")
     _add_rate_columns(table, base)
     table.add_column("McNemar p", justify="right")
-    shown = [name for name in SUMMARY if _is_shown(name, tuned)]
+    shown = [name for name in SUMMARY if name in tuned and tuned[name]["n"]]
     for name in shown:
         cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
         p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
