@@ -18,9 +18,12 @@ def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path, precision: st
 
     settings = (
         f"model.precision='{precision}'",
+        "data.max_length=512",
         "data.builtin.train=12",
         "data.builtin.validation=4",
         "train.batch_size=2",
+        "train.max_steps=6",
+        "train.epochs=3",
         "validation.every_steps=3",
         "checkpoint.every_steps=3",
         "evaluation.at_end=false",

@@ -16,12 +16,15 @@ def test_the_demo_exported_four_ways(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(exporting, "ATTACKED_PROMPTS", 4)
     settings = (
+        "data.max_length=512",
+        "data.builtin.natural=0",
         "data.builtin.train=8",
         "data.builtin.validation=4",
         "data.builtin.test=20",
         "data.builtin.test_seen=0",
         "train.batch_size=4",
         "evaluation.at_end=false",
+        "evaluation.max_new_tokens=48",
         f"output_dir='{tmp_path}'",
     )
     best = assembly.train(load_config("demo-cpu", settings), plain=True).run_dir / "best"

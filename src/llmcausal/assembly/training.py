@@ -105,6 +105,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     Raises:
         LlmcausalError: With what is wrong and what to do; see `llmcausal.errors`.
     """
+    began = time.monotonic()
     if debug:
         config = _for_debugging(config)
     with ExitStack() as stack:
@@ -122,7 +123,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         processes.lead(lambda: run_directory.create(named, planned.record))
         processes.lead(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
         stack.enter_context(trackers_closed(built.run))
-        return _fit_and_show(built, data, [*precision, *planned.notes])
+        return _fit_and_show(built, data, [*precision, *planned.notes], began)
 
 
 def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
@@ -131,6 +132,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
     Raises:
         CheckpointError: If there is no good checkpoint, or data, settings or template changed.
     """
+    began = time.monotonic()
     target = target.resolve()
     named = (target / MANIFEST).is_file()
     run_dir = target.parent if named else target
@@ -170,7 +172,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
         if changes and checkpoint is not None:
             _forget_what_does_not_compare(built.run, checkpoint)
         stack.enter_context(trackers_closed(built.run))
-        return _fit_and_show(built, data, notes)
+        return _fit_and_show(built, data, notes, began)
 
 
 def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, list[str]]:
@@ -222,10 +224,10 @@ def _chosen_by(section: CheckpointSection) -> tuple[str, str]:
     return section.best_metric, section.best_mode
 
 
-def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOutcome:
+def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: float) -> TrainOutcome:
     run = built.run
     config, run_dir, processes = run.config, run.run_dir, run.processes
-    began, trained = time.monotonic(), 0.0
+    trained = 0.0
     stop_reason = None
     evaluation = None
     results = run_dir / EVALUATION / RESULTS
@@ -235,10 +237,11 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str]) -> TrainOu
             run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
         processes.lead(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built)
+        started = time.monotonic()
         run.advice = partial(advice_after, built, data)
         with whole_layers(built.model) if _unpacks(built) else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
-        trained = time.monotonic() - began
+        trained = time.monotonic() - started
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
     best = run_dir / BEST
