@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SHORT = (
     "--set train.max_steps=2 --set data.max_length=512 --set data.builtin.train=8 "
-    "--set data.builtin.validation=2 --set data.builtin.test=4 --set evaluation.max_new_tokens=4 --set validation.attack_probe=0 "
-    "--set evaluation.max_samples=4"
+    "--set data.builtin.validation=2 --set data.builtin.test=4 "
+    "--set evaluation.max_new_tokens=4 --set evaluation.max_samples=4"
 )
 OWN = "--set data.train=mine.jsonl"
 DATA = "llmcausal data"
