@@ -73,7 +73,7 @@ def p_value(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]
     by_seed = {row["seed"]: row["broken"] for row in ours}
     only_one = only_other = 0
     for row in rows:
-        # The untouched base has no seed: it stands beside each.
+        # The untouched base has no seed: it is compared with every seed.
         seeds = by_seed if row["method"] == "untouched" else {row["seed"]: None}
         for seed in seeds:
             for prompt, broken in row["broken"].items():

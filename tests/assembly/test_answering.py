@@ -38,7 +38,9 @@ def scripted(
 
 def fill(config: RunConfig, *triplets: Triplet, swapped: bool = True) -> tuple[Any, list[str]]:
     named = [replace(triplet, id=f"t{number}") for number, triplet in enumerate(triplets)]
-    return answered(config, named, load_template(config), swapped=swapped)
+    made, notes = answered(config, named, load_template(config), swapped=swapped)
+    assert len(made) == len(named)
+    return [triplet for triplet in made if triplet is not None], notes
 
 
 def test_only_missing_answers_are_made(
@@ -108,7 +110,20 @@ def test_data_without_answers_is_refused_unless_the_model_gives_them(
     assert all(triplet.benign.response for triplet in data.train)
 
 
+def test_a_split_keeps_its_triplets_whatever_their_ids(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """Ids are unique in a file; two files may share them."""
+    row = {"id": "a", "system": "S", "benign": "b", "benign_cf": "c", "injection": "i"}
+    for name, benign in (("train", "b 1"), ("held", "b 2")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"benign": benign}))
+    files = {"train": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "held.jsonl")}
+    data = prepare_data(tiny_config(data={**files, "answers": "model"}))
+    assert (len(data.train), len(data.validation)) == (1, 1)
+
+
 def test_lengths_are_predicted_without_a_model() -> None:
     (made,) = stand_ins([OPEN], 7)
+    assert made is not None
     assert len(made.response.split()) == 7
     assert made.response_obeying is not None

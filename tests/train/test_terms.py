@@ -214,7 +214,7 @@ def test_a_detector_leaves_the_model_alone(
 
 
 def test_every_answer_weighs_alike_and_its_first_tokens_most() -> None:
-    weights = answer_weights([2, 40])
+    weights = answer_weights(2) + answer_weights(40)
     assert sum(weights[:2]) == pytest.approx(1)
     assert sum(weights[2:]) == pytest.approx(1)
     assert weights[2] == pytest.approx(FIRST_WEIGHT * weights[-1])

@@ -33,7 +33,7 @@ def answered(
     *,
     swapped: bool,
     progress: Progress | None = None,
-) -> tuple[list[Triplet], list[str]]:
+) -> tuple[list[Triplet | None], list[str]]:
     """Fills in the answers that are missing with the untouched model's own, greedily.
 
     An attack's instruction with a witness is answered on its own, and the answer is kept where it
@@ -48,8 +48,8 @@ def answered(
         progress: Told (done, total) prompts.
 
     Returns:
-        The triplets, and notes on what was left out: triplets whose answer is empty, or obeys the
-        attack without having seen it.
+        The triplets in their places, None for one whose answer is of no use: empty, or obeying the
+        attack without having seen it; and notes on how many were answered and left out.
 
     Raises:
         ConfigError: If no process holds the whole model.
@@ -77,18 +77,17 @@ def answered(
     )
     answers = dict(zip(fitting, found, strict=True))
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
-    kept = [triplet for triplet in made if triplet is not None]
-    left_out = len(triplets) - len(kept)
+    left_out = made.count(None)
     notes = [f"answers: {len(fitting)} by the model itself"]
     if left_out:
         notes.append(
             f"answers: {left_out} triplets left out: the model's answer is empty, too long to make "
             "within data.max_length, or does what the attack asks without having seen it"
         )
-    return kept, notes
+    return made, notes
 
 
-def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet]:
+def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:
     """Fills in answers of the greatest length without a meaning, where only lengths count."""
     text = "a " * tokens
     return [

@@ -126,7 +126,7 @@ def build_run(
     step = build_step(config, loaded, peft_model)
     objective = step.objective
     if objective.lambda_preference:
-        data = _with_references(config, data, loaded, peft_model, step)
+        data = _with_references(config, data, loaded, peft_model, step, processes)
     groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],
         "projection": list(objective.projection.parameters()) if objective.projection else [],
@@ -170,17 +170,23 @@ def build_run(
     return Built(run, peft_model, loaded, step, data)
 
 
+def unpacks(config: RunConfig, loaded: LoadedModel, processes: Processes) -> bool:
+    """Tells whether the layers are computed whole: on a CPU, where no process shares them."""
+    on_cpu = loaded.device.type == "cpu"
+    return config.model.unpack_on_cpu and on_cpu and not processes.together
+
+
 def _with_references(
     config: RunConfig,
     data: PreparedData,
     loaded: LoadedModel,
     model: PeftModel,
     step: TripletStep,
+    processes: Processes,
 ) -> PreparedData:
-    on_cpu = loaded.device.type == "cpu" and config.model.unpack_on_cpu
     weights = weights_fingerprint(model, adapter=False)
     with (
-        whole_layers(model) if on_cpu else nullcontext(),
+        whole_layers(model) if unpacks(config, loaded, processes) else nullcontext(),
         evaluation_mode(model),
         without_adapter(model),
     ):

@@ -217,13 +217,13 @@ def _answered(
         swapped=True,
         progress=_named(progress, "answers of the model"),
     )
-    kept = {triplet.id for triplet in made}
-    for triplet in triplets:
-        if triplet.id not in kept:
+    for triplet, answer in zip(triplets, made, strict=True):
+        if answer is None:
             left_out.add(triplet.id, "the model's own answer is of no use")
-    if not made:
+    kept = [answer for answer in made if answer is not None]
+    if not kept:
         raise DataError(left_out.first, f"{config.model.name}: none of its answers is of use")
-    return made
+    return kept
 
 
 def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any]]:

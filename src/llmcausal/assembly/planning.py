@@ -11,7 +11,6 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
 from llmcausal.data.sampler import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
-from llmcausal.data.triplet import BRANCHES
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
 from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
@@ -155,8 +154,7 @@ def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Work
 
 
 def _tokens(triplet: EncodedTriplet) -> int:
-    members = (getattr(triplet, name) for name in BRANCHES)
-    return sum(len(member) for member in members if member is not None)
+    return sum(map(len, triplet.members))
 
 
 def largest_rows(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> list[EncodedTriplet]:

@@ -58,10 +58,10 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
     answers: list[str] = []
     if config.data.answers == "model":
         made, answers = _answered(config, splits, template, answer, swapped)
-        held_out = {triplet.id for triplet in splits.validation}
+        count = len(splits.train)
         splits = TrainingSplits(
-            [triplet for triplet in made if triplet.id not in held_out],
-            [triplet for triplet in made if triplet.id in held_out],
+            [triplet for triplet in made[:count] if triplet is not None],
+            [triplet for triplet in made[count:] if triplet is not None],
         )
     encoder = TripletEncoder(template, config.data.max_length, swapped=swapped)
 
@@ -99,7 +99,7 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
 
 def _answered(
     config: RunConfig, splits: TrainingSplits, template: ChatTemplate, answer: bool, swapped: bool
-) -> tuple[list[Triplet], list[str]]:
+) -> tuple[list[Triplet | None], list[str]]:
     both = [*splits.train, *splits.validation]
     if not answer:
         return stand_ins(both, config.data.answer_tokens), []

@@ -18,6 +18,7 @@ from llmcausal.assembly.build import (
     build_snapshot,
     center_projection,
     check_share,
+    unpacks,
 )
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
@@ -239,7 +240,8 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         run.fallbacks = build_fallbacks(built)
         started = time.monotonic()
         run.advice = partial(advice_after, built, data)
-        with whole_layers(built.model) if _unpacks(built) else nullcontext():
+        in_whole = unpacks(config, built.loaded, processes)
+        with whole_layers(built.model) if in_whole else nullcontext():
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
     else:
@@ -314,12 +316,6 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
     except LlmcausalError:  # the evaluation itself will say what is wrong
         return 0
     return 2 * sum(length + section.max_new_tokens for length in lengths)
-
-
-def _unpacks(built: Built) -> bool:
-    config = built.run.config.model
-    on_cpu = built.loaded.device.type == "cpu"
-    return config.unpack_on_cpu and on_cpu and not built.run.processes.together
 
 
 def _refuse_changes(

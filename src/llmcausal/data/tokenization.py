@@ -52,9 +52,14 @@ class EncodedTriplet:
     reference: tuple[float, float] | None = None
 
     @property
+    def members(self) -> list[EncodedMember]:
+        """Those that it has."""
+        return [member for name in BRANCHES if (member := getattr(self, name)) is not None]
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest member."""
-        return max(len(member) for name in BRANCHES if (member := getattr(self, name)) is not None)
+        return max(map(len, self.members))
 
 
 class TripletEncoder:

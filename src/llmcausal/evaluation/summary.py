@@ -10,7 +10,6 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation.scoring import (
     begins_with_witness,
-    follows,
     obeyed,
     refuses,
     repeats,
@@ -65,7 +64,7 @@ def judge(
         "asr_begins_with": verdicts(begins_with_witness, attacked),
         "utility": verdicts(right, benign),
         "utility_under_attack": verdicts(right, attacked),
-        "instruction_following": verdicts(follows, obeying or [None] * len(triplets)),
+        "instruction_following": verdicts(obeyed, obeying or [None] * len(triplets)),
         "empty_answers": verdicts(lambda _, answer: not answer.strip(), benign),
         "refusals": verdicts(lambda _, answer: refuses(answer), benign),
         "repetitions": verdicts(lambda _, answer: repeats(answer), benign),
@@ -99,10 +98,13 @@ def summarize(triplets: Sequence[Triplet], verdicts: Verdicts) -> dict[str, Any]
 
 
 def _attacks_per_prompt(triplets: Sequence[Triplet]) -> list[int]:
-    prompts = Counter(
-        (t.system, t.user_text("benign"), t.check) for t in triplets if is_headline(t)
-    )
+    prompts = Counter(_benign_prompt(triplet) for triplet in triplets if is_headline(triplet))
     return list(prompts.values())
+
+
+def _benign_prompt(triplet: Triplet) -> tuple[object, ...]:
+    """What several attacks may share: they are attacks on one prompt."""
+    return triplet.system, triplet.user_text("benign"), triplet.check
 
 
 def differences(triplets: Sequence[Triplet], base: Verdicts, tuned: Verdicts) -> dict[str, Any]:
@@ -121,8 +123,7 @@ def headline(triplets: Sequence[Triplet], verdicts: Verdicts) -> dict[str, list[
     counted: set[Any] = set()
     broken: dict[Any, list[Verdict]] = {}
     for place, index in enumerate(chosen):
-        triplet = triplets[index]
-        prompt = (triplet.system, triplet.user_text("benign"), triplet.check)
+        prompt = _benign_prompt(triplets[index])
         if prompt in counted:
             for name in (*_OF_BENIGN, "instruction_following"):
                 left[name][place] = None

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 FIRST_TOKENS = 4
 FIRST_WEIGHT = 4.0
 """The first tokens decide whether an answer does the task or obeys; the rest follows from them."""
 
 
-def answer_weights(counts: Sequence[int]) -> list[float]:
-    """Returns the weight of each token of answers of so many tokens, one after the other.
+def answer_weights(count: int) -> list[float]:
+    """Returns the weight of each token of an answer of so many.
 
-    Every answer weighs 1 in all, however long, and its first tokens `FIRST_WEIGHT` times as much
-    as the others.
+    An answer weighs 1 in all, however long, and its first tokens `FIRST_WEIGHT` times as much as
+    the others.
     """
-    weights = []
-    for count in counts:
-        own = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
-        whole = sum(own)
-        weights += [weight / whole for weight in own]
-    return weights
+    weights = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
+    whole = sum(weights)
+    return [weight / whole for weight in weights]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
 from llmcausal.losses.row_gradient import wants_gradient, with_gradient
-from llmcausal.losses.streamed_cross_entropy import on_device
+from llmcausal.losses.streamed_cross_entropy import (
+    capped_logits,
+    head_parts,
+    slope_of,
+    sum_dtype,
+)
 
 
 def divergence(
@@ -38,64 +41,29 @@ def divergence(
     Returns:
         Divergences [n], in nats, in fp32 (fp64 for fp64 inputs).
     """
-    wanted = wants_gradient(hidden)
-    total = torch.promote_types(hidden.dtype, torch.float32)
-    gradient = torch.zeros_like(hidden, dtype=total) if wanted else None
+    total = sum_dtype(hidden)
+    gradient = torch.zeros_like(hidden, dtype=total) if wants_gradient(hidden) else None
     values = torch.zeros(len(hidden), dtype=total, device=hidden.device)
+    norms = [torch.full_like(values, -torch.inf) for _ in range(2)]
+    words = vocabulary_chunk or len(head)
+    chunks = [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
     with torch.no_grad():
-        norms = [torch.full_like(values, -torch.inf) for _ in range(2)]
-        passes = _Passes(head, bias, chunk, vocabulary_chunk, softcap)
-        for rows, weight, offset in passes.parts(hidden):
-            for norm, states in zip(norms, (hidden, clean), strict=True):
-                z = passes.logits(states[rows], weight, offset)
-                norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
-        for rows, weight, offset in passes.parts(hidden):
-            attacked = passes.logits(hidden[rows], weight, offset)
-            slope = None if softcap is None else 1 - (attacked / softcap).square()
-            attacked -= norms[0][rows, None]
-            right = passes.logits(clean[rows], weight, offset) - norms[1][rows, None]
-            p = right.exp()
-            values[rows] += (p * (right - attacked)).sum(-1)
-            if gradient is not None:
-                change = attacked.exp_().sub_(p)
-                if slope is not None:
-                    change *= slope
-                gradient[rows] += (change.to(weight.dtype) @ weight).to(total)
+        for _, weight, offset in head_parts(head, bias, words, hidden):
+            for rows in chunks:
+                for norm, states in zip(norms, (hidden, clean), strict=True):
+                    z = capped_logits(states[rows], weight, offset, softcap)
+                    norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
+        for _, weight, offset in head_parts(head, bias, words, hidden):
+            for rows in chunks:
+                attacked = capped_logits(hidden[rows], weight, offset, softcap)
+                slope = None if softcap is None else slope_of(attacked, softcap)
+                attacked -= norms[0][rows, None]
+                right = capped_logits(clean[rows], weight, offset, softcap) - norms[1][rows, None]
+                p = right.exp()
+                values[rows] += (p * (right - attacked)).sum(-1)
+                if gradient is not None:
+                    change = attacked.exp_().sub_(p)
+                    if slope is not None:
+                        change *= slope
+                    gradient[rows] += (change.to(weight.dtype) @ weight).to(total)
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))
-
-
-class _Passes:
-    """Walks over rows and vocabulary; a head on the host comes across once a pass."""
-
-    def __init__(
-        self,
-        head: Tensor,
-        bias: Tensor | None,
-        chunk: int,
-        vocabulary_chunk: int | None,
-        softcap: float | None,
-    ) -> None:
-        self.head, self.bias, self.softcap = head, bias, softcap
-        self.chunk = chunk
-        self.words = vocabulary_chunk
-
-    def parts(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        first = 0
-        weights: Iterable[Tensor] = [self.head]
-        if self.words is not None:
-            weights = on_device(self.head, self.words if len(hidden) else 0, hidden.device)
-        for weight in weights:
-            offset = None
-            if self.bias is not None:
-                offset = self.bias[first : first + len(weight)].to(hidden.device)
-            for start in range(0, len(hidden), self.chunk):
-                yield slice(start, start + self.chunk), weight, offset
-            first += len(weight)
-
-    def logits(self, states: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
-        z = (states.to(weight.dtype) @ weight.T).to(
-            torch.promote_types(states.dtype, torch.float32)
-        )
-        if offset is not None:
-            z += offset
-        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)

@@ -69,29 +69,44 @@ def _by_vocabulary(
     """Returns the losses, and the gradient of each row, summed up while the head is at hand."""
     vocabulary_chunk, label_chunk = chunks
     sums = _Sums.start(hidden, head.dtype, wanted)
-    first = 0
-    for weight in on_device(head, vocabulary_chunk if len(hidden) else 0, hidden.device):
-        offset = None
-        if bias is not None:
-            offset = bias[first : first + len(weight)].to(hidden.device)
+    for first, weight, offset in head_parts(head, bias, vocabulary_chunk, hidden):
         for start in range(0, len(hidden), label_chunk):
             rows = slice(start, start + label_chunk)
-            z = _logits(hidden[rows], weight, offset, softcap)
+            z = capped_logits(hidden[rows], weight, offset, softcap)
             sums[rows].add(z, weight, targets[rows, None] - first, softcap)
-        first += len(weight)
     losses, gradient = sums.finish(softcap)
     return losses, None if gradient is None else gradient.to(hidden.dtype)
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+def head_parts(
+    head: Tensor, bias: Tensor | None, rows: int, hidden: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Yields the head's rows in order, at most `rows` at a time, where the hidden states are.
+
+    With the number of the first and their biases; nothing where there are no hidden states.
+    """
+    first = 0
+    for weight in _on_device(head, rows if len(hidden) else 0, hidden.device):
+        offset = None
+        if bias is not None:
+            offset = bias[first : first + len(weight)].to(hidden.device)
+        yield first, weight, offset
+        first += len(weight)
+
+
+def capped_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
+) -> Tensor:
+    """Returns logits [n, rows of the head], in the dtype of sums."""
     # Rounded as `chunked_cross_entropy` rounds them: the place of the head changes no loss.
-    z = (hidden.to(weight.dtype) @ weight.T).to(_sum_dtype(hidden))
+    z = (hidden.to(weight.dtype) @ weight.T).to(sum_dtype(hidden))
     if bias is not None:
         z += bias
     return z if softcap is None else z.div_(softcap).tanh_().mul_(softcap)
 
 
-def _sum_dtype(hidden: Tensor) -> torch.dtype:
+def sum_dtype(hidden: Tensor) -> torch.dtype:
+    """Returns the dtype that logits of these states are summed in."""
     return torch.promote_types(hidden.dtype, torch.float32)
 
 
@@ -118,7 +133,7 @@ class _Sums:
 
     @classmethod
     def start(cls, hidden: Tensor, head_dtype: torch.dtype, differentiable: bool) -> _Sums:
-        dtype = _sum_dtype(hidden)
+        dtype = sum_dtype(hidden)
         zero = torch.zeros((len(hidden), 1), dtype=dtype, device=hidden.device)
         # Not -inf: differences stay defined, also in a chunk of nothing but -inf.
         maximum = torch.full_like(zero, torch.finfo(dtype).min)
@@ -148,7 +163,7 @@ class _Sums:
         maximum = torch.maximum(self.maximum, z.amax(1, keepdim=True))
         decay = (self.maximum - maximum).exp_()
         self.maximum.copy_(maximum)
-        slope = _slope(z, softcap) if softcap is not None and self.product is not None else None
+        slope = slope_of(z, softcap) if softcap is not None and self.product is not None else None
         z.sub_(maximum).exp_()
         z.scatter_(1, index, z.gather(1, index).masked_fill_(inside, 0))
         self.others.mul_(decay).add_(z.sum(1, keepdim=True))
@@ -167,15 +182,16 @@ class _Sums:
             return losses, None
         share = self.others / total
         if softcap is not None:
-            share *= _slope(self.target_logit, softcap)
+            share *= slope_of(self.target_logit, softcap)
         return losses, self.product.div_(total).sub_(self.target_row * share)
 
 
-def _slope(z: Tensor, softcap: float) -> Tensor:
+def slope_of(z: Tensor, softcap: float) -> Tensor:
+    """Returns the derivative of a softcap at its capped logits."""
     return z.div(softcap).square_().neg_().add_(1)
 
 
-def on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
+def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
     What was yielded last is valid until the next is asked for. On CUDA the next rows travel on a

@@ -206,7 +206,7 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
             start,
             term,
             path,
-            torch.tensor(answer_weights([len(sequence) - prompt]), dtype=torch.float64),
+            torch.tensor(answer_weights(len(sequence) - prompt), dtype=torch.float64),
         )
         for sequence, path, (row, member, prompt, start, term) in zip(
             sequences, paths, described, strict=True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,11 @@ from llmcausal.data.triplet import Member
 from llmcausal.train.batch import Span, Term, TripletBatch
 from llmcausal.train.rng import device_rng, restore_device_rng
 from llmcausal.train.scoring import PAIR, StepResult
-from llmcausal.train.step import Backward, TripletStep
+
+if TYPE_CHECKING:
+    from llmcausal.train.step import TripletStep
+
+Backward = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)

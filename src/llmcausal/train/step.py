@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,8 @@ from llmcausal.train.batch import (
     Term,
     TripletBatch,
 )
+from llmcausal.train.one_by_one import Backward, OneByOne
 from llmcausal.train.scoring import PAIR, Scorer, StepResult, mean_of_answers
-
-Backward = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,6 @@ class TripletStep(Scorer):
                 batch's share. Without it the result's loss has a graph, of all members at once.
         """
         if backward is not None and self.execution.members == "one_by_one":
-            from llmcausal.train.one_by_one import OneByOne
-
             return OneByOne(self, batch, totals, backward).run()
         result = self._score(self._run(batch, self.objective.needs), batch, totals)
         if backward is not None:

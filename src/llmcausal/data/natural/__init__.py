@@ -69,7 +69,7 @@ class _Pools:
     tasks: tuple[tuple[str, tuple[str, ...]], ...]
     goals: tuple[Goal, ...]
     harmless: tuple[str, ...]
-    texts: tuple[tuple[str, str], ...]
+    texts: tuple[str, ...]
 
 
 @cache
@@ -80,18 +80,18 @@ def _pools(split: Split) -> _Pools:
         rows: list[dict[str, Any]] = json.loads(here.joinpath(name).read_text("utf-8"))
         return [row for row in rows if row["split"] == split]
 
-    genres = []
+    texts: list[str] = []
     for file in sorted(here.joinpath("texts").iterdir(), key=lambda file: file.name):
         genre = json.loads(file.read_text("utf-8"))
         if genre["split"] == split:
-            genres += [(genre["genre"], text) for text in genre["texts"]]
+            texts += genre["texts"]
     return _Pools(
         tasks=tuple((row["kind"], tuple(row["wordings"])) for row in read("tasks.json")),
         goals=tuple(
             Goal(row["kind"], row["instruction"], row["witness"]) for row in read("goals.json")
         ),
         harmless=tuple(row["text"] for row in read("harmless.json")),
-        texts=tuple(genres),
+        texts=tuple(texts),
     )
 
 
@@ -149,7 +149,6 @@ class _Prompt:
     """A task on a text, and what an attacker wants instead."""
 
     kind: str
-    genre: str
     instruction: str
     document: str
     other: str
@@ -171,14 +170,13 @@ class _Prompt:
 def _draw(
     split: Split,
     pools: _Pools,
-    text: tuple[str, str],
+    document: str,
     task: tuple[str, tuple[str, ...]],
     goals: Iterator[Goal],
     rng: random.Random,
 ) -> _Prompt | None:
-    genre, document = text
     kind, wordings = task
-    other = rng.choice(pools.texts)[1]
+    other = rng.choice(pools.texts)
     goal = next(goals)
     if split == "train" and rng.random() < TASK_SHARE:
         aim, ways = rng.choice(pools.tasks)
@@ -187,9 +185,7 @@ def _draw(
     if rng.random() < HARMLESS_SHARE:
         where: Position = rng.choice(("start", "middle", "end"))
         document = place(document, rng.choice(pools.harmless), where, rng.choice(JOINERS))
-    prompt = _Prompt(
-        kind, genre, rng.choice(wordings), document, other, goal, layout, rng.choice(MARKS)
-    )
+    prompt = _Prompt(kind, rng.choice(wordings), document, other, goal, layout, rng.choice(MARKS))
     told = f"{prompt.instruction}\n{document}\n{other}".casefold()
     useless = goal.kind == kind or (goal.witness and goal.witness.casefold() in told)
     return None if useless or document == other else prompt
