@@ -52,7 +52,7 @@ audit: .venv/.installed ## Ask PyPI's advisories about the pinned versions; need
 docs: .venv/.installed ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-format: .venv/.installed ## Format the code and mend what ruff can
+format: .venv/.installed ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,7 +1,7 @@
 """Defences trained alike and attacked alike: `make evidence`.
 
     python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours,struq] [--settings K=V ...]
-        [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE]
+        [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE] [--adaptive N]
 
 Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
 (but for SecAlign's, which are its own). Untouched is the base without an adapter. Every suite is
@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import header, write
+from llmcausal.evaluation.verdict import likeness_between
 
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip
-DATA = ("data.max_length=288", "data.builtin.train=560", "data.builtin.natural=0.7",
-        "data.answer_tokens=24", "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
+DATA = ("data.max_length=256", "data.builtin.train=560", "data.builtin.natural=0.8",
+        "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
 """More than the demo has time for."""
 OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
        "loss.lambda_invariance=0", 'loss.average="tokens"')  # fmt: skip
@@ -76,13 +77,27 @@ def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
     return run / "best"
 
 
+def searched(checkpoint: Path, prompts: int) -> dict[str, Any]:
+    """Searches a suffix against each of the first built-in test prompts (GCG)."""
+    folder = checkpoint.parent / "evidence-adaptive"
+    if not (folder / "results.json").is_file():
+        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", "builtin", "--no-baseline",
+                  "--answers-only", "--adaptive", str(prompts), "--max-samples", str(2 * prompts),
+                  "--out", str(folder))  # fmt: skip
+    found = json.loads((folder / "results.json").read_text("utf-8"))["adaptive"]["tuned"]
+    names = ("attack_success_rate", "before_search")
+    broken = {str(index): bool(each["obeyed"] or each["obeyed_before"])
+              for index, each in enumerate(found["examples"])}  # fmt: skip
+    return {"figures": {name: found[name] for name in names}, "broken": broken}
+
+
 def attacked(checkpoint: Path, suite: str, options: Sequence[str], untouched: bool) -> Path:
     """Evaluates a checkpoint on a suite; returns the folder of the result."""
     folder = checkpoint.parent / f"evidence-{suite}"
     if not (folder / "results.json").is_file():
         against = [] if untouched else ["--no-baseline"]
-        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", suite, *options, *against,
-                  "--out", str(folder))  # fmt: skip
+        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", suite, "--answers-only",
+                  *options, *against, "--out", str(folder))  # fmt: skip
     return folder
 
 
@@ -100,11 +115,26 @@ def verdicts(folder: Path, column: str) -> dict[str, bool]:
     return broken
 
 
-def figures(folder: Path, side: str) -> dict[str, Any]:
-    """Returns the figures of one side of a result, and which prompts are broken."""
+def clean_answers(folder: Path, column: str) -> dict[tuple[str, str], str]:
+    """Returns the answers to the prompts without an attack."""
+    rows = map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())
+    return {(row["system"], row["prompt"]): row[column] for row in rows
+            if row["member"] == "benign"}  # fmt: skip
+
+
+def figures(folder: Path, side: str, untouched: Mapping[Any, str]) -> dict[str, Any]:
+    """Returns the figures of one side of a result, and which prompts are broken.
+
+    Args:
+        folder: Of the result.
+        side: `base` or `tuned`.
+        untouched: The base's answers to the prompts without an attack.
+    """
     found = json.loads((folder / "results.json").read_text("utf-8"))[side]
     column = "obeyed" if side == "tuned" else "base_obeyed"
     measured = {name: found[name] for name in FIGURES if found.get(name, {}).get("n")}
+    if side == "tuned":
+        measured["likeness"] = likeness_between(clean_answers(folder, "answer"), untouched)
     return {"figures": measured, "broken": verdicts(folder, column)}
 
 
@@ -123,11 +153,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--settings", nargs="*", default=list(DATA), metavar="KEY=VALUE")
     for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
         parser.add_argument(f"--{suite}", type=Path)
+    parser.add_argument("--adaptive", type=int, metavar="N",
+                        help="also search suffixes on N built-in prompts, seed 0")  # fmt: skip
     parser.add_argument("--note", default="", help="what the page says of this run")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -139,6 +171,7 @@ def main() -> None:
 
     test = f"data.builtin.test_natural={arguments.prompts}"
     rows: list[dict[str, Any]] = []
+    untouched: dict[str, dict[tuple[str, str], str]] = {}
     for seed in range(arguments.seeds):
         for method in methods:
             best = trained(method, seed, [*arguments.settings, test])
@@ -147,8 +180,14 @@ def main() -> None:
                 folder = attacked(best, suite, options, untouched=first)
                 named = {"seed": seed, "suite": suite}
                 if first:
-                    rows.append({**named, "method": "untouched", **figures(folder, "base")})
-                rows.append({**named, "method": method, **figures(folder, "tuned")})
+                    untouched[suite] = clean_answers(folder, "base_answer")
+                    base = figures(folder, "base", untouched[suite])
+                    rows.append({**named, "method": "untouched", **base})
+                tuned = figures(folder, "tuned", untouched[suite])
+                rows.append({**named, "method": method, **tuned})
+            if arguments.adaptive and seed == 0:
+                named = {"seed": seed, "suite": "adaptive", "method": method}
+                rows.append({**named, **searched(best, arguments.adaptive)})
     result = header("evidence", {"train.seed": arguments.seeds}) | {
         "note": arguments.note,
         "attacks": ATTACKS,

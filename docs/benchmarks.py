@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, its pictures and README's Speed from benchmarks/results.
+"""Writes docs/benchmarks.md and its pictures from benchmarks/results.
 
 `--check` compares instead. No figure is typed here: what has no result is named as missing.
 """
@@ -14,14 +14,11 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.__main__ import BENCHMARKS  # noqa: E402
 from benchmarks.pictures import picture  # noqa: E402
-from benchmarks.tables import SECTIONS, Result, circumstances, of_data, versus  # noqa: E402
+from benchmarks.tables import SECTIONS, Result, circumstances  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PICTURES = REPOSITORY / "docs" / "benchmarks"
-README = REPOSITORY / "README.md"
-BEGIN = "<!-- docs/benchmarks.py writes this from benchmarks/results: begin -->\n"
-END = "<!-- end -->\n"
 INTRODUCTION = """# Benchmarks
 
 `python -m benchmarks` lists them, `python -m benchmarks NAME` runs one and keeps its raw samples in
@@ -76,54 +73,8 @@ def load(folder: Path) -> dict[str, Result]:
     return {name: json.loads(file.read_text("utf-8")) for name, file in found if file.is_file()}
 
 
-def summary(results: dict[str, Result]) -> str:
-    """Returns what README says of speed and memory."""
-    text = ""
-    for name, precision in (("step_peers_bf16", "bf16"), ("step_peers", "fp32")):
-        if (found := results.get(name)) and found["comparisons"]:
-            text += (
-                "A training step, forward and backward, against what a user would pick instead "
-                f"(plain transformers and peft), all in {precision} on SmolLM2-135M with LoRA, "
-                "with the same loss and gradients but for rounding. Each cell says how many times "
-                "as fast as the fastest other it is, and what part of its memory it takes (peak "
-                f"of tensors, weights included):\n\n{versus(found)}\n{circumstances(found)}\n"
-            )
-    if found := results.get("eval"):
-        ratios = (
-            f"{times:.1f} times as fast as {name} ({found['identical_texts'][name]} texts the same)"
-            for name, times in found["times_faster"].items()
-        )
-        text += (
-            f"Answers to {found['prompts']} test prompts by the NF4 model, against plain "
-            f"transformers: {', '.join(ratios)}{_of_garak(found)}. {circumstances(found)}\n"
-        )
-    if found := results.get("data"):
-        text += f"Tokenizing and packing:\n\n{of_data(found)}\n{circumstances(found)}\n"
-    return (
-        text + "All of it, with what could not be run: [docs/benchmarks.md](docs/benchmarks.md).\n"
-    )
-
-
-def _of_garak(result: Result) -> str:
-    garak = result["garak"]
-    if "failed" in garak:
-        return ""
-    return f"; by the fp32 model, {garak['times_faster']:.1f} times as fast as a garak run"
-
-
-def readme(text: str, results: dict[str, Result]) -> str:
-    """Returns README with its part between the marks made anew.
-
-    Raises:
-        ValueError: If the marks are not there once.
-    """
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{summary(results)}\n{END}{after}"
-
-
 def files(folder: Path) -> dict[Path, str]:
-    """Returns page, pictures and README as they should be by the results in a folder."""
+    """Returns page and pictures as they should be by the results in a folder."""
     results = load(folder)
     parts, made = [INTRODUCTION], {}
     for name, render in SECTIONS.items():
@@ -141,8 +92,7 @@ def files(folder: Path) -> dict[Path, str]:
         if drawn := picture(name, result):
             made[PICTURES / f"{name}.svg"] = drawn
             parts.append(f"![{line}](benchmarks/{name}.svg)\n")
-    whole = readme(README.read_text("utf-8"), results)
-    return {PAGE: "\n".join(parts), README: whole, **made}
+    return {PAGE: "\n".join(parts), **made}
 
 
 def main(arguments: list[str]) -> int:

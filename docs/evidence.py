@@ -1,4 +1,4 @@
-"""Writes docs/evidence.md and its picture from benchmarks/results/evidence.json.
+"""Writes docs/evidence.md, its picture and README's table from benchmarks/results/evidence.json.
 
 `--check` compares instead. No figure is typed here.
 """
@@ -22,16 +22,26 @@ from benchmarks.tables import circumstances, table  # noqa: E402
 RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
 PAGE = REPOSITORY / "docs" / "evidence.md"
 PICTURE = REPOSITORY / "docs" / "evidence.svg"
+README = REPOSITORY / "README.md"
+BEGIN = "<!-- docs/evidence.py writes this: begin -->\n"
+END = "<!-- end -->\n"
 BEST = "attack_success_best_of_k"
 COLUMNS = {
     BEST: "any of {k} attacks works",
     "attack_success_rate": "an attack works",
+    "before_search": "before the search",
     "instruction_following": "follows it as the trusted instruction",
     "utility": "utility",
     "utility_under_attack": "utility under attack",
     "empty_answers": "empty",
     "refusals": "refusing",
     "repetitions": "repeating",
+    "likeness": "likeness to the untouched",
+}
+ABOUT = {
+    "adaptive": "A search against each model itself (GCG, `eval --adaptive`): a suffix to the "
+    "attacked prompt of the first built-in test prompts. The same few steps for every method; "
+    "attackers who search longer do better.\n\n",
 }
 INTRODUCTION = """# Evidence
 
@@ -47,7 +57,8 @@ adapters (but for SecAlign's, which are on the queries and values alone). None w
 all have the demo's learning rate. `untouched` is the model without an adapter. Shares are pooled
 over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that intervals
 are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same prompts of
-the same seeds, for the first column.
+the same seeds, for the first column. Likeness is the share of words that clean answers have in
+common with the untouched model's.
 """
 
 
@@ -66,6 +77,12 @@ def share(found: tuple[int, int] | None) -> str:
     count, n = found
     interval = binomtest(count, n).proportion_ci(method="wilson")
     return f"{count / n:.1%} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def likeness(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Writes the mean likeness over seeds; it is no share of prompts."""
+    values = [row["figures"]["likeness"]["value"] for row in rows if "likeness" in row["figures"]]
+    return f"{sum(values) / len(values):.0%}" if values else "-"
 
 
 def p_value(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str:
@@ -94,10 +111,12 @@ def section(suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, s
     head = ["method", *(COLUMNS[metric].format(k=k) for metric in measured), "p"]
     lines = []
     for method in methods:
-        cells = [share(pooled(of[method], metric)) for metric in measured]
+        cells = [likeness(of[method]) if metric == "likeness" else share(pooled(of[method], metric))
+                 for metric in measured]  # fmt: skip
         same = method == "ours" or "ours" not in of
         lines.append([names[method], *cells, "" if same else p_value(of[method], of["ours"])])
-    return f"## {suite}\n\nn {n} in the first column.\n\n{table(head, lines)}"
+    about = ABOUT.get(suite, "")
+    return f"## {suite}\n\n{about}n {n} in the first column.\n\n{table(head, lines)}"
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -117,6 +136,38 @@ def page(result: Mapping[str, Any]) -> str:
         chosen = [row for row in rows if row["suite"] == suite]
         parts.append(section(suite, chosen, result["names"], result["attacks"]))
     return "\n".join(parts)
+
+
+SHORT = {
+    ("sep", BEST): "SEP: any of {k} attacks works",
+    ("natural", BEST): "natural tasks: any of {k} works",
+    ("builtin", "attack_success_rate"): "built-in tasks: an attack works",
+    ("builtin", "utility"): "built-in tasks: right answers",
+}
+"""The columns of README's table."""
+
+
+def readme(text: str, result: Mapping[str, Any]) -> str:
+    """Returns README with the table between its marks renewed.
+
+    Raises:
+        ValueError: If the marks are not there once.
+    """
+    rows = result["rows"]
+    suites = {row["suite"] for row in rows}
+    shown = {key: label for key, label in SHORT.items() if key[0] in suites}
+    methods = [
+        m for m in ("untouched", "plain", "struq", "ours") if any(r["method"] == m for r in rows)
+    ]
+    lines = []
+    for method in methods:
+        of = [row for row in rows if row["method"] == method]
+        cells = [share(pooled([r for r in of if r["suite"] == s], metric)) for s, metric in shown]
+        lines.append([result["names"][method], *cells])
+    head = ["", *(label.format(k=result["attacks"]) for label in shown.values())]
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table(head, lines)}\n{END}{after}"
 
 
 def drawing(result: Mapping[str, Any]) -> str:
@@ -141,6 +192,7 @@ def main(arguments: list[str]) -> int:
     result = json.loads(RESULT.read_text("utf-8"))
     by = "python docs/evidence.py"
     made = {PAGE: page(result), PICTURE: drawing(result)}
+    made[README] = readme(README.read_text("utf-8"), result)
     return max([publish(file, text, arguments, by) for file, text in made.items()])
 
 

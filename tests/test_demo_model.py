@@ -18,23 +18,23 @@ def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path, precision: st
 
     settings = (
         f"model.precision='{precision}'",
-        "data.max_length=512",
-        "data.builtin.train=12",
+        "data.max_length=256",
+        "data.builtin.train=8",
         "data.builtin.validation=4",
         "train.batch_size=2",
-        "train.max_steps=6",
+        "train.max_steps=4",
         "train.epochs=3",
-        "validation.every_steps=3",
-        "checkpoint.every_steps=3",
+        "validation.every_steps=2",
+        "checkpoint.every_steps=2",
         "evaluation.at_end=false",
         f"output_dir='{tmp_path}'",
     )
     outcome = assembly.train(load_config("demo-cpu", settings), plain=True)
-    last = outcome.run_dir / "checkpoint-6"
+    last = outcome.run_dir / "checkpoint-4"
     weights = (last / "adapter_model.safetensors").read_bytes()
     optimizer = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
     assert outcome.best_value is not None
-    assembly.resume(outcome.run_dir / "checkpoint-3", plain=True)
+    assembly.resume(outcome.run_dir / "checkpoint-2", plain=True)
     assert (last / "adapter_model.safetensors").read_bytes() == weights
     again = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
     for index, state in optimizer.items():

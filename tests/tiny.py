@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 CHATML = (
@@ -55,3 +56,11 @@ def make_llama(tokenizer: Any, seed: int = 0, **settings: Any) -> Any:
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(**{**config, **settings}))
     return model.eval().requires_grad_(False)
+
+
+@cache
+def short_triplets() -> list[Any]:
+    """Takes the shortest of 200 triplets: each byte is a token, and most tests wait for steps."""
+    from llmcausal.data.builtin import generate
+
+    return sorted(generate("train", 200, seed=1), key=lambda each: len(each.model_dump_json()))[:20]

@@ -122,6 +122,9 @@ class BuiltinDataSection(Section):
     natural: float = Field(default=0.0, ge=0, le=1)
     """Share of the training and validation triplets that are natural tasks, without a right
     answer of their own: they want data.answers = "model"."""
+    natural_words: int | None = Field(default=None, ge=10)
+    """Longest text of a natural task in training and validation, in words: a longer one is cut to
+    whole sentences from a random place. Short texts make room for more attacks an hour."""
     test_natural: int = Field(default=16, ge=0)
     """Further test prompts: natural tasks of kinds, genres, goals and phrasings that training
     never sees, each under six attacks."""
@@ -230,6 +233,8 @@ class TrainSection(Section):
     """Micro-batches in one optimizer step, of all processes together."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
+    projection_learning_rate: float | None = Field(default=None, gt=0)
+    """The same of the projection head, which begins at random; by default that of the adapters."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"

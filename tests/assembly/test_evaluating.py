@@ -219,9 +219,17 @@ def test_an_adaptive_attack_keeps_to_what_is_evaluated(checkpoint: Path, tmp_pat
     out = tmp_path / "out"
     settings = {"max_samples": 1}
     result = assembly.evaluate(
-        checkpoint, progress=silent, out=out, adaptive=(2, 1), settings=settings, baseline=False
+        checkpoint,
+        progress=silent,
+        out=out,
+        adaptive=(2, 1),
+        settings=settings,
+        baseline=False,
+        reads=False,
     )
     assert result["adaptive"]["tuned"]["attack_success_rate"]["n"] == 1
+    assert "utility" in result["tuned"]
+    assert not {"perplexity", "causal"} & result["tuned"].keys()
 
 
 def test_an_adaptive_attack_without_a_witness_is_refused_before_anything_is_answered(

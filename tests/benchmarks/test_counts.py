@@ -13,6 +13,7 @@ from benchmarks.counts import TOLERANCES, differences, largest_packages
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_counts_are_as_expected() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.counts"], capture_output=True, text=True, cwd=REPOSITORY

@@ -89,6 +89,7 @@ def test_eval_prints_one_json_object(
         "data": "f.jsonl",
         "suite": "s",
         "baseline": False,
+        "reads": True,
         "trust_remote_code": False,
         "against": None,
         "settings": dict.fromkeys(("max_samples", "batch_size", "max_new_tokens", "attacks")),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from collections import Counter
 from importlib.resources import files
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmcausal.data import natural
-from llmcausal.data.natural import generate_natural
+from llmcausal.data.natural import excerpt, generate_natural
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
 
@@ -127,6 +131,24 @@ def test_several_attacks_on_each_prompt() -> None:
 def test_equal_arguments_give_equal_triplets() -> None:
     assert generate_natural("train", 30, 1) == generate_natural("train", 40, 1)[:30]
     assert generate_natural("train", 30, 1) != generate_natural("train", 30, 2)
+
+
+@given(st.integers(10, 300), st.randoms(use_true_random=False))
+def test_an_excerpt_is_whole_sentences_of_the_text(words: int, rng: random.Random) -> None:
+    for genre in genres():
+        for text in genre["texts"][:3]:
+            found = excerpt(text, words, rng)
+            assert found
+            assert found in text
+            if len(text.split()) <= words:
+                assert found == text
+                continue
+            longest = max(len(each.split()) for each in re.split(r"(?<=[.!?])\s+|\n", text))
+            assert words // 2 <= len(found.split()) + longest
+            assert len(found.split()) <= max(words, longest)
+            before = text[: text.index(found)].rstrip(" ")
+            assert not before or before[-1] in ".!?\n"
+    assert excerpt("One. Two.", None, rng) == "One. Two."
 
 
 def test_what_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_without_torch_every_check_still_runs(
     monkeypatch.setitem(sys.modules, "torch", None)
     checks = {c.name: c for c in _diagnose(on_cpu(torch=None, torch_problem="OSError: broken"))}
     assert checks["torch"].detail == "torch cannot be imported: OSError: broken"
-    assert checks["device"].fix == checks["bitsandbytes"].fix == "mend torch first"
+    assert checks["device"].fix == checks["bitsandbytes"].fix == "fix torch first"
     assert checks["python"].status == "pass"
 
 

@@ -1,4 +1,4 @@
-"""The page of benchmarks and README's figures are made of results, and say what was missed."""
+"""The page of benchmarks is made of results, and says what was missed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import importlib.util
 import json
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from benchmarks.tables import SECTIONS, spread, versus
 from tests.docs.shown import REPOSITORY
@@ -81,18 +79,11 @@ def test_goals_are_judged_case_by_case() -> None:
     assert "is faster in: none." in alone
 
 
-def test_readme_says_what_the_results_say(tmp_path: Path) -> None:
+def test_the_page_says_what_the_results_say(tmp_path: Path) -> None:
     (tmp_path / "step_peers.json").write_text(json.dumps(steps(comparison(64, 0.5, 3.21, 0.4))))
-    made = page.files(tmp_path)
-    readme = made[page.README]
-    assert "keep: 3.21x, 40%" in readme
-    assert "some processor, 2 threads" in readme
-    assert "keep: 3.21x, 40%" in made[page.PAGE]
-    before, after = page.README.read_text("utf-8").split(page.BEGIN)
-    assert readme.startswith(before)
-    assert readme.endswith(after.split(page.END)[1])
-    with pytest.raises(ValueError, match="unpack"):
-        page.readme("no marks", {})
+    text = page.files(tmp_path)[page.PAGE]
+    assert "keep: 3.21x, 40%" in text
+    assert "some processor, 2 threads" in text
 
 
 def test_one_sample_is_called_one() -> None:

@@ -10,6 +10,7 @@ from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation import evaluate as module
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.generation import Answer
+from llmcausal.evaluation.scoring import likeness
 from llmcausal.evaluation.verdict import verdict_on
 
 
@@ -236,6 +237,12 @@ def test_best_of_k_following_and_the_verdict(scripted: tuple[Any, Any]) -> None:
         ("Say it.", "benign 0"),
         ("Say it.", "benign 9"),
     }
+    clean = {row["prompt"]: (row["answer"], row["base_answer"])
+             for row in result["generations"] if row["member"] == "benign"}  # fmt: skip
+    assert len(clean) == result["likeness"]["n"] == 2
+    wanted = sum(likeness(*pair) for pair in clean.values()) / 2
+    assert result["likeness"]["value"] == pytest.approx(wanted)
+    assert "(n 2)" in result["likeness"]["text"]
     single = evaluate(*scripted, TRIPLETS, max_new_tokens=8, batch_size=4)
     assert "attack_success_best_of_k" not in single["tuned"]
     assert single["tuned"]["instruction_following"]["n"] == 0
@@ -252,3 +259,10 @@ def test_verdict_in_words(change: float, p_value: float, resists: str) -> None:
     assert verdict["resists"] == resists
     assert ("RESISTS LESS" in verdict["text"]) == (resists == "less")
     assert verdict_on({}, None) is None
+
+
+def test_likeness_counts_the_words_in_common() -> None:
+    assert likeness("The cat sat", "the cat sat") == 1
+    assert likeness("a a b", "a c") == pytest.approx(2 * 1 / 5)
+    assert likeness("a", "") == 0
+    assert likeness("", " ") == 1

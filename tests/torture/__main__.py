@@ -29,16 +29,15 @@ KILLS = ("SIGKILL ahead of a file operation", "SIGKILL at any time")
 
 
 def make_files(model: Path, data: Path) -> None:
-    """Writes a tiny random Llama and 20 built-in triplets."""
-    from llmcausal.data.builtin import generate
+    """Writes a tiny random Llama and 20 short built-in triplets."""
     from llmcausal.data.formats.jsonl import write_triplets
-    from tests.tiny import make_llama, make_tokenizer
+    from tests.tiny import make_llama, make_tokenizer, short_triplets
 
     tokenizer = make_tokenizer()
     sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 2048}
     make_llama(tokenizer, **sizes).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    write_triplets(data, generate("train", 20, seed=1))
+    write_triplets(data, short_triplets())
 
 
 def prepared(folder: Path, precision: str) -> World:

@@ -52,3 +52,17 @@ def test_paged_states_are_loaded_into_paged_buffers(monkeypatch: pytest.MonkeyPa
     assert {id(state["state1"]), id(state["state2"])} == {id(buffer) for buffer in given}
     assert state["state1"].dtype == torch.uint8
     assert state["state1"].any()
+
+
+@pytest.mark.parametrize("kind", ["paged_adamw_8bit", "adamw"])
+def test_the_projection_head_may_learn_at_a_rate_of_its_own(kind: Any) -> None:
+    section = TrainSection(optimizer=kind, learning_rate=1e-3, projection_learning_rate=1e-2)
+    weights = {name: [torch.nn.Parameter(torch.zeros(4))] for name in ("adapter", "projection")}
+    optimizer = build_optimizer(section, weights)
+    for [weight] in weights.values():
+        weight.grad = torch.ones(4)
+    optimizer_step(optimizer)
+    moved = {name: float(weight.detach().abs().max()) for name, [weight] in weights.items()}
+    assert moved["projection"] == pytest.approx(10 * moved["adapter"], rel=1e-3)
+    same = build_optimizer(TrainSection(optimizer=kind), weights)
+    assert {group["lr"] for group in same.param_groups} == {2e-4}

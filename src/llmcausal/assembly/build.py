@@ -216,7 +216,7 @@ def check_share(config: RunConfig, processes: Processes) -> None:
     """Refuses more processes than an optimizer step has micro-batches.
 
     Raises:
-        ConfigError: With the setting that mends it.
+        ConfigError: With the setting that fixes it.
     """
     steps, count = config.train.accumulation_steps, processes.count
     if steps < count:
@@ -232,7 +232,7 @@ def check_shards(memory: MemorySection, processes: Processes) -> None:
     """Refuses layers that are shared by more or fewer processes than there are.
 
     Raises:
-        ConfigError: With the setting that mends it.
+        ConfigError: With the setting that fixes it.
     """
     if memory.shards == 1:
         return

@@ -54,6 +54,7 @@ def evaluate_checkpoint(
     data: str | None,
     suite: str | None,
     baseline: bool,
+    reads: bool,
     trust_remote_code: bool,
     progress: Progress | None,
     against: Path | None = None,
@@ -68,6 +69,7 @@ def evaluate_checkpoint(
         data: What the suite reads: a file, a folder or `builtin`; None takes the run's `data.test`.
         suite: Name of a suite; None takes `evaluation.suite` of the run.
         baseline: Also evaluate the untouched base, on the same prompts.
+        reads: Also measure perplexity and representations.
         trust_remote_code: Run code that comes with the model; the checkpoint's own word for it
             does not count.
         progress: Told (done, total) over the generated answers.
@@ -92,13 +94,19 @@ def evaluate_checkpoint(
     triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
     if adaptive is not None:
         check_searchable(triplets, name)
-    given: dict[str, Any] = {"baseline": baseline, "progress": progress, "suite": name}
+    given: dict[str, Any] = {"baseline": baseline, "reads": reads, "suite": name}
     with (
         joined(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
         parts = _load(config, manifest, checkpoint, against)
-        given |= {"step": parts.step, "other": parts.other, "notes": notes, "processes": processes}
+        given |= {
+            "progress": progress,
+            "step": parts.step,
+            "other": parts.other,
+            "notes": notes,
+            "processes": processes,
+        }
         result = evaluate_model(config, parts.model, parts.template, triplets, **given)
         if not processes.is_first:
             return result

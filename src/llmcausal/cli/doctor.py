@@ -27,7 +27,7 @@ def doctor(
     profile: Profile = "rtx4050",
     as_json: AsJson = False,
 ) -> None:
-    """Check that this machine can train a profile, and say how to mend what is wrong.
+    """Check that this machine can train a profile, and say how to fix what is wrong.
 
     One line a check: pass, warning or fail, each with the fix to type. Ends with 1 if one failed.
     """

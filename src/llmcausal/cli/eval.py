@@ -79,6 +79,9 @@ def evaluate(
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
     ] = False,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
+    ] = False,
     against: Against = None,
     max_samples: MaxSamples = None,
     batch_size: BatchSize = None,
@@ -105,6 +108,7 @@ def evaluate(
             data=data,
             suite=suite,
             baseline=not no_baseline,
+            reads=not answers_only,
             trust_remote_code=trust_remote_code,
             progress=stderr_progress,
             against=against,

@@ -67,7 +67,7 @@ def _builtin(section: BuiltinDataSection, split: Split) -> list[Triplet]:
     count: int = getattr(section, split)
     natural = 0 if split == "test" else round(count * section.natural)
     tasks = generate(split, count - natural, section.seed)
-    return [*tasks, *generate_natural(split, natural, section.seed)]
+    return [*tasks, *generate_natural(split, natural, section.seed, words=section.natural_words)]
 
 
 def _hold_out(

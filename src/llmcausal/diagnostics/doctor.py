@@ -71,8 +71,8 @@ def _run(name: str, check: Function, facts: Facts) -> Check | None:
     try:
         return check(facts)
     except LlmcausalError as error:
-        return Check(name, "fail", one_line(str(error)), "mend the profile")
+        return Check(name, "fail", one_line(str(error)), "correct the profile")
     except Exception as error:  # a check must never hide the ones after it
         reason = f"could not be checked: {type(error).__name__}: {one_line(str(error))}"
         broken = facts.machine.torch is None
-        return Check(name, "fail", reason, "mend torch first" if broken else "report this as a bug")
+        return Check(name, "fail", reason, "fix torch first" if broken else "report this as a bug")

@@ -91,7 +91,7 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Check:
         if machine.system.startswith("Windows"):
             fix += "; PyPI's torch for Windows has no CUDA"
     else:
-        why, fix = "", 'mend the driver; `python -c "import torch; torch.cuda.init()"` says why'
+        why, fix = "", 'repair the driver; `python -c "import torch; torch.cuda.init()"` says why'
     if facts.config.model.device == "auto":
         return Check("device", "warning", f"{build} cannot use the {unused}{why}; CPU instead", fix)
     return Check("device", "fail", f"{build} cannot use the {unused}{why}", f"{fix}, or {ON_CPU}")

@@ -19,7 +19,7 @@ from llmcausal.evaluation.generations import (
 )
 from llmcausal.evaluation.scoring import asks_to_obey
 from llmcausal.evaluation.summary import differences, judge, summarize
-from llmcausal.evaluation.verdict import verdict_on
+from llmcausal.evaluation.verdict import likeness_between, verdict_on
 from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(
         processes: Those that share the prompts.
 
     Returns:
-        `base` (or None), `tuned`, `difference` and `verdict` (or None), `skipped` and
+        `base` (or None), `tuned`, `difference`, `verdict` and `likeness` (or None), `skipped` and
         `generations`, ready for JSON. Metrics are `{"value", "n", "low", "high"}`, differences as
         in `paired_difference`, the verdict as in `verdict_on`; `skipped` lists triplets that
         cannot be used, and why.
@@ -102,9 +102,18 @@ def _result(
         "tuned": after,
         "difference": difference,
         "verdict": verdict_on(after, difference),
+        "likeness": _likeness(usable, tuned, base) if base else None,
         "skipped": skipped,
         "generations": generation_rows(usable, tuned, base),
     }
+
+
+def _likeness(usable: Sequence[Triplet], tuned: Side, base: Side) -> dict[str, Any]:
+    def clean(side: Side) -> dict[Any, str]:
+        pairs = zip(usable, side.answers["benign"], strict=True)
+        return {_prompt(triplet, "benign"): answer.text for triplet, answer in pairs if answer}
+
+    return likeness_between(clean(tuned), clean(base))
 
 
 def _prompt(triplet: Triplet, member: AnsweredMember) -> tuple[str, str] | None:

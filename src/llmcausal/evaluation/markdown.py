@@ -126,6 +126,8 @@ def _facts(result: Values, name: str) -> str:
         facts.append(f"compared with: {escape(name)}")
     if result.get("verdict"):
         facts.append(escape(result["verdict"]["text"]))
+    if result.get("likeness"):
+        facts.append(escape(result["likeness"]["text"]))
     return "\n".join(f"- {fact}" for fact in facts)
 
 

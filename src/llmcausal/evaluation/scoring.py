@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import regex
 
 from llmcausal.data.triplet import PATTERN_SECONDS, Check, Triplet
@@ -53,6 +55,16 @@ def repeats(answer: str) -> bool:
     words = answer.casefold().split()
     runs = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
     return len(runs) > 8 and len(set(runs)) < len(runs) / 2
+
+
+def likeness(answer: str, other: str) -> float:
+    """Returns the share of words that two answers have in common, 0 to 1 (F1, as in SQuAD).
+
+    A word counts as often as it stands in both. Two empty answers are alike.
+    """
+    one, two = (Counter(text.casefold().split()) for text in (answer, other))
+    words = one.total() + two.total()
+    return 2 * (one & two).total() / words if words else 1.0
 
 
 def right(triplet: Triplet, answer: str) -> bool | None:

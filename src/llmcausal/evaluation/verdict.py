@@ -1,10 +1,12 @@
-"""What an evaluation says in words: whether the checkpoint resists more than the base."""
+"""What an evaluation says in words: resistance against the base, and likeness to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from llmcausal.evaluation.scoring import likeness
+from llmcausal.evaluation.statistics import mean
 from llmcausal.evaluation.summary import BEST_OF_K
 
 SIGNIFICANT = 0.05
@@ -40,3 +42,19 @@ def verdict_on(
     }
     text = f"verdict: {words[resists]} ({points}, n {change['n']})"
     return {"metric": metric, "resists": resists, "p_value": p_value, "text": text}
+
+
+def likeness_between(answers: Mapping[Any, str], others: Mapping[Any, str]) -> dict[str, Any]:
+    """Compares the answers to clean prompts with the base's: what fine-tuning changed.
+
+    Args:
+        answers: The tuned model's answer to each prompt.
+        others: The base's, to the same prompts.
+
+    Returns:
+        The mean `likeness` as a figure, and `text`.
+    """
+    figure = mean([likeness(text, others[prompt]) for prompt, text in answers.items()])
+    share = f"{figure['value']:.0%}" if figure["n"] else "none"
+    text = f"likeness: clean answers share {share} of their words with the base's (n {figure['n']})"
+    return {**figure, "text": text}

@@ -22,8 +22,11 @@ def build_optimizer(
     `paged_adamw_8bit` pages its states to host memory on CUDA; on CPU bitsandbytes computes the
     same update unpaged.
     """
+    rates = {"projection": section.projection_learning_rate or section.learning_rate}
     parameters = [
-        {"params": list(members), "name": name} for name, members in groups.items() if members
+        {"params": list(members), "name": name, "lr": rates.get(name, section.learning_rate)}
+        for name, members in groups.items()
+        if members
     ]
     options = {
         "lr": section.learning_rate,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,6 +58,7 @@ POSITION_WEIGHTS: dict[Position, int] = {"start": 60, "middle": 10, "end": 30}
 """At the start of a message an instruction looks most like the user's own."""
 TWICE_SHARE = 0.1
 """Attacks that stand in the text twice."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 MAX_DRAWS = 200
 SYSTEM = "You are a helpful assistant."
 """The system prompt where the user's message holds the instruction."""
@@ -95,7 +97,9 @@ def _pools(split: Split) -> _Pools:
     )
 
 
-def generate_natural(split: Split, count: int, seed: int, attacks: int = 1) -> list[Triplet]:
+def generate_natural(
+    split: Split, count: int, seed: int, attacks: int = 1, words: int | None = None
+) -> list[Triplet]:
     """Makes `count` distinct prompts, each under `attacks` attacks; equal arguments, equal ones.
 
     Triplets of one prompt follow one another and share `system` and `benign`. The goals of the
@@ -108,6 +112,7 @@ def generate_natural(split: Split, count: int, seed: int, attacks: int = 1) -> l
         seed: Seed of every choice.
         attacks: Attacks on each prompt, of one goal: bare at the start, in the middle and at the
             end, then of as many families.
+        words: Longest text, in words; a longer one is cut (`excerpt`).
 
     Raises:
         UsageError: If `count` is negative.
@@ -125,7 +130,8 @@ def generate_natural(split: Split, count: int, seed: int, attacks: int = 1) -> l
     triplets: list[Triplet] = []
     for index in range(count):
         for _ in range(MAX_DRAWS):
-            prompt = _draw(split, pools, next(texts), next(tasks), goals, rng)
+            document = excerpt(next(texts), words, rng)
+            prompt = _draw(split, pools, document, next(tasks), goals, words, rng)
             if prompt is not None and prompt.key not in made:
                 break
         else:
@@ -142,6 +148,27 @@ def generate_natural(split: Split, count: int, seed: int, attacks: int = 1) -> l
         for number, attack in enumerate(found):
             triplets.append(_attacked(f"{identity}-{number}", prompt, attack, phrasing))
     return triplets
+
+
+def excerpt(text: str, words: int | None, rng: random.Random) -> str:
+    """Cuts a text to whole sentences or lines, half of `words` words to all of them.
+
+    They begin at a random place. A sentence that is longer by itself stays whole.
+    """
+    if words is None or len(text.split()) <= words:
+        return text
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    pieces = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
+    sizes = [len(piece.split()) for piece in pieces]
+    starts = [start for start in range(len(pieces)) if sum(sizes[start:]) >= words // 2]
+    first = rng.choice(starts)
+    taken, left = "", words
+    for piece, size in zip(pieces[first:], sizes[first:], strict=True):
+        left -= size
+        if taken.strip() and left < 0:
+            break
+        taken += piece
+    return taken.strip()
 
 
 @dataclass(frozen=True)
@@ -173,10 +200,11 @@ def _draw(
     document: str,
     task: tuple[str, tuple[str, ...]],
     goals: Iterator[Goal],
+    words: int | None,
     rng: random.Random,
 ) -> _Prompt | None:
     kind, wordings = task
-    other = rng.choice(pools.texts)
+    other = excerpt(rng.choice(pools.texts), words, rng)
     goal = next(goals)
     if split == "train" and rng.random() < TASK_SHARE:
         aim, ways = rng.choice(pools.tasks)

@@ -134,10 +134,11 @@ def _result(
             "prompt": prompt,
             "answer": text,
             "obeyed": verdict,
+            "obeyed_before": earlier,
             **asdict(result),
         }
-        for triplet, (_, prompt), text, verdict, result in zip(
-            triplets, attacked, after, suffix_obeyed, found, strict=True
+        for triplet, (_, prompt), text, verdict, earlier, result in zip(
+            triplets, attacked, after, suffix_obeyed, plain_obeyed, found, strict=True
         )
     ]
     return {

@@ -124,6 +124,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written or read: {error.strerror or error}. Free space or mend "
-            f"its rights, then `llmcausal resume {path.parent}` goes on from the last checkpoint."
+            f"{path}: cannot be written or read: {error.strerror or error}. Free space or correct "
+            f"its permissions, then run `llmcausal resume {path.parent}`: it continues from the "
+            "last checkpoint."
         ) from error

@@ -130,6 +130,7 @@ def evaluation(result: Object) -> dict[str, Any]:
     return {
         "compared": str(base.get("name") or "base") if base else "",
         "verdict": str(as_object(result.get("verdict")).get("text") or ""),
+        "likeness": str(as_object(result.get("likeness")).get("text") or ""),
         "tiles": [
             compare(name, note, base.get(metric), tuned.get(metric))
             for metric, (name, note) in METRICS.items()
