@@ -31,7 +31,7 @@ test: .venv/.installed ## Run the quick tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
-	$(BIN)/pytest -m slow --timeout 1200
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
 
 check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/ruff check .

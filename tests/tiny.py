@@ -63,4 +63,7 @@ def short_triplets() -> list[Any]:
     """Takes the shortest of 200 triplets: each byte is a token, and most tests wait for steps."""
     from llmcausal.data.builtin import generate
 
-    return sorted(generate("train", 200, seed=1), key=lambda each: len(each.model_dump_json()))[:20]
+    def size(triplet: Any) -> int:
+        return len(triplet.system + triplet.benign + triplet.benign_cf + triplet.injection)
+
+    return sorted(generate("train", 200, seed=1), key=size)[:20]

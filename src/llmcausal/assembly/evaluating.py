@@ -94,19 +94,14 @@ def evaluate_checkpoint(
     triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
     if adaptive is not None:
         check_searchable(triplets, name)
-    given: dict[str, Any] = {"baseline": baseline, "reads": reads, "suite": name}
+    given: dict[str, Any] = {"baseline": baseline, "reads": reads, "suite": name, "notes": notes}
     with (
         joined(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
         parts = _load(config, manifest, checkpoint, against)
-        given |= {
-            "progress": progress,
-            "step": parts.step,
-            "other": parts.other,
-            "notes": notes,
-            "processes": processes,
-        }
+        given |= {"step": parts.step, "other": parts.other, "processes": processes}
+        given["progress"] = progress
         result = evaluate_model(config, parts.model, parts.template, triplets, **given)
         if not processes.is_first:
             return result

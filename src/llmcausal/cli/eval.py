@@ -48,6 +48,12 @@ Adaptive = Annotated[
         metavar="N", min=1, help="Also search a suffix (GCG) against N prompts; minutes each."
     ),
 ]
+NoBaseline = Annotated[
+    bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
+]
+AnswersOnly = Annotated[
+    bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
+]
 AdaptiveSteps = Annotated[int, typer.Option(metavar="N", min=1, help="Most steps of each search.")]
 Out = Annotated[
     Path | None,
@@ -76,12 +82,8 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
     ] = None,
-    no_baseline: Annotated[
-        bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
-    ] = False,
-    answers_only: Annotated[
-        bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
-    ] = False,
+    no_baseline: NoBaseline = False,
+    answers_only: AnswersOnly = False,
     against: Against = None,
     max_samples: MaxSamples = None,
     batch_size: BatchSize = None,
