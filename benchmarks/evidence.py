@@ -1,6 +1,6 @@
 """Defences trained alike and attacked alike: `make evidence`.
 
-    python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours,struq] [--settings K=V ...]
+    python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours struq] [--settings K=V ...]
         [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE] [--adaptive N]
 
 Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,14 @@ SECALIGN = ("loss.lambda_task=0", "loss.lambda_preference=1", "loss.preference_b
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("plain fine-tuning", OFF),
     "struq": ("StruQ", (*OFF, "loss.lambda_robust=1")),
+    "struq, slow": (
+        "StruQ, half the learning rate",
+        (*OFF, "loss.lambda_robust=1", "train.learning_rate=5e-4"),
+    ),
+    "first two terms": (
+        "llmcausal without swap, preference and invariance",
+        ("loss.lambda_swap=0", "loss.lambda_preference=0", "loss.lambda_invariance=0"),
+    ),
     "secalign": (
         "SecAlign",
         (*OFF, *SECALIGN, 'lora.target_modules=["q_proj","v_proj"]'),
@@ -65,7 +74,7 @@ def llmcausal(*arguments: str) -> None:
 
 def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
     """Trains a method with a seed, or resumes it; returns its best checkpoint."""
-    run = FOLDER / f"{method.replace('+', 'p')}-{seed}"
+    run = FOLDER / f"{re.sub('[^a-z+]+', '-', method).replace('+', 'p')}-{seed}"
     if (run / "config.toml").is_file():
         if not (run / "done").is_file():
             llmcausal("resume", str(run))
@@ -154,7 +163,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--settings", nargs="*", default=list(DATA), metavar="KEY=VALUE")
     for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
         parser.add_argument(f"--{suite}", type=Path)
@@ -165,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.prompts = 1, min(arguments.prompts, 24)
-    methods = arguments.methods.split(",")
+    methods = arguments.methods
     if unknown := set(methods) - METHODS.keys():
         parser.error(f"--methods: unknown {', '.join(unknown)} (known: {', '.join(METHODS)})")
 
