@@ -40,7 +40,7 @@ def completed(words: str) -> list[str]:
     [
         ("tr", ["train"]),
         ("data va", ["validate"]),
-        ("eval --adaptive-", ["--adaptive-steps"]),
+        ("eval --adaptive-", ["--adaptive-steps", "--adaptive-search"]),
         ("train rtx", ["rtx4050"]),
         ("doctor ", list(shipped_profiles())),
         ("profile-memory demo", ["demo-cpu"]),

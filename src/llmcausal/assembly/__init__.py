@@ -54,7 +54,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     against: Path | None = None,
     settings: Mapping[str, int | None] | None = None,
-    adaptive: tuple[int, int] | None = None,
+    adaptive: tuple[int, Any] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint; see `assembly.evaluating.evaluate_checkpoint`."""

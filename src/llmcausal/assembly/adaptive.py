@@ -64,7 +64,7 @@ def add_adaptive_attack(
     triplets: Sequence[Triplet],
     result: dict[str, Any],
     prompts: int,
-    steps: int,
+    budget: Budget,
     *,
     folder: Path,
 ) -> None:
@@ -76,7 +76,7 @@ def add_adaptive_attack(
         triplets: Those evaluated; the first `prompts` with a witness are attacked.
         result: Of `evaluate_model`.
         prompts: Prompts attacked.
-        steps: Most gradients taken for each.
+        budget: Of the search on each.
         folder: Where found suffixes are kept, so that an interrupted attack goes on.
     """
     unusable = {item["id"] for item in result["skipped"]}
@@ -85,7 +85,6 @@ def add_adaptive_attack(
     if not targets:  # what was evaluated is worth keeping all the same
         result["notes"].append("No adaptive attack: no usable prompt has room for a suffix.")
         return
-    budget = Budget(steps=steps)
     adaptive: dict[str, Any] = {"prompts": len(targets), **vars(budget)}
 
     def attack(side: str, weights: AbstractContextManager[None], adapter: bool) -> None:

@@ -21,6 +21,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
+from llmcausal.evaluation.adaptive.gcg import Budget
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.causal import causal_figures, map_points
 from llmcausal.evaluation.evaluate import evaluate
@@ -59,7 +60,7 @@ def evaluate_checkpoint(
     progress: Progress | None,
     against: Path | None = None,
     settings: Mapping[str, int | None] | None = None,
-    adaptive: tuple[int, int] | None = None,
+    adaptive: tuple[int, Budget] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a verified checkpoint and writes the result, beside it unless `out` says where.
@@ -76,7 +77,7 @@ def evaluate_checkpoint(
         against: Another checkpoint, to compare with in place of the untouched base.
         settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
             None keeps the run's.
-        adaptive: Also search attacks against each model: on how many prompts, in how many steps.
+        adaptive: Also search attacks against each model: on how many prompts, how hard.
         out: Folder for the result.
 
     Raises:

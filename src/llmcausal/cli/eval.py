@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,14 @@ from llmcausal.launched import process_index
 
 app = subcommand()
 
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="What the suite reads: a file or folder, or `builtin`."),
+]
+Suite = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
+]
 Against = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Compare with this checkpoint, not the untouched base."),
@@ -44,9 +52,7 @@ Attacks = Annotated[
 ]
 Adaptive = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", min=1, help="Also search a suffix (GCG) against N prompts; minutes each."
-    ),
+    typer.Option(metavar="N", min=1, help="Also search a suffix against N prompts; minutes each."),
 ]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
@@ -55,6 +61,10 @@ AnswersOnly = Annotated[
     bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
 ]
 AdaptiveSteps = Annotated[int, typer.Option(metavar="N", min=1, help="Most steps of each search.")]
+AdaptiveSearch = Annotated[
+    Literal["gcg", "random"],
+    typer.Option("--adaptive-search", help="By the gradient (gcg), or without it."),
+]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder for the result; else one beside the checkpoint."),
@@ -69,19 +79,14 @@ Out = Annotated[
         "llmcausal eval --checkpoint best --suite sep --data SEP.json --attacks 6",
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
+        "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
     )
 )
 def evaluate(
     checkpoint: Checkpoint,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="What the suite reads: a file or folder, or `builtin`."),
-    ] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
-    ] = None,
+    data: Data = None,
+    suite: Suite = None,
     no_baseline: NoBaseline = False,
     answers_only: AnswersOnly = False,
     against: Against = None,
@@ -91,6 +96,7 @@ def evaluate(
     attacks: Attacks = None,
     adaptive: Adaptive = None,
     adaptive_steps: AdaptiveSteps = 20,
+    search: AdaptiveSearch = "gcg",
     out: Out = None,
     num_processes: NumProcesses = 1,
     trust_remote_code: TrustRemoteCode = False,
@@ -102,6 +108,7 @@ def evaluate(
     """
     launch(num_processes)
     from llmcausal import assembly
+    from llmcausal.evaluation.adaptive.gcg import Budget
     from llmcausal.ui.console import stderr_progress
 
     with reserved_stdout():
@@ -120,7 +127,7 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "attacks": attacks,
             },
-            adaptive=(adaptive, adaptive_steps) if adaptive else None,
+            adaptive=(adaptive, Budget(adaptive_steps, search=search)) if adaptive else None,
             out=out,
         )
     if as_json and not process_index():

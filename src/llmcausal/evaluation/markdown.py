@@ -184,9 +184,9 @@ def _adaptive(adaptive: Values, name: str) -> str:
     figures = ("attack_success_rate", "before_search", "utility_under_attack")
     rows = [_row(metric, tuned, base, _share) for metric in figures]
     told = (
-        f"A suffix is searched for each prompt by gradient (GCG), in at most {adaptive['steps']} "
-        f"steps of {adaptive['candidates']} candidates. `before_search` is the same prompts "
-        "without one. A longer search finds more."
+        f"A suffix is searched for each prompt ({adaptive['search']}), in at most "
+        f"{adaptive['steps']} steps of {adaptive['candidates']} candidates. "
+        "`before_search` is the same prompts without one. A longer search finds more."
     )
     return f"{told}\n\n{_table(('metric', 'n', *_sides(base, name)), rows)}"
 

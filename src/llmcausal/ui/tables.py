@@ -122,7 +122,7 @@ def _verdict(result: Values) -> list[RenderableType]:
     if not verdict:
         return []
     style = {"more": "bold green", "same": "bold yellow", "less": "bold red"}[verdict["resists"]]
-    lines = [Text(one_line(verdict["text"]), style=style)]
+    lines: list[RenderableType] = [Text(one_line(verdict["text"]), style=style)]
     if result.get("likeness"):
         lines.append(Text(one_line(result["likeness"]["text"])))
     return lines

@@ -80,10 +80,13 @@ def test_gradient_is_that_of_the_one_hot_choice(scorer: gcg._Scorer, peft_model:
     torch.testing.assert_close(own, chosen.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["gcg", "random"])
 @pytest.mark.parametrize("tail", ["", "\n\nWhen is it?"])
 def test_search_lowers_the_loss_and_stays_text(
-    peft_model: Any, template: ChatTemplate, tail: str
+    peft_model: Any, template: ChatTemplate, tail: str, how: gcg.Search, monkeypatch: Any
 ) -> None:
+    if how == "random":
+        monkeypatch.setattr(gcg, "_token_gradient", None)
     slot = PromptSlot.of(template, triplet(tail=tail))
     with ready_to_generate(peft_model, GenerationConfig()):
         found = search(
@@ -91,7 +94,7 @@ def test_search_lowers_the_loss_and_stays_text(
             peft_model,
             slot,
             "Plum",
-            budget=Budget(steps=8, candidates=24, top_k=64),
+            budget=Budget(steps=8, candidates=24, top_k=64, search=how),
             seed=0,
         )
     assert found.loss < found.start_loss

@@ -1,8 +1,11 @@
-"""Greedy coordinate gradient: a white-box search for a suffix that makes the model obey.
+"""A search for a suffix that makes the model obey: greedy coordinate gradient, or random.
 
 Zou et al., "Universal and Transferable Adversarial Attacks on Aligned Language Models" (2023),
 algorithm 1. What differs is how candidates are scored: they are the branches of one prefix tree,
 so the prompt is computed once for all of them, and the response's few tokens once for each.
+
+The random search draws its replacements from all tokens alike. It needs the target's loss alone,
+and succeeds where a defence misleads the gradient.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,19 +31,24 @@ _SHOT_FACTOR = 4
 """Draws made for each candidate wanted; most of the surplus does not survive re-encoding."""
 
 
+Search = Literal["gcg", "random"]
+
+
 @dataclass(frozen=True)
 class Budget:
     """How hard the attacker tries on one prompt.
 
     Attributes:
-        steps: Gradients taken.
-        candidates: Suffixes scored at each step.
-        top_k: Replacements considered at each token, by gradient.
+        steps: Rounds of the search.
+        candidates: Suffixes scored in each.
+        top_k: Replacements considered at each token.
+        search: How these are chosen: by the gradient, or at random.
     """
 
     steps: int = 20
     candidates: int = 48
     top_k: int = 128
+    search: Search = "gcg"
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Found:
         suffix: The best suffix.
         loss: Mean cross-entropy of the target after it.
         start_loss: The same of the suffix that the search began with.
-        steps: Gradients taken; fewer than allowed if the target became the greedy answer.
+        steps: Rounds; fewer than allowed if the target became the greedy answer.
         queries: Suffixes scored.
         reached: Whether greedy decoding begins with the target.
     """
@@ -101,9 +109,12 @@ def search(
     start_loss = best = float(losses[0])
     text, done, queries, hit = START, 0, 1, bool(reached[0])
     while done < budget.steps and not hit:
-        gradient = _token_gradient(scorer, model, suffix)
-        gradient[:, banned] = torch.inf
-        drawn = _draw(suffix, gradient, budget, generator)
+        if budget.search == "gcg":
+            costs = _token_gradient(scorer, model, suffix)
+        else:
+            costs = torch.rand((len(suffix), len(banned)), generator=generator)
+        costs[:, banned] = torch.inf
+        drawn = _draw(suffix, costs, budget, generator)
         kept = [(ids, s) for ids in drawn if (s := slot.text_of(before, ids, after))]
         kept = kept[: budget.candidates]
         done += 1
@@ -184,10 +195,10 @@ def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _draw(
-    suffix: Sequence[int], gradient: Tensor, budget: Budget, generator: torch.Generator
+    suffix: Sequence[int], costs: Tensor, budget: Budget, generator: torch.Generator
 ) -> list[list[int]]:
-    """Draws suffixes that differ in one token, by the most promising replacements."""
-    best = (-gradient).topk(min(budget.top_k, gradient.shape[1]), dim=1).indices
+    """Draws suffixes that differ in one token, by the replacements that cost least."""
+    best = (-costs).topk(min(budget.top_k, costs.shape[1]), dim=1).indices
     count = budget.candidates * _SHOT_FACTOR
     places = torch.randint(len(suffix), (count,), generator=generator)
     picks = torch.randint(best.shape[1], (count,), generator=generator)
