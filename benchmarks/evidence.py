@@ -1,6 +1,7 @@
 """Defences trained alike and attacked alike: `make evidence`.
 
-    python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours struq] [--settings K=V ...]
+    python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours struq] [--once M ...]
+        [--settings K=V ...]
         [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE] [--adaptive N]
 
 Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--once", nargs="*", default=[], help="methods of the first seed alone")
     parser.add_argument("--settings", nargs="*", default=list(DATA), metavar="KEY=VALUE")
     for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
         parser.add_argument(f"--{suite}", type=Path)
@@ -175,14 +177,14 @@ def main() -> None:
     if arguments.quick:
         arguments.seeds, arguments.prompts = 1, min(arguments.prompts, 24)
     methods = arguments.methods
-    if unknown := set(methods) - METHODS.keys():
+    if unknown := {*methods, *arguments.once} - METHODS.keys():
         parser.error(f"--methods: unknown {', '.join(unknown)} (known: {', '.join(METHODS)})")
 
     test = f"data.builtin.test_natural={arguments.prompts}"
     rows: list[dict[str, Any]] = []
     untouched: dict[str, dict[tuple[str, str], str]] = {}
     for seed in range(arguments.seeds):
-        for method in methods:
+        for method in [*methods, *(() if seed else arguments.once)]:
             best = trained(method, seed, [*arguments.settings, test])
             for suite, options in suites(arguments):
                 first = seed == 0 and method == methods[0]
