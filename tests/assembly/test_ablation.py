@@ -32,7 +32,7 @@ def profile(tiny_config: Any, tmp_path: Path) -> Callable[..., str]:
         settings: dict[str, Any] = {
             "train": {"max_steps": 2},
             "data": {"builtin": {"test": 4}},
-            "evaluation": {"max_new_tokens": 3, "cache": False},
+            "evaluation": {"max_new_tokens": 3, "cache": False, "gate": False},
         }
         path = tmp_path / "study.toml"
         path.write_text(dump_config(tiny_config(**{**settings, **sections})), "utf-8")

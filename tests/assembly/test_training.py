@@ -396,10 +396,11 @@ def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
 
 def test_best_is_of_the_run_that_went_on(tiny_config: Any) -> None:
     """With a learning rate that ruins the model, nothing beats what an abandoned future reached."""
-    run_dir = assembly.train(tiny_config(checkpoint={"keep": 5}), plain=True).run_dir
+    config = tiny_config(checkpoint={"keep": 5}, train={"learning_rate": 0.0005})
+    run_dir = assembly.train(config, plain=True).run_dir
     assert verify(run_dir / "best")["step"] > 2
     toml = run_dir / "config.toml"
-    toml.write_text(toml.read_text().replace("learning_rate = 0.001", "learning_rate = 0.9"))
+    toml.write_text(toml.read_text().replace("learning_rate = 0.0005", "learning_rate = 0.9"))
     assembly.resume(run_dir / "checkpoint-2", plain=True, allow_changes=True)
     state = contents(run_dir / "checkpoint-10")["state"]
     assert verify(run_dir / "best")["step"] == state["best_step"]
