@@ -55,12 +55,12 @@ page of the result; no figure in it is typed. The command:
 {note}
 
 Every method is the demo with other weights of the loss: same data, labels, steps, learning rate and
-adapters (but for SecAlign's, which are on the queries and values alone). All have
-the demo's learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares are pooled
-over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that intervals
-are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same prompts of
-the same seeds, for the first column. Likeness is the share of words that clean answers have in
-common with the untouched model's.
+adapters (but for SecAlign's, which are on the queries and values alone). All have the demo's
+learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares
+are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that
+intervals are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same
+prompts of the same seeds, for the first column. Likeness is the share of words that clean answers
+have in common with the untouched model's.
 """
 
 
