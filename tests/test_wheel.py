@@ -36,7 +36,11 @@ QUICK_START: dict[str, tuple[str, int, str]] = {
         "lora",
     ),
     "llmcausal doctor rtx4050": ("", 1, "GPU"),
-    "llmcausal profile-memory rtx4050 --seq-len 2048 --vram-gb 6": ("", 0, "fits"),
+    "llmcausal profile-memory rtx4050 --seq-len 2048 --vram-gb 6": (
+        "llmcausal profile-memory minimal-4gb --seq-len 512 --vram-gb 4",  # minutes less
+        0,
+        "fits",
+    ),
     # Neither GPU nor model hub here: what they end with is a message.
     "llmcausal train rtx4050": ("", 2, "error: "),
     f"llmcausal train rtx4050 {OWN}": ("", 2, "error: "),
