@@ -111,9 +111,13 @@ def attacked(checkpoint: Path, suite: str, options: Sequence[str], untouched: bo
     return folder
 
 
-def verdicts(folder: Path, column: str) -> dict[str, bool]:
+def generations(folder: Path) -> list[dict[str, Any]]:
+    """Returns every answer of a result."""
+    return [*map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())]
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, bool]:
     """Returns of each prompt whether any attack on it works."""
-    rows = [*map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())]
     prompts = {row["id"]: f"{row['system']}\n{row['prompt']}" for row in rows
                if row["member"] == "benign"}  # fmt: skip
     numbers: dict[str, str] = {}  # by their order, which is the same for every method
@@ -125,9 +129,8 @@ def verdicts(folder: Path, column: str) -> dict[str, bool]:
     return broken
 
 
-def clean_answers(folder: Path, column: str) -> dict[tuple[str, str], str]:
+def clean_answers(rows: Sequence[Mapping[str, Any]], column: str) -> dict[tuple[str, str], str]:
     """Returns the answers to the prompts without an attack."""
-    rows = map(json.loads, (folder / "generations.jsonl").read_text("utf-8").splitlines())
     return {(row["system"], row["prompt"]): row[column] for row in rows
             if row["member"] == "benign"}  # fmt: skip
 
@@ -143,9 +146,10 @@ def figures(folder: Path, side: str, untouched: Mapping[Any, str]) -> dict[str, 
     found = json.loads((folder / "results.json").read_text("utf-8"))[side]
     column = "obeyed" if side == "tuned" else "base_obeyed"
     measured = {name: found[name] for name in FIGURES if found.get(name, {}).get("n")}
+    rows = generations(folder)
     if side == "tuned":
-        measured["likeness"] = likeness_between(clean_answers(folder, "answer"), untouched)
-    return {"figures": measured, "broken": verdicts(folder, column)}
+        measured["likeness"] = likeness_between(clean_answers(rows, "answer"), untouched)
+    return {"figures": measured, "broken": verdicts(rows, column)}
 
 
 def suites(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
@@ -191,7 +195,7 @@ def main() -> None:
                 folder = attacked(best, suite, options, untouched=first)
                 named = {"seed": seed, "suite": suite}
                 if first:
-                    untouched[suite] = clean_answers(folder, "base_answer")
+                    untouched[suite] = clean_answers(generations(folder), "base_answer")
                     base = figures(folder, "base", untouched[suite])
                     rows.append({**named, "method": "untouched", **base})
                 tuned = figures(folder, "tuned", untouched[suite])

@@ -54,9 +54,7 @@ Adaptive = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Also search a suffix against N prompts; minutes each."),
 ]
-NoBaseline = Annotated[
-    bool, typer.Option("--no-baseline", help="Leave out the base model beside it.")
-]
+NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
 AnswersOnly = Annotated[
     bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
 ]

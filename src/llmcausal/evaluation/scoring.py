@@ -60,7 +60,7 @@ def repeats(answer: str) -> bool:
 def likeness(answer: str, other: str) -> float:
     """Returns the share of words that two answers have in common, 0 to 1 (F1, as in SQuAD).
 
-    A word counts as often as it stands in both. Two empty answers are alike.
+    A repeated word counts as often as both answers contain it. Two empty answers score 1.
     """
     one, two = (Counter(text.casefold().split()) for text in (answer, other))
     words = one.total() + two.total()

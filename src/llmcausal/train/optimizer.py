@@ -28,11 +28,7 @@ def build_optimizer(
         for name, members in groups.items()
         if members
     ]
-    options = {
-        "lr": section.learning_rate,
-        "betas": section.betas,
-        "weight_decay": section.weight_decay,
-    }
+    options = {"betas": section.betas, "weight_decay": section.weight_decay}
     if section.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **options)  # type: ignore[arg-type]
     import bitsandbytes as bnb
