@@ -10,9 +10,10 @@ import pytest
 from llmcausal.attacks.goal import Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import load_scenarios
-from llmcausal.data.scenarios.requests import REQUESTS, SYSTEMS, Request
+from llmcausal.data.scenarios.requests import Request, read_requests
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+REQUESTS = read_requests().request
 _by_id = pytest.mark.parametrize("request_kind", REQUESTS, ids=lambda request: request.id)
 
 
@@ -29,7 +30,7 @@ def test_no_two_splits_share_a_wording_or_what_is_asked_for(request_kind: Reques
 
 
 def test_no_two_splits_share_a_system_prompt() -> None:
-    every = [system for split in SPLITS for system in SYSTEMS[split]]
+    every = [system for split in SPLITS for system in read_requests().systems[split]]
     assert len(set(every)) == len(every)
 
 

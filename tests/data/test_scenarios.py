@@ -12,13 +12,13 @@ import pytest
 
 from llmcausal.attacks.goal import Split
 from llmcausal.attacks.goals import GOAL_KINDS
-from llmcausal.data.scenarios import THEMES
-from llmcausal.data.scenarios.pools import POOLS
-from llmcausal.data.scenarios.scenario import Filling, Scenario
+from llmcausal.data.scenarios import themes
+from llmcausal.data.scenarios.scenario import Filling, Scenario, pools
 from llmcausal.data.triplet import Check
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-ALL: list[Scenario] = [s for name in THEMES.entries for s in THEMES.load(name)]
+ALL: list[Scenario] = [scenario for theme in themes().values() for scenario in theme]
+POOLS = {split: pools(split) for split in SPLITS}
 COUNTS = {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 SEEDS = 50
 SHINGLE = 3
@@ -156,9 +156,9 @@ class TestCatalog:
         assert counts["test"] >= 0.28 * len(ALL)
         assert counts["validation"] >= 0.1 * len(ALL)
 
-    @pytest.mark.parametrize("theme", THEMES.entries)
+    @pytest.mark.parametrize("theme", themes())
     def test_every_theme_is_in_every_split(self, theme: str) -> None:
-        assert {scenario.split for scenario in THEMES.load(theme)} == set(SPLITS)
+        assert {scenario.split for scenario in themes()[theme]} == set(SPLITS)
 
     def test_no_two_scenarios_share_id_prompt_or_wording(self) -> None:
         for texts in (

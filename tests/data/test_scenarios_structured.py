@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from llmcausal.attacks.goal import Split
-from llmcausal.data.scenarios import THEMES
+from llmcausal.data.scenarios import themes
 from llmcausal.data.scenarios.scenario import Filling, Scenario
 
 THEMES_HERE = (
@@ -34,7 +34,7 @@ THEMES_HERE = (
     "configuration",
     "web_pages",
 )
-BY_THEME: dict[str, tuple[Scenario, ...]] = {name: THEMES.load(name) for name in THEMES_HERE}
+BY_THEME: dict[str, tuple[Scenario, ...]] = {name: themes()[name] for name in THEMES_HERE}
 ALL = [scenario for scenarios in BY_THEME.values() for scenario in scenarios]
 HTML = [s for s in ALL if s.id.startswith("html_")]
 

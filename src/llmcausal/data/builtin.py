@@ -11,7 +11,7 @@ from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Position
 from llmcausal.attacks.goal import Goal, GoalKind, Phrasing, Split
 from llmcausal.attacks.goals import GOAL_KINDS
-from llmcausal.data.scenarios import THEMES
+from llmcausal.data.scenarios import themes
 from llmcausal.data.scenarios.requests import requests_beside
 from llmcausal.data.scenarios.scenario import Filling, Scenario
 from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
@@ -59,8 +59,8 @@ T = TypeVar("T")
 
 def load_scenarios(split: Split) -> list[Scenario]:
     """Returns the scenarios of one split in the order of their themes, then those of requests."""
-    themes = [THEMES.load(name) for name in THEMES.entries]
-    tasks = [scenario for theme in themes for scenario in theme if scenario.split == split]
+    tasks = [scenario for theme in themes().values() for scenario in theme]
+    tasks = [scenario for scenario in tasks if scenario.split == split]
     return [*tasks, *requests_beside(tasks)]
 
 

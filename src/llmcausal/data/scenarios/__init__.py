@@ -1,47 +1,41 @@
-"""Tasks of the built-in generator as data: one file per theme, each scenario in one split."""
+"""Tasks of the built-in generator as data: a file per theme in `themes/`.
+
+A new theme is a new file there, with scenarios of every split, and a number after the last: the
+order of the files decides what the generator draws. `Scenario` says what the keys mean;
+`pools.toml` holds the values that scenarios share, `requests.toml` what a user asks for beside a
+text.
+"""
 
 from __future__ import annotations
 
-from llmcausal.registry import Table
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Annotated
 
-THEMES = Table(
-    "scenario theme",
-    {
-        name: f"llmcausal.data.scenarios.{name}:SCENARIOS"
-        for name in (
-            "email",
-            "email_money",
-            "email_bank",
-            "email_messages",
-            "email_private",
-            "email_newsletters",
-            "email_delivery",
-            "documents",
-            "passages",
-            "calendar",
-            "calendar_invitations",
-            "tables",
-            "support",
-            "support_desk",
-            "code",
-            "reviews",
-            "reviews_opinions",
-            "travel",
-            "travel_bookings",
-            "letters",
-            "documents_legal",
-            "documents_manuals",
-            "passages_history",
-            "passages_science",
-            "rag_knowledge",
-            "rag_company",
-            "tables_csv",
-            "tables_json",
-            "code_python",
-            "code_other",
-            "logs",
-            "configuration",
-            "web_pages",
-        )
-    },
-)
+from pydantic import AfterValidator
+
+from llmcausal.data.scenarios.scenario import Scenario, checked
+from llmcausal.data_files import Table, read_table
+
+
+class Theme(Table):
+    """A file of scenarios."""
+
+    scenario: tuple[Annotated[Scenario, AfterValidator(checked)], ...]
+
+
+@cache
+def themes() -> dict[str, tuple[Scenario, ...]]:
+    """Returns the scenarios of each theme, by its name without the number."""
+    found = sorted(files(__package__).joinpath("themes").iterdir(), key=lambda file: file.name)
+    return {file.name.partition("_")[2].removesuffix(".toml"): read_theme(file) for file in found}
+
+
+def read_theme(file: Traversable) -> tuple[Scenario, ...]:
+    """Reads one theme.
+
+    Raises:
+        DataError: With every defect, each as `file:line: key: reason`.
+    """
+    return read_table(file, Theme).scenario

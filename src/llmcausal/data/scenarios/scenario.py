@@ -6,11 +6,15 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from string import Formatter
 
+from pydantic import ConfigDict
+
 from llmcausal.attacks.goal import Split
-from llmcausal.data.scenarios.pools import POOLS
 from llmcausal.data.triplet import Check
+from llmcausal.data_files import Table, read_table
 
 SHORT_ANSWER = 5
 """Answers of up to so many characters are checked as whole words: "no" is in "know"."""
@@ -86,6 +90,8 @@ class Scenario:
     cases: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     cased: bool = False
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of the data files
+
     def fill(self, rng: random.Random) -> Filling:
         """Draws a wording of the document and a value for every slot."""
         values = self._draw_values(rng)
@@ -133,9 +139,49 @@ class Scenario:
     def _draw_values(self, rng: random.Random) -> dict[str, str]:
         by_pool: dict[str, list[str]] = {}
         for name in self.slot_names():
-            by_pool.setdefault(re.sub(r"_\d$", "", name), []).append(name)
+            by_pool.setdefault(_pool_of(name), []).append(name)
         values: dict[str, str] = {}
         for pool, names in by_pool.items():
-            choices = self.slots[pool] if pool in self.slots else POOLS[self.split][pool]
+            choices = self.slots[pool] if pool in self.slots else pools(self.split)[pool]
             values.update(zip(names, rng.sample(choices, len(names)), strict=True))
         return values
+
+
+class _Pools(Table):
+    train: dict[str, tuple[str, ...]]
+    validation: dict[str, tuple[str, ...]]
+    test: dict[str, tuple[str, ...]]
+
+
+def pools(split: Split) -> Mapping[str, tuple[str, ...]]:
+    """Returns the values that scenarios of one split share; no value is in two splits.
+
+    Within a split no value holds another of its pool, so that "$48" never proves "$480".
+    """
+    found: Mapping[str, tuple[str, ...]] = getattr(_pools(), split)
+    return found
+
+
+@cache
+def _pools() -> _Pools:
+    return read_table(files(__package__).joinpath("pools.toml"), _Pools)
+
+
+def checked(scenario: Scenario) -> Scenario:
+    """Returns a scenario of a data file.
+
+    Raises:
+        ValueError: If it has one wording only, or a slot without values.
+    """
+    if len(scenario.documents) < 2:
+        raise ValueError(f"{scenario.id}: documents needs at least two wordings")
+    for name in scenario.slot_names():
+        pool = _pool_of(name)
+        if pool not in scenario.slots and pool not in pools(scenario.split):
+            known = ", ".join(sorted({*scenario.slots, *pools(scenario.split)}))
+            raise ValueError(f"{scenario.id}: {{{name}}} has no values; known slots: {known}")
+    return scenario
+
+
+def _pool_of(slot: str) -> str:
+    return re.sub(r"_\d$", "", slot)
