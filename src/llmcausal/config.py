@@ -196,8 +196,9 @@ class LossSection(Section):
     ones; or answers alike, whose first four tokens, which decide between task and attack, weigh
     four times as much as the others."""
     contrast_gradient: Literal["head", "model"] = "head"
-    """What the contrast trains: the projection head alone, as a detector that leaves the text as it
-    is; or the model too, which made no model resist more (docs/history.md)."""
+    """What the contrast trains: the projection head alone, after the last step and on the finished
+    model's states, as a detector that leaves the text as it is; or the model too, in every step,
+    which made no model resist more (docs/history.md)."""
     tau: float = Field(default=0.07, gt=0)
     """Temperature of the similarities (causal_contrastive, info_nce)."""
     margin: float = Field(default=0.5, gt=0)
@@ -234,7 +235,11 @@ class TrainSection(Section):
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
     projection_learning_rate: float | None = Field(default=None, gt=0)
-    """The same of the projection head, which begins at random; by default that of the adapters."""
+    """The same of the projection head, which begins at random; by default that of the adapters,
+    and 3e-3 for a detector."""
+    projection_triplets: int = Field(default=256, ge=1)
+    """Training triplets whose states a detector learns from (loss.contrast_gradient = "head"); they
+    are read once."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"

@@ -24,7 +24,11 @@ def tiny_config(tmp_path: Path, tiny_files: tuple[Path, Path]) -> Callable[..., 
             "memory": {"activations": "keep"},
             "lora": {"rank": 4, "dropout": 0.1},
             "data": {"train": str(data)},
-            "loss": {"projection_dim": 8, "projection_hidden_dim": 16},
+            "loss": {
+                "projection_dim": 8,
+                "projection_hidden_dim": 16,
+                "contrast_gradient": "model",
+            },
             "train": {
                 "batch_size": 2,
                 "accumulation_steps": 2,

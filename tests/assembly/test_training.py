@@ -396,7 +396,8 @@ def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
 
 def test_best_is_of_the_run_that_went_on(tiny_config: Any) -> None:
     """With a learning rate that ruins the model, nothing beats what an abandoned future reached."""
-    config = tiny_config(checkpoint={"keep": 5}, train={"learning_rate": 0.0005})
+    text_first = {"lambda_contrastive": 0.1}
+    config = tiny_config(checkpoint={"keep": 5}, train={"learning_rate": 5e-4}, loss=text_first)
     run_dir = assembly.train(config, plain=True).run_dir
     assert verify(run_dir / "best")["step"] > 2
     toml = run_dir / "config.toml"
@@ -609,3 +610,30 @@ def test_separate_members_and_plain_adamw(tiny_config: Any) -> None:
     for tree, separate in zip(found["tree"], found["separate"], strict=True):
         for key in tree.keys() - {"tokens"}:
             assert tree[key] == pytest.approx(separate[key], rel=1e-3, abs=1e-4), key
+
+
+def test_a_detector_leaves_the_defence_as_it_is_and_comes_again_after_a_kill(
+    tiny_config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`contrast_gradient = "head"`: the adapter is to the bit that of a run without contrast."""
+    asked = {"contrast_gradient": "head"}
+    run_dir = assembly.train(tiny_config(name="with", loss=asked), plain=True).run_dir
+    assert "detector trained; validation: stability" in capsys.readouterr().out
+    without = {"lambda_contrastive": 0.0}
+    plain = assembly.train(tiny_config(name="without", loss=without), plain=True).run_dir
+    adapter, head = "adapter_model.safetensors", "projection.safetensors"
+    assert (run_dir / "best" / adapter).read_bytes() == (plain / "best" / adapter).read_bytes()
+    assert rows(run_dir) == rows(plain)
+    assert not (plain / "best" / head).exists()
+    whole = verify(run_dir / "best")
+    learned = (run_dir / "best" / head).read_bytes()
+
+    # As if the kill came before the detector.
+    facts = {key: value for key, value in whole.items() if key != "files"}
+    files = {name: (run_dir / "best" / name).read_bytes() for name in whole["files"]}
+    files.pop(head)
+    checkpoint_module.write_checkpoint(run_dir / "best", files, facts)
+    assert not (run_dir / "best" / head).exists()
+    assembly.resume(run_dir, plain=True)
+    assert (run_dir / "best" / head).read_bytes() == learned
+    assert verify(run_dir / "best") == whole

@@ -19,14 +19,15 @@ def rows(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def trained(checkpoint: Path) -> dict[str, Any]:
-    """Adapter and projection as bytes; optimizer, schedule, position and random states."""
+    """Adapter and projection, if any, as bytes; optimizer, schedule, position, random states."""
     import torch
 
     state = torch.load(checkpoint / "training_state.pt", weights_only=True)
     state["state"].pop("train_seconds")
     state["callbacks"] = [each for each in state["callbacks"] if not each[0].endswith(":Tracking")]
     for name in WEIGHTS:
-        state[name] = (checkpoint / name).read_bytes()
+        if (checkpoint / name).is_file():
+            state[name] = (checkpoint / name).read_bytes()
     return flat(state)
 
 

@@ -29,6 +29,7 @@ train = "{data}"
 [loss]
 projection_dim = 8
 projection_hidden_dim = 16
+contrast_gradient = "model"
 [train]
 max_steps = {steps}
 epochs = 4

@@ -13,9 +13,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.losses.answers import FIRST_TOKENS, FIRST_WEIGHT, answer_weights
-from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.invariance import divergence
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.objective import Objective
@@ -189,28 +187,6 @@ def test_weight_zero_costs_nothing(token_triplets: Any) -> None:
     never_had = collate(token_triplets(3, shared=9, own=6, seed=2), plain.needs, "last")
     assert torch.equal(without.tokens, never_had.tokens)
     assert {span.member for span in without.spans} == {"benign", "injection"}
-
-
-@pytest.mark.parametrize("members", ["tree", "one_by_one"])
-def test_a_detector_leaves_the_model_alone(
-    members: Any, random_model: Any, token_triplets: Any
-) -> None:
-    """`contrast_gradient = "head"`: the head's gradient is the same, the model's is none."""
-    triplets = token_triplets(3, shared=5, own=6, seed=3)
-    model = random_model("llama", torch.float64, exact_norms=True)
-    head = ProjectionHead(model.config.hidden_size, 24, 12, seed=1).double()
-    found: dict[bool, Tensor] = {}
-    for head_only in (False, True):
-        objective = Objective(CausalContrastive(), head, 1.0, {}, head_only=head_only)
-        step = TripletStep(find_trunk(model), objective, Execution(members))
-        batch = collate(triplets, objective.needs, "last")
-        step(batch, label_totals([batch]), torch.Tensor.backward)
-        touched = [p for p in model.parameters() if p.grad is not None and p.grad.abs().max() > 0]
-        assert bool(touched) != head_only
-        found[head_only] = gradients(head).clone()
-        for parameter in model.parameters():
-            parameter.grad = None
-    assert torch.allclose(found[True], found[False])
 
 
 def test_every_answer_weighs_alike_and_its_first_tokens_most() -> None:

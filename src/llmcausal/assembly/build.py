@@ -24,7 +24,6 @@ from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
 from llmcausal.profile import dump_config
-from llmcausal.train.batch import Needs, collate
 from llmcausal.train.batches import Batches, fixed_batches
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
@@ -262,27 +261,6 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
             f"loss.contrastive: {type(loss).__name__} has buffers, which would differ between the "
             f"{processes.count} processes; train it with one"
         )
-
-
-CENTERED_ON = 32
-"""Training triplets whose mean the projection head starts from."""
-
-
-def center_projection(built: Built, data: PreparedData) -> None:
-    """Lets a fresh run's projection head start from the mean representation of its own data."""
-    step = built.step
-    if step.objective.projection is None:
-        return
-    needs = Needs(frozenset({"benign"}), frozenset())
-    pooling = built.run.config.loss.pooling
-    with torch.no_grad():
-        rows = [
-            step.representations(collate([triplet], needs, pooling).to(built.loaded.device), needs)[
-                "benign"
-            ]
-            for triplet in data.train[:CENTERED_ON]
-        ]
-    step.objective.projection.center(torch.cat(rows))
 
 
 def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:

@@ -16,10 +16,10 @@ from llmcausal.assembly.build import (
     Screen,
     build_run,
     build_snapshot,
-    center_projection,
     check_share,
     unpacks,
 )
+from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.planning import plan_run
@@ -247,16 +247,18 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
     best = run_dir / BEST
-    if config.evaluation.at_end and not processes.lead(results.is_file):
+    shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
+    with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
         if best.is_dir():
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
-        with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
+        add_detector(built, data, shown)
+        if config.evaluation.at_end and not processes.lead(results.is_file):
             if config.evaluation.gate:
                 _pass_gate(built, data)
             evaluation = _evaluated(built, data)
-        if processes.is_first:
-            track_evaluation(run, evaluation)
+            if processes.is_first:
+                track_evaluation(run, evaluation)
     if not processes.is_first:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
@@ -265,7 +267,6 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         rest = f"the rest {duration(whole - trained)}"
         show_notes([f"took {duration(whole)}: training {duration(trained)}, {rest}"])
     show_notes([f"report: {report}"])
-    shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     show_notes([f"next: llmcausal eval --checkpoint {shown}"])
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
 

@@ -16,7 +16,7 @@ from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import candidates
 
 FILE = Path(__file__).with_name("shipped_needs.json")
-TERMS = ("task", "robust", "swap", "preference", "invariance", "contrastive")
+TERMS = ("task", "robust", "swap", "preference", "invariance")
 PROFILES = ("rtx4050", "llama2-7b-6gb", "minimal-4gb", "quality-12gb")
 
 
@@ -38,6 +38,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "tokens": config.data.max_length,
         "triplets": config.train.batch_size,
         "terms": [name for name in TERMS if getattr(config.loss, f"lambda_{name}")],
+        "contrast": config.loss.contrast_gradient if config.loss.lambda_contrastive else "none",
         "projection_dim": config.loss.projection_dim,
         "memory": config.memory.model_dump(
             mode="json", exclude_unset=True, exclude={"budget_gb", "force"}

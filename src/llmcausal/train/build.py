@@ -27,11 +27,12 @@ from llmcausal.train.step import TripletStep
 def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
     """Builds the contrastive loss from the settings that its constructor names.
 
+    Returns:
+        The loss; None if its own weights leave nothing of it.
+
     Raises:
         ConfigError: If it is unknown or its options do not fit.
     """
-    if not section.lambda_contrastive:
-        return None
     kind = LOSSES.load(section.contrastive)
     accepted = inspect.signature(kind).parameters
     if not (isinstance(kind, type) and issubclass(kind, ContrastiveLoss)):
@@ -56,25 +57,38 @@ def build_objective(
     Raises:
         ConfigError: If nothing would be learned.
     """
-    contrastive = build_contrastive(section) if trained else None
+    contrastive = _of_the_step(section) if trained else None
     contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
-    projection = None
-    if contrasts and section.projection_dim:
-        projection = ProjectionHead(
-            width, section.projection_hidden_dim, section.projection_dim, train.seed
-        )
+    projection = build_projection(section, width, train.seed) if contrasts else None
     objective = _objective(section, contrastive, projection)
     if trained and not (objective.needs.pooled or objective.needs.terms):
         raise ConfigError(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
             "lambda_robust, lambda_causal, lambda_spurious"
         )
-    if contrastive is not None and objective.head_only and projection is None:
+    if trained and learns_detector(section) and not section.projection_dim:
         raise ConfigError(
             "loss.contrast_gradient = 'head': loss.projection_dim is 0, so there is no head to "
             "train; set it to 64 or so, or contrast_gradient to 'model'"
         )
     return objective
+
+
+def learns_detector(section: LossSection) -> bool:
+    """Tells whether a head is trained on the finished model, as a detector."""
+    return section.lambda_contrastive > 0 and section.contrast_gradient == "head"
+
+
+def build_projection(section: LossSection, width: int, seed: int) -> ProjectionHead | None:
+    """Builds a fresh head in fp32 on the CPU; None if the states are compared as they are."""
+    if not section.projection_dim:
+        return None
+    return ProjectionHead(width, section.projection_hidden_dim, section.projection_dim, seed)
+
+
+def _of_the_step(section: LossSection) -> ContrastiveLoss | None:
+    in_the_step = section.lambda_contrastive > 0 and not learns_detector(section)
+    return build_contrastive(section) if in_the_step else None
 
 
 def _objective(
@@ -95,13 +109,12 @@ def _objective(
         sums=section.preference_ratio == "sum",
         lambda_invariance=section.lambda_invariance,
         by_answer=section.average == "answers",
-        head_only=section.contrast_gradient == "head",
     )
 
 
 def needs_of(section: LossSection) -> Needs:
     """Tells which parts of a triplet an objective reads, without building its heads."""
-    return _objective(section, build_contrastive(section), None).needs
+    return _objective(section, _of_the_step(section), None).needs
 
 
 def build_step(

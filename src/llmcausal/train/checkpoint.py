@@ -59,6 +59,18 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
             shutil.rmtree(work, ignore_errors=True)
 
 
+def add_file(folder: Path, name: str, content: bytes) -> None:
+    """Writes a checkpoint again with one more file.
+
+    Raises:
+        CheckpointError: If it is damaged.
+        StorageError: If the disk refuses; the checkpoint is as it was.
+    """
+    facts = verify(folder)
+    files = {each: (folder / each).read_bytes() for each in facts.pop("files")}
+    write_checkpoint(folder, {**files, name: content}, facts)
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """Checks every file of a checkpoint against its hash and returns the manifest.
 

@@ -27,7 +27,6 @@ class Objective:
             takes the sum of an answer's log-ratios instead of their mean.
         lambda_invariance: Weight of the divergence of the answer's distributions.
         by_answer: Cross-entropies average over answers, with `answer_weights`; else over tokens.
-        head_only: The contrast trains the projection head and not the model.
         layer: Hidden state that is pooled (-1: the last).
     """
 
@@ -41,7 +40,6 @@ class Objective:
     sums: bool = False
     lambda_invariance: float = 0.0
     by_answer: bool = False
-    head_only: bool = False
 
     @property
     def modules(self) -> list[nn.Module]:

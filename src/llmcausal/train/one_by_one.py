@@ -133,8 +133,6 @@ class OneByOne:
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
         """Goes backward from a member's own loss, and from the gradient by its shared values."""
-        if gradient is not None and span.term is None and self.objective.head_only:
-            return  # the contrast stops at the head, and nothing else asks for this member
         row, labelled = self.step.span(span)
         shares = self._own_shares(span, labelled)
         for share in shares:

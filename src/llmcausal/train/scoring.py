@@ -201,8 +201,6 @@ class Scorer:
         """Returns the contrast's share, given each member's pooled states [triplets, width]."""
         objective = self.objective
         assert objective.contrastive is not None
-        if objective.head_only:
-            pooled = {member: rows.detach() for member, rows in pooled.items()}
         representations = self.project(pooled)
         losses: Tensor = objective.contrastive(representations)
         count = len(next(iter(pooled.values())))

@@ -1,0 +1,82 @@
+"""The detector: a projection head, trained apart from the defence on states that do not move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from llmcausal.data.triplet import Member
+from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.model.projection import ProjectionHead
+from llmcausal.train.objective import causal_metrics
+
+LEARNING_RATE = 3e-3
+STEPS = 200
+BATCH = 32
+CHECK_EVERY = 10
+
+States = Mapping[Member, Tensor]
+"""Each member's pooled hidden states [triplets, width]."""
+
+
+def learn_detector(
+    head: ProjectionHead,
+    contrastive: ContrastiveLoss,
+    states: States,
+    validation: States | None,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, float]:
+    """Trains the head on pooled states, and keeps its weights of the best validation.
+
+    It begins centered on the benign states. Of `STEPS` steps on `BATCH` triplets each, those
+    weights are kept whose contrast on the validation states is least; without these, the last.
+
+    Args:
+        head: Is trained in place, on the CPU.
+        contrastive: What is minimized.
+        states: Of the training triplets, in fp32 on the CPU.
+        validation: Of the validation triplets, or None.
+        learning_rate: Peak rate of AdamW; it falls to 0 along a cosine.
+        seed: Decides the order of the triplets.
+
+    Returns:
+        `contrastive_loss` and the causal metrics on the validation states, if there are any.
+    """
+    head.center(states["benign"])
+    count = len(states["benign"])
+    generator = torch.Generator().manual_seed(seed)
+    parameters = [*head.parameters(), *contrastive.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    best: tuple[float, dict[str, Tensor]] | None = None
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(1, STEPS + 1):
+        if len(order) < min(BATCH, count):
+            order = torch.randperm(count, generator=generator)
+        chosen, order = order[:BATCH], order[BATCH:]
+        optimizer.zero_grad(set_to_none=True)
+        contrast({m: rows[chosen] for m, rows in states.items()}, head, contrastive).backward()
+        optimizer.step()
+        schedule.step()
+        if validation is not None and step % CHECK_EVERY == 0:
+            with torch.no_grad():
+                loss = float(contrast(validation, head, contrastive))
+            if best is None or loss < best[0]:
+                best = loss, {name: value.clone() for name, value in head.state_dict().items()}
+    if best is None or validation is None:
+        return {}
+    head.load_state_dict(best[1])
+    with torch.no_grad():
+        metrics = causal_metrics({m: head(rows) for m, rows in validation.items()})
+    return {"contrastive_loss": best[0]} | {n: float(v.mean()) for n, v in metrics.items()}
+
+
+def contrast(states: States, head: ProjectionHead, contrastive: ContrastiveLoss) -> Tensor:
+    """Returns the mean contrast of triplets, given their members' states."""
+    representations = {m: head(states[m]) for m in contrastive.members}
+    losses: Tensor = contrastive(representations)
+    return losses.mean()
