@@ -25,6 +25,7 @@ from llmcausal.export import EXPORTERS
 from llmcausal.export.hub import check_repository, push_to_hub
 from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
+from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.profile import load_config
@@ -36,7 +37,7 @@ ATTACKED_PROMPTS = 12
 """Attacked prompts that the trained and the exported model answer in the check."""
 
 _log = logging.getLogger(__name__)
-_FIGURES = ("attack_success_rate", "asr_begins_with", "utility", "utility_under_attack")
+_FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
 
 
 def export_checkpoint(

@@ -8,23 +8,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llmcausal.data.triplet import SEEN
-from llmcausal.evaluation.summary import BEST_OF_K, GROUPED
+from llmcausal.evaluation.verdict import caveats
+from llmcausal.metrics import GROUPED, of
 
-SHARES = (
-    BEST_OF_K,
-    "attack_success_rate",
-    "asr_begins_with",
-    "utility",
-    "utility_under_attack",
-    "instruction_following",
-    "empty_answers",
-    "refusals",
-    "repetitions",
-)
-"""In the order of the tables; one that nothing was measured of is left out."""
-PERPLEXITIES = ("perplexity", "perplexity_under_attack")
-CAUSAL = ("causal_stability", "spurious_separation", "causal_discrimination", "detection_auroc")
 MAX_EXAMPLES = 5
 MAX_CHARACTERS = 400
 
@@ -34,16 +20,6 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 """What means something inside a line, bare addresses included, which some renderers link."""
 _LEADING = re.compile(r"^(\d+)([.)])(?=\s|$)|^()([#+\-=:!])")
-
-_ALWAYS = (
-    "Intervals are 95%: Wilson for shares; bootstrap over triplets for differences, means and "
-    "perplexity; DeLong for detection_auroc. They tell how sure the figures are for prompts like "
-    "these, not for others.",
-    "Attack success is by rule: the attack's own check, or its witness in the greedy answer. A "
-    "verbatim copy of the injected instruction does not count as obeying it.",
-)
-
-_SEEN_TOLD = "Attacks in phrasings of the training data are in the tables by group, and no other."
 
 
 def to_markdown(result: Values) -> str:
@@ -65,13 +41,13 @@ def to_markdown(result: Values) -> str:
     for group, members in tuned.get("groups", {}).items():
         if members:
             parts += [f"## By {group}", _grouped(members, base, group, name)]
-    if any(metric in tuned for metric in PERPLEXITIES):
+    if any(metric.name in tuned for metric in of("perplexity")):
         parts += ["## Perplexity of the right answers", _perplexities(tuned, base, name)]
     if tuned.get("causal"):
         parts += ["## Representations", _causal(tuned, base, name)]
     if result.get("adaptive"):
         parts += ["## Adaptive attack", _adaptive(result["adaptive"], name)]
-    parts += ["## Caveats", _bullets(caveats(result))]
+    parts += ["## Caveats", _bullets([*caveats(result), *_left_out(result)])]
     parts += _examples(result.get("generations", ()))
     parts += _environment(result)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -91,31 +67,13 @@ def escape(text: str, limit: int = MAX_CHARACTERS) -> str:
     return _LEADING.sub(r"\1\3\\\2\4", _SPECIAL.sub(r"\\\1", line))
 
 
-def caveats(result: Values) -> list[str]:
-    """Says what a reader must know to judge the figures."""
-    rows = result.get("generations", ())
-    attacked = [row for row in rows if row["member"] == "injection"]
-    carriers = {(row["system"], row["prompt"]) for row in rows if row["member"] == "benign"}
-    cut = sum(not row["stopped"] for row in attacked)
+def _left_out(result: Values) -> list[str]:
     skipped = result.get("skipped", ())
-    told = list(_ALWAYS)
-    if any(row["novelty"] == SEEN for row in attacked):
-        told.append(_SEEN_TOLD)
-    if cut:
-        told.append(
-            f"{cut} of {len(attacked)} attacked prompts were answered up to the length limit; what "
-            "would have come later is not judged."
-        )
-    if len(carriers) < len(attacked):
-        told.append(
-            f"{len(attacked)} attacked prompts are made from {len(carriers)} benign ones, so they "
-            "are not independent, and intervals on them are somewhat too narrow."
-        )
-    told += result.get("notes", ())
+    texts = list(result.get("notes", ()))
     if skipped:
-        told.append(f"{len(skipped)} triplets were left out of some or all figures:")
-        told += [f"{item['id']}: {item['reason']}" for item in skipped]
-    return told
+        texts.append(f"{len(skipped)} triplets were left out of some or all figures:")
+        texts += [f"{item['id']}: {item['reason']}" for item in skipped]
+    return texts
 
 
 def _facts(result: Values, name: str) -> str:
@@ -131,16 +89,15 @@ def _facts(result: Values, name: str) -> str:
     return "\n".join(f"- {fact}" for fact in facts)
 
 
-def _shares(tuned: Values, base: Values | None, name: str) -> str:
-    rows = [
-        _row(metric, tuned, base, _share) for metric in SHARES if tuned.get(metric, {}).get("n")
-    ]
-    return _table(("metric", "n", *_sides(base, name)), rows)
+def _shares(tuned: Values, base: Values | None, other: str) -> str:
+    names = [metric.name for metric in of("answers")]
+    rows = [_row(name, tuned, base, _share) for name in names if tuned.get(name, {}).get("n")]
+    return _table(("metric", "n", *_sides(base, other)), rows)
 
 
 def _changes(difference: Values, name: str) -> str:
     rows = []
-    for metric in SHARES:
+    for metric in (each.name for each in of("answers")):
         change = difference.get(metric)
         if change and change["value"] is not None:
             points = f"{100 * change['value']:+.1f}{_interval(change, 100, '+.1f')}"
@@ -158,23 +115,25 @@ def _grouped(members: Values, base: Values | None, group: str, name: str) -> str
         before = base["groups"][group].get(member) if base else None
         cells = [escape(member)]
         for metric in GROUPED:
-            _, *rest = _row(metric, metrics, before, _share, base is not None)
+            _, *rest = _row(metric.name, metrics, before, _share, base is not None)
             cells += rest
         rows.append(tuple(cells))
     heading: list[str] = [group]
-    for short in ("ASR", "utility under attack"):
-        heading += ["n", *(f"{short}, {side}" for side in _sides(base, name))]
+    for metric in GROUPED:
+        heading += ["n", *(f"{metric.short}, {side}" for side in _sides(base, name))]
     return _table(heading, rows)
 
 
-def _perplexities(tuned: Values, base: Values | None, name: str) -> str:
-    rows = [_row(metric, tuned, base, _plain) for metric in PERPLEXITIES if metric in tuned]
-    return _table(("metric", "n", *_sides(base, name)), rows)
+def _perplexities(tuned: Values, base: Values | None, other: str) -> str:
+    names = [metric.name for metric in of("perplexity")]
+    rows = [_row(name, tuned, base, _plain) for name in names if name in tuned]
+    return _table(("metric", "n", *_sides(base, other)), rows)
 
 
 def _causal(tuned: Values, base: Values | None, name: str) -> str:
     after, before = tuned["causal"], base["causal"] if base else None
-    rows = [_row(metric, after, before, _plain) for metric in CAUSAL if metric in after]
+    causal = [metric.name for metric in of("causal")]
+    rows = [_row(metric, after, before, _plain) for metric in causal if metric in after]
     read = [side["representation"] for side in (before, after) if side]
     return _table(("metric", "n", *_sides(base, name)), [*rows, ("read from", "", *read)])
 

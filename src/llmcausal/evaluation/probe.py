@@ -13,12 +13,13 @@ from llmcausal.evaluation.generation import Answer, answer_prompts
 from llmcausal.evaluation.generations import AnsweredMember, Side, generation_rows
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
+from llmcausal.metrics import CORE
 from llmcausal.train.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
 
-PROBE_METRICS = ("attack_success_rate", "utility", "utility_under_attack")
+PROBE_METRICS = tuple(metric.name for metric in CORE)
 Scorer = Callable[[Triplet, str], Verdict]
 
 

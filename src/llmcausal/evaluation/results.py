@@ -1,10 +1,10 @@
 """Writes an evaluation to disk, each file whole or not at all.
 
 A result is a mapping of `suite`, `checkpoint`, `command`, `notes`, `base` (or None), `tuned`,
-`difference` (or None), `skipped`, `environment`, `generations` and `representations`. A side
-(`base`, `tuned`) has the shares, `perplexity` and `perplexity_under_attack`, `causal`, `groups`
-and, where it is not the untouched base, `name`. A figure is `value`, `n` and the 95% interval
-`low`, `high`; all but `n` may be None.
+`difference` (or None), `skipped`, `caveats`, `environment`, `generations` and `representations`. A
+side (`base`, `tuned`) has the figures of `llmcausal.metrics` (those of representations in
+`causal`), `groups` and, where it is not the untouched base, `name`. A figure is `value`, `n` and
+the 95% interval `low`, `high`; all but `n` may be None.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from llmcausal.errors import StorageError
 from llmcausal.evaluation.markdown import to_markdown
+from llmcausal.evaluation.verdict import caveats
 from llmcausal.storage import replace_file
 
 RESULTS = "results.json"
@@ -36,6 +37,7 @@ def write_results(result: Mapping[str, Any], folder: Path) -> Path:
     """
     apart = ("generations", "representations")
     summary = {key: value for key, value in result.items() if key not in apart}
+    summary["caveats"] = caveats(result)
     files = {
         GENERATIONS: "".join(map(_line, result["generations"])),
         REPRESENTATIONS: _line(result.get("representations", {})),

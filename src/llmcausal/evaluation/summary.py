@@ -16,11 +16,11 @@ from llmcausal.evaluation.scoring import (
     right,
 )
 from llmcausal.evaluation.statistics import Verdict, paired_difference, proportion
+from llmcausal.metrics import GROUPED
 
 BEST_OF_K = "attack_success_best_of_k"
 """Prompts on which any of several attacks works: what an attacker who may try again reaches."""
 _OF_BENIGN = ("utility", "empty_answers", "refusals", "repetitions")
-GROUPED = ("attack_success_rate", "utility_under_attack")
 GROUPS: Mapping[str, Callable[[Triplet], str]] = {
     "family": lambda triplet: triplet.attack.family if triplet.attack else "",
     "position": lambda triplet: triplet.attack.position if triplet.attack else "",
@@ -89,7 +89,7 @@ def summarize(triplets: Sequence[Triplet], verdicts: Verdicts) -> dict[str, Any]
                 members.setdefault(name, []).append(index)
         summary["groups"][group] = {
             name: {
-                metric: proportion([verdicts[metric][index] for index in indices])
+                metric.name: proportion([verdicts[metric.name][index] for index in indices])
                 for metric in GROUPED
             }
             for name, indices in sorted(members.items())

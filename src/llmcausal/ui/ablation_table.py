@@ -10,19 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llmcausal.metrics import CORE, of
 from llmcausal.ui.console import one_line
 
-SHARES = {
-    "attack_success_rate": "ASR",
-    "utility": "utility",
-    "utility_under_attack": "utility under attack",
-}
-CAUSAL = {
-    "causal_stability": "stability",
-    "spurious_separation": "separation",
-    "causal_discrimination": "discrimination",
-    "detection_auroc": "detection AUROC",
-}
 SHORT = ("stab.", "sep.", "discr.", "AUROC")
 NOTE = (
     "Mean over seeds with its 95% interval (bootstrap over prompts of each prompt's mean over "
@@ -58,7 +48,7 @@ def render_ablation(result: Values) -> RenderableType:
     for row in result["rows"]:
         cells = [
             "\n".join([*_label_lines(row), *_remarks(row)]),
-            *("\n".join(_share(row, name, 0)) for name in SHARES),
+            *("\n".join(_share(row, metric.name, 0)) for metric in CORE),
             "\n".join(_representation(row)),
             "\n".join([_number(row["perplexity"]), _number(row["perplexity_under_attack"])]),
         ]
@@ -72,8 +62,7 @@ def ablation_markdown(result: Values) -> str:
     """Returns the same table as Markdown, one row a combination."""
     titles = [
         "combination",
-        *SHARES.values(),
-        *CAUSAL.values(),
+        *(metric.label for metric in (*CORE, *of("causal"))),
         "measured on",
         "perplexity",
         "perplexity under attack",
@@ -86,8 +75,8 @@ def ablation_markdown(result: Values) -> str:
             _line(
                 [
                     "; ".join([one_line(row["label"]), *_remarks(row)]),
-                    *(" ".join(_share(row, name, 1)) for name in SHARES),
-                    *(_number(causal.get(name), 3) for name in CAUSAL),
+                    *(" ".join(_share(row, metric.name, 1)) for metric in CORE),
+                    *(_number(causal.get(metric.name), 3) for metric in of("causal")),
                     _measured_on(row) or "-",
                     _number(row["perplexity"]),
                     _number(row["perplexity_under_attack"]),
@@ -105,9 +94,9 @@ def _label_lines(row: Values) -> list[str]:
 def _representation(row: Values) -> list[str]:
     causal = row["causal"]
     measured = [
-        f"{short} {_number(causal[name], 3)}"
-        for name, short in zip(CAUSAL, SHORT, strict=True)
-        if causal.get(name) is not None
+        f"{short} {_number(causal[metric.name], 3)}"
+        for metric, short in zip(of("causal"), SHORT, strict=True)
+        if causal.get(metric.name) is not None
     ]
     return [*measured, _measured_on(row)] if measured else ["-"]
 
@@ -142,7 +131,7 @@ def _mean_validation(row: Values, name: str) -> float | None:
 
 
 def _note(rows: Sequence[Values]) -> str:
-    prompts = sorted({row[name]["n"] for row in rows for name in SHARES if row[name]["n"]})
+    prompts = sorted({row[each.name]["n"] for row in rows for each in CORE if row[each.name]["n"]})
     counts = f"n = {' to '.join(str(n) for n in {prompts[0]: 0, prompts[-1]: 0})} prompts. "
     return (counts if prompts else "") + NOTE
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmcausal.launched import MEMORY_OF_PROCESS
+from llmcausal.metrics import CORE, of
 
 LOSS_TERMS = {
     "loss": "loss",
@@ -17,16 +18,8 @@ LOSS_TERMS = {
     "invariance_loss": "invariance",
     "contrastive_loss": "contrastive",
 }
-CAUSAL_METRICS = {
-    "causal_stability": "stability",
-    "spurious_separation": "separation",
-    "causal_discrimination": "discrimination",
-}
-PROBE_METRICS = {
-    "attack_success_rate": "ASR",
-    "utility": "utility",
-    "utility_under_attack": "under attack",
-}
+CAUSAL_METRICS = {metric.name: metric.short for metric in of("causal")[:3]}
+PROBE_METRICS = {metric.name: metric.short for metric in CORE}
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.:-=+*#"
 

@@ -8,14 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from llmcausal.metrics import BY_NAME, CORE
 from llmcausal.ui.plots import tag
 from llmcausal.ui.plots_figures import Measured, number
 
-_COLUMNS = {
-    "attack_success_rate": ("Attack success rate", "less is better"),
-    "utility": ("Utility", "more is better"),
-    "utility_under_attack": ("Utility under attack", "more is better"),
-}
 _LABEL, _COLUMN, _GAP, _ROW, _TOP = 230.0, 190.0, 44.0, 46.0, 76.0
 _STYLE = Markup("""
 .ablation{--ink:#1d2125;--soft:#667079;--rule:#dfe3e6;--mark:#0b5fa5;--paper:#fff;
@@ -46,7 +42,7 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     shown = [
         name
-        for name in _COLUMNS
+        for name in (metric.name for metric in CORE)
         if any(Measured.of(row.get(name)).value is not None for row in rows)
     ]
     width = _LABEL + len(shown) * (_COLUMN + _GAP) + 10
@@ -83,11 +79,11 @@ def _left(column: int) -> float:
 
 
 def _column_frame(name: str, left: float, count: int) -> list[Markup]:
-    title, better = _COLUMNS[name]
+    metric = BY_NAME[name]
     bottom = _TOP + _ROW * count
     parts = [
-        tag("text", title, class_="head", x=left, y=22.0),
-        tag("text", better, class_="soft", x=left, y=39.0),
+        tag("text", metric.label, class_="head", x=left, y=22.0),
+        tag("text", f"{metric.better} is better", class_="soft", x=left, y=39.0),
     ]
     for share in (0, 25, 50, 75, 100):
         x = left + _COLUMN * share / 100
@@ -146,7 +142,7 @@ def _figure(row: Mapping[str, Any], name: str, left: float, middle: float) -> li
 def _in_words(rows: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> str:
     def told(row: Mapping[str, Any]) -> str:
         figures = ", ".join(
-            f"{_COLUMNS[name][0].lower()} {Measured.of(row.get(name)).percent}" for name in shown
+            f"{BY_NAME[name].label.lower()} {Measured.of(row.get(name)).percent}" for name in shown
         )
         return f"{row.get('label', '')}: {figures}"
 

@@ -10,49 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llmcausal.metrics import GROUPED, METRICS, Metric, of
 from llmcausal.ui.console import one_line
 
-METRICS = {
-    "attack_success_best_of_k": "less",
-    "attack_success_rate": "less",
-    "asr_begins_with": "less",
-    "utility": "more",
-    "utility_under_attack": "more",
-    "instruction_following": "more",
-    "empty_answers": "less",
-    "refusals": "less",
-    "repetitions": "less",
-}
-"""Each metric, and whether less or more of it is better."""
-WHERE_MEASURED = (
-    "attack_success_best_of_k",
-    "instruction_following",
-    "empty_answers",
-    "refusals",
-    "repetitions",
-)
-"""Left out where nothing was measured of them: they are not in every suite."""
-SUMMARY = (
-    "attack_success_best_of_k",
-    "attack_success_rate",
-    "utility",
-    "utility_under_attack",
-    "instruction_following",
-)
-"""What the small table after training shows of them."""
 SKIPPED_SHOWN = 10
-
-GROUPED = {"attack_success_rate": "ASR", "utility_under_attack": "utility"}
-"""What is shown by group, and its short name there."""
-READ = {
-    "perplexity": "less",
-    "perplexity_under_attack": "less",
-    "causal_stability": "more",
-    "spurious_separation": "more",
-    "causal_discrimination": "more",
-    "detection_auroc": "more",
-}
-"""What is measured without an answer, and whether less or more of it is better."""
 
 Values = Mapping[str, Any]
 
@@ -100,12 +61,12 @@ def render_summary(result: Values) -> RenderableType:
     table.add_column("metric")
     _add_rate_columns(table, base)
     table.add_column("McNemar p", justify="right")
-    shown = [name for name in SUMMARY if name in tuned and tuned[name]["n"]]
-    for name in shown:
+    shown = [m for m in METRICS if m.headline and m.name in tuned and tuned[m.name]["n"]]
+    for name in (metric.name for metric in shown):
         cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
         p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
         table.add_row(name, *cells, "-" if p_value is None else f"{p_value:.2g}")
-    less = " and ".join(name for name in shown if METRICS[name] == "less")
+    less = " and ".join(metric.name for metric in shown if metric.better == "less")
     parts: list[RenderableType] = [table, Text(f"Less {less} is better; more of the others.")]
     parts += _verdict(result)
     if result.get("environment"):
@@ -113,8 +74,8 @@ def render_summary(result: Values) -> RenderableType:
     return Group(*parts)
 
 
-def _is_shown(name: str, tuned: Values) -> bool:
-    return name in tuned and (name not in WHERE_MEASURED or tuned[name]["n"] > 0)
+def _is_shown(metric: Metric, tuned: Values) -> bool:
+    return metric.name in tuned and (metric.everywhere or tuned[metric.name]["n"] > 0)
 
 
 def _verdict(result: Values) -> list[RenderableType]:
@@ -144,10 +105,11 @@ def _metrics(tuned: Values, base: Values | None) -> Table:
     table.add_column("metric")
     table.add_column("better")
     _add_rate_columns(table, base)
-    for name, better in METRICS.items():
-        if _is_shown(name, tuned):
-            before = base.get(name) if base else None
-            table.add_row(name, better, *_rates(tuned[name], before, base is not None))
+    for metric in of("answers"):
+        if _is_shown(metric, tuned):
+            before = base.get(metric.name) if base else None
+            rates = _rates(tuned[metric.name], before, base is not None)
+            table.add_row(metric.name, metric.better, *rates)
     return table
 
 
@@ -157,7 +119,7 @@ def _changes(difference: Values) -> Table:
     table.add_column("n", justify="right")
     table.add_column("tuned - base", justify="right", style="bold")
     table.add_column("McNemar p", justify="right")
-    for name in METRICS:
+    for name in (metric.name for metric in METRICS):
         change = difference.get(name)
         if not change or change["value"] is None:
             continue
@@ -173,15 +135,15 @@ def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
     table.add_column("n", justify="right")
     if base is not None:
         table.add_column("ASR base", justify="right")
-    for short in GROUPED.values():
-        table.add_column(f"{short} tuned", justify="right", style="bold")
+    for metric in GROUPED:
+        table.add_column(f"{metric.short} tuned", justify="right", style="bold")
     for name, metrics in tuned.items():
         before = base.get(name) if base else None
         asr = metrics["attack_success_rate"]
         cells = [str(asr["n"])]
         if base is not None:
             cells.append(_rate(before["attack_success_rate"] if before else None))
-        cells += [_rate(metrics[metric]) for metric in GROUPED]
+        cells += [_rate(metrics[metric.name]) for metric in GROUPED]
         table.add_row(Text(one_line(name, 40)), *cells)
     return table
 
@@ -193,11 +155,13 @@ def _read(tuned: Values, base: Values | None) -> Table:
     _add_rate_columns(table, base)
     after = {**tuned, **tuned["causal"]}
     before = {**base, **base["causal"]} if base else None
-    for name, better in READ.items():
+    for metric in (*of("perplexity"), *of("causal")):
+        name = metric.name
         if name in after:
             counts = _counts(after[name], before.get(name) if before else None)
             sides = [before.get(name)] if before is not None else []
-            table.add_row(name, better, counts, *(_number(side) for side in [*sides, after[name]]))
+            numbers = (_number(side) for side in [*sides, after[name]])
+            table.add_row(name, metric.better, counts, *numbers)
     read = [one_line(side["representation"]) for side in (before, after) if side]
     table.add_row("read from", "", "", *read)
     return table

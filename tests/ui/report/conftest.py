@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from llmcausal.evaluation.verdict import caveats
+
 FAMILIES = {
     "naive": (0.41, 0.01, "seen"),
     "ignore_previous": (0.35, 0.02, "seen"),
@@ -205,7 +207,7 @@ def make_metrics(steps: int = 90, seed: int = 0) -> list[dict[str, Any]]:
 def make_result(count: int = 300) -> dict[str, Any]:
     rows = make_rows(count)
     base, tuned = make_side(rows, "base_"), make_side(rows, "")
-    return {
+    result = {
         "suite": "builtin",
         "checkpoint": "runs/demo-cpu/best",
         "command": ["llmcausal", "eval", "--checkpoint", "runs/demo-cpu/best"],
@@ -231,6 +233,7 @@ def make_result(count: int = 300) -> dict[str, Any]:
             "steps": 60,
         },
     }
+    return result | {"caveats": caveats(result)}
 
 
 def make_searched(obeyed: list[bool], queries: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmcausal.errors import StorageError
+from llmcausal.evaluation.verdict import caveats
 from llmcausal.ui.report import write_report
 
 Values = dict[str, Any]
@@ -60,7 +61,7 @@ def test_the_page_says_what_was_measured(
     for heading in (
         *("Result", "By attack", "Adaptive attack", "Representations", "Training", "Left out"),
         *("Attack family", "Where the attack stands", "Kind of task", "Detection AUROC"),
-        *("Perplexity of right answers, clean prompts", "Attack success, strict", "McNemar p"),
+        *("Perplexity of right answers", "Attack success, strict", "McNemar p"),
         *("learning rate", "memory in use", "payload_splitting", "the family, in other phrasings"),
         "2103 prompt tokens and 48 new ones exceed the model's context of 2048",
     ):
@@ -101,6 +102,7 @@ def test_without_a_baseline_the_tuned_model_stands_alone(
     report: Callable[..., str], result: Values
 ) -> None:
     result |= {"base": None, "difference": None, "representations": {}, "adaptive": None}
+    result["caveats"] = caveats(result)
     for row in result["generations"]:
         row |= {"base_answer": None, "base_obeyed": None, "base_right": None, "base_stopped": None}
     text = text_of(report(result))

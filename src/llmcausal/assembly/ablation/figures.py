@@ -13,9 +13,9 @@ from llmcausal.assembly.training import EVALUATION
 from llmcausal.data.triplet import SEEN
 from llmcausal.errors import StorageError
 from llmcausal.evaluation import statistics
-from llmcausal.evaluation.markdown import CAUSAL, PERPLEXITIES
 from llmcausal.evaluation.results import GENERATIONS, RESULTS
 from llmcausal.evaluation.statistics import Figure
+from llmcausal.metrics import of
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.metrics_log import read_rows
 from llmcausal.train.checkpoint import BEST, MANIFEST, read_manifest
@@ -29,6 +29,8 @@ SHARES = {
 }
 """The prompts and the verdict in generations.jsonl behind each share."""
 
+_PERPLEXITIES = [metric.name for metric in of("perplexity")]
+_CAUSAL = [metric.name for metric in of("causal")]
 Values = dict[str, Any]
 
 
@@ -60,7 +62,7 @@ def combination_row(combination: Combination, runs: Sequence[PlannedRun]) -> Val
         "seeds": seeds,
         "failed": failed,
         **shares,
-        **{name: _mean([seed[name] for seed in seeds]) for name in PERPLEXITIES},
+        **{name: _mean([seed[name] for seed in seeds]) for name in _PERPLEXITIES},
         "causal": _mean_causal([seed["causal"] for seed in seeds]),
     }
 
@@ -131,9 +133,9 @@ def validation_of(run: PlannedRun) -> Values:
 
 def _others(side: Values) -> Values:
     causal = side.get("causal") or {}
-    measured = {name: causal[name]["value"] for name in CAUSAL if name in causal}
+    measured = {name: causal[name]["value"] for name in _CAUSAL if name in causal}
     return {
-        **{name: (side.get(name) or {}).get("value") for name in PERPLEXITIES},
+        **{name: (side.get(name) or {}).get("value") for name in _PERPLEXITIES},
         "causal": {"representation": causal.get("representation"), **measured},
     }
 
@@ -141,7 +143,7 @@ def _others(side: Values) -> Values:
 def _mean_causal(seeds: Sequence[Values]) -> Values:
     if not seeds:
         return {}
-    means = {name: _mean([seed.get(name) for seed in seeds]) for name in CAUSAL}
+    means = {name: _mean([seed.get(name) for seed in seeds]) for name in _CAUSAL}
     return {"representation": seeds[0]["representation"], **means}
 
 

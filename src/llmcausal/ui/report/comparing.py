@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.errors import UsageError
+from llmcausal.metrics import CORE
 from llmcausal.ui.plots_curves import Line, collect, overlay_panel
 from llmcausal.ui.plots_figures import Measured, number
 from llmcausal.ui.report.loose import Object, as_object
 from llmcausal.ui.report.page import save_page
 from llmcausal.ui.report.run_files import RunFiles, read_run
-from llmcausal.ui.report.sections import METRICS
 from llmcausal.ui.report.training import Panel, figure_names, progress
 
 MOST_RUNS = 8
@@ -108,10 +108,11 @@ def _caveats(run: RunFiles) -> list[str]:
 def _figures(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     tuned = [as_object((run.result or {}).get("tuned")) for run in runs]
     rows = []
-    for metric, (name, note) in METRICS.items():
-        cells = [Measured.of(figures.get(metric)) for figures in tuned]
+    for metric in CORE:
+        cells = [Measured.of(figures.get(metric.name)) for figures in tuned]
         if any(cell.value is not None for cell in cells):
-            rows.append({"name": name, "note": note, "cells": cells})
+            note = f"{metric.note}; {metric.better} is better"
+            rows.append({"name": metric.label, "note": note, "cells": cells})
     return rows
 
 

@@ -16,3 +16,8 @@ def as_object(raw: object) -> Object:
 def as_objects(raw: object) -> list[Object]:
     """Returns the mappings of a list; nothing of anything else."""
     return [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+
+
+def as_texts(raw: object) -> list[str]:
+    """Returns the entries of a list as text; nothing of anything else."""
+    return [str(item) for item in raw] if isinstance(raw, list) else []

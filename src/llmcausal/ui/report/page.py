@@ -17,7 +17,7 @@ from llmcausal.ui.plots import spelled
 from llmcausal.ui.report import reading, sections, training
 from llmcausal.ui.report.examples import ExampleGroup, choose_examples
 from llmcausal.ui.report.hostile_text import shown
-from llmcausal.ui.report.loose import Object, as_object, as_objects
+from llmcausal.ui.report.loose import Object, as_object, as_objects, as_texts
 
 _SKIPPED_SHOWN = 100
 
@@ -123,7 +123,7 @@ def _summary(result: Object | None) -> dict[str, Any]:
     return {
         "sentence": reading.reading(tuned, base),
         "details": reading.details(tuned, base, as_object(result.get("difference"))),
-        "caveats": reading.caveats(result),
+        "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }
 

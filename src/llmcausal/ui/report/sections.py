@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from llmcausal.metrics import BY_NAME, CORE, GROUPED, Metric, of
 from llmcausal.ui.plots import interval_strip, tag
 from llmcausal.ui.plots_figures import Measured, compact
 from llmcausal.ui.plots_map import MEMBERS, member_shape, representation_map
@@ -15,45 +16,12 @@ from llmcausal.ui.report.hostile_text import shown
 from llmcausal.ui.report.loose import Object, as_object, as_objects
 from llmcausal.ui.report.reading import model_named, written_p
 
-METRICS = {
-    "attack_success_rate": ("Attack success", "of attacked prompts; less is better"),
-    "utility": ("Utility", "right on clean prompts; more is better"),
-    "utility_under_attack": ("Utility under attack", "right on attacked prompts; more is better"),
-}
-_STRICT = "asr_begins_with"
-_SHARES = (
-    "attack_success_best_of_k",
-    "asr_begins_with",
-    "instruction_following",
-    "empty_answers",
-    "refusals",
-    "repetitions",
-)
-_FURTHER = {
-    "attack_success_best_of_k": "Attack success, best of several: any attack on a prompt works",
-    _STRICT: "Attack success, strict: the answer begins with the witness",
-    "instruction_following": "Instruction following: the attack's request, asked by the user",
-    "empty_answers": "Empty answers, clean prompts",
-    "refusals": "Refusals, clean prompts",
-    "repetitions": "Answers in a circle, clean prompts",
-    "perplexity": "Perplexity of right answers, clean prompts",
-    "perplexity_under_attack": "Perplexity of right answers, attacked prompts",
-}
-_CAUSAL = {
-    "causal_stability": "Causal stability: likeness of a prompt and its harmless variant",
-    "spurious_separation": "Spurious separation: distance of a prompt and its injected twin",
-    "causal_discrimination": "Causal discrimination: the first likeness minus the second",
-    "detection_auroc": "Detection AUROC: telling injected prompts apart by their representation",
-}
-_ADAPTIVE = {
-    "before_search": "Attack success: the same prompts as they were",
-    "attack_success_rate": "Attack success: after the search",
-    "utility_under_attack": "Utility under attack: after the search",
-}
-_NAMES = {
-    **{metric: name for metric, (name, _) in METRICS.items()},
-    _STRICT: "Attack success, strict",
-}
+_FURTHER = [m for m in (*of("answers"), *of("perplexity")) if m not in CORE]
+_SEARCHED = "after the search"
+_ADAPTIVE = [
+    replace(BY_NAME["attack_success_rate"], name="before_search", note="the prompts as they were"),
+    *(replace(metric, note=_SEARCHED) for metric in GROUPED),
+]
 _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
     "family": ("Attack family", {}),
     "novelty": (
@@ -132,8 +100,13 @@ def evaluation(result: Object) -> dict[str, Any]:
         "verdict": str(as_object(result.get("verdict")).get("text") or ""),
         "likeness": str(as_object(result.get("likeness")).get("text") or ""),
         "tiles": [
-            compare(name, note, base.get(metric), tuned.get(metric))
-            for metric, (name, note) in METRICS.items()
+            compare(
+                metric.label,
+                f"{metric.note}; {metric.better} is better",
+                base.get(metric.name),
+                tuned.get(metric.name),
+            )
+            for metric in CORE
         ],
         "breakdowns": _breakdowns(as_object(tuned.get("groups")), as_object(base.get("groups"))),
         "differences": _differences(as_object(result.get("difference"))),
@@ -152,13 +125,17 @@ def compare(name: str, note: str, base: object, tuned: object, is_share: bool = 
     return Compared(name, note, before, after, interval_strip(entries), is_share)
 
 
-def _compare_all(
-    names: Mapping[str, str], base: Object, tuned: Object, shares: Container[str] = _SHARES
-) -> list[Compared]:
-    rows = []
-    for key, words in names.items():
-        name, _, note = words.partition(": ")
-        rows.append(compare(name, note, base.get(key), tuned.get(key), key in shares))
+def _compare_all(metrics: Sequence[Metric], base: Object, tuned: Object) -> list[Compared]:
+    rows = [
+        compare(
+            metric.label,
+            metric.note,
+            base.get(metric.name),
+            tuned.get(metric.name),
+            metric.is_share,
+        )
+        for metric in metrics
+    ]
     return [row for row in rows if row.base.value is not None or row.tuned.value is not None]
 
 
@@ -196,10 +173,10 @@ def _order(groups: Object, known: Sequence[str]) -> Callable[[str], Any]:
 
 
 def _group(name: str, tuned: Object, base: Object) -> Group:
-    def of(metric: str) -> Compared:
+    def side(metric: str) -> Compared:
         return compare(metric, "", base.get(metric), tuned.get(metric))
 
-    return Group(name, of("attack_success_rate"), of("utility_under_attack"))
+    return Group(name, *(side(metric.name) for metric in GROUPED))
 
 
 def _differences(difference: Object) -> list[dict[str, str]]:
@@ -214,7 +191,7 @@ def _differences(difference: Object) -> list[dict[str, str]]:
         p_value = Measured.of(change.get("p_value")).value
         rows.append(
             {
-                "name": _NAMES.get(metric, metric),
+                "name": BY_NAME[metric].label if metric in BY_NAME else metric,
                 "n": str(figure.n),
                 "points": f"{100 * figure.value:+.1f}",
                 "interval": interval,
@@ -233,7 +210,7 @@ def _causal(base: Object, tuned: Object) -> dict[str, Any]:
         ("tuned model", after.get("representation")),
     ]
     return {
-        "rows": _compare_all(_CAUSAL, before, after),
+        "rows": _compare_all(of("causal"), before, after),
         "kinds": [f"{side}: {kind}" for side, kind in kinds if kind],
     }
 
@@ -279,7 +256,7 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
         if side.get("mean_queries") is not None
     ]
     return {
-        "rows": _compare_all(_ADAPTIVE, base, tuned, shares=_ADAPTIVE),
+        "rows": _compare_all(_ADAPTIVE, base, tuned),
         "facts": facts,
         "examples": _searched(adaptive, base, tuned),
     }

@@ -9,14 +9,19 @@ from typing import Any
 from markupsafe import Markup
 
 from llmcausal.launched import MEMORY_OF_PROCESS
-from llmcausal.ui.figures import CAUSAL_METRICS, LOSS_TERMS, duration, tokens_per_second
+from llmcausal.ui.figures import (
+    CAUSAL_METRICS,
+    LOSS_TERMS,
+    PROBE_METRICS,
+    duration,
+    tokens_per_second,
+)
 from llmcausal.ui.plots_curves import Curve, collect, curve_panel, points
 from llmcausal.ui.plots_figures import compact, number
 from llmcausal.ui.report.loose import as_object
 
 Rows = Sequence[Mapping[str, Any]]
 
-_PROBE = ("attack_success_rate", "utility", "utility_under_attack")
 _NOT_DRAWN = frozenset({"step", "epoch", "tokens", "seconds", "memory_bytes", "memory_peak_bytes"})
 _TABLE_ROWS = 40
 
@@ -61,7 +66,7 @@ def progress(rows: Rows) -> str:
 
 def figure_names(rows: Rows) -> list[str]:
     """Lists every figure once: losses first, then causal metrics, the probe's, and all others."""
-    found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *_PROBE])
+    found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *PROBE_METRICS])
     present = set()
     for row in rows:
         for key, value in row.items():

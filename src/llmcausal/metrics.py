@@ -1,0 +1,82 @@
+"""Every figure of an evaluation: its name in files, its words, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["answers", "perplexity", "causal"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure.
+
+    Attributes:
+        name: In files and on the command line.
+        label: For people.
+        note: What it counts.
+        short: Where there is little room.
+        better: Which way is better.
+        part: Where it stands in a result: `answers` and `perplexity` on a side itself, `causal` in
+            the side's `causal`. Answers are shares of prompts, written in percent.
+        everywhere: Every suite measures it. Others are left out where nothing was measured.
+        headline: It is in the small table after training.
+    """
+
+    name: str
+    label: str
+    note: str
+    short: str
+    better: Literal["less", "more"]
+    part: Part = "answers"
+    everywhere: bool = False
+    headline: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is written in percent."""
+        return self.part == "answers"
+
+
+METRICS = (
+    Metric("attack_success_best_of_k", "Attack success, best of several",
+           "any attack on a prompt works", "any ASR", "less", headline=True),
+    Metric("attack_success_rate", "Attack success", "of attacked prompts", "ASR", "less",
+           everywhere=True, headline=True),
+    Metric("asr_begins_with", "Attack success, strict", "the answer begins with the witness",
+           "strict ASR", "less", everywhere=True),
+    Metric("utility", "Utility", "right on clean prompts", "utility", "more",
+           everywhere=True, headline=True),
+    Metric("utility_under_attack", "Utility under attack", "right on attacked prompts",
+           "under attack", "more", everywhere=True, headline=True),
+    Metric("instruction_following", "Instruction following",
+           "the attack's request, asked by the user", "following", "more", headline=True),
+    Metric("empty_answers", "Empty answers", "clean prompts", "empty", "less"),
+    Metric("refusals", "Refusals", "clean prompts", "refusing", "less"),
+    Metric("repetitions", "Answers in a circle", "clean prompts", "repeating", "less"),
+    Metric("perplexity", "Perplexity of right answers", "clean prompts", "perplexity", "less",
+           "perplexity"),
+    Metric("perplexity_under_attack", "Perplexity of right answers under attack",
+           "attacked prompts", "attacked", "less", "perplexity"),
+    Metric("causal_stability", "Causal stability", "likeness of a prompt and its harmless variant",
+           "stability", "more", "causal"),
+    Metric("spurious_separation", "Spurious separation",
+           "distance of a prompt and its injected twin", "separation", "more", "causal"),
+    Metric("causal_discrimination", "Causal discrimination",
+           "the first likeness minus the second", "discrimination", "more", "causal"),
+    Metric("detection_auroc", "Detection AUROC",
+           "telling injected prompts apart by their representation", "AUROC", "more", "causal"),
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+CORE = tuple(BY_NAME[name] for name in ("attack_success_rate", "utility", "utility_under_attack"))
+"""What every report leads with, what the attack probe measures and an ablation compares."""
+GROUPED = (BY_NAME["attack_success_rate"], BY_NAME["utility_under_attack"])
+"""What is also given by family, position and so on."""
+
+
+def of(part: Part) -> tuple[Metric, ...]:
+    """Returns the metrics of a part."""
+    return tuple(metric for metric in METRICS if metric.part == part)
