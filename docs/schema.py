@@ -1,4 +1,4 @@
-"""Writes the JSON schemas of the settings and of `doctor --json`; with --check only compares."""
+"""Writes the JSON schemas of settings, results and `doctor --json`; with --check only compares."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import sys
 from generated import publish
 
 from llmcausal.diagnostics import check
+from llmcausal.evaluation import results
 from llmcausal.profile import json_schema
 
 
 def main(arguments: list[str]) -> int:
-    schemas = {"config.schema.json": json_schema(), "doctor.schema.json": check.json_schema()}
+    schemas = {
+        "config.schema.json": json_schema(),
+        "doctor.schema.json": check.json_schema(),
+        "results.schema.json": results.json_schema(),
+    }
     codes = [
         publish(name, json.dumps(schema, indent=2) + "\n", arguments)
         for name, schema in schemas.items()

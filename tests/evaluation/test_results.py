@@ -86,7 +86,7 @@ def test_nan_is_refused_and_old_results_stay(tmp_path: Path) -> None:
     path = write_results(result(), tmp_path)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="JSON"):
-        write_results(result(extra=float("nan")), tmp_path)
+        write_results(result(environment={"seconds": float("nan")}), tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert path.is_file()
 
@@ -175,3 +175,20 @@ def test_hostile_text_stays_text() -> None:
 def test_escape(text: str, shown: str) -> None:
     assert html.unescape(escape(text)) == shown
     assert len(escape("x" * 900)) == 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sweet": 1}, "sweet"),
+        ({"tuned": {**side(0.1), "asr": share(0.1)}}, "asr"),
+        ({"tuned": {**side(0.1), "utility": 0.5}}, "utility"),
+        ({"difference": {"utility": share(0.1)}}, "p_value"),
+    ],
+)
+def test_what_is_no_result_is_not_written(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        write_results(result(**changes), tmp_path)
+    assert not list(tmp_path.iterdir())

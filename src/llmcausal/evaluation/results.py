@@ -1,28 +1,135 @@
-"""Writes an evaluation to disk, each file whole or not at all.
-
-A result is a mapping of `suite`, `checkpoint`, `command`, `notes`, `base` (or None), `tuned`,
-`difference` (or None), `skipped`, `caveats`, `environment`, `generations` and `representations`. A
-side (`base`, `tuned`) has the figures of `llmcausal.metrics` (those of representations in
-`causal`), `groups` and, where it is not the untouched base, `name`. A figure is `value`, `n` and
-the 95% interval `low`, `high`; all but `n` may be None.
-"""
+"""What an evaluation is, and how it is written to disk: each file whole or not at all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, create_model
 
 from llmcausal.errors import StorageError
 from llmcausal.evaluation.markdown import to_markdown
 from llmcausal.evaluation.verdict import caveats
+from llmcausal.metrics import METRICS, Metric, of
 from llmcausal.storage import replace_file
 
 RESULTS = "results.json"
 GENERATIONS = "generations.jsonl"
 REPRESENTATIONS = "representations.json"
 REPORT = "report.md"
+
+
+class Part(BaseModel):
+    """A part of a result; another key in it is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(Part):
+    """A share, mean or area: its value, over how many, and its 95% interval.
+
+    Only `n` is always known. `k` is how many attacks share a prompt, of the best of several.
+    """
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+    k: int | None = None
+
+
+class Change(Figure):
+    """Tuned minus base on the same prompts, and McNemar's test with the pairs it rests on."""
+
+    p_value: float | None
+    only_base: int
+    only_tuned: int
+
+
+class Verdict(Part):
+    """Whether the tuned model resists more than the base, in words."""
+
+    metric: str
+    resists: Literal["more", "same", "less"]
+    p_value: float
+    text: str
+
+
+class Likeness(Figure):
+    """Words that clean answers share with the base's."""
+
+    text: str
+
+
+class LeftOut(Part):
+    """A triplet that is not in some or all figures, and why."""
+
+    id: str
+    reason: str
+
+
+class Searched(BaseModel):
+    """An adaptive attack against one side; `before_search` is of the same prompts without it."""
+
+    attack_success_rate: Figure
+    before_search: Figure
+    utility_under_attack: Figure
+    mean_queries: float | None
+    examples: list[dict[str, Any]]
+
+
+class Adaptive(Part):
+    """An adaptive attack: its budget, and what it reached."""
+
+    prompts: int
+    steps: int
+    candidates: int
+    top_k: int
+    search: str
+    tuned: Searched
+    base: Searched | None = None
+
+
+def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[Part]:
+    fields: dict[str, Any] = {metric.name: (Figure | None, None) for metric in metrics}
+    return create_model(title, __base__=Part, **fields, **others)
+
+
+Causal = _figures("Causal", of("causal"), representation=(str, ...), n=(int, ...))
+Groups = dict[str, dict[str, dict[str, Figure]]]
+Side = _figures(
+    "Side",
+    [metric for metric in METRICS if metric.part != "causal"],
+    causal=(Causal | None, None),
+    groups=(Groups, ...),
+    name=(str | None, None),
+)
+"""The figures of one model; `name` where it is not the untouched base."""
+
+
+class EvaluationResult(Part):
+    """What results.json holds; generations.jsonl and representations.json lie beside it."""
+
+    suite: str
+    checkpoint: str | None = None
+    command: list[str]
+    notes: list[str]
+    base: Side | None  # type: ignore[valid-type]
+    tuned: Side  # type: ignore[valid-type]
+    difference: dict[str, Change] | None
+    verdict: Verdict | None = None
+    likeness: Likeness | None = None
+    skipped: list[LeftOut]
+    caveats: list[str]
+    adaptive: Adaptive | None = None
+    environment: dict[str, Any]
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON schema of results.json."""
+    return EvaluationResult.model_json_schema()
 
 
 def write_results(result: Mapping[str, Any], folder: Path) -> Path:
@@ -33,11 +140,12 @@ def write_results(result: Mapping[str, Any], folder: Path) -> Path:
 
     Raises:
         StorageError: If the disk refuses; files that were there before are intact.
-        ValueError: If a figure is NaN or infinite.
+        ValueError: If a figure is NaN or infinite, or the result is not an `EvaluationResult`.
     """
     apart = ("generations", "representations")
     summary = {key: value for key, value in result.items() if key not in apart}
     summary["caveats"] = caveats(result)
+    EvaluationResult.model_validate(summary)
     files = {
         GENERATIONS: "".join(map(_line, result["generations"])),
         REPRESENTATIONS: _line(result.get("representations", {})),
