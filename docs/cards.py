@@ -7,9 +7,10 @@ profile does not fit the card that it is for.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
+
+from generated import between_marks
 
 from llmcausal.memory.budget import card_budget, needed_bytes
 from llmcausal.memory.plan import Predictor, plan
@@ -18,7 +19,6 @@ from llmcausal.memory.shipped_needs import FILE, PROFILES, predict_need
 from llmcausal.profile import load_config
 
 PAGE = Path(__file__).with_name("memory.md")
-PLACE = re.compile(r"(<!-- cards: docs/cards\.py -->\n).*?(<!-- end of cards -->)", re.DOTALL)
 OWN_CARD = {"rtx4050": 6, "llama2-7b-6gb": 6, "minimal-4gb": 4, "quality-12gb": 12}
 """Size in GB of the card that each shipped profile is for."""
 LENGTHS = {
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     for profile in failing:
         print(f"{profile} does not fit a {OWN_CARD[profile]} GB card", file=sys.stderr)
     before = PAGE.read_text(encoding="utf-8")
-    after = PLACE.sub(lambda place: place[1] + found + place[2], before)
+    after = between_marks(before, "cards", found)
     if arguments != ["--check"]:
         PAGE.write_text(after, encoding="utf-8")
         FILE.write_text(needs, encoding="utf-8")

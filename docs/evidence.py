@@ -16,6 +16,8 @@ from scipy.stats import binomtest
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from generated import between_marks, publish  # noqa: E402
+
 from benchmarks.pictures import shares  # noqa: E402
 from benchmarks.tables import circumstances, table  # noqa: E402
 
@@ -23,8 +25,6 @@ RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
 PAGE = REPOSITORY / "docs" / "evidence.md"
 PICTURE = REPOSITORY / "docs" / "evidence.svg"
 README = REPOSITORY / "README.md"
-BEGIN = "<!-- docs/evidence.py writes this: begin -->\n"
-END = "<!-- end -->\n"
 BEST = "attack_success_best_of_k"
 COLUMNS = {
     BEST: "any of {k} attacks works",
@@ -167,9 +167,7 @@ def readme(text: str, result: Mapping[str, Any]) -> str:
         cells = [share(pooled([r for r in of if r["suite"] == s], metric)) for s, metric in shown]
         lines.append([result["names"][method], *cells])
     head = ["", *(label.format(k=result["attacks"]) for label in shown.values())]
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table(head, lines)}\n{END}{after}"
+    return between_marks(text, "evidence", f"\n{table(head, lines)}\n")
 
 
 def drawing(result: Mapping[str, Any]) -> str:
@@ -187,8 +185,6 @@ def drawing(result: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Writes page and picture, or compares them."""
-    from generated import publish
-
     if not RESULT.is_file():
         return 0
     result = json.loads(RESULT.read_text("utf-8"))

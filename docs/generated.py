@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def publish(file_name: str | Path, text: str, arguments: list[str], by: str = "m
         return 0
     print(f"{target} is not current: run `{by}`", file=sys.stderr)
     return 1
+
+
+def between_marks(text: str, name: str, part: str) -> str:
+    """Returns a page with what is between its marks replaced.
+
+    Args:
+        text: The page, with `<!-- NAME: docs/NAME.py -->` and `<!-- end of NAME -->` in it once.
+        name: Of the marks.
+        part: What stands between them, with a newline at its end.
+
+    Raises:
+        ValueError: If the marks are not there once.
+    """
+    begin, end = f"<!-- {name}: docs/{name}.py -->\n", f"<!-- end of {name} -->"
+    place = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.DOTALL)
+    found, count = place.subn(lambda marks: f"{marks[1]}{part}{marks[2]}", text)
+    if count != 1:
+        raise ValueError(f"{begin.strip()} ... {end}: {count} times in the page, not once")
+    return found
 
 
 def cell(text: str) -> str:

@@ -52,9 +52,12 @@ def test_methods_are_compared_on_the_same_prompts_of_the_same_seeds() -> None:
 def test_readme_gets_the_table_between_its_marks() -> None:
     names = {"untouched": "untouched", "plain": "plain fine-tuning", "ours": "us"}
     result = {"rows": ROWS, "attacks": 6, "names": names}
-    text = page.readme(f"before\n{page.BEGIN}old\n{page.END}after\n", result)
-    assert text.startswith(f"before\n{page.BEGIN}\n|")
-    assert text.endswith(f"{page.END}after\n")
+    begin, end = "<!-- evidence: docs/evidence.py -->\n", "<!-- end of evidence -->"
+    text = page.readme(f"before\n{begin}old\n{end}\nafter\n", result)
+    assert text.startswith(f"before\n{begin}\n|")
+    assert text.endswith(f"{end}\nafter\n")
+    with pytest.raises(ValueError, match="0 times"):
+        page.readme("no marks", result)
     assert "old" not in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert "SEP: any of 6 attacks works" in lines[0]

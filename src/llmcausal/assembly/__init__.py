@@ -6,7 +6,6 @@ Each function is what one subcommand calls; nothing heavy is imported before it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,38 +42,13 @@ def profile_memory(config: RunConfig, **request: Any) -> dict[str, Any]:
     return memory_report.profile_memory(config, memory_report.MemoryRequest(**request))
 
 
-def evaluate(
-    checkpoint: Path,
-    *,
-    data: str | None = None,
-    suite: str | None = None,
-    baseline: bool = True,
-    reads: bool = True,
-    trust_remote_code: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    against: Path | None = None,
-    settings: Mapping[str, int | None] | None = None,
-    adaptive: tuple[int, Any] | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Evaluates a checkpoint; see `assembly.evaluating.evaluate_checkpoint`."""
+def evaluate(checkpoint: Path, **request: Any) -> dict[str, Any]:
+    """Evaluates a checkpoint; see `assembly.evaluating`, whose `EvaluationRequest` it takes."""
     from llmcausal.assembly import evaluating
     from llmcausal.model.device import out_of_memory_explained
 
     with out_of_memory_explained("in the evaluation"):
-        return evaluating.evaluate_checkpoint(
-            checkpoint,
-            data=data,
-            suite=suite,
-            baseline=baseline,
-            reads=reads,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-            against=against,
-            settings=settings,
-            adaptive=adaptive,
-            out=out,
-        )
+        return evaluating.evaluate_checkpoint(evaluating.EvaluationRequest(checkpoint, **request))
 
 
 def export(

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_searchable
-from llmcausal.assembly.comparison import Other, check_alike, other_checkpoint
+from llmcausal.assembly.comparison import check_alike, other_checkpoint
 from llmcausal.assembly.prepare import load_template
 from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.config import RunConfig
@@ -49,23 +49,11 @@ _AGAIN = "Answers so far are kept: run the same command again to go on where it 
 _LOST = "No answers are kept, since evaluation.cache is off."
 
 
-def evaluate_checkpoint(
-    checkpoint: Path,
-    *,
-    data: str | None,
-    suite: str | None,
-    baseline: bool,
-    reads: bool,
-    trust_remote_code: bool,
-    progress: Progress | None,
-    against: Path | None = None,
-    settings: Mapping[str, int | None] | None = None,
-    adaptive: tuple[int, Budget] | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Evaluates a verified checkpoint and writes the result, beside it unless `out` says where.
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What `eval` is asked for.
 
-    Args:
+    Attributes:
         checkpoint: Checkpoint folder.
         data: What the suite reads: a file, a folder or `builtin`; None takes the run's `data.test`.
         suite: Name of a suite; None takes `evaluation.suite` of the run.
@@ -73,41 +61,57 @@ def evaluate_checkpoint(
         reads: Also measure perplexity and representations.
         trust_remote_code: Run code that comes with the model; the checkpoint's own word for it
             does not count.
-        progress: Told (done, total) over the generated answers.
+        progress: Told (done, total) over the generated answers; None shows them on stderr.
         against: Another checkpoint, to compare with in place of the untouched base.
         settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
             None keeps the run's.
         adaptive: Also search attacks against each model: on how many prompts, how hard.
-        out: Folder for the result.
+        out: Folder for the result; None puts it beside the checkpoint.
+    """
+
+    checkpoint: Path
+    data: str | None = None
+    suite: str | None = None
+    baseline: bool = True
+    reads: bool = True
+    trust_remote_code: bool = False
+    progress: Progress | None = None
+    against: Path | None = None
+    settings: Mapping[str, int | None] = field(default_factory=dict)
+    adaptive: tuple[int, Budget] | None = None
+    out: Path | None = None
+
+
+def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
+    """Evaluates a verified checkpoint and writes the result.
 
     Raises:
         CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
-        UsageError: If arguments contradict one another.
+        UsageError: If what is asked for contradicts itself.
         Interrupted: On Ctrl-C or SIGTERM.
     """
+    checkpoint, against = request.checkpoint, request.against
     manifest = verify(checkpoint)
-    own = without_code(load_config(checkpoint / CONFIG), trust_remote_code)
-    config = _with_settings(own, data, settings or {})
+    own = without_code(load_config(checkpoint / CONFIG), request.trust_remote_code)
+    config = _with_settings(own, request.data, request.settings)
     if against is not None:
-        check_alike(config, manifest, against, baseline)
-    name, notes = suite_name(config, suite), list[str]()
-    folder = out or _folder_beside(checkpoint, name, data)
+        check_alike(config, manifest, against, request.baseline)
+    name, notes = suite_name(config, request.suite), list[str]()
+    folder = request.out or _folder_beside(checkpoint, name, request.data)
     triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
-    if adaptive is not None:
+    if request.adaptive is not None:
         check_searchable(triplets, name)
-    given: dict[str, Any] = {"baseline": baseline, "reads": reads, "suite": name, "notes": notes}
+    asked = Asked(name, request.baseline, request.reads, notes, request.progress)
     with (
         joined(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
         parts = _load(config, manifest, checkpoint, against)
-        given |= {"step": parts.step, "other": parts.other, "processes": processes}
-        given["progress"] = progress
-        result = evaluate_model(config, parts.model, parts.template, triplets, **given)
+        result = evaluate_model(config, parts, triplets, asked, processes)
         if not processes.is_first:
             return result
-        if adaptive is not None:
-            add_adaptive_attack(config, parts, triplets, result, *adaptive, folder=folder)
+        if request.adaptive is not None:
+            add_adaptive_attack(config, parts, triplets, result, *request.adaptive, folder=folder)
     return _written(result, checkpoint, folder)
 
 
@@ -206,62 +210,66 @@ def without_code(config: RunConfig, trust_remote_code: bool) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is measured of a model.
+
+    Attributes:
+        suite: Where the triplets are from; None takes the one that the config names.
+        baseline: Also evaluate the base, or what `Parts.other` puts in its place.
+        reads: Also measure perplexity and representations.
+        notes: What the reader of the result should know.
+        progress: Told (done, total) over the generated answers; None shows them on stderr.
+    """
+
+    suite: str | None = None
+    baseline: bool = True
+    reads: bool = True
+    notes: Sequence[str] = ()
+    progress: Progress | None = None
+
+
 def evaluate_model(
     config: RunConfig,
-    model: Any,
-    template: ChatTemplate,
+    parts: Parts,
     triplets: Sequence[Triplet],
-    *,
-    step: TripletStep,
-    baseline: bool,
-    progress: Progress | None = None,
-    suite: str | None = None,
-    other: Other | None = None,
-    notes: Sequence[str] = (),
+    asked: Asked,
     processes: Processes = ALONE,
-    reads: bool = True,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then what it reads.
 
     Args:
         config: Settings.
-        model: The tuned model.
-        template: Renders prompts.
+        parts: The tuned model, and what goes with it.
         triplets: What it is tested on.
-        step: Runs the model; its projection makes the representations.
-        baseline: Also evaluate the base, or `other`, on the same prompts.
-        progress: Told (done, total) over the generated answers; None shows them on stderr.
-        suite: Where the triplets are from; None takes the one that the config names.
-        other: What to compare with in place of the untouched base.
-        notes: What the reader of the result should know.
+        asked: What is measured.
         processes: Those that share the prompts.
-        reads: Also measure perplexity and representations.
 
     Returns:
-        As the parts of a result are described in `evaluation/results.py`; without what is read on
-        other processes than the first.
+        The parts of an `EvaluationResult` that are known without its place on disk; without what
+        is read on other processes than the first.
     """
     section, chosen = config.evaluation, triplets[: config.evaluation.max_samples]
     result: dict[str, Any] = {
-        "suite": suite_name(config, suite),
+        "suite": suite_name(config, asked.suite),
         "command": command_line(),
-        "notes": list(notes),
+        "notes": list(asked.notes),
     }
-    with whole_layers(model):
+    with whole_layers(parts.model):
         result |= evaluate(
-            model,
-            template,
+            parts.model,
+            parts.template,
             chosen,
             max_new_tokens=section.max_new_tokens,
             batch_size=section.batch_size,
-            baseline=baseline,
-            base_weights=other.weights if other else None,
-            progress=progress or stderr_progress,
+            baseline=asked.baseline,
+            base_weights=parts.other.weights if parts.other else None,
+            progress=asked.progress or stderr_progress,
             store=AnswerStore() if section.cache and not processes.together else None,
             processes=processes,
         )
-        if reads and (processes.is_first or processes.together):
-            _add_what_is_read(config, model, template, chosen, step, other, result)
+        if asked.reads and (processes.is_first or processes.together):
+            _add_what_is_read(config, parts, chosen, result)
     if not processes.is_first:
         return result
     result["environment"] = run_directory.environment()
@@ -269,29 +277,24 @@ def evaluate_model(
 
 
 def _add_what_is_read(
-    config: RunConfig,
-    model: Any,
-    template: ChatTemplate,
-    triplets: Sequence[Triplet],
-    step: TripletStep,
-    other: Other | None,
-    result: dict[str, Any],
+    config: RunConfig, parts: Parts, triplets: Sequence[Triplet], result: dict[str, Any]
 ) -> None:
     """Adds perplexity, causal metrics and the map to the sides of a result."""
+    step, other = parts.step, parts.other
     unusable = {item["id"] for item in result["skipped"]}
     readable, skipped = encode(
-        TripletEncoder(template, config.data.max_length),
+        TripletEncoder(parts.template, config.data.max_length),
         [t for t in triplets if is_headline(t) and t.id not in unusable],
     )
     result["skipped"] += skipped
     sides = _Sides(config, step, readable, result)
-    with evaluation_mode(model):
+    with evaluation_mode(parts.model):
         sides.measure("tuned", nullcontext(), step.objective.projection is not None)
         if other and result["base"] is not None:
             result["base"]["name"] = other.name
             sides.measure("base", other.weights(), other.projected)
         elif result["base"] is not None:
-            sides.measure("base", without_adapter(model), False)
+            sides.measure("base", without_adapter(parts.model), False)
     result["representations"] = sides.points
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly import run_directory
+from llmcausal.assembly.adaptive import Parts
 from llmcausal.assembly.advice import advice_after
 from llmcausal.assembly.build import (
     Built,
@@ -20,7 +21,7 @@ from llmcausal.assembly.build import (
     unpacks,
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
-from llmcausal.assembly.evaluating import choose_triplets, evaluate_model
+from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.planning import plan_run
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
@@ -283,18 +284,10 @@ def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> di
     """Evaluates, writes and shows; the suite of the run, or the one that is the gate."""
     run = built.run
     notes: list[str] = []
-    result = evaluate_model(
-        run.config,
-        built.model,
-        data.template,
-        choose_triplets(run.config, suite, notes),
-        step=built.step,
-        baseline=True,
-        suite=suite,
-        notes=notes,
-        processes=run.processes,
-        reads=suite is None,
-    )
+    parts = Parts(built.model, data.template, built.step, other=None)
+    triplets = choose_triplets(run.config, suite, notes)
+    asked = Asked(suite, reads=suite is None, notes=notes)
+    result = evaluate_model(run.config, parts, triplets, asked, run.processes)
     if run.processes.is_first:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
         write_results(result, run.run_dir / folder)

@@ -107,7 +107,6 @@ def evaluate(
     launch(num_processes)
     from llmcausal import assembly
     from llmcausal.evaluation.adaptive.gcg import Budget
-    from llmcausal.ui.console import stderr_progress
 
     with reserved_stdout():
         result = assembly.evaluate(
@@ -117,7 +116,6 @@ def evaluate(
             baseline=not no_baseline,
             reads=not answers_only,
             trust_remote_code=trust_remote_code,
-            progress=stderr_progress,
             against=against,
             settings={
                 "max_samples": max_samples,

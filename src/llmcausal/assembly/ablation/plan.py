@@ -121,7 +121,8 @@ def _runs(
             f"{_SEED}={number}",
             *combination.overrides,
             "evaluation.at_end=true",
-            "tracking.trackers=[]",  # the table of the runs is what is asked for
+            "evaluation.gate=false",  # the table of the runs is what is asked for
+            "tracking.trackers=[]",
         ]
         config = with_absolute_paths(load_config(profile, settings))
         check_selection(config)
