@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -71,7 +72,6 @@ _PROBE_SETTING = "evaluation.max_new_tokens"
 EVALUATION = "evaluation"
 NATURAL = "natural"
 """Suite of the gate."""
-_SAMPLES_SHOWN = 3
 _DEBUG = {
     "data": {"max_samples": 8, "min_samples": 1},
     "train": {"max_steps": 4, "detect_anomaly": True, "empty_cache_every": 1},
@@ -255,10 +255,10 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
             restore_weights(best, built.model, built.step.objective.projection)
         add_detector(built, data, shown)
         if config.evaluation.at_end and not processes.lead(results.is_file):
-            if config.evaluation.gate:
-                _pass_gate(built, data)
+            gate = _pass_gate(built, data) if config.evaluation.gate else []
             evaluation = _evaluated(built, data)
             if processes.is_first:
+                _show([*gate, evaluation])
                 track_evaluation(run, evaluation)
     if not processes.is_first:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
@@ -272,16 +272,17 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
 
 
-def _pass_gate(built: Built, data: PreparedData) -> None:
+def _pass_gate(built: Built, data: PreparedData) -> list[dict[str, Any]]:
     """Evaluates on what shares nothing with training, or says why that cannot be done."""
     try:
-        _evaluated(built, data, NATURAL)
+        return [_evaluated(built, data, NATURAL)]
     except DataError as error:  # such as a model whose context is too short for these prompts
         show_notes([f"no verdict by the suite {NATURAL}: {error}"])
+        return []
 
 
 def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> dict[str, Any]:
-    """Evaluates, writes and shows; the suite of the run, or the one that is the gate."""
+    """Evaluates and writes; the suite of the run, or the one that is the gate."""
     run = built.run
     notes: list[str] = []
     parts = Parts(built.model, data.template, built.step, other=None)
@@ -291,7 +292,6 @@ def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> di
     if run.processes.is_first:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
         write_results(result, run.run_dir / folder)
-        _show(result)
     return result
 
 
@@ -362,25 +362,10 @@ def _screen(plain: bool) -> Screen:
     return make
 
 
-def _show(evaluation: dict[str, Any]) -> None:
-    from llmcausal.ui.before_after import Sample, render_samples
+def _show(results: Sequence[dict[str, Any]]) -> None:
+    """Shows one screen: what tells most of the suite of the run, and a table of all."""
+    from llmcausal.ui.before_after import render_examples
     from llmcausal.ui.tables import render_summary
 
-    attacked = [row for row in evaluation["generations"] if row["member"] == "injection"]
-    samples = [
-        Sample(
-            id=row["id"],
-            family=row["family"],
-            injection=row["prompt"],
-            right_answer=row["expected"],
-            before=row["base_answer"],
-            after=row["answer"],
-            before_obeyed=row["base_obeyed"],
-            after_obeyed=row["obeyed"],
-            before_right=row["base_right"],
-            after_right=row["right"],
-        )
-        for row in attacked[:_SAMPLES_SHOWN]
-    ]
-    console().print(render_samples(samples))
-    console().print(render_summary(evaluation))
+    console().print(render_examples(results[-1]["generations"]))
+    console().print(render_summary(results))

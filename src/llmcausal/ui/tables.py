@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -54,23 +54,35 @@ def render_evaluation(result: Values) -> RenderableType:
     return Group(*parts)
 
 
-def render_summary(result: Values) -> RenderableType:
-    """Returns one small table of the same result: what generated answers show."""
-    tuned, base = result["tuned"], result.get("base")
+def render_summary(results: Sequence[Values]) -> RenderableType:
+    """Returns what generated answers show, in one small table and a verdict for each result.
+
+    Args:
+        results: Of several suites, on one machine, with a baseline in all or none of them.
+    """
+    compared = results[-1].get("base") is not None
     table = titled_table("Generated answers (95% intervals)")
-    table.add_column("metric")
-    _add_rate_columns(table, base)
+    table.add_column("suite, metric")
+    _add_rate_columns(table, results[-1].get("base"))
     table.add_column("McNemar p", justify="right")
-    shown = [m for m in METRICS if m.headline and m.name in tuned and tuned[m.name]["n"]]
-    for name in (metric.name for metric in shown):
-        cells = _rates(tuned[name], base.get(name) if base else None, base is not None)
-        p_value = (result.get("difference") or {}).get(name, {}).get("p_value")
-        table.add_row(name, *cells, "-" if p_value is None else f"{p_value:.2g}")
-    less = " and ".join(metric.name for metric in shown if metric.better == "less")
-    parts: list[RenderableType] = [table, Text(f"Less {less} is better; more of the others.")]
-    parts += _verdict(result)
-    if result.get("environment"):
-        parts.append(Text(_machine(result["environment"]), style="dim"))
+    less: dict[str, None] = {}
+    for result in results:
+        tuned, base = result["tuned"], result.get("base") or {}
+        table.add_row(Text(one_line(result.get("suite") or ""), style="bold"))
+        for metric in METRICS:
+            if not metric.headline or not tuned.get(metric.name, {}).get("n"):
+                continue
+            cells = _rates(tuned[metric.name], base.get(metric.name), compared)
+            p_value = (result.get("difference") or {}).get(metric.name, {}).get("p_value")
+            shown = "-" if p_value is None else f"{p_value:.2g}"
+            table.add_row(f"  {metric.name}", *cells, shown)
+            less |= {metric.name: None} if metric.better == "less" else {}
+    parts: list[RenderableType] = [table]
+    parts.append(Text(f"Less {' and '.join(less)} is better; more of the others."))
+    for result in results:
+        parts += _verdict(result, f"{one_line(result.get('suite') or '')}, " * (len(results) > 1))
+    if results[-1].get("environment"):
+        parts.append(Text(_machine(results[-1]["environment"]), style="dim"))
     return Group(*parts)
 
 
@@ -78,14 +90,14 @@ def _is_shown(metric: Metric, tuned: Values) -> bool:
     return metric.name in tuned and (metric.everywhere or tuned[metric.name]["n"] > 0)
 
 
-def _verdict(result: Values) -> list[RenderableType]:
+def _verdict(result: Values, of: str = "") -> list[RenderableType]:
     verdict = result.get("verdict")
     if not verdict:
         return []
     style = {"more": "bold green", "same": "bold yellow", "less": "bold red"}[verdict["resists"]]
-    lines: list[RenderableType] = [Text(one_line(verdict["text"]), style=style)]
+    lines: list[RenderableType] = [Text(of + one_line(verdict["text"]), style=style)]
     if result.get("likeness"):
-        lines.append(Text(one_line(result["likeness"]["text"])))
+        lines.append(Text(of + one_line(result["likeness"]["text"])))
     return lines
 
 
