@@ -31,7 +31,7 @@ from llmcausal.errors import (
 )
 from llmcausal.train.computed import Computed, means
 from llmcausal.train.objective import Objective
-from llmcausal.train.processes import ALONE, Processes, joined
+from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.rng import seed_micro_batch
 from llmcausal.train.update import _gradients
 from tests.torture.__main__ import make_files
@@ -43,16 +43,16 @@ REPOSITORY = Path(__file__).parents[2]
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_what_is_dealt_comes_back_in_order(items: list[int], count: int) -> None:
     processes = [Processes(index, count) for index in range(count)]
-    shares = [each.deal(items) for each in processes]
+    shares = [each.shard(items) for each in processes]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for each in processes:
-        assert each.dealt(shares, len(items)) == items
+        assert each.unshard(shares, len(items)) == items
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_those_who_compute_together_take_as_many_each(items: list[int], count: int) -> None:
-    processes = [Processes(index, count, together=True) for index in range(count)]
-    shares = [each.deal(list(enumerate(items))) for each in processes]
+    processes = [Processes(index, count, sharded=True) for index in range(count)]
+    shares = [each.shard(list(enumerate(items))) for each in processes]
     assert len({len(share) for share in shares}) == 1
     owned = [
         place
@@ -62,17 +62,17 @@ def test_those_who_compute_together_take_as_many_each(items: list[int], count: i
     ]
     assert sorted(owned) == list(range(len(items)))
     for each in processes:
-        assert [item for _, item in each.dealt(shares, len(items))] == items
+        assert [item for _, item in each.unshard(shares, len(items))] == items
 
 
 def test_alone_there_is_nobody_to_ask() -> None:
-    assert ALONE.is_first
-    assert ALONE.gather(3) == [3]
-    assert ALONE.lead(lambda: 4) == 4
+    assert SINGLE.is_main
+    assert SINGLE.all_gather(3) == [3]
+    assert SINGLE.on_main(lambda: 4) == 4
     with pytest.raises(RuntimeError, match="untouched"):
-        ALONE.exchange(lambda: _raise(RuntimeError("untouched")))
-    with joined(torch.device("cpu")) as processes:
-        assert processes is ALONE
+        SINGLE.run_all(lambda: _raise(RuntimeError("untouched")))
+    with process_group(torch.device("cpu")) as processes:
+        assert processes is SINGLE
 
 
 class Two(Processes):
@@ -82,15 +82,15 @@ class Two(Processes):
         super().__init__(index, 2)
         object.__setattr__(self, "partner", partner)
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         mine = pickle.loads(pickle.dumps(value))
-        return [mine, self.partner] if self.index == 0 else [self.partner, mine]  # type: ignore[attr-defined]
+        return [mine, self.partner] if self.rank == 0 else [self.partner, mine]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_an_error_of_one_ends_both_and_is_told_once(index: int) -> None:
     with pytest.raises(StorageError, match="the disk is full") as caught:
-        Two(index, "fine").exchange(lambda: _raise(StorageError("the disk is full")))
+        Two(index, "fine").run_all(lambda: _raise(StorageError("the disk is full")))
     assert caught.value.told == (index == 1)
 
 
@@ -99,12 +99,12 @@ def test_an_error_of_one_ends_both_and_is_told_once(index: int) -> None:
 )
 def test_memory_that_runs_out_on_one_is_recovered_on_both(error: Exception) -> None:
     with pytest.raises(MemoryError, match="process 1: "):
-        Two(1, "fine").exchange(lambda: _raise(error))
+        Two(1, "fine").run_all(lambda: _raise(error))
 
 
 def test_a_bug_on_one_is_not_taken_for_more() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        Two(1, "fine").exchange(lambda: _raise(RuntimeError("shapes do not fit")))
+        Two(1, "fine").run_all(lambda: _raise(RuntimeError("shapes do not fit")))
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ def test_what_several_share_is_not_measured_by_one(tiny_config: Callable[..., Ru
 def test_who_fails_in_a_pass_of_all_ends_at_once(error: Exception, code: int) -> None:
     """Waiting for the others to hear of it would be for good: they wait for its layers."""
     told: list[Any] = []
-    processes = Processes(1, 2, together=True)
+    processes = Processes(1, 2, sharded=True)
     object.__setattr__(processes, "gather", told.append)
     with pytest.raises(LostProcessError, match="wait for this one's part") as caught:
-        processes.pass_through(lambda: _raise(error))
+        processes.forward_all(lambda: _raise(error))
     assert caught.value.exit_code == code
     assert not told
 
@@ -187,7 +187,7 @@ def test_what_is_computed_for_company_has_no_gradient(
         _gradients(run, Mock(), batches)
         found.append([p.grad.clone() for p in run.parameters if p.grad is not None])
     run.optimizer.zero_grad()
-    run.processes = ALONE
+    run.processes = SINGLE
     _gradients(run, Mock(), batches)
     whole = [p.grad for p in run.parameters if p.grad is not None]
     assert len(batches) == 3
@@ -199,9 +199,9 @@ class Alike(Processes):
     """One of two that compute together, whose partner gives what this one does."""
 
     def __init__(self, index: int) -> None:
-        super().__init__(index, 2, together=True)
+        super().__init__(index, 2, sharded=True)
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return [value, value]
 
 
@@ -211,7 +211,7 @@ def test_a_loss_with_a_memory_is_trained_by_one() -> None:
     objective = Objective(
         contrastive=loss, projection=None, lambda_contrastive=1.0, lambdas={}, layer=-1
     )
-    check_shareable(objective, ALONE)
+    check_shareable(objective, SINGLE)
     with pytest.raises(ConfigError, match="Module has buffers"):
         check_shareable(objective, Processes(0, 2))
 

@@ -32,7 +32,7 @@ from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.reference import with_references
 from llmcausal.train.rng import seed_everything
 from llmcausal.train.run import Run
@@ -113,12 +113,12 @@ def build_run(
     data: PreparedData,
     run_dir: Path,
     screen: Screen | None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> Built:
     """Loads the model and builds the run; nothing is written yet."""
     check_selection(config)
     check_share(config, processes)
-    processes = replace(processes, together=config.memory.shards > 1)
+    processes = replace(processes, sharded=config.memory.shards > 1)
     tracking = build_tracking(config)
     seed_everything(config.train.seed)
     loaded, peft_model = _load(config, processes)
@@ -157,7 +157,7 @@ def build_run(
         state=TrainState(),
         callbacks=(
             build_callbacks(config, optimizer, screen, tracking)
-            if processes.is_first
+            if processes.is_main
             else [MemoryMonitor()]
         ),
         device=loaded.device,
@@ -172,7 +172,7 @@ def build_run(
 def unpacks(config: RunConfig, loaded: LoadedModel, processes: Processes) -> bool:
     """Tells whether the layers are computed whole: on a CPU, where no process shares them."""
     on_cpu = loaded.device.type == "cpu"
-    return config.model.unpack_on_cpu and on_cpu and not processes.together
+    return config.model.unpack_on_cpu and on_cpu and not processes.sharded
 
 
 def _with_references(
@@ -204,9 +204,9 @@ def _with_references(
 
 
 def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftModel]:
-    loaded = load_model(config.model, config.memory, onto_host=processes.together)
+    loaded = load_model(config.model, config.memory, onto_host=processes.sharded)
     peft_model = build_adapters(config, loaded)
-    if processes.together:
+    if processes.sharded:
         shard_layers(peft_model, config.memory, loaded.device)
     return loaded, peft_model
 
@@ -217,7 +217,7 @@ def check_share(config: RunConfig, processes: Processes) -> None:
     Raises:
         ConfigError: With the setting that fixes it.
     """
-    steps, count = config.train.accumulation_steps, processes.count
+    steps, count = config.train.accumulation_steps, processes.world_size
     if steps < count:
         raise ConfigError(
             f"train.accumulation_steps = {steps}: it counts the micro-batches of an optimizer step "
@@ -235,11 +235,12 @@ def check_shards(memory: MemorySection, processes: Processes) -> None:
     """
     if memory.shards == 1:
         return
-    if memory.shards != processes.count:
+    count = processes.world_size
+    if memory.shards != count:
         raise ConfigError(
             f"memory.shards = {memory.shards}: the layers are shared by all processes of a run, "
-            f"which has {processes.count}; start it with --num-processes {memory.shards}, or set "
-            f"memory.shards to {processes.count}"
+            f"which has {count}; start it with --num-processes {memory.shards}, or set "
+            f"memory.shards to {count}"
         )
     if memory.members != "tree":
         raise ConfigError(
@@ -256,10 +257,10 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
         ConfigError: Naming the loss.
     """
     loss = objective.contrastive
-    if processes.count > 1 and loss is not None and any(True for _ in loss.buffers()):
+    if processes.world_size > 1 and loss is not None and any(True for _ in loss.buffers()):
         raise ConfigError(
             f"loss.contrastive: {type(loss).__name__} has buffers, which would differ between the "
-            f"{processes.count} processes; train it with one"
+            f"{processes.world_size} processes; train it with one"
         )
 
 

@@ -65,11 +65,11 @@ def add_detector(built: Built, data: PreparedData, checkpoint: Path) -> None:
     contrastive = build_contrastive(config.loss)
     if head is None or contrastive is None:
         return
-    if processes.lead(lambda: has_projection(checkpoint)):
+    if processes.on_main(lambda: has_projection(checkpoint)):
         head.load_state_dict(safetensors.torch.load_file(checkpoint / PROJECTION))
-    elif processes.is_first or processes.together:
+    elif processes.is_main or processes.sharded:
         figures = _learn(built, data, head, contrastive)
-        if processes.is_first:
+        if processes.is_main:
             weights = {name: value.contiguous() for name, value in head.state_dict().items()}
             add_file(checkpoint, PROJECTION, safetensors.torch.save(weights))
             show_notes([_describe(figures)])

@@ -37,7 +37,7 @@ from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.checkpoint import verify
-from llmcausal.train.processes import ALONE, Processes, joined
+from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
 from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine, stderr_progress
@@ -103,12 +103,12 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         check_searchable(triplets, name)
     asked = Asked(name, request.baseline, request.reads, notes, request.progress)
     with (
-        joined(choose_device(config.model.device)) as processes,
+        process_group(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
         parts = _load(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
-        if not processes.is_first:
+        if not processes.is_main:
             return result
         if request.adaptive is not None:
             add_adaptive_attack(config, parts, triplets, result, *request.adaptive, folder=folder)
@@ -234,7 +234,7 @@ def evaluate_model(
     parts: Parts,
     triplets: Sequence[Triplet],
     asked: Asked,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then what it reads.
 
@@ -265,12 +265,12 @@ def evaluate_model(
             baseline=asked.baseline,
             base_weights=parts.other.weights if parts.other else None,
             progress=asked.progress or stderr_progress,
-            store=AnswerStore() if section.cache and not processes.together else None,
+            store=AnswerStore() if section.cache and not processes.sharded else None,
             processes=processes,
         )
-        if asked.reads and (processes.is_first or processes.together):
+        if asked.reads and (processes.is_main or processes.sharded):
             _add_what_is_read(config, parts, chosen, result)
-    if not processes.is_first:
+    if not processes.is_main:
         return result
     result["environment"] = run_directory.environment()
     return result

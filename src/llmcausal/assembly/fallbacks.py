@@ -27,7 +27,7 @@ def build_fallbacks(built: Built) -> dict[Place, list[Fallback]]:
     Returns:
         Nothing where processes compute together: one that fails in a pass cannot tell the others.
     """
-    if built.run.processes.together:
+    if built.run.processes.sharded:
         return {}
     contrastive = built.step.objective.contrastive
     training: list[Fallback] = []

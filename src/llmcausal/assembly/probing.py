@@ -11,7 +11,7 @@ from llmcausal.config import RunConfig
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError
 from llmcausal.evaluation.probe import PROBE_METRICS, AttackProbe, choose_triplets_to_probe
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 
 
 def check_selection(config: RunConfig, measured: Sequence[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def check_selection(config: RunConfig, measured: Sequence[str] | None = None) ->
 
 
 def build_probe(
-    config: RunConfig, data: PreparedData, model: PeftModel, processes: Processes = ALONE
+    config: RunConfig, data: PreparedData, model: PeftModel, processes: Processes = SINGLE
 ) -> tuple[AttackProbe | None, list[str]]:
     """Builds the probe that validations include, if they do, and says what it will lack.
 

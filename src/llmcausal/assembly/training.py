@@ -49,7 +49,7 @@ from llmcausal.train.checkpoint import (
     verify,
 )
 from llmcausal.train.loop import fit
-from llmcausal.train.processes import joined
+from llmcausal.train.processes import process_group
 from llmcausal.train.run import Run
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, wants_dashboard
@@ -111,19 +111,19 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
     if debug:
         config = _for_debugging(config)
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(choose_device(config.model.device)))
+        processes = stack.enter_context(process_group(choose_device(config.model.device)))
         check_share(config, processes)
-        config, precision = processes.lead(lambda: settle_precision(config))
+        config, precision = processes.on_main(lambda: settle_precision(config))
         with status("Reading the data"):
             data = prepare_data(config)
-        planned = processes.lead(lambda: plan_run(config, data))
+        planned = processes.on_main(lambda: plan_run(config, data))
         absolute = run_directory.with_absolute_paths(planned.config)
-        named = processes.lead(lambda: run_directory.claim_name(absolute))
+        named = processes.on_main(lambda: run_directory.claim_name(absolute))
         with status("Loading the model"):
             built = build_run(named, data, named.run_dir, _screen(plain), processes)
             center_projection(built, data)
-        processes.lead(lambda: run_directory.create(named, planned.record))
-        processes.lead(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
+        processes.on_main(lambda: run_directory.create(named, planned.record))
+        processes.on_main(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
         stack.enter_context(trackers_closed(built.run))
         return _fit_and_show(built, data, [*precision, *planned.notes], began)
 
@@ -147,12 +147,12 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
         update={"name": run_dir.name, "output_dir": run_dir.parent}
     )
     with ExitStack() as stack:
-        processes = stack.enter_context(joined(choose_device(config.model.device)))
-        processes.lead(lambda: stack.enter_context(run_directory.locked(run_dir)))
-        checkpoint, notes = processes.lead(
+        processes = stack.enter_context(process_group(choose_device(config.model.device)))
+        processes.on_main(lambda: stack.enter_context(run_directory.locked(run_dir)))
+        checkpoint, notes = processes.on_main(
             lambda: _choose_checkpoint(run_dir, target if named else None)
         )
-        notes += processes.lead(lambda: settle_precision(config))[1]
+        notes += processes.on_main(lambda: settle_precision(config))[1]
         with status("Reading the data"):
             data = prepare_data(config)
         changes = []
@@ -170,7 +170,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             else:
                 center_projection(built, data)
         _skip_what_is_gone(built.run)
-        notes += processes.lead(lambda: _leave_later_behind(built.run))
+        notes += processes.on_main(lambda: _leave_later_behind(built.run))
         if changes and checkpoint is not None:
             _forget_what_does_not_compare(built.run, checkpoint)
         stack.enter_context(trackers_closed(built.run))
@@ -235,9 +235,9 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
     results = run_dir / EVALUATION / RESULTS
     if run.state.step < run.total_steps:
         run.notes[:0] = [f"run: {run_dir}", *notes]
-        if processes.is_first:
+        if processes.is_main:
             run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
-        processes.lead(lambda: results.unlink(missing_ok=True))
+        processes.on_main(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built)
         started = time.monotonic()
         run.advice = partial(advice_after, built, data)
@@ -254,13 +254,13 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
         add_detector(built, data, shown)
-        if config.evaluation.at_end and not processes.lead(results.is_file):
+        if config.evaluation.at_end and not processes.on_main(results.is_file):
             gate = _pass_gate(built, data) if config.evaluation.gate else []
             evaluation = _evaluated(built, data)
-            if processes.is_first:
+            if processes.is_main:
                 _show([*gate, evaluation])
                 track_evaluation(run, evaluation)
-    if not processes.is_first:
+    if not processes.is_main:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
     whole = time.monotonic() - began
@@ -289,7 +289,7 @@ def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> di
     triplets = choose_triplets(run.config, suite, notes)
     asked = Asked(suite, reads=suite is None, notes=notes)
     result = evaluate_model(run.config, parts, triplets, asked, run.processes)
-    if run.processes.is_first:
+    if run.processes.is_main:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
         write_results(result, run.run_dir / folder)
     return result

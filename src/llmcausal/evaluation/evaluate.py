@@ -20,7 +20,7 @@ from llmcausal.evaluation.generations import (
 from llmcausal.evaluation.scoring import asks_to_obey
 from llmcausal.evaluation.summary import differences, judge, summarize
 from llmcausal.evaluation.verdict import likeness_between, verdict_on
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -41,7 +41,7 @@ def evaluate(
     base_weights: Weights | None = None,
     progress: Progress | None = None,
     store: AnswerStore | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> dict[str, Any]:
     """Answers and scores every triplet's benign and attacked prompt, and its obeying one if any.
 

@@ -18,7 +18,7 @@ from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.host_weights import compute_device
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -119,7 +119,7 @@ def generate(
     batch_size: int,
     progress: Progress | None = None,
     shelf: Shelf | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> list[list[int]]:
     """Continues each prompt greedily until a stop token or `max_new_tokens`.
 
@@ -150,7 +150,7 @@ def generate(
         raise ValueError("a prompt has no tokens")
     copies, total = Counter(map(tuple, prompts)), len(prompts)
     keys = {prompt: answer_key(prompt, stop_ids, max_new_tokens) for prompt in copies}
-    answers = processes.lead(partial(_stored, shelf, keys))
+    answers = processes.on_main(partial(_stored, shelf, keys))
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
         progress(done, total)
@@ -165,9 +165,9 @@ def generate(
             progress(min(done, total), total)
 
     work_on = partial(
-        _answered, model, mine, stop_ids, max_new_tokens, keep, halving=not processes.together
+        _answered, model, mine, stop_ids, max_new_tokens, keep, halving=not processes.sharded
     )
-    for given in processes.pass_through(work_on):
+    for given in processes.forward_all(work_on):
         answers.update(given)
     return [list(answers[tuple(prompt)]) for prompt in prompts]
 
@@ -181,9 +181,9 @@ def _missing(
 
 def _dealt(batches: list[list[Prompt]], processes: Processes) -> tuple[list[list[Prompt]], int]:
     """Returns what this process answers, and how many answer beside it at the same time."""
-    if processes.together:  # in as many passes each, so each answers all, for they differ in length
+    if processes.sharded:  # in as many passes each, so each answers all, for they differ in length
         return batches, 1
-    return processes.deal(batches), processes.count
+    return processes.shard(batches), processes.world_size
 
 
 def _answered(
@@ -309,7 +309,7 @@ def answer_prompts(
     adapter: bool = True,
     progress: Progress | None = None,
     store: AnswerStore | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE,
 ) -> list[Answer]:
     """Answers (system, user) pairs greedily, with the adapter or without it.
 

@@ -14,7 +14,7 @@ from llmcausal.evaluation.generations import AnsweredMember, Side, generation_ro
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
 from llmcausal.metrics import CORE
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -49,7 +49,7 @@ class AttackProbe:
         *,
         max_new_tokens: int,
         batch_size: int,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE,
     ) -> None:
         self._model = model
         self._template = template

@@ -44,8 +44,8 @@ def compute(batches: Sequence[TripletBatch], processes: Processes, work: Compute
     Returns:
         One for each of `batches`, in their order, the same on every process.
     """
-    shares = processes.pass_through(lambda: _share(batches, processes, work))
-    return processes.dealt(shares, len(batches))
+    shares = processes.forward_all(lambda: _share(batches, processes, work))
+    return processes.unshard(shares, len(batches))
 
 
 def means(computed: Sequence[Computed]) -> dict[str, float]:
@@ -60,7 +60,7 @@ def means(computed: Sequence[Computed]) -> dict[str, float]:
 
 
 def _share(batches: Sequence[TripletBatch], processes: Processes, work: Compute) -> list[Computed]:
-    mine = processes.deal(list(enumerate(batches)))
+    mine = processes.shard(list(enumerate(batches)))
     results = [(batch, work(place, batch)) for place, batch in mine]
     # Only now, for reading a figure waits until the device has computed it.
     return [_plain(batch, result) for batch, result in results]

@@ -43,7 +43,7 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
     try:
         return _fit(run, snapshot)
     except OutOfMemoryError as error:
-        if not run.processes.is_first:
+        if not run.processes.is_main:
             raise
         raise OutOfMemoryError(f"{error}\n{run.advice()}") from error
 
@@ -55,18 +55,18 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
     outcome = "failed"
     with InterruptGuard(lambda: context.notes.append(STOPPING)) as guard:
         try:
-            processes.exchange(lambda: _begin(run, context))
+            processes.run_all(lambda: _begin(run, context))
             if not run.state.started:
                 _start(run, context, recovery)
             signal_number = 0
             while run.state.step < run.total_steps and not context.stop_reason:
-                signal_number = max(processes.gather(guard.signal_number or 0))
+                signal_number = max(processes.all_gather(guard.signal_number or 0))
                 if signal_number:
                     break
                 _advance(run, context, recovery)
-            processes.lead(context.save_checkpoint)
+            processes.on_main(context.save_checkpoint)
             outcome = "stopped" if context.stop_reason else "completed"
-            signal_number = signal_number or max(processes.gather(guard.signal_number or 0))
+            signal_number = signal_number or max(processes.all_gather(guard.signal_number or 0))
             if signal_number:
                 outcome = "interrupted"
                 raise _interrupted(run, signal_number)
@@ -74,7 +74,7 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
             outcome = "interrupted"
             raise
         except (OutOfMemoryError, NonFiniteLossError):
-            processes.lead(context.save_checkpoint)
+            processes.on_main(context.save_checkpoint)
             raise
         finally:
             _end(run, context, outcome)
@@ -87,7 +87,7 @@ def _interrupted(run: Run, signal_number: int) -> Interrupted:
         f"Go on with: llmcausal resume {run.run_dir}",
         signal_number,
     )
-    error.told = not run.processes.is_first
+    error.told = not run.processes.is_main
     return error
 
 
@@ -171,10 +171,10 @@ def _tell(run: Run, context: FitContext, record: Record) -> None:
         _each(run.callbacks, lambda callback: callback.on_record(context, record))
         return context.stop_reason
 
-    for index, memory in enumerate(run.processes.exchange(complete)):
+    for index, memory in enumerate(run.processes.run_all(complete)):
         if index and memory is not None:
             record[f"{MEMORY_OF_PROCESS}{index}"] = memory
-    context.stop_reason = run.processes.lead(show)
+    context.stop_reason = run.processes.on_main(show)
 
 
 def _validated(run: Run, context: FitContext, recovery: Recovery) -> Record:

@@ -47,62 +47,62 @@ class Processes:
     the same updates; every method must be called by all of them, in the same order.
 
     Attributes:
-        index: Of this process, from 0.
-        count: Of all processes.
-        together: Whether each holds but a share of the model, so that a pass through it is always
+        rank: Of this process, from 0.
+        world_size: How many there are.
+        sharded: Whether each holds but a share of the model, so that a pass through it is always
             one of all processes.
     """
 
-    index: int = 0
-    count: int = 1
-    together: bool = False
+    rank: int = 0
+    world_size: int = 1
+    sharded: bool = False
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and shows."""
-        return self.index == 0
+        return self.rank == 0
 
-    def deal(self, items: Sequence[T]) -> list[T]:
-        """Returns this process's share of what is to be computed: every `count`-th item.
+    def shard(self, items: Sequence[T]) -> list[T]:
+        """Returns this process's share of what is to be computed: every `world_size`-th item.
 
         Where they compute together, those who would have one item less take the last again.
         """
-        share = list(items[self.index :: self.count])
-        if self.together and len(share) * self.count < len(items):
+        share = list(items[self.rank :: self.world_size])
+        if self.sharded and len(share) * self.world_size < len(items):
             share.append(items[-1])
         return share
 
     def owns(self, place: int) -> bool:
-        """Whether the item at a place counts as this process's, of those that `deal` gave it."""
-        return place % self.count == self.index
+        """Whether the item at a place counts as this process's, of those that `shard` gave it."""
+        return place % self.world_size == self.rank
 
-    def dealt(self, shares: Sequence[Sequence[T]], count: int) -> list[T]:
-        """Puts the shares that `deal` made of `count` items, given by process, back in order."""
+    def unshard(self, shares: Sequence[Sequence[T]], count: int) -> list[T]:
+        """Puts the shares that `shard` made of `count` items, given by process, back in order."""
         longest = max(map(len, shares), default=0)
         found = [share[row] for row in range(longest) for share in shares if row < len(share)]
         return found[:count]
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Returns every process's value, by process."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
         from accelerate.utils import gather_object
 
         found: list[T] = gather_object([value])
         return found
 
-    def exchange(self, work: Callable[[], T]) -> list[T]:
+    def run_all(self, work: Callable[[], T]) -> list[T]:
         """Does each process's work, and returns what all of them gave.
 
         Raises:
             LlmcausalError: On all of them, if one raised it.
             MemoryError: On all of them, if one ran out of memory.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return [work()]
-        return _or_raise(self.gather(self._attempt(work)), self.index)
+        return _or_raise(self.all_gather(self._attempt(work)), self.rank)
 
-    def pass_through(self, work: Callable[[], T]) -> list[T]:
+    def forward_all(self, work: Callable[[], T]) -> list[T]:
         """Does each process's work with the model, and returns what all of them gave.
 
         Raises:
@@ -111,37 +111,37 @@ class Processes:
             LostProcessError: On the one that failed, where they compute together: the others wait
                 in the middle of a pass, where they cannot be told.
         """
-        if not self.together:
-            return self.exchange(work)
+        if not self.sharded:
+            return self.run_all(work)
         try:
             done = work()
         except Exception as error:
             raise LostProcessError(error) from error
-        return self.gather(done)
+        return self.all_gather(done)
 
-    def lead(self, work: Callable[[], T]) -> T:
+    def on_main(self, work: Callable[[], T]) -> T:
         """Does the work on the first process only, and returns what it gave.
 
         Raises:
             LlmcausalError: On all of them, if the first raised it.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return work()
         from accelerate.utils import broadcast_object_list
 
-        told = [self._attempt(work) if self.is_first else None]
+        told = [self._attempt(work) if self.is_main else None]
         broadcast_object_list(told)
-        result: list[T] = _or_raise(told, self.index)
+        result: list[T] = _or_raise(told, self.rank)
         return result[0]
 
-    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def all_reduce(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Adds up the gradients of all processes, in place, once per optimizer step.
 
         A parameter that has none anywhere keeps none, as the optimizer then leaves it alone.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return
-        present = self.gather([parameter.grad is not None for parameter in parameters])
+        present = self.all_gather([parameter.grad is not None for parameter in parameters])
         gradients = []
         anywhere = map(any, zip(*present, strict=True))
         for parameter, needed in zip(parameters, anywhere, strict=True):
@@ -160,25 +160,25 @@ class Processes:
         try:
             return work()
         except LlmcausalError as error:
-            return _Failure(self.index, error)
+            return _Failure(self.rank, error)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return _Failure(self.index, None, (str(error) or type(error).__name__).splitlines()[0])
+            return _Failure(self.rank, None, (str(error) or type(error).__name__).splitlines()[0])
 
 
-ALONE = Processes()
+SINGLE = Processes()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def process_group(device: torch.device) -> Iterator[Processes]:
     """Meets the other processes, if this one was started as one of several.
 
     That is by `--num-processes`, `accelerate launch` or `torchrun`, which set WORLD_SIZE, RANK and
     LOCAL_RANK. They talk over NCCL on CUDA, else over gloo.
     """
     if process_count() == 1:
-        yield ALONE
+        yield SINGLE
         return
     from accelerate import PartialState
 

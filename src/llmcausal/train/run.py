@@ -15,7 +15,7 @@ from llmcausal.config import RunConfig
 from llmcausal.train.batch import TripletBatch
 from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback
-from llmcausal.train.processes import ALONE, Processes
+from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.recovery import ADVICE, Fallback, Place
 from llmcausal.train.scoring import StepResult
 from llmcausal.train.state import TrainState
@@ -92,4 +92,4 @@ class Run:
     probe: Probe | None = None
     fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
     advice: Callable[[], str] = lambda: ADVICE
-    processes: Processes = ALONE
+    processes: Processes = SINGLE

@@ -33,7 +33,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
         module.train()
     run.optimizer.zero_grad(set_to_none=True)
     computed = _gradients(run, context, run.batches.step_at(state.epoch, state.position))
-    run.processes.add_up(run.parameters)
+    run.processes.all_reduce(run.parameters)
     run.scaler.unscale_(run.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.config.train.max_grad_norm))
     record = means(computed)
@@ -43,7 +43,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
         most = run.config.train.max_skipped_steps
         note = left_out(state, fault, offenders(computed), overflow=overflow, most=most)
         context.notes.append(note)
-    run.processes.exchange(lambda: _change_weights(run, rewind, fault))
+    run.processes.run_all(lambda: _change_weights(run, rewind, fault))
     if fault is None:
         run.scheduler.step()
         state.skipped_in_a_row = 0
@@ -60,7 +60,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
 
 def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -> list[Computed]:
     totals = label_totals(batches)
-    count = len(run.processes.deal(batches))
+    count = len(run.processes.shard(batches))
     done = 0
     weight = 1
 
