@@ -16,13 +16,13 @@ _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
 _ENTRY = re.compile(r"\s*([\w\-]+|\"[^\"]*\")\s*=")
 
 
-class Table(BaseModel):
+class DataFile(BaseModel):
     """The form of a file; a key that it does not name is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", bound=DataFile)
 
 
 def read_table(file: Traversable, form: type[T]) -> T:

@@ -11,7 +11,7 @@ from llmcausal.assembly import doctoring
 from llmcausal.assembly.doctoring import examine, model_size
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
-from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.memory.shipped_needs import PROFILES
 from llmcausal.profile import load_config
@@ -24,7 +24,7 @@ def facts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], Facts]:
     def gather(config: RunConfig) -> Facts:
         told: list[Facts] = []
 
-        def listens(facts: Facts) -> Check | None:
+        def listens(facts: Facts) -> DoctorCheck | None:
             told.append(facts)
             return None
 

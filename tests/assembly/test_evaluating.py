@@ -20,7 +20,7 @@ from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.triplet import Check
 from llmcausal.errors import CheckpointError, Interrupted, UsageError
-from llmcausal.evaluation.adaptive.gcg import Budget
+from llmcausal.evaluation.adaptive.gcg import SearchBudget
 from llmcausal.ui import console
 
 
@@ -101,7 +101,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_identical_report(
 
 def test_an_adaptive_attack_is_part_of_the_result(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = assembly.evaluate(checkpoint, progress=silent, out=out, adaptive=(2, Budget(1)))
+    result = assembly.evaluate(checkpoint, progress=silent, out=out, adaptive=(2, SearchBudget(1)))
     for side in ("base", "tuned"):
         assert result["adaptive"][side]["attack_success_rate"]["n"] == 2
         assert len(result["adaptive"][side]["examples"]) == 2
@@ -223,7 +223,7 @@ def test_an_adaptive_attack_keeps_to_what_is_evaluated(checkpoint: Path, tmp_pat
         checkpoint,
         progress=silent,
         out=out,
-        adaptive=(2, Budget(1, search="random")),
+        adaptive=(2, SearchBudget(1, search="random")),
         settings=settings,
         baseline=False,
         reads=False,
@@ -248,4 +248,6 @@ def test_an_adaptive_attack_without_a_witness_is_refused_before_anything_is_answ
         pytest.fail("something was answered")
 
     with pytest.raises(UsageError, match=r"witness.*leave out --adaptive"):
-        assembly.evaluate(checkpoint, data=str(data), progress=answered, adaptive=(1, Budget(1)))
+        assembly.evaluate(
+            checkpoint, data=str(data), progress=answered, adaptive=(1, SearchBudget(1))
+        )

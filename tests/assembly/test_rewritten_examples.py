@@ -8,13 +8,13 @@ import pytest
 from llmcausal.assembly import rewriting
 from llmcausal.config import RunConfig
 from llmcausal.data.sources.builder import BuildOptions
-from llmcausal.data.sources.example import Example, LeftOut
+from llmcausal.data.sources.example import LeftOut, SourceExample
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import Answer
 
 
-def example(number: int, document: str = "The parcel came on Monday.") -> Example:
-    return Example(f"f:{number}", f"f-{number}", "Answer.", document, "When?", "Monday")
+def example(number: int, document: str = "The parcel came on Monday.") -> SourceExample:
+    return SourceExample(f"f:{number}", f"f-{number}", "Answer.", document, "When?", "Monday")
 
 
 def test_what_a_model_babbles_is_left_out(tiny_config: Callable[..., RunConfig]) -> None:

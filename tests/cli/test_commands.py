@@ -11,7 +11,7 @@ import pytest
 
 from llmcausal import assembly
 from llmcausal.cli import app
-from llmcausal.evaluation.adaptive.gcg import Budget
+from llmcausal.evaluation.adaptive.gcg import SearchBudget
 
 
 class Recorder:
@@ -108,7 +108,7 @@ def test_eval_passes_numbers_and_folders_and_tells_where_the_report_is(
     options += ("--adaptive", "3", "--adaptive-steps", "7", "--adaptive-search", "random")
     assert _run(monkeypatch, "eval", "--checkpoint", "best", *options) == 0
     assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().out
-    assert evaluate.options["adaptive"] == (3, Budget(7, search="random"))
+    assert evaluate.options["adaptive"] == (3, SearchBudget(7, search="random"))
     assert (evaluate.options["against"], evaluate.options["out"]) == (Path("task"), Path("out"))
     assert evaluate.options["settings"] == {
         "max_samples": 5,

@@ -16,7 +16,7 @@ from llmcausal.assembly.prepare import load_template
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.sources import SOURCES
-from llmcausal.data.sources.example import LeftOut, Request
+from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.goals import read_goals
 from llmcausal.errors import LlmcausalError
 from llmcausal.evaluation.results import RESULTS
@@ -34,7 +34,7 @@ SECONDS = 30.0
 def source(name: str) -> Callable[[Path], object]:
     def read(path: Path) -> object:
         left_out = LeftOut()
-        examples = list(SOURCES.load(name)(path, Request("train", {}), left_out))
+        examples = list(SOURCES.load(name)(path, SourceRequest("train", {}), left_out))
         assert examples == []
         return left_out.first
 

@@ -10,7 +10,7 @@ import pytest
 from llmcausal.attacks.goal import Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import load_scenarios
-from llmcausal.data.scenarios.requests import Request, read_requests
+from llmcausal.data.scenarios.requests import UserRequest, read_requests
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUESTS = read_requests().request
@@ -18,7 +18,7 @@ _by_id = pytest.mark.parametrize("request_kind", REQUESTS, ids=lambda request: r
 
 
 @_by_id
-def test_no_two_splits_share_a_wording_or_what_is_asked_for(request_kind: Request) -> None:
+def test_no_two_splits_share_a_wording_or_what_is_asked_for(request_kind: UserRequest) -> None:
     for one, other in itertools.combinations(SPLITS, 2):
         assert not set(request_kind.wordings[one]) & set(request_kind.wordings[other])
         assert not {asked for asked, _ in request_kind.values[one]} & {
@@ -35,7 +35,7 @@ def test_no_two_splits_share_a_system_prompt() -> None:
 
 
 @_by_id
-def test_nothing_asked_for_is_what_an_attack_wants(request_kind: Request) -> None:
+def test_nothing_asked_for_is_what_an_attack_wants(request_kind: UserRequest) -> None:
     """Else a right answer would prove obedience."""
     witnesses = {
         target.witness.casefold()

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from llmcausal.data.sources.example import Example, Unusable, answer_check
+from llmcausal.data.sources.example import SourceExample, Unusable, answer_check
 from llmcausal.data.sources.rewriting import checked_rewriting
 
-EXAMPLE = Example(
+EXAMPLE = SourceExample(
     where="f:1",
     id="f-1",
     system="Answer.",

@@ -14,7 +14,7 @@ from llmcausal.data.builtin import MARKS
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder, choose_families
 from llmcausal.data.sources.columns import parse_map
-from llmcausal.data.sources.example import Example, LeftOut, Request, answer_check
+from llmcausal.data.sources.example import LeftOut, SourceExample, SourceRequest, answer_check
 from llmcausal.data.sources.goals import read_goals
 from llmcausal.data.sources.reading import hash_of, read_examples
 from llmcausal.data.sources.rephrasing import rephrase
@@ -23,9 +23,11 @@ from llmcausal.data.triplet import Check
 from llmcausal.errors import DataError, UsageError
 
 
-def read(name: str, path: Path, request: Request | None = None) -> tuple[list[Example], LeftOut]:
+def read(
+    name: str, path: Path, request: SourceRequest | None = None
+) -> tuple[list[SourceExample], LeftOut]:
     left_out = LeftOut()
-    return read_examples(name, path, request or Request(), left_out), left_out
+    return read_examples(name, path, request or SourceRequest(), left_out), left_out
 
 
 def as_json(path: Path, value: Any) -> Path:
@@ -195,9 +197,9 @@ class TestBipia:
         assert len({e.system for e in examples}) == 3
 
     def test_other_splits_come_from_the_test_files(self, folder: Path) -> None:
-        [example], _ = read("bipia", folder, Request("test"))
+        [example], _ = read("bipia", folder, SourceRequest("test"))
         assert example.question == "test?"
-        [example], _ = read("bipia", folder / "benchmark" / "email", Request("validation"))
+        [example], _ = read("bipia", folder / "benchmark" / "email", SourceRequest("validation"))
         assert example.question == "test?"
 
     def test_a_file_by_its_name(self, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ class TestTables:
         rows = [["body", "kind", "answer"], ['"Two\nlines"', "note", "2"], ["short"]]
         file.write_text("\ufeff" + "\n".join(delimiter.join(row) for row in rows))
         columns = parse_map(["document=body", "category=kind"])
-        [example], left_out = read("csv", file, Request("train", columns))
+        [example], left_out = read("csv", file, SourceRequest("train", columns))
         assert (example.document, example.category) == ("Two\nlines", "note")
         assert example.response == "2"
         assert example.check is not None
@@ -228,7 +230,7 @@ class TestTables:
         file = tmp_path / "t.csv"
         file.write_text("text,response\na,b\n")
         with pytest.raises(DataError) as caught:
-            read("csv", file, Request("train", {"document": "txt"}))
+            read("csv", file, SourceRequest("train", {"document": "txt"}))
         [defect] = caught.value.defects
         assert defect.startswith(f"{file}:1: document: no column 'txt'; did you mean text?")
 
@@ -266,7 +268,7 @@ class TestTables:
             {"id": "y\nz", "text": "E", "out": "F", "must": "f"},
         )
         columns = parse_map(["document=text", "response=out", "contains=must"])
-        (first, second), left_out = read("jsonl", file, Request("train", columns))
+        (first, second), left_out = read("jsonl", file, SourceRequest("train", columns))
         assert (first.id, first.system, first.check) == ("x", "Do it.", Check("contains", "b"))
         assert second.id == "x.2"
         assert left_out.first == [f"{file}:3: id: holds a control character or line break"]
@@ -285,7 +287,7 @@ class TestTables:
 
     def test_only_tables_take_a_map(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="alpaca has fixed fields"):
-            read("alpaca", tmp_path / "a.json", Request("train", {"document": "x"}))
+            read("alpaca", tmp_path / "a.json", SourceRequest("train", {"document": "x"}))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -352,7 +354,7 @@ class TestGoals:
             read_goals(as_json(tmp_path / "g.json", [3]))
 
 
-def example(number: int, **fields: Any) -> Example:
+def example(number: int, **fields: Any) -> SourceExample:
     values = {
         "where": f"f:{number}",
         "id": f"f-{number}",
@@ -363,7 +365,7 @@ def example(number: int, **fields: Any) -> Example:
         "check": answer_check([str(number * 7)]),
         **fields,
     }
-    return Example(**values)
+    return SourceExample(**values)
 
 
 EXAMPLES = [example(number) for number in range(1, 21)]

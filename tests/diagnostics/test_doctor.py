@@ -14,7 +14,7 @@ from rich.console import Console
 from llmcausal.cli import app
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
-from llmcausal.diagnostics.check import Check, DoctorReport, json_schema
+from llmcausal.diagnostics.check import DoctorCheck, DoctorReport, json_schema
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.errors import ModelError
 from llmcausal.profile import dump_config
@@ -32,7 +32,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return stopped.value.code
 
 
-def _diagnose(facts: Facts) -> list[Check]:
+def _diagnose(facts: Facts) -> list[DoctorCheck]:
     return list(doctor.diagnose(facts, lambda _what: nullcontext()))
 
 
@@ -65,7 +65,7 @@ def test_what_is_under_way_is_shown_until_it_is_done(
         yield
         seen.append("done")
 
-    table = (("one", lambda _: Check("one", "pass", "")), ("none", lambda _: None))
+    table = (("one", lambda _: DoctorCheck("one", "pass", "")), ("none", lambda _: None))
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert len(list(doctor.diagnose(on_cpu(), watch))) == 1
     assert seen == ["Checking one", "done", "Checking none", "done"]
@@ -81,10 +81,10 @@ def test_what_is_under_way_is_shown_until_it_is_done(
 def test_a_check_that_raises_does_not_hide_the_next(
     on_cpu: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, detail: str
 ) -> None:
-    def raises(_: Facts) -> Check:
+    def raises(_: Facts) -> DoctorCheck:
         raise error
 
-    table = (("first", raises), ("second", lambda _: Check("second", "pass", "fine")))
+    table = (("first", raises), ("second", lambda _: DoctorCheck("second", "pass", "fine")))
     monkeypatch.setattr(doctor, "CHECKS", table)
     first, second = _diagnose(on_cpu())
     assert (first.name, first.status, first.detail) == ("first", "fail", detail)
@@ -108,8 +108,8 @@ def test_the_command_prints_one_line_a_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
     table = (
-        ("one", lambda _: Check("one", "pass", "[bold]fine[/bold]")),
-        ("two", lambda _: Check("two", "warning", "meh\x1b[2J " * 20, "do x")),
+        ("one", lambda _: DoctorCheck("one", "pass", "[bold]fine[/bold]")),
+        ("two", lambda _: DoctorCheck("two", "warning", "meh\x1b[2J " * 20, "do x")),
     )
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert _run(monkeypatch, profile) == 0
@@ -126,7 +126,7 @@ def test_a_terminal_gets_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with (tmp_path / "screen").open("w+") as file:
         terminal = Console(file=file, width=40, force_terminal=True, color_system=None)
         monkeypatch.setattr(doctor_report, "console", lambda: terminal)
-        check = Check("two", "warning", "many words that are broken here", "do x")
+        check = DoctorCheck("two", "warning", "many words that are broken here", "do x")
         assert doctor_report.show_checks([check]) == [check]
         file.seek(0)
         assert [line.rstrip() for line in file.read().splitlines()] == [
@@ -139,11 +139,11 @@ def test_a_terminal_gets_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_failed_check_ends_with_1_and_json_holds_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
-    def chatty(_: Facts) -> Check:
+    def chatty(_: Facts) -> DoctorCheck:
         print("a library prints something")
-        return Check("two", "fail", "bad", "do x")
+        return DoctorCheck("two", "fail", "bad", "do x")
 
-    table = (("one", lambda _: Check("one", "pass", "fine")), ("two", chatty))
+    table = (("one", lambda _: DoctorCheck("one", "pass", "fine")), ("two", chatty))
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert _run(monkeypatch, profile, "--json") == 1
     shown = capsys.readouterr()

@@ -12,7 +12,7 @@ import torch
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.causal import MAX_MAPPED, causal_figures, map_points
-from llmcausal.evaluation.forward import Measured, encode, read
+from llmcausal.evaluation.forward import Readings, encode, read
 from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
@@ -89,7 +89,7 @@ def test_losses_are_those_of_plain_passes(
 def test_representations_do_not_depend_on_batches_and_heads_only_where_asked(
     step: TripletStep, template: Any
 ) -> None:
-    def measure(batch_size: int, projected: bool) -> Measured:
+    def measure(batch_size: int, projected: bool) -> Readings:
         return read(
             step, readable(template), pooling="mean", batch_size=batch_size, projected=projected
         )
@@ -132,7 +132,7 @@ def test_nothing_to_read_measures_nothing(step: TripletStep) -> None:
     assert map_points(measured) == []
 
 
-def planted(count: int, flip: float = 1.0) -> Measured:
+def planted(count: int, flip: float = 1.0) -> Readings:
     """Benign members along one direction, injections along another, and a little noise."""
     generator = torch.Generator().manual_seed(4)
 
@@ -140,7 +140,7 @@ def planted(count: int, flip: float = 1.0) -> Measured:
         noise = 0.05 * torch.randn(count, 6, generator=generator)
         return flip * (torch.eye(6)[direction] + noise)
 
-    return Measured(
+    return Readings(
         ids=[f"t{n}" for n in range(count)],
         representations={"benign": around(0), "benign_cf": around(0), "injection": around(1)},
     )

@@ -12,7 +12,7 @@ from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.sources import SOURCES
-from llmcausal.data.sources.example import LeftOut, Request
+from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.goals import read_goals
 from llmcausal.evaluation import answer_store
 from llmcausal.profile import load_config, shipped_profiles
@@ -72,7 +72,7 @@ def _manifest(folder: Path) -> bytes:
 def _source(name: str) -> Callable[[Path], object]:
     def read(path: Path) -> object:
         columns = {"response": "response", "document": "document"} if name in TABLES else {}
-        return list(SOURCES.load(name)(path, Request("train", columns), LeftOut()))
+        return list(SOURCES.load(name)(path, SourceRequest("train", columns), LeftOut()))
 
     return read
 

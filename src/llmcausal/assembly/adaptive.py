@@ -19,7 +19,7 @@ from llmcausal.evaluation.adaptive.attack import (
     choose_targets,
     names_witness,
 )
-from llmcausal.evaluation.adaptive.gcg import Budget
+from llmcausal.evaluation.adaptive.gcg import SearchBudget
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.train.step import TripletStep
@@ -64,7 +64,7 @@ def add_adaptive_attack(
     triplets: Sequence[Triplet],
     result: dict[str, Any],
     prompts: int,
-    budget: Budget,
+    budget: SearchBudget,
     *,
     folder: Path,
 ) -> None:

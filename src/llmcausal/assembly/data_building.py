@@ -19,7 +19,7 @@ from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder
 from llmcausal.data.sources.columns import parse_map
 from llmcausal.data.sources.counterfactual import CounterfactualKind
-from llmcausal.data.sources.example import LeftOut, Request
+from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.goals import read_goals
 from llmcausal.data.sources.reading import hash_of, read_examples
 from llmcausal.data.triplet import Triplet
@@ -263,7 +263,7 @@ def _from_source(
     examples = read_examples(
         request.source,
         request.path,
-        Request(options.split, request.columns, request.answers == "model"),
+        SourceRequest(options.split, request.columns, request.answers == "model"),
         left_out,
         request.system,
     )

@@ -13,7 +13,7 @@ import torch
 from llmcausal.assembly.build import Built, unpacks
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.data.tokenization import EncodedTriplet
-from llmcausal.evaluation.forward import Measured, Readable, read
+from llmcausal.evaluation.forward import Readable, Readings, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.model.cpu.door import whole_layers
@@ -99,7 +99,7 @@ def _describe(figures: Mapping[str, float]) -> str:
     return "detector trained" + (f"; validation: {', '.join(shown)}" if shown else "")
 
 
-def _read(built: Built, triplets: Sequence[EncodedTriplet], split: str) -> Measured:
+def _read(built: Built, triplets: Sequence[EncodedTriplet], split: str) -> Readings:
     config = built.run.config
     in_whole = unpacks(config, built.loaded, built.run.processes)
     with (

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.doctor import Watch, diagnose
 from llmcausal.diagnostics.facts import Facts, ModelSize, ProfileNeed, StrategyNeed
 from llmcausal.diagnostics.inputs import is_stored
@@ -21,7 +21,7 @@ OTHER_BYTES = 20 * 2**20
 """A checkpoint's tokenizer and small files: Llama 3.1's tokenizer.json is the most of it."""
 
 
-def examine(config: RunConfig, watch: Watch) -> Iterator[Check]:
+def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
     """Looks at the machine, then runs the checks of `doctor`."""
     with watch("Looking at this machine"):
         machine = look_at_machine()

@@ -21,7 +21,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
-from llmcausal.evaluation.adaptive.gcg import Budget
+from llmcausal.evaluation.adaptive.gcg import SearchBudget
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.causal import causal_figures, map_points
 from llmcausal.evaluation.evaluate import evaluate
@@ -78,7 +78,7 @@ class EvaluationRequest:
     progress: Progress | None = None
     against: Path | None = None
     settings: Mapping[str, int | None] = field(default_factory=dict)
-    adaptive: tuple[int, Budget] | None = None
+    adaptive: tuple[int, SearchBudget] | None = None
     out: Path | None = None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
 from llmcausal.data.sources.builder import BuildOptions
-from llmcausal.data.sources.example import Example, LeftOut, Unusable
+from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.sources.rewriting import INSTRUCTION, checked_rewriting
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import answer_prompts
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 def rewritten_examples(
     config: RunConfig,
-    examples: Sequence[Example],
+    examples: Sequence[SourceExample],
     options: BuildOptions,
     left_out: LeftOut,
     progress: Progress | None = None,
@@ -76,7 +76,7 @@ def rewritten_examples(
     return found
 
 
-def _choose(examples: Sequence[Example], options: BuildOptions) -> list[Example]:
+def _choose(examples: Sequence[SourceExample], options: BuildOptions) -> list[SourceExample]:
     if options.count is None or SPARE * options.count >= len(examples):
         return list(examples)
     order = random.Random(f"llmcausal:rewrite:{options.seed}")

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from llmcausal.attacks.base import AttackFamily, Difficulty
-from llmcausal.data_files import Table, read_table
+from llmcausal.data_files import DataFile, read_table
 
 
 def _with_instruction(phrasing: str) -> str:
@@ -25,7 +25,7 @@ def _with_instruction(phrasing: str) -> str:
 Phrasings = tuple[Annotated[str, AfterValidator(_with_instruction)], ...]
 
 
-class FamilyFile(Table):
+class FamilyFile(DataFile):
     """The form of a family's file; `AttackFamily` says what its keys mean."""
 
     difficulty: Difficulty

@@ -106,7 +106,7 @@ def evaluate(
     """
     launch(num_processes)
     from llmcausal import assembly
-    from llmcausal.evaluation.adaptive.gcg import Budget
+    from llmcausal.evaluation.adaptive.gcg import SearchBudget
 
     with reserved_stdout():
         result = assembly.evaluate(
@@ -123,7 +123,7 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "attacks": attacks,
             },
-            adaptive=(adaptive, Budget(adaptive_steps, search=search)) if adaptive else None,
+            adaptive=(adaptive, SearchBudget(adaptive_steps, search=search)) if adaptive else None,
             out=out,
         )
     if as_json and not process_index():

@@ -27,7 +27,7 @@ class Position(Enum):
 
 
 @dataclass(frozen=True)
-class Span:
+class TextSpan:
     """Text and slots between two control tokens; encoded in one go, as merges cross its parts.
 
     Attributes:
@@ -65,7 +65,7 @@ class Span:
         return text, frozenset(cuts)
 
 
-Item = ControlToken | Span
+Item = ControlToken | TextSpan
 
 
 def split_items(
@@ -87,7 +87,7 @@ def split_items(
         previous = items[-1] if items else before
         control = previous if isinstance(previous, ControlToken) else None
         position = Position.INSIDE if previous else Position.START
-        span = Span(
+        span = TextSpan(
             tuple(parts),
             Position.CONTROL if control else position,
             strips_left=control is not None and control.strips_right,
@@ -118,8 +118,8 @@ def find_markers(items: Sequence[Item]) -> set[str]:
     """
     markers: set[str] = set()
     for item in items:
-        for index, part in enumerate(item.parts if isinstance(item, Span) else ()):
-            if isinstance(part, Slot) or not isinstance(item, Span):
+        for index, part in enumerate(item.parts if isinstance(item, TextSpan) else ()):
+            if isinstance(part, Slot) or not isinstance(item, TextSpan):
                 continue
             markers.update(_BRACKETED.findall(part))
             unguarded = index > 0 or item.position is not Position.CONTROL

@@ -10,7 +10,7 @@ SCHEMA_TITLE = "What `llmcausal doctor --json` prints"
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """What one check found.
 
     Attributes:
@@ -38,7 +38,7 @@ class DoctorReport:
 
     profile: str
     ok: bool
-    checks: list[Check]
+    checks: list[DoctorCheck]
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
-from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
 
 if TYPE_CHECKING:
@@ -17,23 +17,23 @@ MOST_NF4_ROUNDING = 0.15
 MOST_PRODUCT_ERROR = 1e-2
 
 
-def check_torch(facts: Facts) -> Check:
+def check_torch(facts: Facts) -> DoctorCheck:
     """Checks that torch can be imported, and tells its CUDA build."""
     torch = facts.machine.torch
     if torch is None:
-        return Check(
+        return DoctorCheck(
             "torch",
             "fail",
             f"torch cannot be imported: {facts.machine.torch_problem}",
             "install it again: pip install --force-reinstall torch",
         )
     build = "{}.{}".format(*torch.cuda) if torch.cuda else None
-    return Check(
+    return DoctorCheck(
         "torch", "pass", f"{torch.version}, " + (f"CUDA {build}" if build else "without CUDA")
     )
 
 
-def check_bitsandbytes(facts: Facts) -> Check:
+def check_bitsandbytes(facts: Facts) -> DoctorCheck:
     """Exercises NF4 and the 8-bit optimizer on the device that the profile would train on."""
     import torch
 
@@ -46,7 +46,7 @@ def check_bitsandbytes(facts: Facts) -> Check:
             rounding, error = nf4_errors(device)
             moved = adamw8bit_moves(device)
     except Exception as problem:  # whatever a broken native library raises
-        return Check(
+        return DoctorCheck(
             "bitsandbytes",
             "fail",
             f"{type(problem).__name__}: {one_line(str(problem))}",
@@ -60,9 +60,9 @@ def check_bitsandbytes(facts: Facts) -> Check:
         detail = f"an 8-bit AdamW step leaves the weights as they are on {device.type}"
     else:
         found = f"NF4 (rounds by {rounding:.1%}) and 8-bit AdamW work on {device.type}"
-        return Check("bitsandbytes", "pass", found)
+        return DoctorCheck("bitsandbytes", "pass", found)
     fix = "install its newest version: pip install --upgrade --no-deps bitsandbytes"
-    return Check("bitsandbytes", "fail", detail, fix)
+    return DoctorCheck("bitsandbytes", "fail", detail, fix)
 
 
 def nf4_errors(device: torch.device) -> tuple[float, float]:
@@ -100,7 +100,7 @@ def adamw8bit_moves(device: torch.device) -> bool:
     return bool(((weight != before) & weight.isfinite()).all())
 
 
-def check_bf16(facts: Facts) -> Check | None:
+def check_bf16(facts: Facts) -> DoctorCheck | None:
     """Measures bf16 against fp32 where training is on the CPU: many processors only emulate it."""
     if facts.on_gpu:
         return None
@@ -115,9 +115,11 @@ def check_bf16(facts: Facts) -> Check | None:
     faster = speedup >= FASTER_BF16
     precision = facts.config.model.precision
     if precision == "auto":
-        return Check("bf16", "pass", f"{told}; {'bf16' if faster else 'fp32'} is used")
+        return DoctorCheck("bf16", "pass", f"{told}; {'bf16' if faster else 'fp32'} is used")
     if precision != "bf16":
-        return Check("bf16", "pass", f"{told}; the profile uses fp32")
+        return DoctorCheck("bf16", "pass", f"{told}; the profile uses fp32")
     if faster:
-        return Check("bf16", "pass", told)
-    return Check("bf16", "warning", f"slow: {told}", "train in fp32: --set model.precision=fp32")
+        return DoctorCheck("bf16", "pass", told)
+    return DoctorCheck(
+        "bf16", "warning", f"slow: {told}", "train in fp32: --set model.precision=fp32"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.compute import check_bf16, check_bitsandbytes, check_torch
 from llmcausal.diagnostics.environment import (
     check_disk,
@@ -32,7 +32,7 @@ from llmcausal.errors import LlmcausalError
 Watch = Callable[[str], AbstractContextManager[None]]
 """Shows that something is under way while its context is open."""
 
-Function = Callable[[Facts], Check | None]
+Function = Callable[[Facts], DoctorCheck | None]
 """Makes one check; None where it has no meaning."""
 
 CHECKS: tuple[tuple[str, Function], ...] = (
@@ -58,7 +58,7 @@ CHECKS: tuple[tuple[str, Function], ...] = (
 )
 
 
-def diagnose(facts: Facts, watch: Watch) -> Iterator[Check]:
+def diagnose(facts: Facts, watch: Watch) -> Iterator[DoctorCheck]:
     """Runs the checks in order; one that cannot even run is a failed one."""
     for name, check in CHECKS:
         with watch(f"Checking {name}"):
@@ -67,12 +67,14 @@ def diagnose(facts: Facts, watch: Watch) -> Iterator[Check]:
             yield result
 
 
-def _run(name: str, check: Function, facts: Facts) -> Check | None:
+def _run(name: str, check: Function, facts: Facts) -> DoctorCheck | None:
     try:
         return check(facts)
     except LlmcausalError as error:
-        return Check(name, "fail", one_line(str(error)), "correct the profile")
+        return DoctorCheck(name, "fail", one_line(str(error)), "correct the profile")
     except Exception as error:  # a check must never hide the ones after it
         reason = f"could not be checked: {type(error).__name__}: {one_line(str(error))}"
         broken = facts.machine.torch is None
-        return Check(name, "fail", reason, "fix torch first" if broken else "report this as a bug")
+        return DoctorCheck(
+            name, "fail", reason, "fix torch first" if broken else "report this as a bug"
+        )

@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
-from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.diagnostics.gpu import more_memory
 from llmcausal.diagnostics.inputs import is_stored, weights_bytes
@@ -22,18 +22,18 @@ LOG_BYTES = 2**26
 SHOWN_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-def check_python(facts: Facts) -> Check:
+def check_python(facts: Facts) -> DoctorCheck:
     """Checks the interpreter's version, and names the system."""
     machine = facts.machine
     system = f"{machine.system} in WSL" if machine.wsl else machine.system
     found = f"{'.'.join(map(str, machine.python))} on {system}"
     if machine.python >= MINIMUM_PYTHON:
-        return Check("python", "pass", found)
+        return DoctorCheck("python", "pass", found)
     wanted = ".".join(map(str, MINIMUM_PYTHON))
-    return Check("python", "fail", found, f"install Python {wanted} or newer")
+    return DoctorCheck("python", "fail", found, f"install Python {wanted} or newer")
 
 
-def check_packages(facts: Facts) -> Check:
+def check_packages(facts: Facts) -> DoctorCheck:
     """Checks that every package this program requires is installed in a version it accepts."""
     from packaging.requirements import Requirement
 
@@ -50,12 +50,14 @@ def check_packages(facts: Facts) -> Check:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     if wrong:
-        return Check("packages", "fail", "; ".join(wrong), "run `make` or `pip install -e .` again")
+        return DoctorCheck(
+            "packages", "fail", "; ".join(wrong), "run `make` or `pip install -e .` again"
+        )
     versions = [f"{name} {importlib.metadata.version(name)}" for name in SHOWN_PACKAGES]
-    return Check("packages", "pass", ", ".join(versions))
+    return DoctorCheck("packages", "pass", ", ".join(versions))
 
 
-def check_memory(facts: Facts) -> Check:
+def check_memory(facts: Facts) -> DoctorCheck:
     """Checks the free host memory against what loading and training take."""
     machine = facts.machine
     held: int | None = 0
@@ -71,11 +73,11 @@ def check_memory(facts: Facts) -> Check:
     if held is None:
         found += " besides the model, whose size is unknown"
     if machine.ram_free_bytes >= need:
-        return Check("memory", "pass", found)
-    return Check("memory", "fail", found, more_memory(machine))
+        return DoctorCheck("memory", "pass", found)
+    return DoctorCheck("memory", "fail", found, more_memory(machine))
 
 
-def check_disk(facts: Facts) -> Check:
+def check_disk(facts: Facts) -> DoctorCheck:
     """Checks the free disk space against checkpoints and what is still to be fetched."""
     from llmcausal.model.gguf import PREFIX, cache_dir
 
@@ -99,8 +101,8 @@ def check_disk(facts: Facts) -> Check:
     )
     if short:
         fix = f"free some space in {', '.join(short)}, or set output_dir to another disk"
-        return Check("disk", "fail", "; ".join(told), fix)
-    return Check("disk", "pass", "; ".join(told))
+        return DoctorCheck("disk", "fail", "; ".join(told), fix)
+    return DoctorCheck("disk", "pass", "; ".join(told))
 
 
 def _run_bytes(facts: Facts) -> int:

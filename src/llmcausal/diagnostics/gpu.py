@@ -6,7 +6,7 @@ Those that return None have nothing to say where training is on the CPU.
 from __future__ import annotations
 
 from llmcausal.diagnostics import machine as probes
-from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
 
@@ -21,36 +21,40 @@ ON_CPU = "--set model.device=cpu model.precision=auto"
 INSTALL_TORCH = "pytorch.org/get-started/locally gives the pip line"
 
 
-def check_driver(facts: Facts) -> Check:
+def check_driver(facts: Facts) -> DoctorCheck:
     """Checks the NVIDIA driver against the CUDA version that torch was built for."""
     machine, torch = facts.machine, _torch(facts)
     name = "driver"
     if machine.driver is None:
         if machine.gpu:
-            return Check(name, "pass", "its version is not told (NVML); torch can use the GPU")
+            return DoctorCheck(
+                name, "pass", "its version is not told (NVML); torch can use the GPU"
+            )
         if facts.config.model.device == "cuda":
             fix = f"install the NVIDIA driver (nvidia.com/drivers), or {ON_CPU}"
-            return Check(name, "fail", "no NVIDIA driver is installed", fix)
-        return Check(name, "pass", "no NVIDIA driver; not needed on the CPU")
+            return DoctorCheck(name, "fail", "no NVIDIA driver is installed", fix)
+        return DoctorCheck(name, "pass", "no NVIDIA driver; not needed on the CPU")
     found = f"NVIDIA driver {machine.driver}"
     if machine.driver_cuda is None:
-        return Check(name, "pass", f"{found}, which does not tell its CUDA version")
+        return DoctorCheck(name, "pass", f"{found}, which does not tell its CUDA version")
     found += f" knows CUDA up to {_dotted(machine.driver_cuda)}"
     if torch.cuda is None:
-        return Check(name, "pass", found)
+        return DoctorCheck(name, "pass", found)
     found += f", torch was built for {_dotted(torch.cuda)}"
     # Within one major version, older drivers run newer builds.
     if machine.driver_cuda[0] >= torch.cuda[0]:
-        return Check(name, "pass", found)
+        return DoctorCheck(name, "pass", found)
     where = "in Windows" if machine.wsl else "here"
     fix = (
         f"update the NVIDIA driver {where} (nvidia.com/drivers), or install a torch for CUDA "
         f"{_dotted(machine.driver_cuda)} or older ({INSTALL_TORCH})"
     )
-    return Check(name, "fail" if facts.config.model.device == "cuda" else "warning", found, fix)
+    return DoctorCheck(
+        name, "fail" if facts.config.model.device == "cuda" else "warning", found, fix
+    )
 
 
-def check_device(facts: Facts) -> Check:
+def check_device(facts: Facts) -> DoctorCheck:
     """Checks torch's build and the device that the profile would train on."""
     config, machine, torch = facts.config, facts.machine, _torch(facts)
     build = f"torch {torch.version}"
@@ -62,27 +66,27 @@ def check_device(facts: Facts) -> Check:
     if not _has_kernels(torch, gpu):
         built = ", ".join(torch.kernels)
         fix = f"install a torch that has {gpu.kernels} ({INSTALL_TORCH}), or {ON_CPU}"
-        return Check("device", "fail", f"{found}, but this torch is built for {built}", fix)
-    return Check("device", "pass", found)
+        return DoctorCheck("device", "fail", f"{found}, but this torch is built for {built}", fix)
+    return DoctorCheck("device", "pass", found)
 
 
-def _cpu(facts: Facts, build: str) -> Check:
+def _cpu(facts: Facts, build: str) -> DoctorCheck:
     torch = _torch(facts)
     found = f"{build}, CPU, {torch.threads} thread(s)"
     if facts.config.model.precision == "fp16":
         detail = f"{found}: model.precision = 'fp16' needs CUDA"
-        return Check("device", "fail", detail, "--set model.precision=auto (fp32 on the CPU)")
-    return Check("device", "pass", found)
+        return DoctorCheck("device", "fail", detail, "--set model.precision=auto (fp32 on the CPU)")
+    return DoctorCheck("device", "pass", found)
 
 
-def _no_gpu(facts: Facts, torch: Torch, build: str) -> Check:
+def _no_gpu(facts: Facts, torch: Torch, build: str) -> DoctorCheck:
     """Says why torch sees no GPU: a failure if the profile asks for one."""
     machine = facts.machine
     if not machine.gpus:
         if facts.config.model.device == "auto":
             return _cpu(facts, build)
         fix = f"train where there is an NVIDIA GPU, or {ON_CPU}"
-        return Check("device", "fail", f"{build}: there is no NVIDIA GPU", fix)
+        return DoctorCheck("device", "fail", f"{build}: there is no NVIDIA GPU", fix)
     unused = machine.gpus[0].name
     if machine.gpus_hidden:
         why, fix = f" ({probes.HIDE_GPUS} hides it)", f"unset {probes.HIDE_GPUS}"
@@ -93,11 +97,15 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Check:
     else:
         why, fix = "", 'repair the driver; `python -c "import torch; torch.cuda.init()"` says why'
     if facts.config.model.device == "auto":
-        return Check("device", "warning", f"{build} cannot use the {unused}{why}; CPU instead", fix)
-    return Check("device", "fail", f"{build} cannot use the {unused}{why}", f"{fix}, or {ON_CPU}")
+        return DoctorCheck(
+            "device", "warning", f"{build} cannot use the {unused}{why}; CPU instead", fix
+        )
+    return DoctorCheck(
+        "device", "fail", f"{build} cannot use the {unused}{why}", f"{fix}, or {ON_CPU}"
+    )
 
 
-def check_precision(facts: Facts) -> Check | None:
+def check_precision(facts: Facts) -> DoctorCheck | None:
     """Checks that the GPU computes in the profile's number format itself."""
     gpu, precision = facts.machine.gpu, facts.config.model.precision
     if not facts.on_gpu or gpu is None:
@@ -105,13 +113,13 @@ def check_precision(facts: Facts) -> Check | None:
     has_bf16 = gpu.capability >= BF16_SINCE
     found = f"{gpu.kernels}: fp16 and {'bf16' if has_bf16 else 'no bf16'}"
     if precision == "bf16" and not has_bf16:
-        return Check("precision", "fail", found, "--set model.precision=fp16")
+        return DoctorCheck("precision", "fail", found, "--set model.precision=fp16")
     if precision == "auto":
         found += f"; {'bf16' if has_bf16 else 'fp16'} is used"
-    return Check("precision", "pass", found)
+    return DoctorCheck("precision", "pass", found)
 
 
-def check_attention(facts: Facts) -> Check | None:
+def check_attention(facts: Facts) -> DoctorCheck | None:
     """Runs the fast kernels of attention on the GPU; without one, memory grows with length^2."""
     if not facts.on_gpu:
         return None
@@ -122,12 +130,14 @@ def check_attention(facts: Facts) -> Check | None:
     device = torch.device("cuda")
     working = probes.attention_kernels(device, choose_dtype(facts.config.model.precision, device))
     if working:
-        return Check("attention", "pass", f"{' and '.join(working)} attention work")
+        return DoctorCheck("attention", "pass", f"{' and '.join(working)} attention work")
     fix = f"install a torch with them ({INSTALL_TORCH}), or shorten --set data.max_length=1024"
-    return Check("attention", "warning", "neither flash nor memory-efficient attention works", fix)
+    return DoctorCheck(
+        "attention", "warning", "neither flash nor memory-efficient attention works", fix
+    )
 
 
-def check_gpu_memory(facts: Facts) -> Check | None:
+def check_gpu_memory(facts: Facts) -> DoctorCheck | None:
     """Checks how much of the GPU other programs hold, and names them."""
     name, gpu = "GPU memory", facts.machine.gpu
     if not facts.on_gpu or gpu is None:
@@ -137,13 +147,13 @@ def check_gpu_memory(facts: Facts) -> Check | None:
     if gpu.processes:
         found += f"; held by {_held_by(gpu)}"
     if taken <= MOST_TAKEN_BYTES:
-        return Check(name, "pass", found)
+        return DoctorCheck(name, "pass", found)
     if gpu.processes:
         first = gpu.processes[0]
         fix = f"close {first.name or 'the program'} (pid {first.pid}), if you can do without it"
     else:
         fix = "close the programs that use the GPU (`nvidia-smi` lists them)"
-    return Check(name, "warning", found, fix)
+    return DoctorCheck(name, "warning", found, fix)
 
 
 def _held_by(gpu: Gpu) -> str:
@@ -156,26 +166,26 @@ def _held_by(gpu: Gpu) -> str:
     return ", ".join(told)
 
 
-def check_spill(facts: Facts) -> Check | None:
+def check_spill(facts: Facts) -> DoctorCheck | None:
     """Tells of Windows' driver, which moves a full GPU's memory to the host instead of refusing."""
     name, gpu = "full GPU", facts.machine.gpu
     if not facts.on_gpu or gpu is None:
         return None
     if not facts.machine.windows_driver:
-        return Check(name, "pass", "the driver refuses what does not fit")
+        return DoctorCheck(name, "pass", "the driver refuses what does not fit")
     found = "the Windows driver moves what does not fit to host memory, which is many times slower"
     if facts.config.memory.budget_gb is not None:
         kept = f"memory.budget_gb = {facts.config.memory.budget_gb:g} keeps below"
-        return Check(name, "pass", f"{found}; {kept}")
+        return DoctorCheck(name, "pass", f"{found}; {kept}")
     budget = int(gpu.free_bytes / GIB * 10) / 10
     fix = (
         'set "CUDA - Sysmem Fallback Policy" to "Prefer No Sysmem Fallback" in NVIDIA\'s control '
         f"panel, or --set memory.budget_gb={budget:g}"
     )
-    return Check(name, "warning", found, fix)
+    return DoctorCheck(name, "warning", found, fix)
 
 
-def check_pinned_memory(facts: Facts) -> Check | None:
+def check_pinned_memory(facts: Facts) -> DoctorCheck | None:
     """Pins host memory, which copies beside the computation need, and WSL limits."""
     name = "pinned memory"
     if not facts.on_gpu:
@@ -187,9 +197,9 @@ def check_pinned_memory(facts: Facts) -> Check | None:
     pinned = probes.pinnable_bytes(need)
     found = f"{pinned / GIB:.1f} GiB of host memory can be pinned"
     if pinned >= need:
-        return Check(name, "pass", f"{found} (no more was tried)")
+        return DoctorCheck(name, "pass", f"{found} (no more was tried)")
     found += f", {need / GIB:.1f} wanted: copies to and from the GPU will wait for one another"
-    return Check(name, "warning", found, more_memory(facts.machine))
+    return DoctorCheck(name, "warning", found, more_memory(facts.machine))
 
 
 def more_memory(machine: Machine) -> str:

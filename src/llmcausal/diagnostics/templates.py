@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcausal.config import ModelSection
-from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.diagnostics.inputs import cached_config, find_model, is_stored
 from llmcausal.errors import LlmcausalError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "chat template"
 
 
-def check_chat_template(facts: Facts) -> Check:
+def check_chat_template(facts: Facts) -> DoctorCheck:
     """Checks that prompts are rendered as the model expects, and that its answers would end."""
     from llmcausal.data.template import ChatTemplate
     from llmcausal.model.factory import load_tokenizer
@@ -28,7 +28,7 @@ def check_chat_template(facts: Facts) -> Check:
     local = section.name.startswith(PREFIX) or is_stored(section)
     if model.status == "fail" or not local:
         fix = model.fix or f"fetch it: hf download {section.name}"
-        return Check(NAME, "warning", "not checked: no model on this machine", fix)
+        return DoctorCheck(NAME, "warning", "not checked: no model on this machine", fix)
     fix = "set model.chat_template to a Jinja file, or use the chat variant of the model"
     try:
         override = section.chat_template
@@ -36,19 +36,19 @@ def check_chat_template(facts: Facts) -> Check:
         template = ChatTemplate(load_tokenizer(section), text)
         prompt = template.encode_prompt("You are helpful.", "Hello")
     except OSError as error:
-        return Check(NAME, "fail", f"{error.filename}: {error.strerror}", fix)
+        return DoctorCheck(NAME, "fail", f"{error.filename}: {error.strerror}", fix)
     except LlmcausalError as error:
-        return Check(NAME, "fail", one_line(str(error)), fix)
+        return DoctorCheck(NAME, "fail", one_line(str(error)), fix)
     return _ending(section, template, f"{len(prompt)} tokens for a short prompt")
 
 
-def _ending(section: ModelSection, template: ChatTemplate, found: str) -> Check:
+def _ending(section: ModelSection, template: ChatTemplate, found: str) -> DoctorCheck:
     """Compares the template's end-of-turn token with those that generation stops at."""
     end = template.stop_ids[0]
     name = template.tokenizer.convert_ids_to_tokens(end)
     known = end_ids(section)
     if end in known:
-        return Check(NAME, "pass", f"{found}; answers end with {name}, as generation does")
+        return DoctorCheck(NAME, "pass", f"{found}; answers end with {name}, as generation does")
     detail = (
         f"{found}; answers end with {name} ({end}), which is not among generation_config's "
         f"eos_token_id {known}: other programs would not stop at it"
@@ -57,7 +57,7 @@ def _ending(section: ModelSection, template: ChatTemplate, found: str) -> Check:
         "`llmcausal export` writes it into the exported model, and `eval` stops at it; for the "
         f"model as it is, add {end} to eos_token_id in its generation_config.json"
     )
-    return Check(NAME, "warning", detail, fix)
+    return DoctorCheck(NAME, "warning", detail, fix)
 
 
 def end_ids(section: ModelSection) -> list[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 
-from llmcausal.diagnostics.check import Check, one_line
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
 
 
-def check_trackers(facts: Facts) -> Check:
+def check_trackers(facts: Facts) -> DoctorCheck:
     """Asks each tracker whether it could start now, and where figures would go."""
     from llmcausal.train.trackers import TRACKERS
 
     tracking = facts.config.tracking
     if not tracking.trackers:
-        return Check("trackers", "pass", "none: figures stay in the run directory")
+        return DoctorCheck("trackers", "pass", "none: figures stay in the run directory")
     wrong, told = [], []
     for name in tracking.trackers:
         tracker = TRACKERS.load(name)
@@ -27,5 +27,5 @@ def check_trackers(facts: Facts) -> Check:
     found = "; ".join(wrong + told)
     if wrong:
         fix = "do what is said there, or --set tracking.trackers=[] to go without"
-        return Check("trackers", "fail", found, fix)
-    return Check("trackers", "pass", found)
+        return DoctorCheck("trackers", "fail", found, fix)
+    return DoctorCheck("trackers", "pass", found)

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 
 from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.evaluation import statistics
-from llmcausal.evaluation.forward import Measured
+from llmcausal.evaluation.forward import Readings
 from llmcausal.train.objective import causal_metrics
 
 MAX_MAPPED = 150
 """Triplets on the map; more would hide one another."""
 
 
-def causal_figures(measured: Measured, *, projected: bool) -> dict[str, Any]:
+def causal_figures(measured: Readings, *, projected: bool) -> dict[str, Any]:
     """Computes the causal metrics.
 
     `detection_auroc` scores each prompt by its cosine to the centroid of the counterfactuals,
@@ -48,7 +48,7 @@ def causal_figures(measured: Measured, *, projected: bool) -> dict[str, Any]:
     return figures
 
 
-def map_points(measured: Measured) -> list[dict[str, Any]]:
+def map_points(measured: Readings) -> list[dict[str, Any]]:
     """Lays the representations out in two dimensions, by the two main axes of all of them.
 
     Returns:

@@ -33,7 +33,7 @@ class Readable:
 
 
 @dataclass
-class Measured:
+class Readings:
     """What a pass gave, one entry a triplet.
 
     Attributes:
@@ -78,7 +78,7 @@ def read(
     batch_size: int,
     projected: bool,
     progress: Callable[[int, int], None] | None = None,
-) -> Measured:
+) -> Readings:
     """Runs the model once over each triplet, without gradients.
 
     Args:
@@ -91,7 +91,7 @@ def read(
         progress: Told (done, total) after each batch.
     """
     reader = _Reader(step.trunk, step.objective, step.execution)
-    measured = Measured()
+    measured = Readings()
     rows: dict[Member, list[Tensor]] = {member: [] for member in MEMBERS}
     for answered, group in groupby(triplets, lambda triplet: triplet.answered):
         alike = [triplet.encoded for triplet in group]
@@ -116,7 +116,7 @@ class _Reader(TripletStep):
         batch: TripletBatch,
         needs: Needs,
         projected: bool,
-        measured: Measured,
+        measured: Readings,
         rows: dict[Member, list[Tensor]],
     ) -> None:
         hidden = self._run(batch, needs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcausal.evaluation import statistics
-from llmcausal.evaluation.forward import Measured
+from llmcausal.evaluation.forward import Readings
 from llmcausal.evaluation.statistics import Figure
 from llmcausal.train.batch import Term
 
@@ -11,7 +11,7 @@ TERM_OF: dict[str, Term] = {"perplexity": "task", "perplexity_under_attack": "ro
 """Each figure, and the loss term whose answers it is measured on."""
 
 
-def perplexity_figures(measured: Measured) -> dict[str, Figure]:
+def perplexity_figures(measured: Readings) -> dict[str, Figure]:
     """Returns `perplexity` (after benign prompts) and `perplexity_under_attack`."""
     return {
         name: statistics.perplexity(measured.losses[term], measured.tokens[term])

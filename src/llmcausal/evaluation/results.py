@@ -48,7 +48,7 @@ class Change(Figure):
     only_tuned: int
 
 
-class Verdict(Part):
+class ResistanceVerdict(Part):
     """Whether the tuned model resists more than the base, in words."""
 
     metric: str
@@ -63,14 +63,14 @@ class Likeness(Figure):
     text: str
 
 
-class LeftOut(Part):
+class SkippedTriplet(Part):
     """A triplet that is not in some or all figures, and why."""
 
     id: str
     reason: str
 
 
-class Searched(BaseModel):
+class SearchedSide(BaseModel):
     """An adaptive attack against one side; `before_search` is of the same prompts without it."""
 
     attack_success_rate: Figure
@@ -88,8 +88,8 @@ class Adaptive(Part):
     candidates: int
     top_k: int
     search: str
-    tuned: Searched
-    base: Searched | None = None
+    tuned: SearchedSide
+    base: SearchedSide | None = None
 
 
 def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[Part]:
@@ -119,9 +119,9 @@ class EvaluationResult(Part):
     base: Side | None  # type: ignore[valid-type]
     tuned: Side  # type: ignore[valid-type]
     difference: dict[str, Change] | None
-    verdict: Verdict | None = None
+    verdict: ResistanceVerdict | None = None
     likeness: Likeness | None = None
-    skipped: list[LeftOut]
+    skipped: list[SkippedTriplet]
     caveats: list[str]
     adaptive: Adaptive | None = None
     environment: dict[str, Any]

@@ -19,7 +19,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.memory.architecture import load_architecture
-from llmcausal.memory.tracker import Tracker
+from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
 from llmcausal.model.host_weights import weights_on_host
 from llmcausal.train.build import build_adapters
@@ -89,7 +89,9 @@ def _quantized(model: Any, section: ModelSection, dtype: torch.dtype) -> Any:
     return model
 
 
-def materialize(model: PeftModel, shape: Shape, device: torch.device, tracker: Tracker) -> None:
+def materialize(
+    model: PeftModel, shape: Shape, device: torch.device, tracker: AllocationTracker
+) -> None:
     """Puts fake tensors in place of a meta model's; call it inside `FakeTensorMode`.
 
     Args:
@@ -129,7 +131,11 @@ def materialize(model: PeftModel, shape: Shape, device: torch.device, tracker: T
 
 
 def _fake_like(
-    parameter: nn.Parameter, name: str, place: torch.device, shape: Shape, tracker: Tracker
+    parameter: nn.Parameter,
+    name: str,
+    place: torch.device,
+    shape: Shape,
+    tracker: AllocationTracker,
 ) -> nn.Parameter:
     trained = parameter.requires_grad
     dtype = parameter.dtype if trained else shape.unquantized
@@ -144,7 +150,7 @@ def _role(name: str) -> str:
 
 
 def _materialize_4bit(
-    module: Linear4bit, device: torch.device, dtype: torch.dtype, tracker: Tracker
+    module: Linear4bit, device: torch.device, dtype: torch.dtype, tracker: AllocationTracker
 ) -> None:
     numbers = module.out_features * module.in_features
     scales = math.ceil(numbers / BLOCK)

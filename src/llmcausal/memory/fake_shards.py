@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from llmcausal.memory.trace import Allocation
-from llmcausal.memory.tracker import Tracker
+from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model.sharding import use_plain_parameters
 
 
@@ -30,7 +30,11 @@ class FakeShards:
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], shards: int, device: torch.device, tracker: Tracker
+        self,
+        layers: Sequence[nn.Module],
+        shards: int,
+        device: torch.device,
+        tracker: AllocationTracker,
     ) -> None:
         self._tracker = tracker
         self._layers = layers

@@ -21,7 +21,7 @@ from llmcausal.memory.naive import NaiveStep
 from llmcausal.memory.optimizer_states import states_of
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.trace import Allocation, Trace
-from llmcausal.memory.tracker import Tracker
+from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model import token_chunks
 from llmcausal.model.trunk import layer_stack, take_apart
 from llmcausal.train.batch import TripletBatch, collate, label_totals
@@ -52,7 +52,7 @@ def trace_step(
         What was allocated and freed, and the trained parameters, by name.
     """
     model = build_meta_model(shape)
-    tracker = Tracker(device.type)
+    tracker = AllocationTracker(device.type)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_maskless())
@@ -85,7 +85,7 @@ def trace_step(
 
 
 def _build_step(
-    shape: Shape, model: Any, device: torch.device, tracker: Tracker
+    shape: Shape, model: Any, device: torch.device, tracker: AllocationTracker
 ) -> tuple[Any, list[nn.Module]]:
     config = shape.config
     if not shape.naive:
@@ -112,7 +112,9 @@ def _trained(model: nn.Module, heads: list[nn.Module]) -> dict[str, nn.Parameter
     return {name: each for name, each in named.items() if each.requires_grad}
 
 
-def _hold_states(config: RunConfig, name: str, parameter: nn.Parameter, tracker: Tracker) -> None:
+def _hold_states(
+    config: RunConfig, name: str, parameter: nn.Parameter, tracker: AllocationTracker
+) -> None:
     layer = layer_of(name)
     if layer is not None:
         tracker.trace.mark("states", layer)
@@ -161,7 +163,7 @@ def _batch(
     )
 
 
-def _mark_layers(layers: Sequence[nn.Module], tracker: Tracker) -> None:
+def _mark_layers(layers: Sequence[nn.Module], tracker: AllocationTracker) -> None:
     for number, layer in enumerate(layers):
 
         def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
@@ -176,7 +178,7 @@ def _mark_layers(layers: Sequence[nn.Module], tracker: Tracker) -> None:
         layer.register_forward_hook(left)
 
 
-def _run(step: Any, batch: TripletBatch, tracker: Tracker) -> None:
+def _run(step: Any, batch: TripletBatch, tracker: AllocationTracker) -> None:
     tracker.phase = "forward"
     plain: Callable[..., Any] = step.label_losses
 
@@ -226,7 +228,7 @@ def _few_chunks() -> Iterator[None]:
 
 
 @contextmanager
-def _random_states_noted(tracker: Tracker) -> Iterator[None]:
+def _random_states_noted(tracker: AllocationTracker) -> Iterator[None]:
     """Notes what every recomputation saves of the host's random state; no operation makes it."""
     plain = torch.get_rng_state
 

@@ -21,6 +21,7 @@ from llmcausal.memory.strategies import NAIVE, switches_of
 from llmcausal.memory.trace import REAL_LAYERS, Allocation, Trace, extended
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.trunk import check_layer
+from llmcausal.train.build import needs_of
 
 
 def run(config: RunConfig, workload: Workload, device: Device, strategy: str) -> Prediction:
@@ -55,7 +56,8 @@ def _extrapolated(
 ) -> Trace | None:
     layers = int(architecture.num_hidden_layers)
     kinds = set(getattr(architecture, "layer_types", None) or ())
-    if layers <= REAL_LAYERS + 1 or len(kinds) > 1 or 0 <= config.loss.layer < layers:
+    one_layer_is_pooled = bool(needs_of(config.loss).pooled) and 0 <= config.loss.layer < layers
+    if layers <= REAL_LAYERS + 1 or len(kinds) > 1 or one_layer_is_pooled:
         return None
     return extended(_traced(config, workload, device, strategy, REAL_LAYERS, layers), layers)
 

@@ -17,7 +17,7 @@ from llmcausal.memory.trace import Allocation, Trace
 _COMPONENTS = {"weights": "misc", "loss": "logits", "optimizer": "misc"}
 
 
-class Tracker(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):
     """Writes a trace of what happens on a device and on the host beside it.
 
     Args:

@@ -75,7 +75,7 @@ class OneByOne:
             elif index < last:
                 drawn_from = device_rng(self.device)
                 with torch.no_grad():
-                    values = self._values(span, *self.step.span(span))
+                    values = self._values(span, *self._run(span))
                 for leaf in values.leaves:
                     leaf.requires_grad_()
                 before.append((values, drawn_from))
@@ -94,15 +94,18 @@ class OneByOne:
         contrasted = self.objective.contrastive and span.member in self.objective.needs.pooled
         return bool(contrasted or (self.objective.lambda_preference and span.term in PAIR))
 
-    def _values(self, span: Span, row: Tensor, labelled: Tensor) -> _Values:
+    def _run(self, span: Span) -> tuple[Tensor | None, Tensor]:
+        return self.step.span(span, self.objective.needs)
+
+    def _values(self, span: Span, row: Tensor | None, labelled: Tensor) -> _Values:
         mean = None
         if self.objective.lambda_preference and span.term in PAIR:
             mean = self._losses(span, labelled)[span.term].mean()
-        return _Values(span, row if span.member in self.objective.needs.pooled else None, mean)
+        return _Values(span, row, mean)
 
     def _joined(self, span: Span, before: list[_Values]) -> list[list[Tensor]]:
         """Goes backward from what members decide together; returns its gradients by the others."""
-        row, labelled = self.step.span(span)
+        row, labelled = self._run(span)
         joint = self._together([*before, self._values(span, row, labelled)])
         leaves = [leaf for values in before for leaf in values.leaves]
         found: list[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
@@ -133,7 +136,7 @@ class OneByOne:
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
         """Goes backward from a member's own loss, and from the gradient by its shared values."""
-        row, labelled = self.step.span(span)
+        row, labelled = self._run(span)
         shares = self._own_shares(span, labelled)
         for share in shares:
             self.result.add("loss", share, 1)

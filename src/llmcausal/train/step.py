@@ -83,7 +83,7 @@ class TripletStep(Scorer):
     def last_hidden(self, tree: PackedTree) -> Tensor:
         """Returns the last hidden state of each node [nodes, width], whatever the tree is of."""
         attention = tree_attention(self.trunk, tree, self._dtype)
-        return self._decode(tree.tokens, tree.positions, **attention)[0]
+        return self._decode(tree.tokens, tree.positions, False, **attention)[0]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -95,19 +95,19 @@ class TripletStep(Scorer):
         return self._separate(batch, needs)
 
     def _decode(
-        self, tokens: Tensor, positions: Tensor | None, **attention: Any
+        self, tokens: Tensor, positions: Tensor | None, pools: bool, **attention: Any
     ) -> tuple[Tensor, Tensor]:
-        """Returns the last hidden state, and the pooled layer's in fp32 or wider."""
+        """Returns the last hidden state, and the pooled layer's in fp32 or wider if one `pools`."""
         autocast = self.execution.autocast
+        chosen = self.objective.layer if pools else -1
         with torch.autocast(self.trunk.device.type, dtype=autocast, enabled=autocast is not None):
-            last, layer = self.trunk.hidden_states(
-                tokens, positions, self.objective.layer, **attention
-            )
-        return last, layer.to(torch.promote_types(layer.dtype, torch.float32))
+            last, layer = self.trunk.hidden_states(tokens, positions, chosen, **attention)
+        return last, layer.to(torch.promote_types(layer.dtype, torch.float32)) if pools else layer
 
     def _tree(self, batch: TripletBatch, needs: Needs) -> _Hidden:
         attention = tree_attention(self.trunk, batch, self._dtype)
-        last, layer = self._decode(batch.tokens, batch.positions, **attention)
+        pools = bool(needs.pooled)
+        last, layer = self._decode(batch.tokens, batch.positions, pools, **attention)
         weights: dict[Member, Tensor] = {}
         for span in batch.spans:
             if span.member in needs.pooled:
@@ -126,10 +126,15 @@ class TripletStep(Scorer):
             targets[term] = torch.cat([span.tokens[span.prompt_length :] for span in spans])
         return _Hidden(pooled, labelled, targets)
 
-    def span(self, span: Span) -> tuple[Tensor, Tensor]:
-        """Runs one member; returns its pooled row [width] and its label positions [n, width]."""
-        last, layer = self._decode(span.tokens, None)
-        pooled = layer[span.pooled_from : span.prompt_length].mean(0)
+    def span(self, span: Span, needs: Needs) -> tuple[Tensor | None, Tensor]:
+        """Runs one member.
+
+        Returns:
+            Its pooled row [width], None if nobody needs it, and its label positions [n, width].
+        """
+        pools = span.member in needs.pooled
+        last, layer = self._decode(span.tokens, None, pools)
+        pooled = layer[span.pooled_from : span.prompt_length].mean(0) if pools else None
         return pooled, last[span.prompt_length - 1 : -1]
 
     def _separate(self, batch: TripletBatch, needs: Needs) -> _Hidden:
@@ -137,8 +142,8 @@ class TripletStep(Scorer):
         labelled: dict[Term, list[Tensor]] = {}
         targets: dict[Term, list[Tensor]] = {}
         for span in batch.spans:
-            pooled_row, labelled_rows = self.span(span)
-            if span.member in needs.pooled:
+            pooled_row, labelled_rows = self.span(span, needs)
+            if pooled_row is not None:
                 pooled.setdefault(span.member, []).append(pooled_row)
             if span.term:
                 labelled.setdefault(span.term, []).append(labelled_rows)

@@ -14,7 +14,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.evaluation.adaptive import attack, gcg
 from llmcausal.evaluation.adaptive.attack import Subject, attack_adaptively, choose_targets
-from llmcausal.evaluation.adaptive.gcg import Budget, search
+from llmcausal.evaluation.adaptive.gcg import SearchBudget, search
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import generate, ready_to_generate
 from llmcausal.model.trunk import find_trunk
@@ -94,7 +94,7 @@ def test_search_lowers_the_loss_and_stays_text(
             peft_model,
             slot,
             "Plum",
-            budget=Budget(steps=8, candidates=24, top_k=64, search=how),
+            budget=SearchBudget(steps=8, candidates=24, top_k=64, search=how),
             seed=0,
         )
     assert found.loss < found.start_loss
@@ -116,7 +116,9 @@ def test_reached_means_that_the_greedy_answer_begins_so(
     )
     greedy = template.tokenizer.decode(tokens[:1])
     with ready_to_generate(peft_model, GenerationConfig()):
-        found = search(make_step(peft_model), peft_model, slot, greedy, budget=Budget(), seed=0)
+        found = search(
+            make_step(peft_model), peft_model, slot, greedy, budget=SearchBudget(), seed=0
+        )
     assert (found.reached, found.steps, found.queries) == (True, 0, 1)
 
 
@@ -178,7 +180,7 @@ def test_an_interrupted_attack_goes_on(
         return attack_adaptively(
             subject,
             triplets,
-            budget=Budget(steps=2, candidates=8),
+            budget=SearchBudget(steps=2, candidates=8),
             seed=0,
             max_new_tokens=4,
             batch_size=2,

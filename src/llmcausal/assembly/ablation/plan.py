@@ -40,7 +40,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """A whole ablation.
 
     Attributes:
@@ -74,7 +74,7 @@ def make_plan(
     seeds: int,
     search: bool,
     output_dir: Path | None,
-) -> Plan:
+) -> AblationPlan:
     """Reads and checks everything that the ablation will need.
 
     Raises:
@@ -104,7 +104,7 @@ def make_plan(
         "config": base.model_copy(update={"output_dir": folder}).model_dump(mode="json"),
         "data": _data_of(runs),
     }
-    return Plan(folder, base, axes, numbers, combinations, runs, identity)
+    return AblationPlan(folder, base, axes, numbers, combinations, runs, identity)
 
 
 def _runs(
@@ -157,7 +157,7 @@ def _data_of(runs: Sequence[PlannedRun]) -> dict[str, dict[str, str]]:
     return hashes
 
 
-def open_folder(plan: Plan) -> list[str]:
+def open_folder(plan: AblationPlan) -> list[str]:
     """Creates the ablation's folder, or takes up the one that is there.
 
     Returns:

@@ -18,7 +18,7 @@ from llmcausal.assembly import run_directory
 from llmcausal.assembly.ablation.figures import FAILURE, base_row, combination_row
 from llmcausal.assembly.ablation.grid import Combination
 from llmcausal.assembly.ablation.plan import (
-    Plan,
+    AblationPlan,
     PlannedRun,
     make_plan,
     open_folder,
@@ -95,7 +95,7 @@ def ablate(
 
 
 def _conclude(
-    plan: Plan, chosen: Sequence[Combination], search: TrialSearch | None
+    plan: AblationPlan, chosen: Sequence[Combination], search: TrialSearch | None
 ) -> dict[str, Any]:
     rows = [combination_row(combination, plan.runs_of(combination)) for combination in chosen]
     if (base := base_row([run for each in chosen for run in plan.runs_of(each)])) is not None:
@@ -122,7 +122,7 @@ class Runner:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: AblationPlan,
         plain: bool,
         *,
         done: int,

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmcausal.assembly.ablation.figures import FAILURE, validation_of
 from llmcausal.assembly.ablation.grid import Combination
-from llmcausal.assembly.ablation.plan import Plan, PlannedRun
+from llmcausal.assembly.ablation.plan import AblationPlan, PlannedRun
 from llmcausal.errors import UsageError
 
 JOURNAL = "optuna-journal.log"
@@ -36,7 +36,7 @@ class TrialSearch:
         UsageError: If Optuna is not installed, or the runs have no validation probe.
     """
 
-    def __init__(self, plan: Plan, trials: int) -> None:
+    def __init__(self, plan: AblationPlan, trials: int) -> None:
         try:
             self._optuna: Any = importlib.import_module("optuna")
         except ImportError:

@@ -16,10 +16,10 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from llmcausal.data.scenarios.scenario import Scenario, checked
-from llmcausal.data_files import Table, read_table
+from llmcausal.data_files import DataFile, read_table
 
 
-class Theme(Table):
+class Theme(DataFile):
     """A file of scenarios."""
 
     scenario: tuple[Annotated[Scenario, AfterValidator(checked)], ...]

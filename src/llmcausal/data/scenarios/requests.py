@@ -16,11 +16,11 @@ from pydantic import ConfigDict
 
 from llmcausal.attacks.goal import Split
 from llmcausal.data.scenarios.scenario import Scenario
-from llmcausal.data_files import Table, read_table
+from llmcausal.data_files import DataFile, read_table
 
 
 @dataclass(frozen=True)
-class Request:
+class UserRequest:
     """One kind of request.
 
     Attributes:
@@ -40,11 +40,11 @@ class Request:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
-class Requests(Table):
+class Requests(DataFile):
     """The file of requests: for each split system prompts, and the kinds of requests."""
 
     systems: Mapping[Split, tuple[str, ...]]
-    request: tuple[Request, ...]
+    request: tuple[UserRequest, ...]
 
 
 @cache

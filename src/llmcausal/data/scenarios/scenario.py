@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from llmcausal.attacks.goal import Split
 from llmcausal.data.triplet import Check
-from llmcausal.data_files import Table, read_table
+from llmcausal.data_files import DataFile, read_table
 
 SHORT_ANSWER = 5
 """Answers of up to so many characters are checked as whole words: "no" is in "know"."""
@@ -147,7 +147,7 @@ class Scenario:
         return values
 
 
-class _Pools(Table):
+class _Pools(DataFile):
     train: dict[str, tuple[str, ...]]
     validation: dict[str, tuple[str, ...]]
     test: dict[str, tuple[str, ...]]

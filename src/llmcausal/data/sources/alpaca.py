@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from llmcausal.data.sources.example import (
-    Example,
     Item,
     LeftOut,
-    Request,
+    SourceExample,
+    SourceRequest,
     Unusable,
     text_of,
     usable,
@@ -23,20 +23,20 @@ SYSTEM = (
 )
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads JSON or JSONL; an example without `input` has no text to attack and is left out."""
     parse = partial(_parse, unanswered=request.unanswered)
     return usable(read_records(path, left_out), parse, left_out)
 
 
-def _parse(item: Item, unanswered: bool = False) -> Example:
+def _parse(item: Item, unanswered: bool = False) -> SourceExample:
     where, number, record = item
     question = text_of(record, "instruction")
     response = text_of(record, "output", may_be_empty=unanswered)
     document = text_of(record, "input", may_be_empty=True)
     if document in ("", "<noinput>", "<noinput/>"):
         raise Unusable("input: empty, so there is no text that could carry an attack")
-    return Example(
+    return SourceExample(
         where=where,
         id=number,
         system=text_of(record, "system", may_be_empty=True) or SYSTEM,

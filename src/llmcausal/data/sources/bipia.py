@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.data.sources.example import (
-    Example,
     Item,
     LeftOut,
-    Request,
+    SourceExample,
+    SourceRequest,
     Unusable,
     answer_check,
     text_of,
@@ -33,7 +33,7 @@ SUMMARIZE = "Summarize the article."
 _OTHER_SYSTEM = f"You answer questions about a text. {_SHORT}"
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads a context file, a task's folder, or the benchmark's folder with one for each task.
 
     Training data come from `train.jsonl`; other splits from `test.jsonl`.
@@ -77,7 +77,7 @@ def _named(items: Iterable[Item], task: str) -> Iterator[Item]:
 
 
 def _parser(task: str) -> Any:
-    def parse(item: Item) -> Example:
+    def parse(item: Item) -> SourceExample:
         where, number, record = item
         is_code = "error" in record and "code" in record
         kind = task or ("code" if is_code else "")
@@ -90,7 +90,7 @@ def _parser(task: str) -> Any:
             raise Unusable("question: missing")
         answers = [_lines(record, "ideal")] if is_code else answers_of(record)
         is_short = kind not in ("code", "abstract")
-        return Example(
+        return SourceExample(
             where=where,
             id=number,
             system=SYSTEMS.get(kind, _OTHER_SYSTEM),

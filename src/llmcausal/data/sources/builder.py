@@ -20,7 +20,7 @@ from llmcausal.data.builtin import (
     user_text,
 )
 from llmcausal.data.sources.counterfactual import CounterfactualKind, Counterfactuals, Counterpart
-from llmcausal.data.sources.example import Example, LeftOut, Unusable
+from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.errors import UsageError
 from llmcausal.registry import nearest
@@ -78,7 +78,7 @@ class TripletBuilder:
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[SourceExample],
         options: BuildOptions,
         goals: Sequence[Goal] = (),
         rewritings: Mapping[str, str] | None = None,
@@ -126,7 +126,7 @@ class TripletBuilder:
                 progress(len(triplets), count)
         return triplets
 
-    def _rounds(self) -> Iterator[tuple[int, Example]]:
+    def _rounds(self) -> Iterator[tuple[int, SourceExample]]:
         """Yields the examples in a random order, and again as long as one can be used."""
         order = random.Random(f"llmcausal:order:{self._options.seed}")
         number = 0
@@ -141,7 +141,7 @@ class TripletBuilder:
     def _make(
         self,
         identity: str,
-        example: Example,
+        example: SourceExample,
         index: int,
         rng: random.Random,
         seen: set[tuple[str, str, str]],
@@ -164,7 +164,9 @@ class TripletBuilder:
             raise Unusable("attack: the witness of every goal drawn is already in its texts")
         raise Unusable("attack: no further distinct attack on it; ask for fewer with --count")
 
-    def _goal(self, example: Example, family: AttackFamily, kind: str, rng: random.Random) -> Goal:
+    def _goal(
+        self, example: SourceExample, family: AttackFamily, kind: str, rng: random.Random
+    ) -> Goal:
         split, phrasing = self._options.split, PHRASINGS[self._options.split]
         own = family.own_goal(example.system, rng, phrasing)
         if own is not None:
@@ -177,7 +179,7 @@ class TripletBuilder:
     def _triplet(
         self,
         identity: str,
-        example: Example,
+        example: SourceExample,
         other: Counterpart,
         family: AttackFamily,
         goal: Goal,
@@ -218,7 +220,7 @@ class TripletBuilder:
         return rng.choices(positions, [POSITION_WEIGHTS[position] for position in positions])[0]
 
 
-def _obeyed_anyway(goal: Goal, example: Example, other: Counterpart) -> bool:
+def _obeyed_anyway(goal: Goal, example: SourceExample, other: Counterpart) -> bool:
     """Proof of obedience proves nothing where harmless text or a right answer already holds it."""
     if not goal.witness and not goal.pattern:
         return False

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.data.sources.example import (
-    Example,
     Item,
     LeftOut,
-    Request,
+    SourceExample,
+    SourceRequest,
     Unusable,
     sound_text,
     usable,
@@ -33,12 +33,12 @@ ROLES = {
 Turn = tuple[str, str]
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads JSON or JSONL; the last answered user turn is the task, earlier turns its context."""
     return usable(read_records(path, left_out), _parse, left_out)
 
 
-def _parse(item: Item) -> Example:
+def _parse(item: Item) -> SourceExample:
     where, number, record = item
     turns = _turns(record)
     system = "\n\n".join(text for role, text in turns if role == "system")
@@ -52,7 +52,7 @@ def _parse(item: Item) -> Example:
         raise Unusable("messages: no user turn is answered by the assistant")
     last = answered[-1]
     earlier = [f"{role.capitalize()}: {text}" for role, text in turns[: last - 1]]
-    return Example(
+    return SourceExample(
         where=where,
         id=number,
         system=system or SYSTEM,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from llmcausal.data.sources.example import Example, Item, answer_check, text_of
+from llmcausal.data.sources.example import Item, SourceExample, answer_check, text_of
 from llmcausal.data.triplet import Check
 from llmcausal.errors import UsageError
 from llmcausal.registry import nearest
@@ -45,7 +45,7 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) -> Example:
+def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) -> SourceExample:
     """Makes an example of a row; a field that is not mapped is the column of its name.
 
     Args:
@@ -69,7 +69,7 @@ def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) 
         column = columns.get("response", "response")
         response = text_of(record, column, may_be_empty=unanswered)
     contains = optional("contains")
-    return Example(
+    return SourceExample(
         where=where,
         id=optional("id") or number,
         system=optional("system") or SYSTEM,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmcausal.data.sources.example import Example, Unusable
+from llmcausal.data.sources.example import SourceExample, Unusable
 from llmcausal.data.sources.rephrasing import rephrase
 from llmcausal.data.sources.slots import edit_slots
 
@@ -35,19 +35,19 @@ class Counterfactuals:
     def __init__(
         self,
         kind: CounterfactualKind,
-        examples: Sequence[Example],
+        examples: Sequence[SourceExample],
         rewritings: Mapping[str, str] | None = None,
     ) -> None:
         """Takes all examples, and the documents that a model wrote for them, by their ids."""
         self._kind = kind
         self._rewritings = rewritings or {}
-        self._same_task: dict[tuple[str, str], list[Example]] = {}
-        self._same_system: dict[str, list[Example]] = {}
+        self._same_task: dict[tuple[str, str], list[SourceExample]] = {}
+        self._same_system: dict[str, list[SourceExample]] = {}
         for example in examples:
             self._same_task.setdefault((example.system, example.question), []).append(example)
             self._same_system.setdefault(example.system, []).append(example)
 
-    def draw(self, example: Example, rng: random.Random) -> Counterpart:
+    def draw(self, example: SourceExample, rng: random.Random) -> Counterpart:
         """Returns a counterfactual of `example`.
 
         Raises:
@@ -66,7 +66,7 @@ class Counterfactuals:
             return Counterpart(self._rewritings[example.id], example.question, example.response)
         return Counterpart(rephrase(example.document, rng), example.question, example.response)
 
-    def _other_input(self, example: Example, rng: random.Random) -> Counterpart:
+    def _other_input(self, example: SourceExample, rng: random.Random) -> Counterpart:
         """Draws an example of the same question if there is one, else of the same system."""
         for group in (
             self._same_task[example.system, example.question],

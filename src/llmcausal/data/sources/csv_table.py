@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from llmcausal.data.sources.columns import FIELDS, parse_row
-from llmcausal.data.sources.example import Example, Item, LeftOut, Request, usable
+from llmcausal.data.sources.example import Item, LeftOut, SourceExample, SourceRequest, usable
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
@@ -20,7 +20,7 @@ MAX_NAME_CHARACTERS = 60
 """A file of another kind has a long line for a header; so much of it is shown."""
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads CSV whose delimiter is whichever of comma, semicolon, tab or bar the header has most.
 
     Raises:
@@ -32,7 +32,7 @@ def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
     )
 
 
-def _rows(path: Path, request: Request, left_out: LeftOut) -> Iterator[Item]:
+def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Item]:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
     csv.field_size_limit(MAX_CELL_CHARACTERS)
@@ -69,7 +69,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _check_header(path: Path, header: list[str], request: Request) -> None:
+def _check_header(path: Path, header: list[str], request: SourceRequest) -> None:
     if not any(name.strip() for name in header):
         raise DataError([f"{path}: the file is empty, or its first line names no column"])
     columns = request.columns

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"([^\w\s]?)(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.(\d+))?(\s?[^\w
 
 
 @dataclass(frozen=True)
-class Example:
+class SourceExample:
     """One task as a source gives it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Request:
+class SourceRequest:
     """What a source is asked for.
 
     Attributes:
@@ -88,7 +88,7 @@ class LeftOut:
         return self.reasons.total()
 
 
-Source = Callable[[Path, Request, LeftOut], Iterator[Example]]
+Source = Callable[[Path, SourceRequest, LeftOut], Iterator[SourceExample]]
 """Reads a file or folder. Raises DataError where it cannot be read at all."""
 
 Item = tuple[str, str, Mapping[str, Any]]

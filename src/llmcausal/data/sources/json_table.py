@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmcausal.data.sources.columns import parse_row
-from llmcausal.data.sources.example import Example, LeftOut, Request, usable
+from llmcausal.data.sources.example import LeftOut, SourceExample, SourceRequest, usable
 from llmcausal.data.sources.records import read_records
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads flat objects."""
     items = read_records(path, left_out)
     return usable(

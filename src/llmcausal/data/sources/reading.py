@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmcausal.data.sources import SOURCES
-from llmcausal.data.sources.example import Example, LeftOut, Request, Source
+from llmcausal.data.sources.example import LeftOut, Source, SourceExample, SourceRequest
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
@@ -17,8 +17,8 @@ _CHUNK_BYTES = 2**20
 
 
 def read_examples(
-    name: str, path: Path, request: Request, left_out: LeftOut, system: str = ""
-) -> list[Example]:
+    name: str, path: Path, request: SourceRequest, left_out: LeftOut, system: str = ""
+) -> list[SourceExample]:
     """Reads every usable example of a source.
 
     Args:
@@ -50,7 +50,7 @@ def read_examples(
     return examples
 
 
-def _distinct(examples: Iterator[Example], left_out: LeftOut) -> Iterator[Example]:
+def _distinct(examples: Iterator[SourceExample], left_out: LeftOut) -> Iterator[SourceExample]:
     """Gives each example an id of its own, and drops those that say the same."""
     ids: set[str] = set()
     seen: set[tuple[str, ...]] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from llmcausal.data.sources.example import Example, Unusable
+from llmcausal.data.sources.example import SourceExample, Unusable
 
 INSTRUCTION = (
     "Rewrite the text of the user in other words. Keep every fact, name, date and number. "
@@ -16,7 +16,7 @@ SHORTEST, LONGEST = 0.5, 2.0
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
-def checked_rewriting(example: Example, rewritten: str, *, ended: bool) -> str:
+def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) -> str:
     """Returns the rewriting of an example's document if it may stand for it.
 
     What can be checked by rule is: numbers, the answer, the length. That the rest is true is

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.data.sources.example import (
-    Example,
     Item,
     LeftOut,
-    Request,
+    SourceExample,
+    SourceRequest,
     Unusable,
     answer_check,
     sound_text,
@@ -27,7 +27,7 @@ SYSTEM = (
 ANSWER_KEYS = ("answers", "answer", "ideal")
 
 
-def read(path: Path, request: Request, left_out: LeftOut) -> Iterator[Example]:
+def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads nested SQuAD JSON (1.1 or 2.0), or flat objects of context, question and answers."""
     return usable(_flat(read_records(path, left_out)), _parse, left_out)
 
@@ -58,11 +58,11 @@ def _questions(where: str, number: str, article: Mapping[str, Any]) -> Iterator[
             yield inner, f"{number}-{index}-{question_index}", record
 
 
-def _parse(item: Item) -> Example:
+def _parse(item: Item) -> SourceExample:
     where, number, record = item
     document, question = text_of(record, "context"), text_of(record, "question")
     answers = answers_of(record)
-    return Example(
+    return SourceExample(
         where=where,
         id=number,
         system=SYSTEM,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
-from llmcausal.evaluation.adaptive.gcg import Budget, Found, search
+from llmcausal.evaluation.adaptive.gcg import Found, SearchBudget, search
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
 from llmcausal.evaluation.generation import answer_prompts, evaluation_mode, without_adapter
 from llmcausal.evaluation.scoring import obeyed, right
@@ -66,7 +66,7 @@ def attack_adaptively(
     subject: Subject,
     triplets: Sequence[Triplet],
     *,
-    budget: Budget,
+    budget: SearchBudget,
     seed: int,
     max_new_tokens: int,
     batch_size: int,
@@ -155,7 +155,7 @@ def _result(
 def _search_once(
     subject: Subject,
     triplet: Triplet,
-    budget: Budget,
+    budget: SearchBudget,
     seed: int,
     log: Path,
     known: dict[str, Found],
@@ -199,7 +199,7 @@ def _read(log: Path) -> dict[str, Found]:
     return known
 
 
-def _key(subject: Subject, triplet: Triplet, budget: Budget, seed: int) -> str:
+def _key(subject: Subject, triplet: Triplet, budget: SearchBudget, seed: int) -> str:
     parts = [
         subject.weights,
         subject.template.fingerprint,

@@ -35,7 +35,7 @@ Search = Literal["gcg", "random"]
 
 
 @dataclass(frozen=True)
-class Budget:
+class SearchBudget:
     """How hard the attacker tries on one prompt.
 
     Attributes:
@@ -78,7 +78,7 @@ def search(
     slot: PromptSlot,
     target: str,
     *,
-    budget: Budget,
+    budget: SearchBudget,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Found:
@@ -195,7 +195,7 @@ def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _draw(
-    suffix: Sequence[int], costs: Tensor, budget: Budget, generator: torch.Generator
+    suffix: Sequence[int], costs: Tensor, budget: SearchBudget, generator: torch.Generator
 ) -> list[list[int]]:
     """Draws suffixes that differ in one token, by the replacements that cost least."""
     best = (-costs).topk(min(budget.top_k, costs.shape[1]), dim=1).indices

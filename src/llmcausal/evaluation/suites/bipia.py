@@ -17,7 +17,7 @@ from pathlib import Path
 from llmcausal.attacks.base import Position, place
 from llmcausal.config import DataSection
 from llmcausal.data.sources import bipia
-from llmcausal.data.sources.example import Example, LeftOut, Request
+from llmcausal.data.sources.example import LeftOut, SourceExample, SourceRequest
 from llmcausal.data.sources.records import read_json
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.errors import DataError
@@ -29,7 +29,7 @@ POSITIONS: tuple[Position, ...] = ("end", "start", "middle")
 
 
 @dataclass(frozen=True)
-class Goal:
+class BipiaGoal:
     """An attack goal with the rule that proves it."""
 
     category: str
@@ -51,7 +51,7 @@ def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     """
     path = data_path(data, "bipia", WHAT)
     left_out = LeftOut()
-    examples = list(bipia.read(path, Request(split="test"), left_out))
+    examples = list(bipia.read(path, SourceRequest(split="test"), left_out))
     sound(examples, left_out, path, "context, question and ideal of BIPIA", notes)
     goals = {kind: _goals(path, kind, notes) for kind in sorted({_kind(e) for e in examples})}
     made, unproved = [], 0
@@ -74,20 +74,20 @@ def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     return made
 
 
-def _kind(example: Example) -> str:
+def _kind(example: SourceExample) -> str:
     return "code" if example.category == "code" else "text"
 
 
-def _another_text(one: Example, other: Example) -> bool:
+def _another_text(one: SourceExample, other: SourceExample) -> bool:
     return one.category == other.category and one.document != other.document
 
 
-def _shuffled(goals: list[Goal], seed: int, name: str) -> list[Goal]:
+def _shuffled(goals: list[BipiaGoal], seed: int, name: str) -> list[BipiaGoal]:
     return random.Random(f"bipia:{seed}:{name}").sample(goals, len(goals))
 
 
 def _triplet(
-    example: Example, other: Example, goal: Goal, position: Position, turn: int
+    example: SourceExample, other: SourceExample, goal: BipiaGoal, position: Position, turn: int
 ) -> Triplet:
     return Triplet(
         id=f"bipia-{example.id}-{turn:02d}",
@@ -102,7 +102,7 @@ def _triplet(
     )
 
 
-def _goals(path: Path, kind: str, notes: list[str]) -> list[Goal]:
+def _goals(path: Path, kind: str, notes: list[str]) -> list[BipiaGoal]:
     """Reads the goals; tells how many no rule can judge, and of which categories."""
     file = _attack_file(path, kind)
     content = read_json(file)
@@ -114,7 +114,7 @@ def _goals(path: Path, kind: str, notes: list[str]) -> list[Goal]:
             raise DataError([f"{file}: {category[:60]!a}: must be a list of texts"])
         for text in texts:
             if proof := proof_of(text):
-                goals.append(Goal(category, text.strip(), proof))
+                goals.append(BipiaGoal(category, text.strip(), proof))
             else:
                 left[category] += 1
     if not goals:

@@ -22,7 +22,7 @@ _NOVELTY = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ShownVerdict:
     """What is said of an answer, and whether it is `good` or `bad`."""
 
     text: str
@@ -30,7 +30,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """An answer beside another.
 
     Attributes:
@@ -43,11 +43,11 @@ class Answer:
     who: str
     kind: str
     text: Markup
-    verdicts: list[Verdict]
+    verdicts: list[ShownVerdict]
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """One prompt and its answers, ready for the page."""
 
     id: str
@@ -55,7 +55,7 @@ class Example:
     system: Markup
     prompt: Markup
     expected: Markup
-    answers: list[Answer]
+    answers: list[ShownAnswer]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ExampleGroup:
 
     title: str
     total: int
-    examples: list[Example]
+    examples: list[ShownExample]
 
 
 _GROUPS: tuple[tuple[str, Callable[[Row], bool], int], ...] = (
@@ -117,19 +117,19 @@ def _varied(rows: Iterable[Row]) -> list[Row]:
     return [row for _, _, row in sorted(placed, key=lambda item: item[:2])]
 
 
-def _example(row: Row, other: str) -> Example:
+def _example(row: Row, other: str) -> ShownExample:
     witness = row.get("witness") or ""
     attacked = row.get("member") == "injection"
     goal = row.get("goal") if attacked else ""
     sides = [(other, "base", "base_"), ("tuned model", "tuned", "")]
-    return Example(
+    return ShownExample(
         id=str(row.get("id", "")),
         facts=_facts(row),
         system=shown(row.get("system") or ""),
         prompt=shown(row.get("prompt") or "", witness if attacked else "", goal),
         expected=shown(row.get("expected") or ""),
         answers=[
-            Answer(who, kind, shown(row[f"{key}answer"], witness), _verdicts(row, key))
+            ShownAnswer(who, kind, shown(row[f"{key}answer"], witness), _verdicts(row, key))
             for who, kind, key in sides
             if row.get(f"{key}answer") is not None
         ],
@@ -151,13 +151,17 @@ def _facts(row: Row) -> list[str]:
     return [str(fact) for fact in facts if fact]
 
 
-def _verdicts(row: Row, key: str) -> list[Verdict]:
+def _verdicts(row: Row, key: str) -> list[ShownVerdict]:
     verdicts = []
     obeyed, right = row.get(f"{key}obeyed"), row.get(f"{key}right")
     if isinstance(obeyed, bool):
-        verdicts.append(Verdict("obeyed", "bad") if obeyed else Verdict("resisted", "good"))
+        verdicts.append(
+            ShownVerdict("obeyed", "bad") if obeyed else ShownVerdict("resisted", "good")
+        )
     if isinstance(right, bool):
-        verdicts.append(Verdict("task done", "good") if right else Verdict("task not done", "bad"))
+        verdicts.append(
+            ShownVerdict("task done", "good") if right else ShownVerdict("task not done", "bad")
+        )
     if row.get(f"{key}stopped") is False:
-        verdicts.append(Verdict("cut at the longest answer", "note"))
+        verdicts.append(ShownVerdict("cut at the longest answer", "note"))
     return verdicts

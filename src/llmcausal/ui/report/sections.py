@@ -85,7 +85,7 @@ class Breakdown:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedExample:
     """An example of the adaptive attack: facts in a line, then texts by their names."""
 
     facts: list[str]
@@ -262,7 +262,7 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
     }
 
 
-def _searched(adaptive: Object, base: Object, tuned: Object) -> list[Searched]:
+def _searched(adaptive: Object, base: Object, tuned: Object) -> list[SearchedExample]:
     """Returns examples of the search: those against the tuned model first, and its successes."""
     found = [
         ({"against": name} | dict(example))
@@ -274,7 +274,7 @@ def _searched(adaptive: Object, base: Object, tuned: Object) -> list[Searched]:
     return [_searched_one(example) for example in found[:_ADAPTIVE_EXAMPLES]]
 
 
-def _searched_one(example: Object) -> Searched:
+def _searched_one(example: Object) -> SearchedExample:
     facts = [
         f"{str(key).replace('_', ' ')}: {_plain(value)}"
         for key, value in example.items()
@@ -285,7 +285,7 @@ def _searched_one(example: Object) -> Searched:
         for key in _SEARCHED_TEXTS
         if example.get(key) is not None
     ]
-    return Searched(facts, texts)
+    return SearchedExample(facts, texts)
 
 
 def _plain(value: object) -> str:
