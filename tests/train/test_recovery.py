@@ -20,9 +20,9 @@ from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
-from llmcausal.train.batches import Batches, fixed_batches
 from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.data_order import Batches, fixed_batches
 from llmcausal.train.loop import fit
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llmcausal.assembly.build import Built
 from llmcausal.assembly.fallbacks import config_in_force
-from llmcausal.assembly.planning import data_workload
 from llmcausal.assembly.prepare import PreparedData
+from llmcausal.assembly.strategy_choice import data_workload
 from llmcausal.config import RunConfig
 from llmcausal.memory.advice import advice_lines, advise, typed
 from llmcausal.memory.budget import Device, needed_bytes, within_reach

@@ -24,12 +24,12 @@ from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
 from llmcausal.profile import dump_config
-from llmcausal.train.batches import Batches, fixed_batches
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
+from llmcausal.train.data_order import Batches, fixed_batches
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.processes import SINGLE, Processes

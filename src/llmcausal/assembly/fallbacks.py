@@ -9,8 +9,8 @@ from llmcausal.config import MemorySection, RunConfig
 from llmcausal.evaluation.probe import AttackProbe
 from llmcausal.memory.strategies import candidates, switches_of
 from llmcausal.model.trunk import find_trunk
-from llmcausal.train.batches import fixed_batches
 from llmcausal.train.build import build_execution, set_memory
+from llmcausal.train.data_order import fixed_batches
 from llmcausal.train.recovery import Fallback, Place
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from llmcausal.assembly.planning import data_workload, largest_rows
 from llmcausal.assembly.prepare import prepare_data
+from llmcausal.assembly.strategy_choice import data_workload, largest_rows
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import ConfigError

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmcausal.assembly.planning import (
+from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
+from llmcausal.assembly.strategy_choice import (
     data_tokens,
     data_workload,
     largest_rows,
@@ -15,7 +16,6 @@ from llmcausal.assembly.planning import (
     settled,
     synthetic_tokens,
 )
-from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.errors import UsageError
@@ -27,6 +27,16 @@ from llmcausal.memory.budget import (
     needed_bytes,
     uses_expandable_segments,
 )
+from llmcausal.memory.flops import (
+    ModelShape,
+    StepCost,
+    Tokens,
+    count_tokens,
+    measured_flops_per_second,
+    model_shape,
+    run_time,
+    step_cost,
+)
 from llmcausal.memory.limits import (
     MOST_TOKENS,
     MOST_TRIPLETS,
@@ -37,16 +47,6 @@ from llmcausal.memory.limits import (
 from llmcausal.memory.plan import Plan, Predict, Predictor, manual_candidate, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES
-from llmcausal.memory.time import (
-    ModelShape,
-    StepCost,
-    Tokens,
-    count_tokens,
-    measured_flops_per_second,
-    model_shape,
-    run_time,
-    step_cost,
-)
 from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
 from llmcausal.registry import nearest
 from llmcausal.train.batch import collate

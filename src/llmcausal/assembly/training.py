@@ -24,9 +24,9 @@ from llmcausal.assembly.build import (
 from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model
 from llmcausal.assembly.fallbacks import build_fallbacks
-from llmcausal.assembly.planning import plan_run
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.stopping import stopping_explained
+from llmcausal.assembly.strategy_choice import plan_run
 from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError

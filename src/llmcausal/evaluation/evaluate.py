@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
-from llmcausal.evaluation.generation import Answer, Progress, answer_prompts, base_model_of
-from llmcausal.evaluation.generations import (
+from llmcausal.evaluation.answer_rows import (
     MEMBERS_ANSWERED,
     AnsweredMember,
     Side,
     generation_rows,
 )
+from llmcausal.evaluation.generation import Answer, Progress, answer_prompts, base_model_of
 from llmcausal.evaluation.scoring import asks_to_obey
 from llmcausal.evaluation.summary import differences, judge, summarize
 from llmcausal.evaluation.verdict import likeness_between, verdict_on

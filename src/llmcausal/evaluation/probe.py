@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
+from llmcausal.evaluation.answer_rows import AnsweredMember, Side, generation_rows
 from llmcausal.evaluation.generation import Answer, answer_prompts
-from llmcausal.evaluation.generations import AnsweredMember, Side, generation_rows
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
 from llmcausal.metrics import CORE

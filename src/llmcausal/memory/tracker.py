@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from llmcausal.memory.hidden import hidden_temporaries
 from llmcausal.memory.trace import Allocation, Trace
+from llmcausal.memory.workspaces import hidden_temporaries
 
 _COMPONENTS = {"weights": "misc", "loss": "logits", "optimizer": "misc"}
 

@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import RunConfig
 from llmcausal.train.batch import TripletBatch
-from llmcausal.train.batches import Batches
 from llmcausal.train.callback import Callback
+from llmcausal.train.data_order import Batches
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.recovery import ADVICE, Fallback, Place
 from llmcausal.train.scoring import StepResult

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmcausal.data.formats.json_lines import read_objects
+from llmcausal.data.formats.bounded_lines import read_objects
 from llmcausal.data.formats.record import parse_record
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError, StorageError

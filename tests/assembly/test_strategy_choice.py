@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from llmcausal.assembly import planning
-from llmcausal.assembly.planning import (
+from llmcausal.assembly import strategy_choice
+from llmcausal.assembly.prepare import prepare_data
+from llmcausal.assembly.strategy_choice import (
     data_tokens,
     data_workload,
     plan_run,
     synthetic_tokens,
 )
-from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
 from llmcausal.errors import DoesNotFitError
+from llmcausal.memory.flops import tokens_of
 from llmcausal.memory.prediction import Prediction, Workload
-from llmcausal.memory.time import tokens_of
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
 from tests.predictions import made_prediction
@@ -90,7 +90,7 @@ def test_a_run_keeps_what_was_predicted_for_it(
     from llmcausal.assembly import training
 
     config = with_memory(tiny_config(train={"max_steps": 2}), budget_gb=0.35)
-    monkeypatch.setattr(planning, "Predictor", lambda device, _: _predictor(device))
+    monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
     run_dir = training.train(config, plain=True, debug=False).run_dir
     kept = json.loads((run_dir / "memory_plan.json").read_text())
     assert (kept["strategy"], kept["fits"], kept["forced"]) == ("recompute", True, False)
@@ -111,7 +111,7 @@ def test_a_refused_run_leaves_nothing_behind(
     from llmcausal.assembly import training
 
     config = with_memory(tiny_config(), budget_gb=0.01)
-    monkeypatch.setattr(planning, "Predictor", lambda device, _: _predictor(device))
+    monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
     monkeypatch.setattr(training, "build_run", _never)
     with pytest.raises(DoesNotFitError):
         training.train(config, plain=True, debug=False)

@@ -14,10 +14,10 @@ from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
 from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
+from llmcausal.memory.flops import Tokens, count_tokens
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.plan import Plan, Predict, Predictor, plan
 from llmcausal.memory.prediction import Workload
-from llmcausal.memory.time import Tokens, count_tokens
 from llmcausal.model.device import choose_device
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of

@@ -11,12 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmcausal.assembly import build
-from llmcausal.assembly.planning import synthetic_tokens
+from llmcausal.assembly.strategy_choice import synthetic_tokens
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
-from llmcausal.memory.prediction import Workload
-from llmcausal.memory.strategies import STRATEGIES
-from llmcausal.memory.time import (
+from llmcausal.memory.flops import (
     ModelShape,
     Tokens,
     measured_flops_per_second,
@@ -25,6 +23,8 @@ from llmcausal.memory.time import (
     step_cost,
     tokens_of,
 )
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.strategies import STRATEGIES
 from llmcausal.model.factory import LoadedModel
 from llmcausal.model.lora import add_lora
 from llmcausal.train.batch import collate, label_totals
