@@ -52,7 +52,7 @@ def make_llama(tokenizer: Any, seed: int = 0, **settings: Any) -> Any:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(**{**config, **settings}))
     return model.eval().requires_grad_(False)

@@ -55,5 +55,6 @@ def test_auto_on_a_cpu_is_what_is_faster(
     assert f"auto would take {taken}" in note
 
 
-def test_a_gpu_settles_nothing() -> None:
+def test_a_gpu_with_bf16_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_bf16", lambda: True)
     assert settled_precision("auto", torch.device("cuda")) == ("auto", "")

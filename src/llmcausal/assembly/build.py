@@ -18,7 +18,9 @@ from llmcausal.config import MemorySection, RunConfig
 from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.generation import evaluation_mode, without_adapter
+from llmcausal.memory.budget import enforce, find_budget
 from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.device import choose_device
 from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
@@ -204,6 +206,8 @@ def _with_references(
 
 
 def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftModel]:
+    if choose_device(config.model.device).type == "cuda" and not config.memory.force:
+        enforce(find_budget(config, "cuda"))
     loaded = load_model(config.model, config.memory, onto_host=processes.sharded)
     peft_model = build_adapters(config, loaded)
     if processes.sharded:

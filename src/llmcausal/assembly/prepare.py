@@ -108,7 +108,7 @@ def _answered(
 
 
 def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Settles `model.precision = "auto"` on a CPU, and tells of it.
+    """Settles `model.precision = "auto"` where bf16 is not to be had, and tells of it.
 
     Once for a whole run, so that no other machine goes on with it in another precision.
     """

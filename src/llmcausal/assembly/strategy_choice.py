@@ -18,6 +18,7 @@ from llmcausal.memory.flops import Tokens, count_tokens
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.plan import Plan, Predict, Predictor, plan
 from llmcausal.memory.prediction import Workload
+from llmcausal.memory.symbolic import end_child
 from llmcausal.model.device import choose_device
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
@@ -62,6 +63,7 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
         chosen = plan(config, workload, budget.bytes, predictor=predictor, host_budget_bytes=host)
         if not (chosen.fits or config.memory.force):
             raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
+    end_child()
     forced = "" if chosen.fits else "; started all the same, as memory.force asks"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
     record = _record(chosen, workload, budget)

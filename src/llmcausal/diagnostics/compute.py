@@ -91,8 +91,8 @@ def adamw8bit_moves(device: torch.device) -> bool:
     import bitsandbytes as bnb
     import torch
 
-    # From 4096 elements on, bitsandbytes keeps the states in 8 bits.
-    weight = torch.nn.Parameter(torch.ones(128, 128, device=device))
+    # From 4096 elements on, bitsandbytes keeps the states in 8 bits; from 100,000 on it pages them.
+    weight = torch.nn.Parameter(torch.ones(320, 320, device=device))
     before = weight.detach().clone()
     optimizer = bnb.optim.PagedAdamW8bit([weight], lr=1e-2)
     weight.sum().backward()

@@ -19,6 +19,7 @@ from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import SINGLE, Processes
+from llmcausal.train.recovery import is_out_of_memory
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
@@ -265,11 +266,11 @@ def _decoded(
             continue
         try:
             rows = decode(batch)
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1 or not halving:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1 or not halving:
                 raise
             limit = (len(batch) + 1) // 2
-            _log.warning("out of GPU memory: going on with %d prompts at a time", limit)
+            _log.warning("out of memory: going on with %d prompts at a time", limit)
             pending.appendleft(batch)
             continue
         yield batch, rows

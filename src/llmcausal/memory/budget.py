@@ -119,6 +119,19 @@ def within_reach(config: RunConfig, device: Device) -> Budget:
     return Budget(round(limit * GIB), "memory.budget_gb")
 
 
+def enforce(budget: Budget) -> None:
+    """Lets torch's allocator take no more of the GPU than a budget, less CUDA's own context.
+
+    Beyond it torch raises, and a run falls back to a leaner strategy. Without this the driver of
+    Windows and WSL spills to host memory instead, and training crawls.
+    """
+    import torch
+
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    share = (budget.bytes - CONTEXT_BYTES) / total
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, share)))
+
+
 def uses_expandable_segments() -> bool:
     """Tells whether the environment asks CUDA's allocator for expandable segments."""
     asked = (os.environ.get(name, "") for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))

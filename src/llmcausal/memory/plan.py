@@ -147,7 +147,7 @@ def plan(
     if config.memory.strategy == "manual":
         options = [manual_candidate(config)]
     else:
-        options = candidates(config.memory)
+        options = candidates(config.memory, config.model.precision)
     search = _Search(config, workload, budget_bytes, host_budget_bytes, predictor)
     chosen = search.first_that_fits(options)
     fits = search.attempts[chosen].fits

@@ -55,7 +55,7 @@ def predict_need(config: RunConfig) -> dict[str, Any]:
     load = Workload(length, 0, min(256, length // 4), config.train.batch_size)
     predictor = Predictor("cuda")
     strategies = []
-    for option in candidates(config.memory):
+    for option in candidates(config.memory, config.model.precision):
         changed = config.model_copy(update={"memory": option.section})
         prediction = predictor(changed, load, option.strategy)
         strategies.append(

@@ -52,7 +52,7 @@ COSTS: dict[str, str] = {
     "lean": "adapters rounded to the compute dtype; more and smaller kernels",
     "one_by_one": "no shared prefixes, and a second forward pass of all members but one",
 }
-"""What each strategy adds to the cost of the one before, in words; `memory.time` counts it."""
+"""What each strategy adds to the cost of the one before, in words; `memory.flops` counts it."""
 
 _LEANNESS: dict[str, tuple[Any, ...]] = {
     "activations": ("keep", "recompute", "offload"),
@@ -92,11 +92,16 @@ def switches_of(section: MemorySection) -> dict[str, Any]:
     return {name: getattr(section, name) for name in SWITCHES}
 
 
-def candidates(section: MemorySection) -> list[Candidate]:
+def candidates(section: MemorySection, precision: str = "auto") -> list[Candidate]:
     """Lists what may be chosen, fastest first.
 
     Switches that the user set by hand are a starting point: none of them is made less lean.
     Strategies that become equal by that are listed once.
+
+    Args:
+        section: The settings.
+        precision: `model.precision`; with fp16 adapters stay fp32, or their gradients could not be
+            unscaled.
     """
     by_hand = {
         name: getattr(section, name) for name in SWITCHES if name in section.model_fields_set
@@ -105,6 +110,8 @@ def candidates(section: MemorySection) -> list[Candidate]:
     for name, wanted in STRATEGIES.items():
         if section.shards > 1 and wanted["members"] != "tree":
             continue  # as many passes as members, which differ from process to process
+        if precision == "fp16":
+            wanted = {**wanted, "lora_dtype": "fp32"}  # noqa: PLW2901
         merged = {**wanted}
         for switch, value in by_hand.items():
             merged[switch] = _leaner(switch, value, wanted.get(switch, value))

@@ -47,6 +47,13 @@ def predict(
     return _run(config, workload, device, strategy)
 
 
+def end_child() -> None:
+    """Ends the process that simulates CUDA, if there is one: it holds half a GiB of the host."""
+    if _child.cache_info().currsize:
+        _child().shutdown()
+        _child.cache_clear()
+
+
 @cache
 def _child() -> ProcessPoolExecutor:
     """Starts the process that simulates CUDA, once.

@@ -81,12 +81,16 @@ def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds
 
 
 def settled_precision(precision: str, device: torch.device) -> tuple[str, str]:
-    """Returns the precision that a run keeps, and what to tell of it (nothing on a GPU).
+    """Returns the precision that a run keeps, and what to tell of it.
+
+    A GPU with bf16 needs neither. One without gets fp16, so that it is planned for.
 
     Args:
         precision: `model.precision`; anything but `auto` stays.
         device: Where it computes.
     """
+    if device.type == "cuda" and precision == "auto" and not has_bf16():
+        return "fp16", "precision: fp16; this GPU has no bf16"
     if device.type != "cpu" or precision == "fp16":
         return precision, ""
     names = {dtype: name for name, dtype in DTYPES.items()}

@@ -50,7 +50,8 @@ def add_lora(
         target_modules=list(section.target_modules),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    drawn_on = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=drawn_on), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)

@@ -18,7 +18,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, out: int, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.input = nn.Linear(width, hidden)
             self.output = nn.Linear(hidden, out)

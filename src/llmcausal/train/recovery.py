@@ -24,6 +24,7 @@ _REASONS = (
     "not enough memory: you tried to allocate",  # torch's allocator on the CPU
     "can't allocate memory",
     "ALLOC_FAILED",  # cuBLAS, cuDNN, cuSOLVER
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # its handle found no room
 )
 
 
