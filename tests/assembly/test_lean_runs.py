@@ -57,6 +57,7 @@ def test_adapters_in_the_compute_dtype(tiny_config: Any) -> None:
         model={"precision": "bf16", "quantization": "none"},
         memory={"lora_dtype": "compute"},
         train={"max_steps": 2, "optimizer": "adamw"},
+        loss={"lambda_contrastive": 0.0},
         evaluation={"max_samples": 2, "max_new_tokens": 4},
     )
     run_dir = assembly.train(config, plain=True).run_dir

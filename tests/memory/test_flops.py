@@ -89,8 +89,12 @@ def triplet(first: int, shared: int, own: int) -> EncodedTriplet:
     return EncodedTriplet(str(first), member(0, True), member(1, False), member(2, True))
 
 
+CONTRASTED = {"loss": {"contrast_gradient": "model"}}
+"""With it the step computes all three members."""
+
+
 def test_a_tree_counts_shared_tokens_once_and_the_pairs_of_its_blocks() -> None:
-    config = RunConfig()
+    config = RunConfig.model_validate(CONTRASTED)
     batch = collate([triplet(0, 30, 20)], needs_of(config.loss), "mean")
     tokens = tokens_of(batch)
     assert (tokens.nodes, tokens.separate) == (30 + 3 * 20, 3 * 50)
@@ -143,7 +147,7 @@ def test_the_rate_is_that_of_a_product() -> None:
 
 
 def test_synthetic_tokens_are_as_the_workload_says() -> None:
-    config = RunConfig()
+    config = RunConfig.model_validate(CONTRASTED)
     tokens = synthetic_tokens(config, Workload(100, 40, 10, 2))
     assert (tokens.triplets, tokens.nodes) == (2, 2 * (40 + 3 * 60))
     assert (tokens.separate, tokens.labels) == (600, 40)

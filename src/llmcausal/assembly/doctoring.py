@@ -62,6 +62,8 @@ def _size(config: RunConfig) -> ModelSize:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from llmcausal.train.build import learns_detector
+
     section = config.model
     architecture = load_architecture(section.name, section.revision)
     with torch.device("meta"):
@@ -79,8 +81,7 @@ def _size(config: RunConfig) -> ModelSize:
     head = [width * hidden, hidden, hidden * out, out] if out else []
     # Numbers of fp32 and their optimizer's states, wherever those live while training.
     trained = 4 * sum((*adapters, *head))
-    states = (
-        states_of(config.train.optimizer, numbers, 4, on_cuda=False) for numbers in adapters + head
-    )
+    in_steps = adapters if learns_detector(loss) else adapters + head
+    states = (states_of(config.train.optimizer, numbers, 4, on_cuda=False) for numbers in in_steps)
     held = sum(sum(state.device) for state in states)
     return ModelSize(model.num_parameters(), trained + held + OTHER_BYTES)
