@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.attacks import FAMILIES
+from llmcausal.attacks.goals import GoalFile
 from llmcausal.attacks.phrased import FamilyFile
 from llmcausal.data.scenarios import read_theme
 from llmcausal.data_files import _places, read_table
@@ -99,6 +100,21 @@ def test_a_phrasing_holds_the_instruction_once(tmp_path: Path) -> None:
     path.write_text('difficulty = "easy"\nheld_out_phrasings = ["Do it.", "{instruction}"]\n')
     with pytest.raises(DataError, match=r"family\.toml:2: held_out_phrasings\.0: .*exactly once"):
         read_table(path, FamilyFile)
+
+
+@pytest.mark.parametrize(
+    ("target", "defect"),
+    [
+        ('{ text = "x" }', "give a witness or words"),
+        ('{ text = "x", witness = "a", words = ["b"] }', "give a witness or words"),
+        ('{ text = "x", wittness = "a" }', "unknown key"),
+    ],
+)
+def test_a_target_can_be_proved(tmp_path: Path, target: str, defect: str) -> None:
+    path = tmp_path / "goal.toml"
+    path.write_text(f'[wordings]\ntrain = ["Say {{target}}"]\n[targets]\ntrain = [\n{target}\n]\n')
+    with pytest.raises(DataError, match=rf"goal\.toml:4: targets\.train\.0.*{defect}"):
+        read_table(path, GoalFile)
 
 
 def test_a_family_without_a_file_is_none() -> None:

@@ -71,11 +71,3 @@ class GoalKind:
 def whole_word(*witnesses: str) -> str:
     """Returns a pattern for any of `witnesses`, but not as a part of a longer word."""
     return rf"(?<!\w)(?:{'|'.join(map(re.escape, witnesses))})(?!\w)"
-
-
-def answered_by(*pairs: tuple[str, str]) -> tuple[Target, ...]:
-    """Targets from pairs of a request and the word that fulfils it; `a|b` are two such words."""
-    return tuple(
-        Target(request, answers.split("|")[0], whole_word(*answers.split("|")))
-        for request, answers in pairs
-    )
