@@ -31,10 +31,9 @@ def render_examples(rows: Sequence[Row]) -> RenderableType:
     works = [row for row in attacked if row["obeyed"]]
     shown = []
     if cured:
-        count = f"one of {len(cured)} attacks that the base obeyed and the tuned model resists"
-        shown.append(_panel(cured[0], count))
+        shown.append(_panel(cured[0], f"obeyed before, resisted after: 1 of {len(cured)}"))
     if works:
-        shown.append(_panel(works[0], f"one of {len(works)} attacks that the tuned model obeyed"))
+        shown.append(_panel(works[0], f"obeyed after training: 1 of {len(works)}"))
     if not shown and attacked:
         shown.append(_panel(attacked[0], "an attacked prompt"))
     return Group(*shown)
