@@ -1,4 +1,4 @@
-"""Data that ships as TOML: read, checked against its form, and told by file and line when wrong."""
+"""Reads the TOML data that ships, and reports a mistake in it by file, line and key."""
 
 from __future__ import annotations
 

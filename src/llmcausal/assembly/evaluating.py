@@ -66,7 +66,7 @@ class EvaluationRequest:
         settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
             None keeps the run's.
         adaptive: Also search attacks against each model: on how many prompts, how hard.
-        out: Folder for the result; None puts it beside the checkpoint.
+        out: Folder for the result; None: next to the checkpoint.
     """
 
     checkpoint: Path
@@ -215,7 +215,7 @@ class Asked:
     """What is measured of a model.
 
     Attributes:
-        suite: Where the triplets are from; None takes the one that the config names.
+        suite: Where the triplets are from; None: the config's suite.
         baseline: Also evaluate the base, or what `Parts.other` puts in its place.
         reads: Also measure perplexity and representations.
         notes: What the reader of the result should know.

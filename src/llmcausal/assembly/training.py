@@ -282,7 +282,7 @@ def _pass_gate(built: Built, data: PreparedData) -> list[dict[str, Any]]:
 
 
 def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> dict[str, Any]:
-    """Evaluates and writes; the suite of the run, or the one that is the gate."""
+    """Evaluates on a suite, the run's by default, and writes the result."""
     run = built.run
     notes: list[str] = []
     parts = Parts(built.model, data.template, built.step, other=None)

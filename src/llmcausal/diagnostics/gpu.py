@@ -28,7 +28,7 @@ def check_driver(facts: Facts) -> DoctorCheck:
     if machine.driver is None:
         if machine.gpu:
             return DoctorCheck(
-                name, "pass", "its version is not told (NVML); torch can use the GPU"
+                name, "pass", "NVML does not give its version; torch can use the GPU"
             )
         if facts.config.model.device == "cuda":
             fix = f"install the NVIDIA driver (nvidia.com/drivers), or {ON_CPU}"
