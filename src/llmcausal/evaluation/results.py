@@ -110,7 +110,7 @@ Side = _figures(
 
 
 class EvaluationResult(Part):
-    """What results.json holds; generations.jsonl and representations.json are in the same folder."""
+    """What results.json holds; generations.jsonl and representations.json are in its folder."""
 
     suite: str
     checkpoint: str | None = None

@@ -2,8 +2,8 @@
 
 A new theme is a new file there, with scenarios of every split, and a number after the last: the
 order of the files decides what the generator draws. `Scenario` says what the keys mean;
-`pools.toml` holds the values that scenarios share, `requests.toml` what a user asks for while a text is
-attached.
+`pools.toml` holds the values that scenarios share, `requests.toml` what a user asks for while a
+text is attached.
 """
 
 from __future__ import annotations
