@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.detector import learn_detector
 
 WIDTH = 24
+REPOSITORY = Path(__file__).parents[2]
 
 
 def states(count: int, seed: int, *, marked: bool = True) -> dict[Any, torch.Tensor]:
@@ -48,6 +53,25 @@ def test_it_tells_injected_texts_apart_that_it_never_saw() -> None:
 def test_nothing_to_tell_apart_is_not_told_apart() -> None:
     _, found = learned(states(128, seed=1, marked=False), states(64, seed=2, marked=False))
     assert found["spurious_separation"] == pytest.approx(0, abs=1e-5)
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    """Python orders sets of strings otherwise in each process."""
+    code = (
+        "import hashlib; from tests.train.test_detector import learned, states; "
+        "head, _ = learned(states(40, 1), states(20, 2)); "
+        "print(hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in head.parameters()))"
+        ".hexdigest())"
+    )
+    found = set()
+    for seed in range(4):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=REPOSITORY, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        found.add(done.stdout)
+    assert len(found) == 1
 
 
 def test_it_is_the_same_every_time_and_without_a_validation_too() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from llmcausal.data.triplet import Member
+from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.losses.base import ContrastiveLoss
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.objective import causal_metrics
@@ -77,6 +77,7 @@ def learn_detector(
 
 def contrast(states: States, head: ProjectionHead, contrastive: ContrastiveLoss) -> Tensor:
     """Returns the mean contrast of triplets, given their members' states."""
-    representations = {m: head(states[m]) for m in contrastive.members}
+    # In one order: gradients add up in it, and a set's differs from process to process.
+    representations = {m: head(states[m]) for m in MEMBERS if m in contrastive.members}
     losses: Tensor = contrastive(representations)
     return losses.mean()
