@@ -1,4 +1,4 @@
-"""Data files are checked against their form, and a mistake is told by file, line and key."""
+"""Data files are checked against their form; an error names the file, line and key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.goals import GoalFile
 from llmcausal.attacks.phrased import FamilyFile
 from llmcausal.data.scenarios import read_theme
-from llmcausal.data_files import _places, read_table
+from llmcausal.data_files import places, read_table
 from llmcausal.errors import DataError
 
 GOOD = '''# A theme.
@@ -130,7 +130,7 @@ def test_keys_are_found_whatever_the_texts_between_them_look_like(
     entries: list[tuple[str, str]],
 ) -> None:
     text = "".join(f'{key} = """\n{value}"""\n' for key, value in entries)
-    found = {place: number for number, place in _places(text)}
+    found = {place: number for number, place, _ in places(text)}
     lines = text.splitlines()
     assert list(found) == [(key,) for key, _ in entries]
     assert all(lines[number - 1].startswith(f"{key} = ") for (key,), number in found.items())

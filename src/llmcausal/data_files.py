@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmcausal.errors import DataError
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
-_ENTRY = re.compile(r"\s*([\w\-]+|\"[^\"]*\")\s*=")
+_ENTRY = re.compile(r"\s*([\w.\-\"']+)\s*=")
+
+Place = tuple[str | int, ...]
+"""Where a value stands, as pydantic says it: keys, and indices of repeated tables."""
 
 
 class DataFile(BaseModel):
@@ -43,11 +46,11 @@ def read_table(file: Traversable, form: type[T]) -> T:
     try:
         return form.model_validate(values)
     except ValidationError as error:
-        lines = {place: number for number, place in _places(text)}
+        lines = {place: number for number, place, _ in places(text)}
         raise DataError([_defect(str(file), lines, item) for item in error.errors()]) from None
 
 
-def _defect(file: str, lines: dict[tuple[str | int, ...], int], item: object) -> str:
+def _defect(file: str, lines: dict[Place, int], item: object) -> str:
     assert isinstance(item, dict)
     place = tuple(item["loc"])
     reason = str(item["msg"]).removeprefix("Value error, ")
@@ -58,24 +61,26 @@ def _defect(file: str, lines: dict[tuple[str | int, ...], int], item: object) ->
     return f"{file}{line}: {'.'.join(map(str, place))}: {reason}"
 
 
-def _places(text: str) -> Iterator[tuple[int, tuple[str | int, ...]]]:
-    """Yields the line of each table and key, the key as pydantic places it."""
-    counts: dict[tuple[str | int, ...], int] = {}
-    table: tuple[str | int, ...] = ()
+def places(text: str) -> Iterator[tuple[int, Place, bool]]:
+    """Yields the line of each table and key, its place, and whether it is a table.
+
+    tomllib keeps no positions.
+    """
+    counts: dict[Place, int] = {}
+    table: Place = ()
     inside = False  # a string of several lines, which may hold what looks like a key
     for number, line in enumerate(text.splitlines(), start=1):
         if not inside and (header := _HEADER.match(line)):
             table = _table(header[2].split("."), header[1] == "[[", counts)
-            yield number, table
+            yield number, table, True
         elif not inside and (entry := _ENTRY.match(line)):
-            yield number, (*table, entry[1].strip('"'))
+            key = entry[1].replace('"', "").replace("'", "")
+            yield number, (*table, *key.split(".")), False
         inside ^= line.count('"""') % 2 == 1
 
 
-def _table(
-    names: Sequence[str], repeated: bool, counts: dict[tuple[str | int, ...], int]
-) -> tuple[str | int, ...]:
-    place: tuple[str | int, ...] = ()
+def _table(names: Sequence[str], repeated: bool, counts: dict[Place, int]) -> Place:
+    place: Place = ()
     for depth, name in enumerate(names, start=1):
         place = (*place, name)
         if repeated and depth == len(names):

@@ -73,6 +73,10 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 CORE = tuple(BY_NAME[name] for name in ("attack_success_rate", "utility", "utility_under_attack"))
 """What every report leads with, what the attack probe measures and an ablation compares."""
+COSINES = tuple(
+    BY_NAME[name] for name in ("causal_stability", "spurious_separation", "causal_discrimination")
+)
+"""What is measured of the representations of a triplet's members, in training too."""
 GROUPED = (BY_NAME["attack_success_rate"], BY_NAME["utility_under_attack"])
 """What is also given by family, position and so on."""
 

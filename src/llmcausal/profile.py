@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from llmcausal.config import RUN_NAME, RunConfig
+from llmcausal.data_files import places
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
 from llmcausal.storage import TooLargeError, read_at_most
@@ -148,17 +149,11 @@ def _section_at(location: Sequence[str]) -> Sequence[str]:
 
 
 def _line_of(text: str, location: Sequence[str]) -> int | None:
-    """Finds a key's line; tomllib keeps no positions."""
-    table: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line):
-            table = header[1].split(".")
-            if table == list(location):
-                return number
-        elif (entry := re.match(r"\s*([\w.\-\"']+)\s*=", line)) is not None:
-            key = [*table, *entry[1].replace('"', "").replace("'", "").split(".")]
-            if key == list(location)[: len(key)]:
-                return number
+    """Finds the line of a key, or of the inline table that holds it."""
+    wanted = tuple(location)
+    for number, place, is_table in places(text):
+        if place == wanted or (not is_table and place == wanted[: len(place)]):
+            return number
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,10 +171,12 @@ def build_run(
     return Built(run, peft_model, loaded, step, data)
 
 
-def unpacks(config: RunConfig, loaded: LoadedModel, processes: Processes) -> bool:
-    """Tells whether the layers are computed whole: on a CPU, where no process shares them."""
-    on_cpu = loaded.device.type == "cpu"
-    return config.model.unpack_on_cpu and on_cpu and not processes.sharded
+def computed_whole(
+    config: RunConfig, model: PeftModel, device: torch.device, processes: Processes
+) -> AbstractContextManager[object]:
+    """Computes the layers whole meanwhile, on a CPU where no process shares them."""
+    whole = config.model.unpack_on_cpu and device.type == "cpu" and not processes.sharded
+    return whole_layers(model) if whole else nullcontext()
 
 
 def _with_references(
@@ -187,7 +189,7 @@ def _with_references(
 ) -> PreparedData:
     weights = weights_fingerprint(model, adapter=False)
     with (
-        whole_layers(model) if unpacks(config, loaded, processes) else nullcontext(),
+        computed_whole(config, model, loaded.device, processes),
         evaluation_mode(model),
         without_adapter(model),
     ):

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
-from llmcausal.assembly.build import Built, unpacks
+from llmcausal.assembly.build import Built, computed_whole
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.evaluation.forward import Readable, Readings, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.losses.base import ContrastiveLoss
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.metrics import COSINES
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.batch import Needs, collate
 from llmcausal.train.build import build_contrastive, build_projection, learns_detector
-from llmcausal.train.callbacks.causal_metrics import METRICS
 from llmcausal.train.checkpoint import add_file
 from llmcausal.train.detector import LEARNING_RATE, learn_detector
 from llmcausal.train.snapshot import PROJECTION, has_projection
@@ -93,18 +91,15 @@ def _learn(
 
 
 def _describe(figures: Mapping[str, float]) -> str:
-    shown = [
-        f"{name.rpartition('_')[2]} {figures[name]:.2f}" for name in METRICS if name in figures
-    ]
+    shown = [f"{each.short} {figures[each.name]:.2f}" for each in COSINES if each.name in figures]
     return "detector trained" + (f"; validation: {', '.join(shown)}" if shown else "")
 
 
 def _read(built: Built, triplets: Sequence[EncodedTriplet], split: str) -> Readings:
     config = built.run.config
-    in_whole = unpacks(config, built.loaded, built.run.processes)
     with (
         evaluation_mode(built.model),
-        whole_layers(built.model) if in_whole else nullcontext(),
+        computed_whole(config, built.model, built.loaded.device, built.run.processes),
     ):
         return read(
             built.step,

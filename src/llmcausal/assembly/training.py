@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from llmcausal.assembly.build import (
     build_run,
     build_snapshot,
     check_share,
-    unpacks,
+    computed_whole,
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model
@@ -31,9 +31,9 @@ from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
-from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.profile import config_differences, load_config
+from llmcausal.train.build import learns_detector
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
 from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
@@ -241,20 +241,20 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         run.fallbacks = build_fallbacks(built)
         started = time.monotonic()
         run.advice = partial(advice_after, built, data)
-        in_whole = unpacks(config, built.loaded, processes)
-        with whole_layers(built.model) if in_whole else nullcontext():
+        with computed_whole(config, built.model, built.loaded.device, processes):
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
     best = run_dir / BEST
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
+    evaluates = config.evaluation.at_end and not processes.on_main(results.is_file)
     with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
-        if best.is_dir():
+        if best.is_dir() and (evaluates or learns_detector(config.loss)):
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
         add_detector(built, data, shown)
-        if config.evaluation.at_end and not processes.on_main(results.is_file):
+        if evaluates:
             gate = _pass_gate(built, data) if config.evaluation.gate else []
             evaluation = _evaluated(built, data)
             if processes.is_main:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmcausal.launched import MEMORY_OF_PROCESS
-from llmcausal.metrics import CORE, of
+from llmcausal.metrics import CORE, COSINES
 
 LOSS_TERMS = {
     "loss": "loss",
@@ -18,7 +18,7 @@ LOSS_TERMS = {
     "invariance_loss": "invariance",
     "contrastive_loss": "contrastive",
 }
-CAUSAL_METRICS = {metric.name: metric.short for metric in of("causal")[:3]}
+CAUSAL_METRICS = {metric.name: metric.short for metric in COSINES}
 PROBE_METRICS = {metric.name: metric.short for metric in CORE}
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.:-=+*#"

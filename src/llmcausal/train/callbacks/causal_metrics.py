@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from llmcausal.metrics import COSINES
 from llmcausal.train.callback import Callback, FitContext, Record
-
-METRICS = ("causal_stability", "spurious_separation", "causal_discrimination")
 
 
 class CausalMetrics(Callback):
@@ -21,7 +20,8 @@ class CausalMetrics(Callback):
     """
 
     def __init__(self, window: int = 20) -> None:
-        self._recent: dict[str, deque[float]] = {name: deque(maxlen=window) for name in METRICS}
+        names = [metric.name for metric in COSINES]
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=window) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the values in each window."""
