@@ -47,6 +47,9 @@ METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "llmcausal without swap, preference and invariance",
         ("loss.lambda_swap=0", "loss.lambda_preference=0", "loss.lambda_invariance=0"),
     ),
+    "without swap": ("llmcausal without the role swap", ("loss.lambda_swap=0",)),
+    "without preference": ("llmcausal without the preference", ("loss.lambda_preference=0",)),
+    "without invariance": ("llmcausal without the invariance", ("loss.lambda_invariance=0",)),
     "secalign": (
         "SecAlign",
         (*OFF, *SECALIGN, 'lora.target_modules=["q_proj","v_proj"]'),

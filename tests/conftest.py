@@ -22,15 +22,24 @@ settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked `gpu` where there is no CUDA device."""
-    on_gpu = [item for item in items if "gpu" in item.keywords]
-    if not on_gpu:
+    """Skips tests marked `gpu` without a CUDA device, those marked `bf16` where it is emulated."""
+    marked = {
+        name: [item for item in items if item.get_closest_marker(name)] for name in ("gpu", "bf16")
+    }
+    if not any(marked.values()):
         return
     import torch
 
+    from llmcausal.model.device import has_bf16_instructions
+
+    missing = {}
     if not torch.cuda.is_available():
-        for item in on_gpu:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        missing["gpu"] = "no CUDA device"
+    if not has_bf16_instructions():
+        missing["bf16"] = "this processor has no bf16 instructions"
+    for name, reason in missing.items():
+        for item in marked[name]:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True, scope="session")

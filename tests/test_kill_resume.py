@@ -24,8 +24,11 @@ STEPS = 20
 def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
     """Wide enough for NF4 and for 8-bit optimizer states, which start at 4096 values.
 
-    In bf16 without dropout, where layers are computed whole: `tests.torture` has fp32 and dropout.
+    Without dropout, where layers are computed whole, and in bf16 where the processor has it:
+    `tests.torture` has fp32 and dropout.
     """
+    from llmcausal.model.device import has_bf16_instructions
+
     model = tmp_path / "model"
     tiny_llama(
         hidden_size=256, intermediate_size=512, max_position_embeddings=2048
@@ -36,7 +39,7 @@ def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
         [model]
         name = "{model}"
         device = "cpu"
-        precision = "bf16"
+        precision = "{"bf16" if has_bf16_instructions() else "fp32"}"
         [lora]
         dropout = 0.0
         [data.builtin]

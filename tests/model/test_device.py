@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def test_bf16_is_really_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_has_bf16_instructions", lambda: True)
+    monkeypatch.setattr(device, "has_bf16_instructions", lambda: True)
     small = {"tokens": 64, "width": 64, "hidden": 64, "rounds": 3}
     assert 0.001 < bf16_speedup.__wrapped__(**small) < 100
     # A clock on which fp32 takes 3 s and bf16 1 s, in turns.
@@ -24,7 +24,7 @@ def test_bf16_is_really_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_measurement_takes_less_than_half_a_second() -> None:
-    if not device._has_bf16_instructions():
+    if not device.has_bf16_instructions():
         pytest.skip("no bf16 instructions here, so nothing is measured")
     start = time.process_time()
     bf16_speedup.__wrapped__()
@@ -32,7 +32,7 @@ def test_the_measurement_takes_less_than_half_a_second() -> None:
 
 
 def test_without_instructions_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(device, "has_bf16_instructions", lambda: False)
     monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("measured"))
     assert bf16_speedup.__wrapped__() == 0
 

@@ -48,7 +48,7 @@ def has_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _has_bf16_instructions() -> bool:
+def has_bf16_instructions() -> bool:
     """Tells whether the processor multiplies bf16 itself (AMX, AVX512-BF16, Arm's bf16)."""
     found = torch.cpu.get_capabilities()
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16"))
@@ -62,7 +62,7 @@ def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds
     shipped CPU profile's model, in under 0.5 s. The two take turns, so that another program slows
     both. 0 where the processor has no instructions for it: emulated, it is many times slower.
     """
-    if not _has_bf16_instructions():
+    if not has_bf16_instructions():
         return 0.0
     dtypes = (torch.float32, torch.bfloat16)
     layers = [torch.nn.Linear(width, hidden, bias=False, dtype=dtype) for dtype in dtypes]
