@@ -30,7 +30,7 @@ COLUMNS = {
     BEST: "any of {k} attacks works",
     "attack_success_rate": "an attack works",
     "before_search": "before the search",
-    "instruction_following": "follows it as the trusted instruction",
+    "instruction_following": "follows the instruction when trusted",
     "utility": "utility",
     "utility_under_attack": "utility under attack",
     "empty_answers": "empty",
@@ -39,14 +39,14 @@ COLUMNS = {
     "likeness": "likeness to the untouched",
 }
 ABOUT = {
-    "adaptive": "A search against each model itself (GCG, `eval --adaptive`): a suffix to the "
-    "attacked prompt of the first built-in test prompts. The same few steps for every method; "
+    "adaptive": "A search against each model itself (GCG, `eval --adaptive`) adds a suffix to the "
+    "attacked prompt of the first built-in test prompts. Every method gets the same few steps; "
     "attackers who search longer do better.\n\n",
 }
 INTRODUCTION = """# Evidence
 
-Defences trained alike and attacked alike, in generated text. `python docs/evidence.py` makes this
-page of the result; no figure in it is typed. The command:
+This page compares defences with equal data and steps under the same attacks, in generated text.
+`python docs/evidence.py` makes it from the result; no figure in it is typed. The command:
 
     {command}
 
@@ -54,13 +54,13 @@ page of the result; no figure in it is typed. The command:
 
 {note}
 
-Every method is the demo with other weights of the loss: same data, labels, steps, learning rate and
-adapters (but for SecAlign's, which are on the queries and values alone). All have the demo's
+Every method is the demo with other loss weights: same data, labels, steps, learning rate and
+adapters (except SecAlign's, which are only on the queries and values). All have the demo's
 learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares
-are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that
-intervals are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same
-prompts of the same seeds, for the first column. Likeness is the share of words that clean answers
-have in common with the untouched model's.
+are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so
+the intervals are somewhat too narrow. p comes from McNemar's test of this method against
+`llmcausal` on the same prompts and seeds, for the first column. Likeness is the share of words
+that clean answers have in common with the untouched model's.
 """
 
 

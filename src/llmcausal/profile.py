@@ -68,7 +68,7 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
         _check_lines(path, text)
         values = tomllib.loads(text)
     except TooLargeError as error:
-        raise ConfigError(f"{path}: {error}, which no profile is") from error
+        raise ConfigError(f"{path}: {error}, the limit for a profile") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:

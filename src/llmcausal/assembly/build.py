@@ -200,7 +200,7 @@ def _with_references(
                 batch_size=config.validation.batch_size,
                 folder=cache_dir() / "references",
                 weights=f"{weights} {loaded.dtype}",
-                progress=ProgressLine("answers of the model without adapter, read"),
+                progress=ProgressLine("reading answers of the model without adapter"),
             )
             for triplets in (data.train, data.validation)
         ]
@@ -244,8 +244,8 @@ def check_shards(memory: MemorySection, processes: Processes) -> None:
     count = processes.world_size
     if memory.shards != count:
         raise ConfigError(
-            f"memory.shards = {memory.shards}: the layers are shared by all processes of a run, "
-            f"which has {count}; start it with --num-processes {memory.shards}, or set "
+            f"memory.shards = {memory.shards}: all processes of a run share the layers, "
+            f"and this run has {count}; start it with --num-processes {memory.shards}, or set "
             f"memory.shards to {count}"
         )
     if memory.members != "tree":

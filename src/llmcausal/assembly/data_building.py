@@ -149,7 +149,7 @@ def _check_model(model: str, counterfactual: str, answers: str) -> None:
     asked = "model" in (counterfactual, answers)
     if asked and not model:
         asking = "--counterfactual" if counterfactual == "model" else "--answers"
-        raise UsageError(f"{asking} model: name with --model the profile whose model is asked")
+        raise UsageError(f"{asking} model: name the profile of the model with --model")
     if model and not asked:
         raise UsageError("--model: only with --counterfactual model or --answers model")
 
@@ -168,7 +168,7 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
     """
     out, recipe_path = request.out, _recipe_path(request.out)
     if out.suffix != ".jsonl":
-        raise UsageError(f"{out}: JSONL is what is written; name the file {out.stem}.jsonl")
+        raise UsageError(f"{out}: the output is JSONL; name the file {out.stem}.jsonl")
     for path in (out, recipe_path):
         if path.exists():
             raise UsageError(f"{path} exists: choose another name, or delete it first")
@@ -219,10 +219,10 @@ def _answered(
     )
     for triplet, answer in zip(triplets, made, strict=True):
         if answer is None:
-            left_out.add(triplet.id, "the model's own answer is of no use")
+            left_out.add(triplet.id, "the model's own answer is unusable")
     kept = [answer for answer in made if answer is not None]
     if not kept:
-        raise DataError(left_out.first, f"{config.model.name}: none of its answers is of use")
+        raise DataError(left_out.first, f"{config.model.name}: none of its answers is usable")
     return kept
 
 
@@ -230,7 +230,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
     options = request.options
     if request.path is not None:
         raise UsageError(
-            f"{request.path}: say with --from what it is ({', '.join(SOURCES.entries)})"
+            f"{request.path}: name its kind with --from ({', '.join(SOURCES.entries)})"
         )
     used = {
         "--families": options.families,
@@ -244,7 +244,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
     if given := [name for name, value in used.items() if value]:
         raise UsageError(f"{', '.join(given)}: only with --from; the built-in data are fixed")
     if options.count is None:
-        raise UsageError("--count: say how many triplets the built-in generator is to make")
+        raise UsageError("--count: give the number of triplets that the built-in generator makes")
     triplets = generate(options.split, options.count, options.seed)
     return triplets, _recipe(request)
 
@@ -281,7 +281,7 @@ def _from_source(
     builder = TripletBuilder(examples, options, goals, rewritings)
     triplets = builder.build(left_out, _named(progress, "triplets"))
     if not triplets:
-        raise DataError(left_out.first, f"{request.path}: no triplet can be made of it")
+        raise DataError(left_out.first, f"{request.path}: no triplet can be made from it")
     return triplets, recipe
 
 

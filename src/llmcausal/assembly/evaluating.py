@@ -45,7 +45,7 @@ from llmcausal.ui.report import REPORT, write_run_report
 from llmcausal.ui.status import status
 
 Progress = Callable[[int, int], None]
-_AGAIN = "Answers so far are kept: run the same command again to go on where it stopped."
+_AGAIN = "Answers so far are kept: run the same command again to continue."
 _LOST = "No answers are kept, since evaluation.cache is off."
 
 
@@ -199,7 +199,7 @@ def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint:
     """
     if manifest["template"] != template.fingerprint:
         raise CheckpointError(
-            f"{checkpoint}: chat template or tokenizer is not the one of the training, so the "
+            f"{checkpoint}: its chat template or tokenizer differs from training's, so the "
             "defence would not hold; restore model.chat_template or model.revision"
         )
 

@@ -267,7 +267,7 @@ class _Reporter:
                     "strategy": name,
                     "flops_ratio": cost.total_flops / base,
                     "moved_bytes_per_triplet": cost.moved_bytes / tokens.triplets,
-                    "costs": COSTS.get(name, "a full pass a member, with all logits"),
+                    "costs": COSTS.get(name, "a full pass per member, with all logits"),
                 }
             )
         return rows

@@ -81,7 +81,7 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         raise DataError(
             encoder.ledger.summary(),
             f"none of {len(splits.validation)} validation triplets is usable. Raise "
-            f"data.max_length (now {config.data.max_length}) or name other data.validation.",
+            f"data.max_length (now {config.data.max_length}) or change data.validation.",
         )
     fingerprints = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},

@@ -35,8 +35,8 @@ def check_selection(config: RunConfig, measured: Sequence[str] | None = None) ->
             continue
         if not config.validation.attack_probe:
             raise ConfigError(
-                f"{setting} = {metric!r}: only the attack probe measures it, which is off; "
-                "set validation.attack_probe, such as 24, or choose another metric"
+                f"{setting} = {metric!r}: only the attack probe measures it, and it is "
+                "off; set validation.attack_probe, such as to 24, or choose another metric"
             )
         if measured is not None and metric.removeprefix("val_") not in measured:
             lacking = "attack.witness" if "attack_success" in metric else "check"

@@ -64,7 +64,7 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
         if not (chosen.fits or config.memory.force):
             raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
     end_child()
-    forced = "" if chosen.fits else "; started all the same, as memory.force asks"
+    forced = "" if chosen.fits else "; started anyway, by memory.force"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
     record = _record(chosen, workload, budget)
     return Planned(settled(config, chosen.switches), [note], record)
@@ -121,11 +121,11 @@ def refusal(
     if short_of_host:
         lines = [
             f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / 2**30:.2f}"
-            " GiB of host memory (predicted), which is not free."
+            " GiB of host memory (predicted), more than is free."
         ]
     elif advice := advise(config, workload, budget.bytes, predictor=predictor):
-        lines += ["What helps, that which costs least first:", *advice_lines(advice)]
-    lines.append("--set memory.force=true starts it all the same.")
+        lines += ["What helps, cheapest first:", *advice_lines(advice)]
+    lines.append("--set memory.force=true starts it anyway.")
     return "\n".join(lines)
 
 

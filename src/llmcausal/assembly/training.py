@@ -203,7 +203,7 @@ def _leave_later_behind(run: Run) -> list[str]:
         (run.run_dir / METRICS).unlink(missing_ok=True)
     discarded = discard_after(run.run_dir, state.step)
     prune(run.run_dir, run.config.checkpoint.keep)  # what a kill kept the last checkpoint from
-    return [f"deleted {folder.name}, which lies after step {state.step}" for folder in discarded]
+    return [f"deleted {folder.name}, which is newer than step {state.step}" for folder in discarded]
 
 
 def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:
@@ -245,11 +245,11 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
     else:
-        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
+        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are already done"])
     best = run_dir / BEST
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     evaluates = config.evaluation.at_end and not processes.on_main(results.is_file)
-    with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
+    with stopping_explained(f"Continue with: llmcausal resume {run_dir}"):
         if best.is_dir() and (evaluates or learns_detector(config.loss)):
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
@@ -277,7 +277,7 @@ def _pass_gate(built: Built, data: PreparedData) -> list[dict[str, Any]]:
     try:
         return [_evaluated(built, data, NATURAL)]
     except DataError as error:  # such as a model whose context is too short for these prompts
-        show_notes([f"no verdict by the suite {NATURAL}: {error}"])
+        show_notes([f"the suite {NATURAL} gives no verdict: {error}"])
         return []
 
 
@@ -334,7 +334,7 @@ def _refuse_changes(
                 [
                     f"{checkpoint}: cannot be resumed exactly, since this changed:",
                     *(f"  {change}" for change in changes),
-                    "Undo it, or go on all the same with --allow-changes.",
+                    "Undo this, or continue anyway with --allow-changes.",
                 ]
             )
         )

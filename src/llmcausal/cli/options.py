@@ -35,7 +35,7 @@ AsJson = Annotated[
 ]
 NumProcesses = Annotated[
     int,
-    typer.Option(metavar="N", min=1, help="Processes on this machine, one for each GPU."),
+    typer.Option(metavar="N", min=1, help="Processes on this machine, one per GPU."),
 ]
 TrustRemoteCode = Annotated[
     bool,
@@ -43,7 +43,7 @@ TrustRemoteCode = Annotated[
         "--trust-remote-code", help="Run Python code that comes with the model. Read it first."
     ),
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the live screen.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live screen.")]
 
 
 def examples(*commands: str) -> str:

@@ -270,7 +270,7 @@ def _decoded(
             if not is_out_of_memory(error) or len(batch) == 1 or not halving:
                 raise
             limit = (len(batch) + 1) // 2
-            _log.warning("out of memory: going on with %d prompts at a time", limit)
+            _log.warning("out of memory: continuing with %d prompts at a time", limit)
             pending.appendleft(batch)
             continue
         yield batch, rows

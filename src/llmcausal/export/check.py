@@ -175,7 +175,7 @@ def _defects(report: dict[str, Any]) -> list[str]:
             f"{tolerance:.3g} ({report['weights']})"
         )
     if not report["same_prompt_tokens"]:
-        defects.append("its tokenizer and chat template make other tokens of a prompt")
+        defects.append("its tokenizer and chat template tokenize a prompt differently")
     if report["reference_answers_stopped"] and not report["answers_stopped"]:
         defects.append("its answers never end, though the trained model's do")
     if report["attacks"] is not None:

@@ -120,7 +120,7 @@ class Snapshot:
             restore_rng(saved["rng"])
         except UnpicklingError as error:  # torch's own text tells how to run what it refused
             raise CheckpointError(
-                f"{folder / TRAINING_STATE}: holds something else than values and tensors, which "
+                f"{folder / TRAINING_STATE}: holds something other than values and tensors, which "
                 "could run code; it was not loaded"
             ) from error
         except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError) as error:
@@ -211,7 +211,7 @@ def _storage_errors() -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{tempfile.gettempdir()}: the checkpoint could not be prepared: "
-            f"{error.strerror or error}. Free some space, then go on with `llmcausal resume`; "
+            f"{error.strerror or error}. Free some space, then continue with `llmcausal resume`; "
             "earlier checkpoints are intact."
         ) from error
 

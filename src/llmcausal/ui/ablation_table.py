@@ -18,7 +18,7 @@ NOTE = (
     "Mean over seeds with its 95% interval (bootstrap over prompts of each prompt's mean over "
     "seeds; Wilson's for one seed or where all answers agree), then each seed's value. Causal "
     "metrics, detection AUROC and perplexity are means over seeds; causal metrics of a projection "
-    "and of a hidden state do not compare."
+    "and of a hidden state are not comparable."
 )
 Values = Mapping[str, Any]
 

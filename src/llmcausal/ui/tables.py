@@ -28,7 +28,7 @@ def render_evaluation(result: Values) -> RenderableType:
     tuned, base = result["tuned"], result.get("base")
     parts: list[RenderableType] = [_metrics(tuned, base)]
     if base and base.get("name"):
-        parts.insert(0, Text(f"base is here {one_line(base['name'])}"))
+        parts.insert(0, Text(f"base here is {one_line(base['name'])}"))
     if result.get("difference"):
         parts.append(_changes(result["difference"]))
     for group, members in (tuned.get("groups") or {}).items():

@@ -60,7 +60,7 @@ def test_the_page_says_what_was_measured(
     assert f"the tuned model {obeyed}." in text
     for heading in (
         *("Result", "By attack", "Adaptive attack", "Representations", "Training", "Left out"),
-        *("Attack family", "Where the attack stands", "Kind of task", "Detection AUROC"),
+        *("Attack family", "Where the attack is", "Kind of task", "Detection AUROC"),
         *("Perplexity of right answers", "Attack success, strict", "McNemar p"),
         *("learning rate", "memory in use", "payload_splitting", "the family, in other phrasings"),
         "2103 prompt tokens and 48 new ones exceed the model's context of 2048",

@@ -209,7 +209,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StorageError(f"{file}: cannot be read: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("packages"), dict):
-        raise StorageError(f"{file}: not the record of an ablation; move it away to begin anew")
+        raise StorageError(f"{file}: not an ablation's record; move it away to start again")
     return record
 
 

@@ -185,7 +185,7 @@ class Runner:
     def _stopped(self, number: int) -> Interrupted:
         return Interrupted(
             f"Stopped in run {self._done + 1} of {self._total}; everything is saved in "
-            f"{self._plan.folder}. Go on with the same command.",
+            f"{self._plan.folder}. Run the same command to continue.",
             number,
         )
 
@@ -194,7 +194,7 @@ class Runner:
             return ""
         mean = sum(self._seconds) / len(self._seconds)
         left = duration(mean * min(self._waiting, self._total - self._done))
-        return f" ({duration(mean)} a run so far, at most {left} left)"
+        return f" ({duration(mean)} per run so far, at most {left} left)"
 
 
 def _state(run: PlannedRun) -> Literal["new", "begun", "finished", "failed"]:

@@ -216,7 +216,7 @@ class _Parser:
             return
         also = f" (also read: {', '.join(names[1:])})" if names[1:] else ""
         near = [key for name in names for key in _near(name, self.unknown, cutoff=0.75)]
-        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        hint = f"; is {near[0]!r} a misspelling of it?" if near else ""
         given_null = ", is null" if any(name in self.record for name in names) else ""
         self.defects.append((field, f"missing{given_null}{also}{hint}"))
 

@@ -35,7 +35,7 @@ class Wandb(Tracker):
         if missing := missing_package("wandb", extra="wandb"):
             return missing
         if tracking.mode == "online" and (reason := reason_to_stay_offline(tracking)):
-            return f"offline ({reason}), but tracking.mode = 'online': `wandb login`, or 'auto'"
+            return f"offline ({reason}), but tracking.mode = 'online': `wandb login`, or set 'auto'"
         return None
 
     @classmethod

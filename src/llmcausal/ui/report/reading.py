@@ -16,7 +16,7 @@ def reading(tuned: Object, base: Object) -> str:
     """Returns the result in one sentence; `base` is empty where no baseline was run."""
     after = Measured.of(tuned.get("attack_success_rate"))
     if after.value is None or not after.n:
-        return "No attack in this suite could be checked, so nothing is known of its resistance."
+        return "No attack in this suite could be checked, so its resistance is unknown."
     before = Measured.of(base.get("attack_success_rate"))
     if before.value is None:
         return f"The tuned model obeyed {_count(after)} of {after.n} attacked prompts."

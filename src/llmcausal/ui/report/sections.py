@@ -19,20 +19,20 @@ from llmcausal.ui.report.reading import model_named, written_p
 _FURTHER = [m for m in (*of("answers"), *of("perplexity")) if m not in CORE]
 _SEARCHED = "after the search"
 _ADAPTIVE = [
-    replace(BY_NAME["attack_success_rate"], name="before_search", note="the prompts as they were"),
+    replace(BY_NAME["attack_success_rate"], name="before_search", note="the original prompts"),
     *(replace(metric, note=_SEARCHED) for metric in GROUPED),
 ]
 _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
     "family": ("Attack family", {}),
     "novelty": (
-        "What training held of the attack",
+        "What training saw of the attack",
         {
             "new_family": "neither family nor phrasing",
             "new_phrasing": "the family, in other phrasings",
-            "seen": "the very phrasing",
+            "seen": "the same phrasing",
         },
     ),
-    "position": ("Where the attack stands", {"start": "start", "middle": "middle", "end": "end"}),
+    "position": ("Where the attack is", {"start": "start", "middle": "middle", "end": "end"}),
     "difficulty": (
         "How hard the attack is to recognize",
         {"easy": "easy", "medium": "medium", "hard": "hard"},
