@@ -42,7 +42,9 @@ and peft over the same tree.
 """,
     "beside": """A step waits for the slower of its threads. By default a waiting thread spins for
 milliseconds. If it shares its core with the thread that it waits for, this spin takes the core's
-whole turn. The command line sets `GOMP_SPINCOUNT`, so the thread sleeps sooner.
+whole turn. The command line sets `GOMP_SPINCOUNT`, so the thread sleeps sooner. Linux compares
+priorities only within a session (autogroups), so nice 19 does not help against another terminal's
+program.
 """,
     "limit": """The count covers products with frozen weights and the output head; attention,
 adapters and everything else are additional work. The bytes cover every operator's tensors, read or
