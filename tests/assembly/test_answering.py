@@ -28,7 +28,7 @@ def scripted(
 ) -> list[tuple[str, str]]:
     asked: list[tuple[str, str]] = []
 
-    def answer(_model: Any, _template: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
+    def answer(_answering: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
         asked.extend(prompts)
         return [answers.get(prompt, Answer("A sum.", True)) for prompt in prompts]
 

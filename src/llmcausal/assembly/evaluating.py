@@ -26,7 +26,7 @@ from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.causal import causal_figures, map_points
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import Readable, encode, read
-from llmcausal.evaluation.generation import evaluation_mode, without_adapter
+from llmcausal.evaluation.generation import Answering, evaluation_mode, without_adapter
 from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
@@ -257,16 +257,18 @@ def evaluate_model(
     }
     with whole_layers(parts.model):
         result |= evaluate(
-            parts.model,
-            parts.template,
+            Answering(
+                parts.model,
+                parts.template,
+                section.max_new_tokens,
+                section.batch_size,
+                store=AnswerStore() if section.cache and not processes.sharded else None,
+                processes=processes,
+            ),
             chosen,
-            max_new_tokens=section.max_new_tokens,
-            batch_size=section.batch_size,
             baseline=asked.baseline,
             base_weights=parts.other.weights if parts.other else None,
             progress=asked.progress or stderr_progress,
-            store=AnswerStore() if section.cache and not processes.sharded else None,
-            processes=processes,
         )
         if asked.reads and (processes.is_main or processes.sharded):
             _add_what_is_read(config, parts, chosen, result)
