@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
-from llmcausal.profile import dump_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
@@ -284,22 +282,8 @@ def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -
 
 def build_snapshot(built: Built, fingerprints: dict[str, Any]) -> Snapshot:
     """Builds what writes and restores the run's checkpoints."""
-    run, objective = built.run, built.step.objective
-    config_text = dump_config(run.config)
-    digest = hashlib.sha256(config_text.encode()).hexdigest()
-    return Snapshot(
-        model=built.model,
-        projection=objective.projection,
-        contrastive=objective.contrastive,
-        tokenizer=built.loaded.tokenizer,
-        optimizer=run.optimizer,
-        scheduler=run.scheduler,
-        scaler=run.scaler,
-        state=run.state,
-        callbacks=run.callbacks,
-        config_text=config_text,
-        fingerprints={"config": digest, **fingerprints},
-    )
+    tokenizer = built.loaded.tokenizer
+    return Snapshot(built.run, built.model, built.step.objective, tokenizer, fingerprints)
 
 
 def _describe(
