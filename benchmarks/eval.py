@@ -157,7 +157,7 @@ def main() -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.01, generator=generator)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     pairs = choose_pairs(arguments.file, arguments.prompts, arguments.seed)
     plain = Plain(model, template, arguments.max_new_tokens)
 

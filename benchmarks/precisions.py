@@ -36,7 +36,7 @@ def answered(checkpoint: Path, precision: str, count: int) -> dict[str, Any]:
     loaded = load_model(config.model, config.memory)
     model = build_adapters(config, loaded)
     restore_weights(checkpoint, model, None)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     triplets = list(generate("test", count, seed=config.data.builtin.seed))
     section = config.evaluation
     answering = Answering(model, template, section.max_new_tokens, section.batch_size)

@@ -20,7 +20,7 @@ def test_the_untouched_small_model_follows_the_goals_when_they_are_all_it_is_ask
 
     config = load_config("demo-cpu")
     loaded = load_model(config.model, config.memory)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     text = files("llmcausal.data.natural").joinpath("goals.json").read_text("utf-8")
     goals = [row for row in json.loads(text) if row["split"] != "train"]
     prompts = [(SYSTEM, row["instruction"]) for row in goals]

@@ -189,7 +189,7 @@ def _answered(
     made, _ = answered(
         config,
         bare,
-        load_template(config),
+        load_template(config.model),
         swapped=True,
         progress=_named(progress, "answers of the model"),
     )

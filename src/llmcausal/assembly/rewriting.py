@@ -49,7 +49,7 @@ def rewritten_examples(
     chosen = _choose(examples, options)
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     fitting = []
     for example in chosen:
         if len(template.encode_prompt(INSTRUCTION, example.document)) > config.data.max_length:
