@@ -20,7 +20,7 @@ _POSITIONS = 16
 """Last prompt positions whose logits are compared."""
 
 
-class Answering(Protocol):
+class Answerer(Protocol):
     """A model that continues prompts greedily, ending where its own files say."""
 
     @property
