@@ -92,5 +92,4 @@ BEFORE_SEARCH = replace(
 
 
 def of(part: Part) -> tuple[Metric, ...]:
-    """Returns the metrics of a part."""
     return tuple(metric for metric in METRICS if metric.part == part)

@@ -269,7 +269,6 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
 
 
 def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:
-    """Builds the training batches."""
     return Batches(
         data.train,
         batch_size=config.train.batch_size,

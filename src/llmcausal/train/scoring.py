@@ -58,7 +58,6 @@ class StepResult:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor, count: int) -> None:
-        """Adds to a sum."""
         self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.counts[name] = self.counts.get(name, 0) + count
 
@@ -84,7 +83,6 @@ class Scorer:
 
     @property
     def head(self) -> OutputHead:
-        """The model's output head."""
         return OutputHead(self.trunk.head, self.trunk.bias, self.trunk.softcap)
 
     def label_losses(
