@@ -39,7 +39,7 @@ def _predicted(built: Built, data: PreparedData, predict: Predict | None) -> str
     workload = data_workload(config, data.train)
     predictor = Predictor(device, predict)
     needed = needed_bytes(predictor(config, workload))
-    budget = within_reach(config, device)
+    budget = within_reach(config.memory, device)
     advice = advise(config, workload, min(budget.bytes, round(LESS * needed)), predictor=predictor)
     lines = [
         f"The longest micro-batch was predicted to need {needed / GIB:.2f} GiB; the budget is "

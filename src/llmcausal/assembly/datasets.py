@@ -136,7 +136,7 @@ def _encoder(config: RunConfig) -> Callable[..., tuple[Any, list[Finding]]]:
     from llmcausal.assembly.prepare import load_template
     from llmcausal.data.tokenization import TripletEncoder
 
-    template = load_template(config)
+    template = load_template(config.model)
 
     def encode(
         lines: Lines, progress: Callable[[int, int], None] | None

@@ -10,6 +10,7 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError
+from llmcausal.evaluation.generation import Answering
 from llmcausal.evaluation.probe import PROBE_METRICS, AttackProbe, choose_triplets_to_probe
 from llmcausal.train.processes import SINGLE, Processes
 
@@ -64,14 +65,11 @@ def build_probe(
         return longest <= config.data.max_length
 
     chosen = choose_triplets_to_probe(data.validation_triplets, count, fits)
-    probe = AttackProbe(
-        model,
-        data.template,
-        chosen,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        batch_size=config.evaluation.batch_size,
-        processes=processes,
+    section = config.evaluation
+    answering = Answering(
+        model, data.template, section.max_new_tokens, section.batch_size, processes=processes
     )
+    probe = AttackProbe(answering, chosen)
     check_selection(config, probe.metrics)
     notes = []
     if len(chosen) < count:

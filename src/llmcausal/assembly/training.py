@@ -22,7 +22,7 @@ from llmcausal.assembly.build import (
     computed_whole,
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
-from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model
+from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.stopping import stopping_explained
@@ -112,7 +112,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         config = _for_debugging(config)
     with ExitStack() as stack:
         processes = stack.enter_context(process_group(choose_device(config.model.device)))
-        check_share(config, processes)
+        check_share(config.train, config.memory, processes)
         config, precision = processes.on_main(lambda: settle_precision(config))
         with status("Reading the data"):
             data = prepare_data(config)
@@ -241,7 +241,7 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         run.fallbacks = build_fallbacks(built)
         started = time.monotonic()
         run.advice = partial(advice_after, built, data)
-        with computed_whole(config, built.model, built.loaded.device, processes):
+        with computed_whole(config.model, built.model, built.loaded.device, processes):
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
     else:
@@ -286,8 +286,9 @@ def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> di
     run = built.run
     notes: list[str] = []
     parts = Parts(built.model, data.template, built.step, other=None)
-    triplets = choose_triplets(run.config, suite, notes)
-    asked = Asked(suite, reads=suite is None, notes=notes)
+    name = suite_name(run.config.data, run.config.evaluation, suite)
+    triplets = choose_triplets(run.config.data, name, notes)
+    asked = Asked(name, reads=suite is None, notes=notes)
     result = evaluate_model(run.config, parts, triplets, asked, run.processes)
     if run.processes.is_main:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
@@ -301,8 +302,8 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
     if not section.at_end:
         return 0
     try:
-        suites = [None, NATURAL] if section.gate else [None]
-        triplets = [t for suite in suites for t in choose_triplets(config, suite)][
+        suites = [suite_name(config.data, section), *([NATURAL] if section.gate else [])]
+        triplets = [t for suite in suites for t in choose_triplets(config.data, suite)][
             : section.max_samples
         ]
         prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}

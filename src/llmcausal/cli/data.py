@@ -122,20 +122,18 @@ def build(
 ) -> None:
     """Make triplets from your data or generate them; write JSONL and its recipe."""
     from llmcausal.assembly import data_building
+    from llmcausal.data.sources.columns import parse_map
     from llmcausal.ui.console import clean, console
     from llmcausal.ui.data_report import LateProgress
 
-    request = data_building.parse_request(
+    request = data_building.BuildRequest(
         out=out,
+        options=data_building.parse_options(
+            split, seed, count, families, positions, counterfactual
+        ),
         source=source,
         path=path,
-        split=split,
-        seed=seed,
-        count=count,
-        families=families,
-        positions=positions,
-        counterfactual=counterfactual,
-        columns=columns or [],
+        columns=parse_map(columns or []),
         system=system,
         attacks=attacks,
         model=model,

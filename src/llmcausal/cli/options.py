@@ -70,5 +70,4 @@ def reserved_stdout() -> Iterator[None]:
 
 
 def print_json(result: Any) -> None:
-    """Prints `result` as one JSON object."""
     typer.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))

@@ -9,6 +9,7 @@ from llmcausal.data.triplet import SEEN
 from llmcausal.evaluation.scoring import likeness
 from llmcausal.evaluation.statistics import mean
 from llmcausal.evaluation.summary import BEST_OF_K
+from llmcausal.metrics import CORE
 
 SIGNIFICANT = 0.05
 """Greatest p-value of McNemar's test at which two shares are said to differ."""
@@ -27,7 +28,7 @@ def verdict_on(
         `metric`, `resists` ("more", "same" or "less"), `p_value` and `text`; None where nothing
         was compared.
     """
-    metric = BEST_OF_K if tuned.get(BEST_OF_K, {}).get("n") else "attack_success_rate"
+    metric = BEST_OF_K if tuned.get(BEST_OF_K, {}).get("n") else CORE[0].name
     change = (difference or {}).get(metric)
     if not change or change["value"] is None:
         return None

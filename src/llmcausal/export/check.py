@@ -11,7 +11,7 @@ import torch
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.template_pieces import conversation
 from llmcausal.errors import ModelError
-from llmcausal.export.consumers import Answering, TransformersModel
+from llmcausal.export.consumers import Answerer, TransformersModel
 from llmcausal.export.source import AttackSuite, ExportSource, Figures
 
 CHECK_PROMPTS = (
@@ -48,7 +48,7 @@ class Loaded:
     """
 
     reading: TransformersModel
-    answering: Answering
+    answering: Answerer
     tokens_of: Callable[[list[dict[str, str]]], list[int]]
     weights: str
     defects: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Behaviour:
     attacked: list[str]
 
 
-def observe(source: ExportSource, reading: TransformersModel, answering: Answering) -> Behaviour:
+def observe(source: ExportSource, reading: TransformersModel, answering: Answerer) -> Behaviour:
     """Runs the check's prompts one by one, greedily."""
     template = source.template
     prompts = [template.encode_prompt(*prompt) for prompt in CHECK_PROMPTS]

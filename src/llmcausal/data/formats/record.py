@@ -140,7 +140,6 @@ class _Parser:
         return AttackInfo(**given, check=check)
 
     def check(self) -> Check | None:
-        """Returns the answer check."""
         value = self.record.get("check")
         if value is None:
             self._absent("check", ("check",))

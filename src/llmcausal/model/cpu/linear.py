@@ -218,7 +218,6 @@ class Norm:
         return self.apply(inputs, factor), factor
 
     def apply(self, inputs: Tensor, factor: Tensor) -> Tensor:
-        """Returns the normed rows."""
         return (inputs.to(factor.dtype) * factor).to(inputs.dtype).mul_(self.weight)
 
     def backward(self, upstream: Tensor, inputs: Tensor, factor: Tensor) -> Tensor:
