@@ -28,10 +28,10 @@ ablation: .venv/.installed ## Train and evaluate each part of the objective on a
 
 # One thread per process, so that processes do not compete for cores.
 test: .venv/.installed ## Run the quick tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --durations 12 -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --durations 12 --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
 
 check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/ruff check .
