@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import header, write
-from llmcausal.evaluation.verdict import likeness_between
+from llmcausal.evaluation.summary import likeness_between
 
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from peft import PeftConfig
-from llmcausal.export.merging import merge
+from llmcausal.export.merged import merge
 
 def memory(field):
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -29,7 +29,7 @@ from llmcausal.assembly.run_directory import environment
 from llmcausal.config import RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
-from llmcausal.data.sampler import epoch_order
+from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import MEMBERS
 from llmcausal.model.factory import load_model

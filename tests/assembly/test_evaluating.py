@@ -15,12 +15,12 @@ import pytest
 
 from llmcausal import assembly
 from llmcausal.assembly import run_directory
-from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.triplet import Check
 from llmcausal.errors import CheckpointError, Interrupted, UsageError
 from llmcausal.evaluation.adaptive.gcg import SearchBudget
+from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui import console
 
 

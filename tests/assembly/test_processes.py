@@ -29,11 +29,10 @@ from llmcausal.errors import (
     OutOfMemoryError,
     StorageError,
 )
-from llmcausal.train.computed import Computed, means
 from llmcausal.train.objective import Objective
 from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.rng import seed_micro_batch
-from llmcausal.train.update import _gradients
+from llmcausal.train.update import Computed, _gradients, means
 from tests.torture.__main__ import make_files
 from tests.torture.world import World
 

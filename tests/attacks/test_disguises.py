@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcausal.attacks.base import Goal
 from llmcausal.attacks.encodings import CODES
-from llmcausal.attacks.goal import Goal
 from llmcausal.attacks.payload_splitting import PayloadSplitting, split_in_three
 from llmcausal.attacks.prompt_leaking import PromptLeaking
 from llmcausal.attacks.unicode import bidi, homoglyphs, plain, zero_width

@@ -8,9 +8,8 @@ from typing import get_args
 import pytest
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import AttackFamily, Difficulty, Position, place
+from llmcausal.attacks.base import AttackFamily, Difficulty, Goal, Phrasing, Position, place
 from llmcausal.attacks.encodings import CODES
-from llmcausal.attacks.goal import Goal, Phrasing
 from llmcausal.attacks.unicode import plain
 
 CARRIER = "The shop opens at nine. It closes at six. On Sundays nobody works. Bring cash."

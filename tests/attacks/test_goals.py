@@ -10,7 +10,7 @@ import pytest
 import regex
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.goal import Goal, GoalKind, Phrasing, Split
+from llmcausal.attacks.base import Goal, GoalKind, Phrasing, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.data import attention_blocks
-from llmcausal.data.attention_blocks import plan_blocks
-from llmcausal.data.prefix_tree import pack
+from llmcausal.data import prefix_tree
+from llmcausal.data.prefix_tree import pack, plan_blocks
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8)
 
@@ -15,12 +14,12 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_s
 @given(SEQUENCES, st.sampled_from([0, 5, 40, 2048]))
 def test_blocks_are_exact_and_cheap(sequences: list[list[int]], overhead: int) -> None:
     tree = pack(sequences)
-    previous = attention_blocks.BLOCK_OVERHEAD_PAIRS
-    attention_blocks.BLOCK_OVERHEAD_PAIRS = overhead
+    previous = prefix_tree.BLOCK_OVERHEAD_PAIRS
+    prefix_tree.BLOCK_OVERHEAD_PAIRS = overhead
     try:
         blocks = plan_blocks(tree.subtree_ends, tree.depths)
     finally:
-        attention_blocks.BLOCK_OVERHEAD_PAIRS = previous
+        prefix_tree.BLOCK_OVERHEAD_PAIRS = previous
     covered = [node for block in blocks for node in range(*block.rows)]
     assert covered == list(range(len(tree)))
     pairs = 0

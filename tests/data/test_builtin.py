@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 
 from llmcausal.attacks import FAMILIES
+from llmcausal.attacks.base import GoalKind, Split
 from llmcausal.attacks.encodings import CODES
-from llmcausal.attacks.goal import GoalKind, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.attacks.unicode import plain
 from llmcausal.data.builtin import (

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmcausal.data.builtin import generate
-from llmcausal.data.formats import bounded_lines, read_numbered, read_triplets
+from llmcausal.data.formats import jsonl, read_numbered, read_triplets
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, StorageError
@@ -322,7 +322,7 @@ class TestDefects:
             read_triplets(file)
 
     def test_a_line_of_unbounded_length(self, file: Path, monkeypatch: Any) -> None:
-        monkeypatch.setattr(bounded_lines, "MAX_LINE_BYTES", 2**20)
+        monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 2**20)
         long = json.dumps(GOOD | {"benign": "x" * (3 * 2**20)}).encode()
         bad = GOOD | {"id": "b", "system": ""}
         assert defects_of(file, GOOD, long, bad) == [

@@ -17,11 +17,11 @@ from llmcausal.config import ModelSection
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
-from llmcausal.data.sources.goals import read_goals
+from llmcausal.data.sources.reading import read_goals
 from llmcausal.errors import LlmcausalError
 from llmcausal.evaluation.results import RESULTS
-from llmcausal.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config
-from llmcausal.model.gguf_header import check_header
+from llmcausal.model.gguf import check_header
+from llmcausal.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config
 from llmcausal.profile import load_config
 from llmcausal.ui.report.run_files import read_run
 

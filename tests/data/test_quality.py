@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.goal import Goal
+from llmcausal.attacks.base import Goal
 from llmcausal.data.builtin import generate
-from llmcausal.data.quality.contents import examine
-from llmcausal.data.quality.finding import Finding, Lines
-from llmcausal.data.quality.leakage import duplicates, leaks
-from llmcausal.data.quality.near import NearIndex, shingles, similarity, words_of
-from llmcausal.data.quality.phrasings import injected_text, phrasing_of
+from llmcausal.data.quality.contents import Finding, Lines, examine
+from llmcausal.data.quality.leakage import (
+    NearIndex,
+    duplicates,
+    injected_text,
+    leaks,
+    phrasing_of,
+    shingles,
+    similarity,
+    words_of,
+)
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 
 GOOD = Triplet(

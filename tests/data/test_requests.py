@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from llmcausal.attacks.goal import Split
+from llmcausal.attacks.base import Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import load_scenarios
-from llmcausal.data.scenarios.requests import UserRequest, read_requests
+from llmcausal.data.scenarios.scenario import UserRequest, read_requests
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUESTS = read_requests().request

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from llmcausal.data.sources.counterfactual import checked_rewriting
 from llmcausal.data.sources.example import SourceExample, Unusable, answer_check
-from llmcausal.data.sources.rewriting import checked_rewriting
 
 EXAMPLE = SourceExample(
     where="f:1",

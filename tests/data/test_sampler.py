@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.data.sampler import epoch_order
+from llmcausal.data.splits import epoch_order
 
 
 @given(st.integers(0, 200), st.integers(0, 2**40), st.integers(0, 50))

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from llmcausal.attacks.goal import Split
+from llmcausal.attacks.base import Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.scenarios import themes
 from llmcausal.data.scenarios.scenario import Filling, Scenario, pools

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from llmcausal.attacks.goal import Split
+from llmcausal.attacks.base import Split
 from llmcausal.data.scenarios import themes
 from llmcausal.data.scenarios.scenario import Filling, Scenario
 

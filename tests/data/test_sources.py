@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.goal import Goal
+from llmcausal.attacks.base import Goal
 from llmcausal.data.builtin import MARKS
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder, choose_families
-from llmcausal.data.sources.columns import parse_map
+from llmcausal.data.sources.counterfactual import edit_slots, rephrase
 from llmcausal.data.sources.example import LeftOut, SourceExample, SourceRequest, answer_check
-from llmcausal.data.sources.goals import read_goals
-from llmcausal.data.sources.reading import hash_of, read_examples
-from llmcausal.data.sources.rephrasing import rephrase
-from llmcausal.data.sources.slots import edit_slots
+from llmcausal.data.sources.reading import hash_of, read_examples, read_goals
+from llmcausal.data.sources.tables import parse_map
 from llmcausal.data.triplet import Check
 from llmcausal.errors import DataError, UsageError
 

@@ -12,8 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from llmcausal.data import template as template_module
-from llmcausal.data.template import ChatTemplate
-from llmcausal.data.trial import broken_limit
+from llmcausal.data.template import ChatTemplate, broken_limit
 from llmcausal.errors import ModelError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks under limits on Linux alone")

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import errors as hub_errors
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics import inputs, templates
+from llmcausal.diagnostics import inputs
 from llmcausal.diagnostics.facts import Facts
 
 Change = Callable[..., RunConfig]
@@ -100,7 +100,7 @@ def test_a_hub_model_offline_fails(
     assert check.status == "fail"
     assert "not in the hub cache and HF_HUB_OFFLINE" in check.detail
     assert inputs.weights_bytes(on_hub.model) is None
-    template = templates.check_chat_template(on_cpu(on_hub))
+    template = inputs.check_chat_template(on_cpu(on_hub))
     assert template.status == "warning"
     assert template.fix == check.fix
 
@@ -144,7 +144,7 @@ def test_a_model_on_the_hub_tells_its_size(
     assert check.status == "pass"
     assert "3 MiB to download" in check.detail
     assert inputs.weights_bytes(on_hub.model) == 3 * 2**20
-    assert templates.check_chat_template(on_cpu(on_hub)).status == "warning"
+    assert inputs.check_chat_template(on_cpu(on_hub)).status == "warning"
 
 
 def test_a_cached_hub_model_passes(
@@ -163,7 +163,7 @@ def test_a_cached_hub_model_passes(
 
 
 def test_a_chat_template_passes(config: RunConfig, on_cpu: Make) -> None:
-    check = templates.check_chat_template(on_cpu(config))
+    check = inputs.check_chat_template(on_cpu(config))
     assert check.status == "pass", check
     assert "answers end with <|im_end|>, as generation does" in check.detail
 
@@ -172,7 +172,7 @@ def test_a_model_without_chat_template_fails(
     config: RunConfig, on_cpu: Make, model_folder: Path
 ) -> None:
     (model_folder / "chat_template.jinja").unlink()
-    check = templates.check_chat_template(on_cpu(config))
+    check = inputs.check_chat_template(on_cpu(config))
     assert check.status == "fail"
     assert "model.chat_template" in check.fix
 
@@ -181,7 +181,7 @@ def test_a_missing_template_file_fails(
     config: RunConfig, on_cpu: Make, change: Change, tmp_path: Path
 ) -> None:
     path = tmp_path / "none.jinja"
-    check = templates.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
+    check = inputs.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
     assert check.status == "fail"
     assert str(path) in check.detail
 
@@ -191,7 +191,7 @@ def test_a_template_file_is_used(
 ) -> None:
     path = tmp_path / "broken.jinja"
     path.write_text("{% for %}")
-    check = templates.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
+    check = inputs.check_chat_template(on_cpu(change(config, "model", chat_template=path)))
     assert check.status == "fail"
 
 
@@ -234,7 +234,7 @@ def test_generation_must_end_where_the_template_does(
     on_cpu: Make, model_folder: Path, file: dict[str, Any], status: str
 ) -> None:
     (model_folder / "generation_config.json").write_text(json.dumps(file))
-    check = templates.check_chat_template(on_cpu())
+    check = inputs.check_chat_template(on_cpu())
     assert check.status == status
     if status == "warning":
         assert f"answers end with <|im_end|> ({END}), which is not among" in check.detail

@@ -7,8 +7,8 @@ import pytest
 
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics.facts import Facts, ProfileNeed, StrategyNeed
+from llmcausal.diagnostics.gpu import CPU_MODEL, CPU_PROFILE, check_profiles
 from llmcausal.diagnostics.machine import Gpu
-from llmcausal.diagnostics.profiles import CPU_MODEL, CPU_PROFILE, check_profiles
 from llmcausal.profile import load_config
 
 GIB = 2**30

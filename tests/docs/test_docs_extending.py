@@ -18,8 +18,7 @@ import safetensors.numpy
 
 from llmcausal import assembly, attacks
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal
+from llmcausal.attacks.base import AttackFamily, Goal
 from llmcausal.config import RunConfig
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate

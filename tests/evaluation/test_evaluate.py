@@ -11,7 +11,7 @@ from llmcausal.evaluation import evaluate as module
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.generation import Answer, Answering
 from llmcausal.evaluation.scoring import likeness
-from llmcausal.evaluation.verdict import verdict_on
+from llmcausal.evaluation.summary import verdict_on
 
 
 def triplet(number: int, family: str | None, *, check: bool = True) -> Triplet:

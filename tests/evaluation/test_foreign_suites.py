@@ -14,7 +14,7 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.suites import SUITES
-from llmcausal.evaluation.suites.bipia_goals import RULES, proof_of
+from llmcausal.evaluation.suites.bipia import RULES, proof_of
 
 
 def load(suite: str, path: Path, notes: list[str] | None = None) -> list[Triplet]:

@@ -196,7 +196,7 @@ def test_a_cache_that_is_masked_wrongly_is_refused(
     tiny_llama: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmcausal.errors import ModelError
-    from llmcausal.evaluation.decoding_cache import RowCache
+    from llmcausal.evaluation.decoding import RowCache
 
     base = tiny_llama(seed=3, initializer_range=0.1).to(dtype)
     monkeypatch.setattr(RowCache, "next_mask", lambda self: torch.zeros_like(

@@ -11,9 +11,15 @@ import torch
 
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
-from llmcausal.evaluation.causal import MAX_MAPPED, causal_figures, map_points
-from llmcausal.evaluation.forward import Readings, encode, read
-from llmcausal.evaluation.perplexity import perplexity_figures
+from llmcausal.evaluation.forward import (
+    MAX_MAPPED,
+    Readings,
+    causal_figures,
+    encode,
+    map_points,
+    perplexity_figures,
+    read,
+)
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.objective import Objective

@@ -60,7 +60,7 @@ def source(checkpoint: Path, base_dir: Path, chatml_tokenizer: Any) -> Any:
 def export() -> Callable[..., Any]:
     """Exports as the command does: `export("merged", source, out, check=False)`."""
     from llmcausal.export import EXPORTERS
-    from llmcausal.export.options import ExportOptions
+    from llmcausal.export.artifact import ExportOptions
 
     def run(kind: str, source: Any, out: Path, **options: Any) -> Any:
         return EXPORTERS.load(kind)(source, out, ExportOptions(**options))

@@ -7,7 +7,7 @@ import pytest
 from safetensors import SafetensorError
 
 from llmcausal.errors import StorageError, UsageError
-from llmcausal.export.folder import new_folder
+from llmcausal.export.artifact import new_folder
 
 
 def test_appears_whole(tmp_path: Path) -> None:

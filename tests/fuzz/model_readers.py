@@ -12,8 +12,8 @@ from peft import LoraConfig
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError
-from llmcausal.model.adapter_files import read_adapter_config
-from llmcausal.model.gguf_header import check_header
+from llmcausal.model.gguf import check_header
+from llmcausal.model.lora import read_adapter_config
 from tests.fuzz.reader import Reader
 from tests.tiny import make_tokenizer
 

@@ -13,7 +13,7 @@ from llmcausal.data.formats import read_triplets
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
-from llmcausal.data.sources.goals import read_goals
+from llmcausal.data.sources.reading import read_goals
 from llmcausal.evaluation import answer_store
 from llmcausal.profile import load_config, shipped_profiles
 from llmcausal.train.callbacks.metrics_log import cut_rows, read_rows

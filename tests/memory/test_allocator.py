@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.memory.allocator import MIB, CachingAllocator, rounded
+from llmcausal.memory.replay import MIB, CachingAllocator, rounded
 
 SIZES = st.one_of(st.integers(0, 4096), st.integers(MIB - 600, MIB + 600), st.integers(1, 64 * MIB))
 

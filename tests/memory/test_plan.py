@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.memory import budget
-from llmcausal.memory.limits import largest_that_fits
+from llmcausal.memory.advice import largest_that_fits
 from llmcausal.memory.plan import Predictor, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import COSTS, STRATEGIES, SWITCHES, candidates, switches_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmcausal.model.activations import HostInputs, set_activations
-from llmcausal.model.host_memory import Copier
+from llmcausal.model.host_weights import Copier
 
 CPU = torch.device("cpu")
 

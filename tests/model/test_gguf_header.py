@@ -15,7 +15,7 @@ from gguf import GGUFWriter
 from llmcausal.config import ModelSection
 from llmcausal.errors import ModelError
 from llmcausal.model.factory import resolve_source
-from llmcausal.model.gguf_header import check_header
+from llmcausal.model.gguf import check_header
 
 KEY = "llama.embedding_length"
 

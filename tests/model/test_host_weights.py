@@ -10,8 +10,13 @@ import torch
 
 from llmcausal.config import MemorySection, ModelSection
 from llmcausal.model import factory
-from llmcausal.model.host_memory import empty_on_host
-from llmcausal.model.host_weights import HostHead, compute_device, hold_weights, streamed_product
+from llmcausal.model.host_weights import (
+    HostHead,
+    compute_device,
+    empty_on_host,
+    hold_weights,
+    streamed_product,
+)
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 HOST = MemorySection(embeddings="host", head="host", vocabulary_chunk=50)

@@ -51,7 +51,7 @@ def test_code_of_the_page_runs(
 
     from llmcausal.config import LoraSection
     from llmcausal.export.adapter import export_adapter
-    from llmcausal.export.options import ExportOptions
+    from llmcausal.export.artifact import ExportOptions
     from llmcausal.export.source import ExportSource
     from llmcausal.model.lora import add_lora
 

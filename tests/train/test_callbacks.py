@@ -19,12 +19,10 @@ from hypothesis.strategies import DataObject
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError, StorageError
 from llmcausal.train.callback import FitContext
-from llmcausal.train.callbacks import CALLBACKS, memory_monitor, metrics_log
-from llmcausal.train.callbacks.causal_metrics import CausalMetrics
+from llmcausal.train.callbacks import CALLBACKS, metrics_log, monitors
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
-from llmcausal.train.callbacks.learning_rate_monitor import LearningRateMonitor
-from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.metrics_log import MetricsLog, cut_rows, read_rows
+from llmcausal.train.callbacks.monitors import CausalMetrics, LearningRateMonitor, MemoryMonitor
 from llmcausal.train.state import TrainState
 
 
@@ -188,8 +186,8 @@ def test_a_container_limit_below_the_machine_counts(
     (tmp_path / "max").write_text("max\n")
     (tmp_path / "limit").write_text("123456789\n")
     paths = (tmp_path / "max", tmp_path / "limit", tmp_path / "absent")
-    monkeypatch.setattr(memory_monitor, "CGROUP_LIMITS", paths)
-    assert memory_monitor.HostGauge().limit_bytes == 123456789
+    monkeypatch.setattr(monitors, "CGROUP_LIMITS", paths)
+    assert monitors.HostGauge().limit_bytes == 123456789
 
 
 class FakeNvml:

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
-from llmcausal.losses.answers import FIRST_TOKENS, FIRST_WEIGHT, answer_weights
 from llmcausal.losses.cross_entropy import OutputHead
 from llmcausal.losses.invariance import divergence
 from llmcausal.model.trunk import find_trunk
-from llmcausal.train.batch import collate, label_totals
+from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
 from llmcausal.train.objective import Objective
 from llmcausal.train.scoring import Execution
 from llmcausal.train.step import TripletStep

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
+from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.ui.dashboard import Dashboard
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmcausal.errors import UsageError
-from llmcausal.ui.memory_plot import HEIGHT, WIDTH, check_plot_path, timeline_text
+from llmcausal.ui.memory_table import HEIGHT, WIDTH, check_plot_path, timeline_text
 
 GIB = 2**30
 

@@ -9,11 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from llmcausal.ui.plots import interval_strip, spelled, tag
-from llmcausal.ui.plots_ablation import ablation_plot
+from llmcausal.ui.ablation import ablation_plot
+from llmcausal.ui.plots import (
+    Measured,
+    compact,
+    interval_strip,
+    number,
+    representation_map,
+    spelled,
+    tag,
+    tick_label,
+    ticks,
+)
 from llmcausal.ui.plots_curves import Curve, collect, curve_panel
-from llmcausal.ui.plots_figures import Measured, compact, number, tick_label, ticks
-from llmcausal.ui.plots_map import representation_map
 
 NUMBERS = st.floats(-1e300, 1e300)
 

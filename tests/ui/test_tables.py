@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmcausal.ui.before_after import render_examples
-from llmcausal.ui.tables import render_evaluation, render_summary
+from llmcausal.ui.tables import render_evaluation, render_examples, render_summary
 
 
 def rate(value: float | None, n: int = 40) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def export(
 ) -> dict[str, Any]:
     """Exports a checkpoint; see `assembly.exporting`, and `ExportOptions`, which it takes too."""
     from llmcausal.assembly import exporting
-    from llmcausal.export.options import ExportOptions
+    from llmcausal.export.artifact import ExportOptions
 
     return exporting.export_checkpoint(
         checkpoint,

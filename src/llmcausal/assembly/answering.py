@@ -17,7 +17,7 @@ from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.model.factory import load_model
-from llmcausal.ui.status import status
+from llmcausal.ui.console import status
 
 ALONE = "You are a helpful assistant."
 """System prompt of an attack's instruction that is answered without any text."""

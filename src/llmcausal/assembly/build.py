@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from llmcausal.model.trunk import Trunk
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
-from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
+from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
 from llmcausal.train.data_order import Batches, fixed_batches
 from llmcausal.train.objective import Objective
@@ -39,7 +39,7 @@ from llmcausal.train.run import Run
 from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
-from llmcausal.ui.console import ProgressLine
+from llmcausal.ui.console import ProgressLine, show_notes, status
 
 Screen = Callable[[MemoryMonitor], Callback]
 """Makes the callback that shows the run; it reads the memory limit from the monitor."""
@@ -296,3 +296,23 @@ def _describe(
         f"{str(loaded.dtype).removeprefix('torch.')}, {trunk.layers} layers{shared}; "
         f"training {count / 1e6:.2f} M parameters"
     )
+
+
+def track_evaluation(run: Run, result: Mapping[str, Any]) -> None:
+    """Hands the final evaluation to the run's trackers, if it has any."""
+    for callback in run.callbacks:
+        if isinstance(callback, Tracking):
+            callback.log_evaluation(result, run.state.step)
+
+
+@contextmanager
+def trackers_closed(run: Run) -> Iterator[None]:
+    """Ends the run's trackers, whatever ends the run."""
+    try:
+        yield
+    finally:
+        for callback in run.callbacks:
+            if isinstance(callback, Tracking) and callback.active:
+                with status("Sending what the trackers hold"):
+                    notes = callback.close()
+                show_notes(notes)

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import llmcausal
-from llmcausal.attacks.base import Position
-from llmcausal.attacks.goal import Goal, Split
+from llmcausal.attacks.base import Goal, Position, Split
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder
 from llmcausal.data.sources.counterfactual import CounterfactualKind
 from llmcausal.data.sources.example import LeftOut, SourceRequest
-from llmcausal.data.sources.goals import read_goals
-from llmcausal.data.sources.reading import hash_of, read_examples
+from llmcausal.data.sources.reading import hash_of, read_examples, read_goals
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, StorageError, UsageError
 from llmcausal.profile import load_config

@@ -22,8 +22,7 @@ from llmcausal.train.build import build_contrastive, build_projection, learns_de
 from llmcausal.train.checkpoint import add_file
 from llmcausal.train.detector import LEARNING_RATE, learn_detector
 from llmcausal.train.snapshot import PROJECTION, has_projection
-from llmcausal.ui.console import ProgressLine
-from llmcausal.ui.status import show_notes
+from llmcausal.ui.console import ProgressLine, show_notes
 
 CENTERED_ON = 32
 """Training triplets whose mean the projection head of a step's contrast starts from."""

@@ -14,7 +14,6 @@ from llmcausal.assembly import run_directory
 from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_searchable
 from llmcausal.assembly.comparison import check_alike, other_checkpoint
 from llmcausal.assembly.prepare import load_template
-from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.config import DataSection, EvaluationSection, RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
@@ -23,11 +22,16 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.adaptive.gcg import SearchBudget
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.causal import causal_figures, map_points
 from llmcausal.evaluation.evaluate import evaluate
-from llmcausal.evaluation.forward import Readable, encode, read
+from llmcausal.evaluation.forward import (
+    Readable,
+    causal_figures,
+    encode,
+    map_points,
+    perplexity_figures,
+    read,
+)
 from llmcausal.evaluation.generation import Answering, evaluation_mode, without_adapter
-from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
@@ -37,12 +41,12 @@ from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.checkpoint import verify
+from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
 from llmcausal.train.step import TripletStep
-from llmcausal.ui.console import ProgressLine, stderr_progress
+from llmcausal.ui.console import ProgressLine, status, stderr_progress
 from llmcausal.ui.report import REPORT, write_run_report
-from llmcausal.ui.status import status
 
 Progress = Callable[[int, int], None]
 _AGAIN = "Answers so far are kept: run the same command again to continue."

@@ -27,8 +27,8 @@ from llmcausal.evaluation.results import RESULTS
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
+from llmcausal.export.artifact import ExportOptions
 from llmcausal.export.hub import check_repository, push_to_hub
-from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
 from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
@@ -36,7 +36,7 @@ from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.profile import load_config
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG
-from llmcausal.ui.status import status
+from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
 """Attacked prompts that the trained and the exported model answer in the check."""

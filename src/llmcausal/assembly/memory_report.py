@@ -19,7 +19,14 @@ from llmcausal.assembly.strategy_choice import (
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.errors import UsageError
-from llmcausal.memory.advice import advise
+from llmcausal.memory.advice import (
+    MOST_TOKENS,
+    MOST_TRIPLETS,
+    advise,
+    largest_batch,
+    largest_length,
+    with_length,
+)
 from llmcausal.memory.budget import (
     Budget,
     Device,
@@ -37,13 +44,6 @@ from llmcausal.memory.flops import (
     run_time,
     step_cost,
 )
-from llmcausal.memory.limits import (
-    MOST_TOKENS,
-    MOST_TRIPLETS,
-    largest_batch,
-    largest_length,
-    with_length,
-)
 from llmcausal.memory.plan import Plan, Predict, Predictor, manual_candidate, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES
@@ -51,7 +51,7 @@ from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
 from llmcausal.registry import nearest
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
-from llmcausal.ui.status import status
+from llmcausal.ui.console import status
 
 MEASURED_STEPS = 3
 SWEPT_TOKENS = (512, 1024, 2048, 4096, 8192, 16384)

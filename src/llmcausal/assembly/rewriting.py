@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
 from llmcausal.data.sources.builder import BuildOptions
+from llmcausal.data.sources.counterfactual import INSTRUCTION, checked_rewriting
 from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
-from llmcausal.data.sources.rewriting import INSTRUCTION, checked_rewriting
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.model.factory import load_model
-from llmcausal.ui.status import status
+from llmcausal.ui.console import status
 
 SPARE = 1.5
 """Examples that are rewritten for each triplet asked for: not every rewriting is sound."""

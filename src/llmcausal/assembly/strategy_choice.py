@@ -9,7 +9,7 @@ from typing import Any
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import LossSection, RunConfig
-from llmcausal.data.sampler import epoch_order
+from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
@@ -22,7 +22,7 @@ from llmcausal.memory.symbolic import end_child
 from llmcausal.model.device import choose_device
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
-from llmcausal.ui.status import status
+from llmcausal.ui.console import status
 
 MOST_PACKED = 512
 """Triplets whose prefix trees are packed to count tokens; of larger data, an even share is."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.adaptive import Parts
-from llmcausal.assembly.advice import advice_after
 from llmcausal.assembly.build import (
     Built,
     Screen,
@@ -20,14 +19,14 @@ from llmcausal.assembly.build import (
     build_snapshot,
     check_share,
     computed_whole,
+    track_evaluation,
+    trackers_closed,
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
-from llmcausal.assembly.fallbacks import build_fallbacks
+from llmcausal.assembly.fallbacks import advice_after, build_fallbacks
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
-from llmcausal.assembly.stopping import stopping_explained
 from llmcausal.assembly.strategy_choice import plan_run
-from llmcausal.assembly.tracking import track_evaluation, trackers_closed
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
@@ -36,8 +35,8 @@ from llmcausal.profile import config_differences, load_config
 from llmcausal.train.build import learns_detector
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
-from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
+from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.train.checkpoint import (
     BEST,
     MANIFEST,
@@ -48,15 +47,15 @@ from llmcausal.train.checkpoint import (
     recover,
     verify,
 )
+from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.loop import fit
 from llmcausal.train.processes import process_group
 from llmcausal.train.run import Run
 from llmcausal.train.snapshot import CONFIG, restore_weights
-from llmcausal.ui.console import console, wants_dashboard
+from llmcausal.ui.console import console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
 from llmcausal.ui.pace import Forecast
 from llmcausal.ui.report import write_run_report
-from llmcausal.ui.status import show_notes, status
 
 _RESUMABLE = (
     "name",
@@ -365,8 +364,7 @@ def _screen(plain: bool) -> Screen:
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
     """Shows one screen: what tells most of the suite of the run, and a table of all."""
-    from llmcausal.ui.before_after import render_examples
-    from llmcausal.ui.tables import render_summary
+    from llmcausal.ui.tables import render_examples, render_summary
 
     console().print(render_examples(results[-1]["generations"]))
     console().print(render_summary(results))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing
 
 FILLERS: Mapping[Phrasing, tuple[str, ...]] = {
     "train": (

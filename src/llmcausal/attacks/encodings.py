@@ -8,8 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing
 
 
 class Code(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing
 
 TO_WRITE_A_TEXT = ("print_word", "fixed_reply")
 """Kinds of goals whose witness is all that must be written: they need no English."""

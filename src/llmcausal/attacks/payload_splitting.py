@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing
 
 
 class PayloadSplitting(AttackFamily):

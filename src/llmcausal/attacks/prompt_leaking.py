@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from llmcausal.attacks.base import AttackFamily
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing
 
 RUN_WORDS = 5
 """So many words of the prompt in a row count as leaked."""

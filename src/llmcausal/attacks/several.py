@@ -6,8 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmcausal.attacks.base import AttackFamily, Position, place
-from llmcausal.attacks.goal import Goal, Phrasing
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing, Position, place
 
 POSITIONS: tuple[Position, ...] = ("end", "start", "middle")
 JOINERS = ("\n\n", "\n", " ", " ")

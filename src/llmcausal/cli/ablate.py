@@ -71,7 +71,7 @@ def ablate(
     if as_json:
         print_json(result)
         return
-    from llmcausal.ui.ablation_table import render_ablation
+    from llmcausal.ui.ablation import render_ablation
     from llmcausal.ui.console import console
 
     console().print(render_ablation(result))

@@ -122,7 +122,7 @@ def build(
 ) -> None:
     """Make triplets from your data or generate them; write JSONL and its recipe."""
     from llmcausal.assembly import data_building
-    from llmcausal.data.sources.columns import parse_map
+    from llmcausal.data.sources.tables import parse_map
     from llmcausal.ui.console import clean, console
     from llmcausal.ui.data_report import LateProgress
 
@@ -216,8 +216,7 @@ def stats(
 
     from llmcausal.assembly import datasets
     from llmcausal.ui.console import console
-    from llmcausal.ui.data_report import render_summary
-    from llmcausal.ui.plots_data import check_plot_path, plot_summary
+    from llmcausal.ui.data_report import check_plot_path, plot_summary, render_summary
 
     if plot is not None:
         check_plot_path(plot)

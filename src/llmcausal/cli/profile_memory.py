@@ -86,7 +86,7 @@ def profile_memory(
     """Predict the memory of a training step without its model or GPU; exit 3 if it does not fit."""
     from llmcausal import assembly
     from llmcausal.profile import load_config
-    from llmcausal.ui.memory_plot import check_plot_path
+    from llmcausal.ui.memory_table import check_plot_path
 
     if plot is not None:
         check_plot_path(plot)
@@ -102,7 +102,7 @@ def profile_memory(
             measure=measure,
         )
     if plot is not None:
-        from llmcausal.ui.memory_plot import plot_timeline
+        from llmcausal.ui.memory_table import plot_timeline
 
         plot_timeline(result, plot)
     if as_json:

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import AttackFamily, Position
-from llmcausal.attacks.goal import Goal, GoalKind, Phrasing, Split
+from llmcausal.attacks.base import AttackFamily, Goal, GoalKind, Phrasing, Position, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.scenarios import themes
-from llmcausal.data.scenarios.requests import requests_beside
-from llmcausal.data.scenarios.scenario import Filling, Scenario
+from llmcausal.data.scenarios.scenario import Filling, Scenario, requests_beside
 from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
 

@@ -9,13 +9,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from llmcausal.config import BuiltinDataSection, DataSection
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate
 from llmcausal.data.natural import generate_natural
-from llmcausal.data.sampler import epoch_order
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Returns the order in which epoch `epoch` visits `count` examples.
+
+    The same on every machine: PCG64 streams are part of numpy's compatibility promise.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    keys = generator.random(count)
+    return [int(index) for index in np.argsort(keys, kind="stable")]
+
 
 BUILTIN = "builtin"
 Split = Literal["train", "validation", "test"]

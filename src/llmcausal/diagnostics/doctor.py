@@ -12,6 +12,7 @@ from llmcausal.diagnostics.environment import (
     check_memory,
     check_packages,
     check_python,
+    check_trackers,
 )
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.diagnostics.gpu import (
@@ -21,12 +22,10 @@ from llmcausal.diagnostics.gpu import (
     check_gpu_memory,
     check_pinned_memory,
     check_precision,
+    check_profiles,
     check_spill,
 )
-from llmcausal.diagnostics.inputs import check_data, check_model
-from llmcausal.diagnostics.profiles import check_profiles
-from llmcausal.diagnostics.templates import check_chat_template
-from llmcausal.diagnostics.trackers import check_trackers
+from llmcausal.diagnostics.inputs import check_chat_template, check_data, check_model
 from llmcausal.errors import LlmcausalError
 
 Watch = Callable[[str], AbstractContextManager[None]]

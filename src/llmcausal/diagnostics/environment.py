@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import shutil
 from pathlib import Path
 
-from llmcausal.diagnostics.check import DoctorCheck
+from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
 from llmcausal.diagnostics.gpu import more_memory
 from llmcausal.diagnostics.inputs import is_stored, weights_bytes
@@ -124,3 +126,25 @@ def _existing_parent(folder: Path) -> Path:
     while not folder.is_dir():
         folder = folder.parent
     return folder
+
+
+def check_trackers(facts: Facts) -> DoctorCheck:
+    """Asks each tracker whether it could start now, and where figures would go."""
+    from llmcausal.train.trackers import TRACKERS
+
+    tracking = facts.config.tracking
+    if not tracking.trackers:
+        return DoctorCheck("trackers", "pass", "none: figures stay in the run directory")
+    wrong, told = [], []
+    for name in tracking.trackers:
+        tracker = TRACKERS.load(name)
+        with contextlib.redirect_stderr(io.StringIO()):  # wandb's own advice on logging in
+            if problem := tracker.problem(tracking):
+                wrong.append(f"{name}: {one_line(problem)}")
+            else:
+                told.append(f"{name}: {one_line(tracker.destination(tracking))}")
+    found = "; ".join(wrong + told)
+    if wrong:
+        fix = "follow these messages, or train without trackers: --set tracking.trackers=[]"
+        return DoctorCheck("trackers", "fail", found, fix)
+    return DoctorCheck("trackers", "pass", found)

@@ -25,8 +25,7 @@ from llmcausal.evaluation.generation import (
     base_model_of,
 )
 from llmcausal.evaluation.scoring import asks_to_obey
-from llmcausal.evaluation.summary import differences, judge, summarize
-from llmcausal.evaluation.verdict import likeness_between, verdict_on
+from llmcausal.evaluation.summary import differences, judge, likeness_between, summarize, verdict_on
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llmcausal.evaluation.verdict import caveats
+from llmcausal.evaluation.summary import caveats
 from llmcausal.metrics import BEFORE_SEARCH, GROUPED, of
 
 MAX_EXAMPLES = 5

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from llmcausal.errors import StorageError
 from llmcausal.evaluation.markdown import to_markdown
-from llmcausal.evaluation.verdict import caveats
+from llmcausal.evaluation.summary import caveats
 from llmcausal.metrics import METRICS, Metric, of
 from llmcausal.storage import replace_file
 

@@ -10,14 +10,12 @@ from typing import Any
 from peft import PeftConfig
 from transformers import AutoModelForCausalLM
 
-from llmcausal.export.artifact import make_artifact
+from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded
 from llmcausal.export.model_card import ADAPTER
-from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
 from llmcausal.export.transformers_folder import loaded_from, save_settings
-from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
-from llmcausal.model.lora import load_adapter
+from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter
 
 
 def export_adapter(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:

@@ -1,19 +1,42 @@
-"""The steps that every export shares: reference, files, check, model card."""
+"""What every export is: a folder, written whole or not at all, with a report."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from llmcausal.errors import StorageError, UsageError
 from llmcausal.export.check import Behaviour, Loaded, check, observe
 from llmcausal.export.consumers import TransformersModel
-from llmcausal.export.folder import new_folder
 from llmcausal.export.model_card import Kind, write_model_card
-from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices of the command line.
+
+    Attributes:
+        quantize: Number format of a GGUF file, as llama.cpp names it in lower case.
+        llama_cpp: A llama.cpp checkout; None looks for one (`converter.find_llama_cpp`).
+        check: Load the artifact back and compare it with the model in memory. That needs memory
+            for the whole model, which merging does not.
+    """
+
+    quantize: str = "f16"
+    llama_cpp: Path | None = None
+    check: bool = True
+
 
 REPORT = "export_check.json"
 
@@ -70,3 +93,64 @@ def _reference(source: ExportSource) -> Behaviour:
     """
     trained = TransformersModel(source.load(), source.generation_config())
     return observe(source, trained, trained)
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+def refuse_existing(out: Path) -> None:
+    """Checks, before anything slow, that `out` may be written.
+
+    Raises:
+        UsageError: If it is a file, or a folder with something in it.
+    """
+    if out.is_dir():
+        if any(out.iterdir()):
+            raise UsageError(f"{out}: is not empty; give --out a new folder, or empty this one")
+    elif out.exists() or out.is_symlink():
+        raise UsageError(f"{out}: exists and is not a folder; give --out a new folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary sibling; flushes it and renames it to `out` if the block succeeds.
+
+    Raises:
+        UsageError: If `out` exists and is not an empty folder.
+        StorageError: If the disk refuses; nothing is left behind.
+    """
+    refuse_existing(out)
+    work = out.parent / f".{out.name}.{os.getpid()}.partial"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        yield work
+        for file in work.rglob("*"):
+            if file.is_file():
+                # safetensors writes files that only their owner may read.
+                file.chmod(work.stat().st_mode & 0o666)
+                with file.open("rb+") as stream:
+                    os.fsync(stream.fileno())
+        refuse_existing(out)
+        if out.exists():
+            out.rmdir()
+        work.rename(out)
+    except OSError as error:
+        # Libraries raise OSError for a missing model too: only the disk's own errors are ours.
+        if error.errno in _DISK_ERRORS:
+            raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
+        raise
+    except SafetensorError as error:
+        raise StorageError(f"{out}: weights cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.template_pieces import Slot
 from llmcausal.errors import ModelError
-from llmcausal.export.artifact import make_artifact
+from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.gguf import (
     adds_bos,
     file_name,
@@ -18,7 +18,6 @@ from llmcausal.export.gguf import (
     write_gguf,
 )
 from llmcausal.export.model_card import OLLAMA
-from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
 
 MODELFILE = "Modelfile"

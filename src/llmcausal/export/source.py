@@ -23,8 +23,7 @@ from transformers import (
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError
-from llmcausal.model.adapter_files import ADAPTER_CONFIG, read_adapter_config
-from llmcausal.model.lora import load_adapter
+from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
 
 SENTENCE_PIECE = "tokenizer.model"
 

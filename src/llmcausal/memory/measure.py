@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from llmcausal.memory.prediction import Workload
-from llmcausal.train.callbacks.memory_monitor import HostGauge
+from llmcausal.train.callbacks.monitors import HostGauge
 from llmcausal.train.recovery import release
 
 _SNAPSHOT_EVENTS = 1_000_000

@@ -1,13 +1,198 @@
-"""From a trace to figures: peaks, who holds them, and how it went over time."""
+"""Replays a trace, with CUDA's caching allocator or without it.
+
+A model of PyTorch's caching allocator for CUDA, on one stream.
+
+Follows c10/cuda/CUDACachingAllocator.cpp: sizes are rounded to 512 bytes; up to 1 MiB comes from
+segments of 2 MiB, up to 10 MiB from segments of 20 MiB, more from segments of its own size rounded
+to 2 MiB; the smallest free block that is large enough is taken, and split. When the device is full,
+cached segments would be returned first; here the device is never full.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from llmcausal.memory.allocator import CachingAllocator, rounded
 from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Moment
 from llmcausal.memory.trace import Trace
+
+MIB = 2**20
+ROUNDING = 512
+SMALL_LIMIT = MIB
+SMALL_SEGMENT = 2 * MIB
+LARGE_LIMIT = 10 * MIB
+LARGE_SEGMENT = 20 * MIB
+LARGE_ROUNDING = 2 * MIB
+
+
+def rounded(size: int) -> int:
+    """Returns the bytes that a request of `size` bytes takes."""
+    return max(ROUNDING, -(-size // ROUNDING) * ROUNDING)
+
+
+@dataclass(eq=False)
+class _Block:
+    """A part of a segment; `before` and `after` are its neighbours there."""
+
+    segment: int
+    address: int
+    size: int
+    small: bool
+    free: bool = True
+    before: _Block | None = None
+    after: _Block | None = None
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.size, self.segment, self.address
+
+
+class CachingAllocator:
+    """Replays requests, and counts what is allocated and what is reserved.
+
+    Args:
+        expandable: As with `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: one segment for
+            small and one for large requests, which grow at their end.
+
+    Attributes:
+        allocated_bytes: In use now, rounding included.
+        reserved_bytes: Taken from the device.
+        peak_allocated_bytes: Most of `allocated_bytes`.
+    """
+
+    def __init__(self, *, expandable: bool = False) -> None:
+        self.expandable = expandable
+        self.allocated_bytes = 0
+        self.reserved_bytes = 0
+        self.peak_allocated_bytes = 0
+        self._free: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
+        self._blocks: dict[tuple[int, int], _Block] = {}
+        self._live: dict[Hashable, _Block] = {}
+        self._last: dict[bool, _Block] = {}
+        self._segments = 0
+
+    def allocate(self, key: Hashable, size: int) -> None:
+        """Serves a request of `size` bytes, known as `key` until it is freed.
+
+        Raises:
+            ValueError: If `key` is in use.
+        """
+        if key in self._live:
+            raise ValueError(f"{key!r} is allocated already")
+        size = rounded(size)
+        small = size <= SMALL_LIMIT
+        block = self._best_fit(size, small) or self._reserve(size, small)
+        self._split(block, size)
+        block.free = False
+        self._live[key] = block
+        self.allocated_bytes += block.size
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+
+    def free(self, key: Hashable) -> None:
+        """Takes a request back.
+
+        Raises:
+            KeyError: If `key` is not in use.
+        """
+        block = self._live.pop(key)
+        self.allocated_bytes -= block.size
+        block.free = True
+        for neighbour in (block.before, block.after):
+            if neighbour is not None and neighbour.free:
+                self._forget(neighbour)
+                block = self._joined(*sorted((block, neighbour), key=lambda each: each.address))
+        self._keep(block)
+
+    def free_bytes(self) -> int:
+        """Returns the bytes reserved and not in use."""
+        return sum(size for free in self._free.values() for size, _, _ in free)
+
+    def free_blocks(self) -> int:
+        """Returns in how many pieces they lie."""
+        return sum(len(free) for free in self._free.values())
+
+    @property
+    def segments(self) -> int:
+        """How many segments were taken from the device."""
+        return self._segments
+
+    def _best_fit(self, size: int, small: bool) -> _Block | None:
+        free = self._free[small]
+        index = bisect_left(free, (size, -1, -1))
+        if index == len(free):
+            return None
+        _, segment, address = free.pop(index)
+        return self._blocks[segment, address]
+
+    def _reserve(self, size: int, small: bool) -> _Block:
+        if self.expandable:
+            return self._expand(size, small)
+        if small:
+            length = SMALL_SEGMENT
+        elif size < LARGE_LIMIT:
+            length = LARGE_SEGMENT
+        else:
+            length = -(-size // LARGE_ROUNDING) * LARGE_ROUNDING
+        return self._append(length, small, None)
+
+    def _expand(self, size: int, small: bool) -> _Block:
+        last = self._last.get(small)
+        spare = last.size if last is not None and last.free else 0
+        page = SMALL_SEGMENT if small else LARGE_SEGMENT
+        length = -(-(size - spare) // page) * page
+        grown = self._append(length, small, last)
+        if last is not None and spare:
+            self._forget(last)
+            grown = self._joined(last, grown)
+        return grown
+
+    def _append(self, length: int, small: bool, after: _Block | None) -> _Block:
+        self.reserved_bytes += length
+        if after is None:
+            self._segments += 1
+            block = _Block(self._segments, 0, length, small)
+        else:
+            block = _Block(after.segment, after.address + after.size, length, small, before=after)
+            after.after = block
+        self._blocks[block.segment, block.address] = block
+        self._last[small] = block
+        return block
+
+    def _split(self, block: _Block, size: int) -> None:
+        rest = block.size - size
+        worth = rest >= ROUNDING if block.small or self.expandable else rest > SMALL_LIMIT
+        if not worth:
+            return
+        tail = _Block(block.segment, block.address + size, rest, block.small)
+        tail.before, tail.after = block, block.after
+        if tail.after is not None:
+            tail.after.before = tail
+        block.after, block.size = tail, size
+        self._blocks[tail.segment, tail.address] = tail
+        if self._last[block.small] is block:
+            self._last[block.small] = tail
+        self._keep(tail)
+
+    def _joined(self, first: _Block, second: _Block) -> _Block:
+        del self._blocks[second.segment, second.address]
+        first.size += second.size
+        first.after = second.after
+        if first.after is not None:
+            first.after.before = first
+        if self._last[second.small] is second:
+            self._last[second.small] = first
+        first.free = True
+        return first
+
+    def _keep(self, block: _Block) -> None:
+        insort(self._free[block.small], block.key)
+
+    def _forget(self, block: _Block) -> None:
+        free = self._free[block.small]
+        free.pop(bisect_left(free, block.key))
+
 
 MOMENTS = 240
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from llmcausal.model.host_memory import Copier, copier_for
+from llmcausal.model.host_weights import Copier, copier_for
 
 Activations = Literal["keep", "recompute", "offload"]
 

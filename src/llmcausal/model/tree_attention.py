@@ -25,7 +25,7 @@ from transformers.integrations.sdpa_attention import (
 )
 from transformers.masking_utils import sdpa_mask
 
-from llmcausal.data.attention_blocks import AttentionBlock, Run
+from llmcausal.data.prefix_tree import AttentionBlock, Run
 
 TREE_ATTENTION = "llmcausal_tree"
 

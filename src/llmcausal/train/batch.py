@@ -10,11 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmcausal.data.attention_blocks import AttentionBlock, plan_blocks
-from llmcausal.data.prefix_tree import Indices, pack
+from llmcausal.data.prefix_tree import AttentionBlock, Indices, pack, plan_blocks
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
-from llmcausal.losses.answers import answer_weights
+
+FIRST_TOKENS = 4
+FIRST_WEIGHT = 4.0
+"""The first tokens decide whether an answer does the task or obeys; the rest follows from them."""
+
+
+def answer_weights(count: int) -> list[float]:
+    """Returns the weight of each token of an answer of so many.
+
+    An answer weighs 1 in all, however long, and its first tokens `FIRST_WEIGHT` times as much as
+    the others.
+    """
+    weights = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
+    whole = sum(weights)
+    return [weight / whole for weight in weights]
+
 
 Pooling = Literal["mean", "last", "suffix"]
 Term = Literal["task", "robust", "swap", "yielding"]

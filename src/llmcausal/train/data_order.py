@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from llmcausal.data.sampler import epoch_order
+from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.train.batch import Needs, Pooling, TripletBatch, collate
 

@@ -14,13 +14,12 @@ from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import BEST
-from llmcausal.train.computed import compute, means
 from llmcausal.train.interrupt import InterruptGuard
 from llmcausal.train.recovery import Recovery, Rewind
 from llmcausal.train.run import Run
 from llmcausal.train.scoring import StepResult
 from llmcausal.train.snapshot import Snapshot
-from llmcausal.train.update import update
+from llmcausal.train.update import compute, means, update
 
 STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"
 

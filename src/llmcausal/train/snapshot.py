@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from llmcausal import __version__
 from llmcausal.errors import CheckpointError, StorageError
-from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
+from llmcausal.model.lora import ADAPTER_WEIGHTS
 from llmcausal.model.projection import ProjectionHead
 from llmcausal.profile import dump_config
 from llmcausal.train.callback import Callback

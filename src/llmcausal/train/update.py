@@ -1,22 +1,97 @@
-"""One optimizer step: gradients of its micro-batches, added up, then the weights updated."""
+"""One optimizer step: micro-batches, a check of the loss, clipping, the update."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from llmcausal.errors import NonFiniteLossError
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.callback import FitContext, Record
-from llmcausal.train.computed import Computed, compute, means
-from llmcausal.train.non_finite import fault_of, left_out, offenders
 from llmcausal.train.optimizer import optimizer_step
+from llmcausal.train.processes import Processes
 from llmcausal.train.recovery import Rewind
 from llmcausal.train.rng import seed_micro_batch
 from llmcausal.train.run import Run
 from llmcausal.train.scoring import StepResult
 from llmcausal.train.state import TrainState
+
+MOST_OVERFLOWS = 24
+"""fp16 steps in a row whose gradient may overflow: the scale starts at 2^16 and is halved each
+time, so that more have another cause."""
+_NAMED = 8
+ADVICE = (
+    "What helps, cheapest first: lower train.learning_rate, raise "
+    "train.warmup_ratio, raise loss.tau, lower train.max_grad_norm; with "
+    "--set train.detect_anomaly=true torch names the operation."
+)
+
+
+def fault_of(record: Mapping[str, float], norm: float) -> str | None:
+    """Says which terms of the loss are not finite, else that the gradient is not.
+
+    Args:
+        record: Means of the step's figures, `loss` and its terms among them.
+        norm: Of the gradient, before clipping.
+
+    Returns:
+        None if loss and gradient are finite.
+    """
+    if math.isfinite(record["loss"]):
+        return None if math.isfinite(norm) else f"gradient norm {norm}"
+    odd = {name: value for name, value in record.items() if not math.isfinite(value)}
+    return ", ".join(f"{name} {value}" for name, value in odd.items())
+
+
+def left_out(
+    state: TrainState,
+    fault: str,
+    triplets: str,
+    *,
+    overflow: bool,
+    most: int,
+) -> str:
+    """Counts a step that must not be applied, and returns what to tell the user.
+
+    Args:
+        state: Counts are kept in it; the step is not yet done.
+        fault: As `fault_of` says it.
+        triplets: Whose step it is.
+        overflow: The loss is finite and scaled, as fp16 needs: the scaler lowers the scale.
+        most: Steps in a row that may be left out otherwise.
+
+    Raises:
+        NonFiniteLossError: If it is one too many; counting then begins anew.
+    """
+    allowed = MOST_OVERFLOWS if overflow else most
+    step = state.step + 1
+    if state.skipped_in_a_row >= allowed:
+        before = state.skipped_in_a_row
+        state.skipped_in_a_row = 0
+        after = f", after {before} skipped steps" if before else ""
+        raise NonFiniteLossError(
+            f"Step {step}: {fault}{after}; the weights from before it are saved. "
+            f"Triplets of the step: {triplets}.\n{ADVICE}"
+        )
+    state.skipped_in_a_row += 1
+    state.skipped_steps += 1
+    why = "the fp16 scale was too high" if overflow else f"triplets {triplets}"
+    return f"step {step} skipped, the weights did not change: {fault} ({why})"
+
+
+def offenders(computed: Sequence[Computed]) -> str:
+    """Names the triplets of the micro-batches whose figures are not finite, else of all.
+
+    Args:
+        computed: Micro-batches of the step.
+    """
+    odd = [each for each in computed if not all(map(math.isfinite, each.sums.values()))]
+    ids = [identity for each in odd or computed for identity in each.ids]
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return ", ".join(ids[:_NAMED]) + more
 
 
 def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
@@ -99,3 +174,64 @@ def _change_weights(run: Run, rewind: Rewind, fault: str | None) -> None:
         run.scaler.update()
     elif fault is None:
         optimizer_step(run.optimizer)
+
+
+Compute = Callable[[int, TripletBatch], StepResult]
+"""Computes a micro-batch, given its place in the whole and itself."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What one micro-batch gave, as plain values.
+
+    Attributes:
+        ids: Of its triplets.
+        tokens: Tokens computed (a shared token counts once).
+        sums: Of loss terms and metrics, over its triplets or labels.
+        counts: What each sum is to be divided by.
+    """
+
+    ids: tuple[str, ...]
+    tokens: int
+    sums: dict[str, float]
+    counts: dict[str, int]
+
+
+def compute(batches: Sequence[TripletBatch], processes: Processes, work: Compute) -> list[Computed]:
+    """Computes each process's share of the micro-batches, and returns what all of them gave.
+
+    Args:
+        batches: All micro-batches, in order.
+        processes: Who shares them.
+        work: Called for this process's share, in order, and for what it only computes to keep the
+            others company (`Processes.owns`), which comes last and is not counted.
+
+    Returns:
+        One for each of `batches`, in their order, the same on every process.
+    """
+    shares = processes.forward_all(lambda: _share(batches, processes, work))
+    return processes.unshard(shares, len(batches))
+
+
+def means(computed: Sequence[Computed]) -> dict[str, float]:
+    """Returns each figure's mean; `loss` is a sum of shares that are weighted already."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for each in computed:
+        for name, value in each.sums.items():
+            sums[name] = sums.get(name, 0.0) + value
+            counts[name] = counts.get(name, 0) + each.counts[name]
+    return {name: sums[name] / (1 if name == "loss" else counts[name]) for name in sums}
+
+
+def _share(batches: Sequence[TripletBatch], processes: Processes, work: Compute) -> list[Computed]:
+    mine = processes.shard(list(enumerate(batches)))
+    results = [(batch, work(place, batch)) for place, batch in mine]
+    # Only now, for reading a figure waits until the device has computed it.
+    return [_plain(batch, result) for batch, result in results]
+
+
+def _plain(batch: TripletBatch, result: StepResult) -> Computed:
+    values = torch.stack([value.double() for value in result.sums.values()]).tolist()
+    sums = dict(zip(result.sums, values, strict=True))
+    return Computed(batch.ids, len(batch.tokens), sums, result.counts)

@@ -1,4 +1,4 @@
-"""The two consoles (stdout, stderr), and what keeps hostile text from reaching a terminal raw."""
+"""The terminal: consoles, progress and status lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
@@ -122,3 +123,21 @@ class ProgressLine:
 
 stderr_progress = ProgressLine("answers")
 """Progress of an evaluation."""
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """Shows on stderr that `what` is under way: a spinner on a terminal, else one line."""
+    target = err_console()
+    if target.is_terminal:
+        with target.status(what):
+            yield
+    else:
+        target.print(f"{what} ...")
+        yield
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Prints notes, one a line."""
+    for note in notes:
+        console().print(clean(note), soft_wrap=True)

@@ -12,10 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.callbacks.memory_monitor import MemoryMonitor
 from llmcausal.train.callbacks.metrics_log import FILE_NAME, read_rows
-from llmcausal.ui.panels import draw
-from llmcausal.ui.run_view import RunView
+from llmcausal.train.callbacks.monitors import MemoryMonitor
+from llmcausal.ui.panels import RunView, draw
 
 REFRESH_PER_SECOND = 4
 

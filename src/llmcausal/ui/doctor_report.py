@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 from rich.table import Table
 from rich.text import Text
 
-from llmcausal.ui.console import console, err_console, one_line
-from llmcausal.ui.status import status
+from llmcausal.ui.console import console, err_console, one_line, status
 
 COLORS = {"pass": "green", "warning": "yellow", "fail": "bold red"}
 

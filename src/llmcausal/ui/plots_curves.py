@@ -10,8 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from llmcausal.ui.plots import tag
-from llmcausal.ui.plots_figures import compact, number, tick_label, ticks
+from llmcausal.ui.plots import compact, number, tag, tick_label, ticks
 
 Point = tuple[float, float]
 

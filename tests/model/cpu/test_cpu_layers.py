@@ -13,8 +13,7 @@ from peft import PeftModel
 from torch.autograd.graph import saved_tensors_hooks
 
 from llmcausal.config import LoraSection
-from llmcausal.data.attention_blocks import plan_blocks
-from llmcausal.data.prefix_tree import pack
+from llmcausal.data.prefix_tree import pack, plan_blocks
 from llmcausal.model.cpu import door
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.lora import add_lora

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmcausal.evaluation.verdict import caveats
+from llmcausal.evaluation.summary import caveats
 
 FAMILIES = {
     "naive": (0.41, 0.01, "seen"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmcausal.errors import StorageError
-from llmcausal.evaluation.verdict import caveats
+from llmcausal.evaluation.summary import caveats
 from llmcausal.ui.report import RunFiles, write_report
 
 Values = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
-from llmcausal.attacks.goal import GoalKind, Phrasing, Split, Target, whole_word
+from llmcausal.attacks.base import GoalKind, Phrasing, Split, Target, whole_word
 from llmcausal.data_files import DataFile, read_table
 from llmcausal.registry import Table
 

@@ -24,8 +24,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from llmcausal.attacks.base import AttackFamily, Position, place
-from llmcausal.attacks.goal import Goal, Phrasing, Split
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing, Position, Split, place
 from llmcausal.attacks.several import (
     JOINERS,
     OWN_GOALS,

@@ -1,15 +1,64 @@
-"""What is wrong with a triplet on its own."""
+"""Defects that a reader reports, and what a file's contents are like."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily
-from llmcausal.data.quality.finding import Finding, Level, Lines, shown
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError
+
+Level = Literal["error", "warning", "note"]
+"""An error makes results wrong, a warning probably costs something, a note is worth a look."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found.
+
+    Attributes:
+        level: How bad it is.
+        rule: Name of the kind of finding.
+        file: The file.
+        line: Line in it; 0 where the whole file is meant.
+        field: Field of the triplet.
+        reason: What is wrong, and where it helps, what to do.
+    """
+
+    level: Level
+    rule: str
+    file: str
+    line: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Returns `file:line: field: reason`."""
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.field}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Triplets with where they came from.
+
+    Attributes:
+        name: File, or `builtin:SPLIT`.
+        triplets: Each with the number of its line.
+    """
+
+    name: str
+    triplets: Sequence[tuple[int, Triplet]]
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """Returns untrusted text as a short quotation in ASCII, without anything a terminal obeys."""
+    return ascii(text if len(text) <= limit else f"{text[: limit - 3]}...")
+
 
 TEMPLATE_TOKENS = re.compile(
     r"<\|[a-z_]+(?:\|>|:)|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|"

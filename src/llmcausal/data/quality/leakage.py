@@ -1,13 +1,85 @@
-"""What two sets of triplets share that should be unknown to a model trained on one of them."""
+"""Scenarios and phrasings that two files share, to the letter or nearly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import difflib
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, get_args
 
-from llmcausal.data.quality.finding import Finding, Lines, shown
-from llmcausal.data.quality.near import NearIndex, Shingles, shingles, similarity, words_of
-from llmcausal.data.quality.phrasings import phrasing_of
+from datasketch import MinHash, MinHashLSH
+
+from llmcausal.attacks import FAMILIES
+from llmcausal.attacks.base import Phrasing
+from llmcausal.data.quality.contents import Finding, Lines, shown
 from llmcausal.data.triplet import Triplet
+
+PERMUTATIONS = 128
+_WORD = re.compile(r"\w+")
+
+Shingles = frozenset[bytes]
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text, case ignored."""
+    return _WORD.findall(text.casefold())
+
+
+def shingles(words: Sequence[str]) -> Shingles:
+    """Returns all pairs of neighbouring words; a single word stands for itself."""
+    pairs = [" ".join(words[index : index + 2]) for index in range(max(1, len(words) - 1))]
+    return frozenset(pair.encode("utf-8", "surrogatepass") for pair in pairs)
+
+
+def similarity(first: Iterable[object], second: Iterable[object]) -> float:
+    """Returns the share of what two sets have in common (Jaccard), from 0 to 1."""
+    one, other = frozenset(first), frozenset(second)
+    union = len(one | other)
+    return len(one & other) / union if union else 0.0
+
+
+class NearIndex:
+    """Sets of shingles, found again by one that is similar.
+
+    Candidates come from the hashes; the similarity returned is exact.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        """Starts empty.
+
+        Args:
+            threshold: Least similarity worth finding.
+        """
+        self._threshold = threshold
+        self._lsh: Any = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        self._items: list[Shingles] = []
+        self._keys: dict[Shingles, int] = {}
+
+    def add(self, item: Shingles) -> int:
+        """Adds a set; returns its number, which equal sets share."""
+        if item not in self._keys:
+            self._keys[item] = len(self._items)
+            self._items.append(item)
+            self._lsh.insert(self._keys[item], _hash(item))
+        return self._keys[item]
+
+    def find(self, item: Shingles) -> list[tuple[float, int]]:
+        """Returns the similar sets as similarity and number, the most similar first."""
+        known = self._keys.get(item)
+        found = [] if known is None else [(1.0, known)]
+        for key in self._lsh.query(_hash(item)):
+            score = similarity(item, self._items[key])
+            if key != known and score >= self._threshold:
+                found.append((score, key))
+        return sorted(found, key=lambda pair: (-pair[0], pair[1]))
+
+
+def _hash(item: Shingles) -> Any:
+    sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
+    sketch.update_batch(sorted(item))
+    return sketch
+
 
 NEAR_DUPLICATE = 0.8
 """Within one file texts of one scenario are alike by design; only these are worth a note."""
@@ -167,3 +239,97 @@ def _witnesses(lines: Lines, other: Lines) -> Iterator[Finding]:
             at = known[witness.casefold()]
             reason = f"{shown(witness)} is also a witness of {other.name}:{at}"
             yield Finding("warning", "shared_witness", lines.name, line, "attack.witness", reason)
+
+
+MARGIN_WORDS = 4
+"""Words around what was put in: where it begins as the text goes on, its ends cannot be told."""
+MAX_KNOWN_CHARACTERS = 20_000
+"""Longer attacks are not compared with the templates of their family, which takes a while."""
+_GOAL = "\x1f"
+"""Stands for the goal in a phrasing; a text never holds it as a word."""
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_SLOT = re.compile(r"\{\w+\}")
+
+
+def phrasing_of(triplet: Triplet) -> tuple[str, ...]:
+    """Returns the words and signs of the attack around its goal; empty for a bare goal.
+
+    Where the attack is of a known family and one of its templates fits, those of the template:
+    a goal may be encoded, split or buried in other text.
+    """
+    return _template_of(triplet) or _words_around_goal(triplet)
+
+
+def injected_text(triplet: Triplet, margin: int = 0) -> str:
+    """Returns what `injection` holds beyond `benign`, on one line.
+
+    Args:
+        triplet: The triplet.
+        margin: How many words before and after it to return as well.
+    """
+    benign, injection = triplet.benign.split(), triplet.injection.split()
+    shorter = min(len(benign), len(injection))
+    start = 0
+    while start < shorter and benign[start] == injection[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and benign[-1 - end] == injection[-1 - end]:
+        end += 1
+    rest, added = benign[start : len(benign) - end], injection[start : len(injection) - end]
+    if margin:
+        return " ".join(injection[max(0, start - margin) : len(injection) - end + margin])
+    if rest:  # put in at several places
+        matcher = difflib.SequenceMatcher(None, rest, added, autojunk=False)
+        added = [
+            word
+            for operation, _, _, first, last in matcher.get_opcodes()
+            if operation in ("insert", "replace")
+            for word in added[first:last]
+        ]
+    return " ".join(added)
+
+
+def _words_around_goal(triplet: Triplet) -> tuple[str, ...]:
+    text = injected_text(triplet)
+    if triplet.attack:
+        for part in (triplet.attack.goal, triplet.attack.witness):
+            if part:
+                text = re.sub(re.escape(" ".join(part.split())), _GOAL, text, flags=re.IGNORECASE)
+    tokens = tuple(token for token in _TOKEN.findall(text.casefold()) if token != _GOAL)
+    return tokens if any(token.isalnum() for token in tokens) else ()
+
+
+def _template_of(triplet: Triplet) -> tuple[str, ...]:
+    """Returns the longest template of the attack's family that its text fits."""
+    if triplet.attack is None or triplet.attack.family not in FAMILIES.entries:
+        return ()
+    text = injected_text(triplet, MARGIN_WORDS)
+    if len(text) > MAX_KNOWN_CHARACTERS:
+        return ()
+    templates = _templates(triplet.attack.family)
+    return max((words for pieces, words in templates if _fits(pieces, text)), key=len, default=())
+
+
+def _fits(pieces: list[str], text: str) -> bool:
+    """Tells whether the pieces follow one another in the text, each after at least a character."""
+    end = 0
+    for number, piece in enumerate(pieces):
+        found = text.find(piece, end + (number > 0))
+        if found < 0:
+            return False
+        end = found + len(piece)
+    return True
+
+
+@functools.cache
+def _templates(family_name: str) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Returns each template of a family as its pieces and as words, bare ones left out."""
+    family = FAMILIES.load(family_name)()
+    found = []
+    for pool in get_args(Phrasing):
+        for template in family.phrasings(pool):
+            pieces = _SLOT.split(" ".join(template.split()))
+            words = tuple(_TOKEN.findall(" ".join(pieces).casefold()))
+            if any(word.isalnum() for word in words):
+                found.append((pieces, words))
+    return found

@@ -10,8 +10,8 @@ SOURCES = Table(
         "alpaca": "llmcausal.data.sources.alpaca:read",
         "bipia": "llmcausal.data.sources.bipia:read",
         "chat": "llmcausal.data.sources.chat:read",
-        "csv": "llmcausal.data.sources.csv_table:read",
-        "jsonl": "llmcausal.data.sources.json_table:read",
+        "csv": "llmcausal.data.sources.tables:read_csv_table",
+        "jsonl": "llmcausal.data.sources.tables:read_json_table",
         "squad": "llmcausal.data.sources.squad:read",
     },
 )

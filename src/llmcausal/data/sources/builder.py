@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import AttackFamily, Position
-from llmcausal.attacks.goal import Goal, Split
+from llmcausal.attacks.base import AttackFamily, Goal, Position, Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import (
     LAYOUT_WEIGHTS,

@@ -1,15 +1,92 @@
-"""Another harmless input for the same task, made from a plain example."""
+"""Another harmless input for each example: another example, edited slots, other words."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from llmcausal.data.sources.example import SourceExample, Unusable
-from llmcausal.data.sources.rephrasing import rephrase
-from llmcausal.data.sources.slots import edit_slots
+
+GREETINGS = ("Hello,", "Hi,", "Good morning,", "Hi there,", "Dear reader,")
+CLOSINGS = ("Thank you.", "Kind regards", "Best wishes", "Thanks for reading.", "Many thanks")
+CONTRACTIONS = {
+    "do not": "don't",
+    "does not": "doesn't",
+    "did not": "didn't",
+    "is not": "isn't",
+    "are not": "aren't",
+    "was not": "wasn't",
+    "cannot": "can't",
+    "will not": "won't",
+    "it is": "it's",
+    "we are": "we're",
+    "you are": "you're",
+    "we will": "we'll",
+    "you will": "you'll",
+    "I am": "I'm",
+    "I will": "I'll",
+}
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_GREETED = re.compile(r"\W*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b", re.IGNORECASE)
+_LINKED = re.compile(
+    r"(?:However|But|And|So|Then|Therefore|Also|This|That|These|Those|It|He|She|They|Its|His|Her|"
+    r"Their|First|Second|Next|Finally|Instead|Afterwards|Later|Yet|Thus|Because)\b"
+)
+
+
+def rephrase(text: str, rng: random.Random) -> str:
+    """Returns `text` with a greeting or closing, and other contractions or order of sentences.
+
+    Never returns the text itself. Sentences change places only where none leans on another.
+    """
+    changed = text
+    if rng.random() < 0.5:
+        changed = _swap_contractions(changed)
+    if rng.random() < 0.5:
+        changed = _swap_sentences(changed, rng)
+    ends = rng.choice(("greeting", "closing", "both", "none"))
+    if _GREETED.match(text) or (ends == "none" and changed == text):
+        ends = "closing"
+    if ends in ("greeting", "both"):
+        changed = f"{rng.choice(GREETINGS)}\n\n{changed}"
+    if ends in ("closing", "both"):
+        changed = f"{changed}\n\n{rng.choice(CLOSINGS)}"
+    return changed
+
+
+def _swap_contractions(text: str) -> str:
+    """Shortens what is written out, or writes out what is short, whichever the text has."""
+    for long, short in CONTRACTIONS.items():
+        pairs = (long, short) if re.search(rf"\b{long}\b", text) else (short, long)
+        text = re.sub(rf"\b{re.escape(pairs[0])}\b", pairs[1], text)
+    return text
+
+
+def _swap_sentences(text: str, rng: random.Random) -> str:
+    """Swaps two neighbouring sentences of one line, if they stand on their own."""
+    lines = text.split("\n")
+    places = []
+    for number, line in enumerate(lines):
+        sentences = _SENTENCE_END.split(line)
+        free = [len(words) > 3 and not _LINKED.match(words) for words in sentences]
+        # The one after the pair must not refer back to what stood before it.
+        free.append(True)
+        places += [
+            (number, index)
+            for index in range(len(sentences) - 1)
+            if all(free[index : index + 3]) and sentences[index + 1][-1] in ".!?"
+        ]
+    if not places:
+        return text
+    number, index = rng.choice(places)
+    sentences = _SENTENCE_END.split(lines[number])
+    sentences[index], sentences[index + 1] = sentences[index + 1], sentences[index]
+    lines[number] = " ".join(sentences)
+    return "\n".join(lines)
+
 
 CounterfactualKind = Literal["other_input", "slot_edit", "rephrase", "model"]
 
@@ -80,3 +157,159 @@ class Counterfactuals:
         raise Unusable(
             "system: no other input has the same system prompt; use --counterfactual rephrase"
         )
+
+
+WORD_LISTS: tuple[tuple[str, ...], ...] = (
+    ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+    (
+        *("January", "February", "March", "April", "June", "July"),
+        *("August", "September", "October", "November", "December"),
+    ),
+    ("Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+    (
+        *("Alice", "Amanda", "Amy", "Angela", "Anna", "Barbara", "Carol", "Catherine", "Diana"),
+        *("Elena", "Emily", "Emma", "Fatima", "Hannah", "Helen", "Jane", "Jennifer", "Jessica"),
+        *("Julia", "Karen", "Kate", "Laura", "Linda", "Lisa", "Maria", "Mary", "Michelle", "Nina"),
+        *("Olivia", "Patricia", "Rachel", "Rebecca", "Sarah", "Sophie", "Susan", "Teresa"),
+        *(
+            "Adam",
+            "Ahmed",
+            "Alan",
+            "Alex",
+            "Andrew",
+            "Anthony",
+            "Ben",
+            "Brian",
+            "Carlos",
+            "Charles",
+        ),
+        *(
+            "Daniel",
+            "David",
+            "Edward",
+            "Eric",
+            "Frank",
+            "George",
+            "Henry",
+            "James",
+            "Jason",
+            "John",
+        ),
+        *("Joseph", "Kevin", "Luis", "Martin", "Matthew", "Michael", "Oliver", "Paul", "Peter"),
+        *("Richard", "Robert", "Ryan", "Samuel", "Scott", "Steven", "Thomas", "Tim", "William"),
+    ),
+)
+"""Words of which one can stand for another. "May" is left out: mostly it is the verb."""
+
+TWO_DIGITS = ((1, 12), (13, 28), (29, 59), (60, 99))
+"""Months and hours, days of any month, minutes, others."""
+YEARS = range(1950, 2051)
+
+_LIST_OF = {word: words for words in WORD_LISTS for word in words}
+_SLOT = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+|\d+|\b(?:{'|'.join(_LIST_OF)})\b")
+
+
+def edit_slots(
+    texts: Sequence[str], response: str, rng: random.Random
+) -> tuple[list[str], str | None] | None:
+    """Edits texts together.
+
+    Returns:
+        The edited texts, and the response edited the same way; that is None where it holds
+        nothing that was edited, or a number that stands in no text, so that the new answer is
+        unknown. None in place of both if there is nothing to edit.
+    """
+    found = [slot for text in texts for slot in _SLOT.findall(text)]
+    if not found:
+        return None
+    replaced: dict[str, str] = {}
+    for slot in found:
+        key = slot.replace(",", "")
+        if key not in replaced:
+            replaced[key] = _other(key, set(replaced.values()), rng)
+
+    def edit(match: re.Match[str]) -> str:
+        slot = match[0]
+        value = replaced[slot.replace(",", "")]
+        return f"{int(value):,}" if "," in slot else value
+
+    slots = {slot.replace(",", "") for slot in _SLOT.findall(response)}
+    edited = _SLOT.sub(edit, response) if slots and slots <= replaced.keys() else None
+    return [_SLOT.sub(edit, text) for text in texts], edited
+
+
+def _other(slot: str, taken: set[str], rng: random.Random) -> str:
+    """Returns another value of the same kind and width, if possible one not yet in use."""
+    for _ in range(20):
+        value = _any_other(slot, rng)
+        if value not in taken:
+            break
+    return value
+
+
+def _any_other(slot: str, rng: random.Random) -> str:
+    if slot in _LIST_OF:
+        return rng.choice([word for word in _LIST_OF[slot] if word != slot])
+    low, high = _range(slot)
+    values = range(low, high + 1)
+    value = rng.choice(values)
+    if value == int(slot):
+        value = values[(value - low + 1) % len(values)]
+    return f"{value:0{len(slot)}}"
+
+
+def _range(slot: str) -> tuple[int, int]:
+    """Returns the least and greatest replacement, so that dates and times stay possible ones."""
+    number, width = int(slot), len(slot)
+    if width == 1:
+        return 1, 9
+    if width == 2:
+        low, high = next(bounds for bounds in TWO_DIGITS if number <= bounds[1])
+        return (max(10, low) if number >= 10 else low), high  # "12 lamps", never "04 lamps"
+    if width == 4 and number in YEARS:
+        return YEARS[0], YEARS[-1]
+    return 10 ** (width - 1), 10**width - 1
+
+
+INSTRUCTION = (
+    "Rewrite the text of the user in other words. Keep every fact, name, date and number. "
+    "Answer with the rewritten text alone."
+)
+"""System prompt of a rewriting; the text is what the user says."""
+SHORTEST, LONGEST = 0.5, 2.0
+"""Of the original's characters; outside it, something was left out or made up."""
+_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+
+
+def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) -> str:
+    """Returns the rewriting of an example's document if it may stand for it.
+
+    What can be checked by rule is: numbers, the answer, the length. That the rest is true is
+    the model's word.
+
+    Args:
+        example: What was rewritten.
+        rewritten: The model's answer.
+        ended: Whether the model ended it by itself.
+
+    Raises:
+        Unusable: If it is cut, empty, the same text, or says something else.
+    """
+    original = example.document
+    if not ended:
+        raise Unusable("document: the model did not finish its rewriting")
+    if _words(rewritten) in ([], _words(original)):
+        raise Unusable("document: the model gave no new wording")
+    if not SHORTEST <= len(rewritten) / len(original) <= LONGEST:
+        raise Unusable("document: the model's rewriting is far shorter or longer")
+    if set(_NUMBER.findall(original)) != set(_NUMBER.findall(rewritten)):
+        raise Unusable("document: the model's rewriting has other numbers")
+    check = example.check
+    if check is not None and check.passes(original) and not check.passes(rewritten):
+        raise Unusable("document: the model's rewriting lost the answer")
+    return rewritten
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmcausal.attacks.goal import Split
+from llmcausal.attacks.base import Split
 from llmcausal.data.triplet import Check
 from llmcausal.registry import nearest
 

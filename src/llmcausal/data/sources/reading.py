@@ -1,14 +1,27 @@
-"""A source read wholly: its examples, and the hash of what they were read from."""
+"""Reads what a user's files hold: examples and attack goals."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from llmcausal.attacks.base import Goal
+from llmcausal.data.formats.record import parse_check
 from llmcausal.data.sources import SOURCES
-from llmcausal.data.sources.example import LeftOut, Source, SourceExample, SourceRequest
+from llmcausal.data.sources.example import (
+    LeftOut,
+    Source,
+    SourceExample,
+    SourceRequest,
+    Unusable,
+    sound_text,
+    usable,
+)
+from llmcausal.data.sources.records import read_json, read_records
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
@@ -89,3 +102,85 @@ def hash_of(path: Path) -> str:
     except OSError as error:
         raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
     return digest.hexdigest()
+
+
+OWN = "own"
+"""Kind of a goal for which the file names none."""
+TEXT_KEYS = ("goal", "instruction", "attack")
+KNOWN_KEYS = (*TEXT_KEYS, "witness", "check", "kind", "category")
+_QUOTED_ORDER = re.compile(
+    r'\b(?:add|append|print|say|write|output|insert)\s+"([^"]{4,})"', re.IGNORECASE
+)
+_HOST = re.compile(r"\b(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})\b", re.IGNORECASE)
+
+
+def read_goals(path: Path) -> tuple[list[Goal], LeftOut]:
+    """Reads goals: JSON lines or a list of objects or texts, or lists of texts by kind (BIPIA).
+
+    An object holds `goal` (also read: instruction, attack) and, as proof that it was obeyed,
+    `witness` or `check`; `kind` names its kind. A text without proof is given a witness where it
+    orders words in double quotes to be written, or names a host; else it has none, and whether
+    it was obeyed cannot be told.
+
+    Raises:
+        DataError: If the file cannot be read, or holds no goal.
+    """
+    left_out = LeftOut()
+    items = [
+        (where, number, {"goal": record} if isinstance(record, str) else record)
+        for where, number, record in _items(path, left_out)
+    ]
+    goals = list(usable(items, lambda item: _goal(item[2]), left_out))
+    if not goals:
+        raise DataError([f"{path}: no usable attack goal", *left_out.first])
+    return goals, left_out
+
+
+def _items(path: Path, left_out: LeftOut) -> Iterator[tuple[str, str, Any]]:
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from read_records(path, left_out)
+        return
+    content = read_json(path)
+    if isinstance(content, dict) and not set(TEXT_KEYS) & set(content):
+        for kind, texts in content.items():
+            for index, text in enumerate(texts if isinstance(texts, list) else [texts], 1):
+                yield f"{path}: {kind[:60]!a} {index}", "", {"goal": text, "kind": kind}
+        return
+    items = content if isinstance(content, list) else [content]
+    for index, item in enumerate(items, 1):
+        if isinstance(item, (dict, str)):
+            yield f"{path}: item {index}", "", item
+        else:
+            left_out.add(f"{path}: item {index}", "item: must be an object or a text")
+
+
+def _goal(record: Mapping[str, Any]) -> Goal:
+    for key in record:
+        if key not in KNOWN_KEYS and (hint := nearest(key[:60], ("witness", "check"))):
+            raise Unusable(f"{key[:60]!a}: unknown key{hint}")
+    key = next((key for key in TEXT_KEYS if record.get(key) is not None), "goal")
+    text = sound_text(key, record.get(key))
+    kind = sound_text("kind", record.get("kind") or record.get("category") or OWN)
+    witness, pattern = "", ""
+    if record.get("witness") is not None:
+        witness = sound_text("witness", record["witness"])
+    if record.get("check") is not None:
+        check, defects = parse_check("check", record["check"])
+        if check is None:
+            raise Unusable(": ".join(defects[0]))
+        if check.kind == "contains":
+            witness = witness or check.value
+        else:
+            exact = rf"^\s*{re.escape(check.value.strip())}\s*$"
+            pattern = check.value if check.kind == "regex" else exact
+    if not witness and not pattern:
+        witness = _telling(text)
+    return Goal(kind, text, witness, pattern)
+
+
+def _telling(text: str) -> str:
+    """Returns what only an obeying answer would hold, where the order itself says it."""
+    if quoted := _QUOTED_ORDER.search(text):
+        return quoted[1]
+    host = _HOST.search(text)
+    return host[1] if host else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmcausal.data.formats.bounded_lines import read_objects, unique_keys
+from llmcausal.data.formats.jsonl import read_objects, unique_keys
 from llmcausal.data.sources.example import Item, LeftOut
 from llmcausal.errors import DataError, UsageError
 from llmcausal.storage import TooLargeError, read_at_most

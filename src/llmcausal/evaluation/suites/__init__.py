@@ -11,9 +11,9 @@ from llmcausal.registry import Table
 SUITES = Table(
     "evaluation suite",
     {
-        "builtin": "llmcausal.evaluation.suites.builtin:triplets",
-        "natural": "llmcausal.evaluation.suites.natural:triplets",
-        "file": "llmcausal.evaluation.suites.file:triplets",
+        "builtin": "llmcausal.evaluation.suites.own:builtin_triplets",
+        "natural": "llmcausal.evaluation.suites.own:natural_triplets",
+        "file": "llmcausal.evaluation.suites.own:file_triplets",
         "bipia": "llmcausal.evaluation.suites.bipia:triplets",
         "alpaca_farm": "llmcausal.evaluation.suites.alpaca_farm:triplets",
         "injecagent": "llmcausal.evaluation.suites.injecagent:triplets",

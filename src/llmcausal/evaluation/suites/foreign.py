@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from llmcausal.attacks.goal import Goal
+from llmcausal.attacks.base import Goal
 from llmcausal.attacks.several import several
 from llmcausal.config import DataSection
 from llmcausal.data.builtin import load_families, novelty_of

@@ -1,4 +1,4 @@
-"""Callbacks of a run: one file each. A callback watches and reports; it never changes a step."""
+"""Callbacks of a run. A callback watches and reports; it never changes a step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _HERE = "llmcausal.train.callbacks"
 CALLBACKS = Table(
     "callback",
     {
-        "learning_rate_monitor": _HERE + ".learning_rate_monitor:LearningRateMonitor",
-        "memory_monitor": _HERE + ".memory_monitor:MemoryMonitor",
-        "causal_metrics": _HERE + ".causal_metrics:CausalMetrics",
+        "learning_rate_monitor": _HERE + ".monitors:LearningRateMonitor",
+        "memory_monitor": _HERE + ".monitors:MemoryMonitor",
+        "causal_metrics": _HERE + ".monitors:CausalMetrics",
         "model_checkpoint": _HERE + ".model_checkpoint:ModelCheckpoint",
         "metrics_log": _HERE + ".metrics_log:MetricsLog",
         "early_stopping": _HERE + ".early_stopping:EarlyStopping",

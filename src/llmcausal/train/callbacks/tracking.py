@@ -18,8 +18,7 @@ from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import BEST, MANIFEST
 from llmcausal.train.snapshot import CONFIG, TRAINING_STATE
 from llmcausal.train.trackers import TRACKERS
-from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker
-from llmcausal.train.trackers.worker import Worker
+from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, Worker
 
 START_SECONDS = 60.0
 """How long after the start a tracker may take to begin; only the first checkpoint waits for it."""

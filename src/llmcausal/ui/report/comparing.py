@@ -1,4 +1,4 @@
-"""One page that sets several runs beside each other: figures, settings that differ, curves."""
+"""Runs compared on one page."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from llmcausal.errors import UsageError
 from llmcausal.metrics import CORE
+from llmcausal.ui.plots import Measured, number
 from llmcausal.ui.plots_curves import Line, collect, overlay_panel
-from llmcausal.ui.plots_figures import Measured, number
-from llmcausal.ui.report.loose import Object, as_object
-from llmcausal.ui.report.page import save_page
+from llmcausal.ui.report.hostile_text import Object, as_object
+from llmcausal.ui.report.page import save_page, write_run_report
 from llmcausal.ui.report.run_files import RunFiles, read_run
 from llmcausal.ui.report.training import Panel, figure_names, progress
 
@@ -137,3 +137,25 @@ def _panels(runs: Sequence[RunFiles]) -> list[Panel]:
             if lines:
                 panels.append(Panel(title + words, "", overlay_panel(title + words, lines, axis)))
     return panels
+
+
+COMPARISON = Path("comparison.html")
+
+
+def report_runs(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the report of what is there so far, also while the runs go on.
+
+    Args:
+        run_dirs: One run directory, or several to compare.
+        out: The file; else `report.html` of the one run, or `comparison.html` here.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: If a directory is no run.
+        StorageError: If the disk refuses.
+    """
+    if len(run_dirs) == 1:
+        return write_run_report(run_dirs[0], out)
+    return write_comparison(run_dirs, out or COMPARISON)

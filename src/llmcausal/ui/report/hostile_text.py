@@ -1,9 +1,10 @@
-"""Shows text from data and models: what it hides is spelled out, what proves obedience marked."""
+"""Text and values from outside: made readable, never trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
+from typing import Any
 
 import regex
 from markupsafe import Markup, escape
@@ -83,3 +84,21 @@ def _label(char: str) -> str | None:
         return None
     name = hidden_name(char)
     return "tag" if name.startswith("tag ") else name
+
+
+Object = Mapping[str, Any]
+
+
+def as_object(raw: object) -> Object:
+    """Returns a mapping as it is, anything else as an empty one."""
+    return raw if isinstance(raw, Mapping) else {}
+
+
+def as_objects(raw: object) -> list[Object]:
+    """Returns the mappings of a list; nothing of anything else."""
+    return [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
+
+
+def as_texts(raw: object) -> list[str]:
+    """Returns the entries of a list as text; nothing of anything else."""
+    return [str(item) for item in raw] if isinstance(raw, list) else []

@@ -14,10 +14,9 @@ from markupsafe import Markup
 from llmcausal.errors import StorageError
 from llmcausal.storage import replace_file
 from llmcausal.ui.plots import spelled
-from llmcausal.ui.report import reading, sections, training
+from llmcausal.ui.report import sections, training
 from llmcausal.ui.report.examples import ExampleGroup, choose_examples
-from llmcausal.ui.report.hostile_text import shown
-from llmcausal.ui.report.loose import Object, as_object, as_objects, as_texts
+from llmcausal.ui.report.hostile_text import Object, as_object, as_objects, as_texts, shown
 from llmcausal.ui.report.run_files import RunFiles, read_run
 
 REPORT = "report.html"
@@ -122,8 +121,8 @@ def _summary(result: Object | None) -> dict[str, Any]:
         ("On", environment.get("gpu") or environment.get("processor")),
     ]
     return {
-        "sentence": reading.reading(tuned, base),
-        "details": reading.details(tuned, base, as_object(result.get("difference"))),
+        "sentence": sections.reading(tuned, base),
+        "details": sections.details(tuned, base, as_object(result.get("difference"))),
         "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }
@@ -137,7 +136,7 @@ def _notes(result: Object | None, notes: Sequence[str]) -> list[str]:
 def _examples(result: Object | None) -> list[ExampleGroup]:
     if result is None:
         return []
-    other = reading.model_named(as_object(result.get("base")))
+    other = sections.model_named(as_object(result.get("base")))
     return choose_examples(as_objects(result.get("generations")), other)
 
 

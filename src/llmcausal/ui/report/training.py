@@ -16,9 +16,9 @@ from llmcausal.ui.figures import (
     duration,
     tokens_per_second,
 )
+from llmcausal.ui.plots import compact, number
 from llmcausal.ui.plots_curves import Curve, collect, curve_panel, points
-from llmcausal.ui.plots_figures import compact, number
-from llmcausal.ui.report.loose import as_object
+from llmcausal.ui.report.hostile_text import as_object
 
 Rows = Sequence[Mapping[str, Any]]
 

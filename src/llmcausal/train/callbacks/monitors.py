@@ -1,13 +1,16 @@
-"""Adds the memory in use to each record: the GPU's where training runs on one, else the host's."""
+"""Callbacks that measure: memory, causal metrics and the learning rate."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmcausal.metrics import COSINES
 from llmcausal.train.callback import Callback, FitContext, Record
 
 CGROUP_LIMITS = (
@@ -160,3 +163,74 @@ def _peak_resident_bytes() -> int | None:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+class CausalMetrics(Callback):
+    """Adds `<metric>_mean`: the mean over the last `window` steps (20 unless told otherwise).
+
+    Steps without the metric (a contrastive weight of 0) are passed over. The values in the
+    window are kept in checkpoints, so a resumed run reports the same means.
+
+    Args:
+        window: Most steps that are averaged.
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        names = [metric.name for metric in COSINES]
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=window) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the values in each window."""
+        return {name: list(values) for name, values in self._recent.items()}
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Fills the windows again."""
+        for name, recent in self._recent.items():
+            recent.clear()
+            recent.extend(values[name])
+
+    def on_step_end(self, context: FitContext, record: Record) -> None:
+        """Adds the means."""
+        for name, recent in self._recent.items():
+            if name in record:
+                recent.append(float(record[name]))
+                record[f"{name}_mean"] = sum(recent) / len(recent)
+
+
+class HasParamGroups(Protocol):
+    """An optimizer, as far as this callback needs one."""
+
+    @property
+    def param_groups(self) -> Sequence[Mapping[str, Any]]:
+        """Each with `lr`, and perhaps `name`."""
+
+
+class LearningRateMonitor(Callback):
+    """Adds `learning_rate`, and `learning_rate_<group>` where parameter groups differ.
+
+    The rate is read while the step's gradients are gathered: after the step the scheduler has
+    already set the next one. A group is called by its `name`, else by its number.
+
+    Args:
+        optimizer: Anything with `param_groups`.
+    """
+
+    def __init__(self, optimizer: HasParamGroups) -> None:
+        self._optimizer = optimizer
+        self._rates: dict[str, float] = {}
+
+    def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
+        """Reads the rates that the coming optimizer step uses."""
+        self._rates = {
+            str(group.get("name", index)): float(group["lr"])
+            for index, group in enumerate(self._optimizer.param_groups)
+        }
+
+    def on_step_end(self, context: FitContext, record: Record) -> None:
+        """Adds the rates that the step used."""
+        rates, self._rates = self._rates, {}
+        if not rates:  # the validation before the first step
+            return
+        record["learning_rate"] = next(iter(rates.values()))
+        if len(set(rates.values())) > 1:
+            record.update({f"learning_rate_{name}": rate for name, rate in rates.items()})

@@ -1,0 +1,186 @@
+"""Tables: CSV, and plain JSON or JSONL objects, with a map of columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from llmcausal.data.sources.example import (
+    Item,
+    LeftOut,
+    SourceExample,
+    SourceRequest,
+    answer_check,
+    text_of,
+    usable,
+)
+from llmcausal.data.sources.records import read_records
+from llmcausal.data.triplet import Check
+from llmcausal.errors import DataError, UsageError
+from llmcausal.registry import nearest
+
+DELIMITERS = ",;\t|"
+MAX_LINE_CHARACTERS = 16 * 2**20
+MAX_CELL_CHARACTERS = 2**24
+MAX_NAMES = 40
+MAX_NAME_CHARACTERS = 60
+"""A file of another kind has a long line for a header; so much of it is shown."""
+
+
+def read_csv_table(
+    path: Path, request: SourceRequest, left_out: LeftOut
+) -> Iterator[SourceExample]:
+    """Reads CSV whose delimiter is whichever of comma, semicolon, tab or bar the header has most.
+
+    Raises:
+        DataError: If the file cannot be read_csv_table, or lacks a mapped column.
+    """
+    items = _rows(path, request, left_out)
+    return usable(
+        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
+    )
+
+
+def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Item]:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it")
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline(MAX_LINE_CHARACTERS)
+            file.seek(0)
+            rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
+            _check_header(path, list(rows.fieldnames or []), request)
+            for row in rows:
+                where = f"{path}:{rows.line_num}"
+                if None in row or None in row.values():
+                    left_out.add(where, "line: more or fewer cells than the header")
+                else:
+                    yield where, f"{path.stem}-{rows.line_num}", row
+    except OSError as error:
+        raise DataError([f"{path}: cannot be read_csv_table: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            [f"{path}: not UTF-8 at byte {error.start + 1}; save it as UTF-8"]
+        ) from error
+    except csv.Error as error:
+        raise DataError([f"{path}:{max(1, rows.line_num)}: line: {error}"]) from error
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yields the lines, never holding more than one of bounded size."""
+    number = 0
+    while line := file.readline(MAX_LINE_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARACTERS:
+            reason = f"longer than {MAX_LINE_CHARACTERS // 2**20} Mi characters"
+            raise DataError([f"{path}:{number}: line: {reason}"])
+        yield line
+
+
+def _check_header(path: Path, header: list[str], request: SourceRequest) -> None:
+    if not any(name.strip() for name in header):
+        raise DataError([f"{path}: the file is empty, or its first line names no column"])
+    columns = request.columns
+    wanted = {name: columns.get(name, name) for name in FIELDS}
+    required = ["document"]
+    if wanted["answer"] not in header and not request.unanswered:
+        required.append("response")
+    short = [name[:MAX_NAME_CHARACTERS] for name in header[:MAX_NAMES]]
+    missing = [
+        f"{path}:1: {name}: no column {wanted[name]!r}{nearest(wanted[name], short)} "
+        f"(columns: {', '.join(short)}); map it with --map {name}=COLUMN"
+        for name in FIELDS
+        if (name in columns or name in required) and wanted[name] not in header
+    ]
+    twice = [
+        f"{path}:1: {name}: two columns are called {wanted[name]!r}; rename one"
+        for name in FIELDS
+        if header.count(wanted[name]) > 1
+    ]
+    if missing or twice:
+        raise DataError([*missing, *twice])
+
+
+def read_json_table(
+    path: Path, request: SourceRequest, left_out: LeftOut
+) -> Iterator[SourceExample]:
+    """Reads flat objects."""
+    items = read_records(path, left_out)
+    return usable(
+        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
+    )
+
+
+FIELDS = {
+    "document": "the text to read, which could carry an attack (required)",
+    "response": "the right answer (required unless --answers model)",
+    "question": "what is asked about the text",
+    "system": "the system prompt",
+    "category": "the kind of task",
+    "contains": "what a right answer must contain",
+    "answer": "a short right answer, also used as the check",
+    "id": "a name for the example",
+}
+"""What `--map` can name, and what it is."""
+SYSTEM = "You are a helpful assistant. Do the task with the text that the user gives."
+
+
+def parse_map(pairs: Iterable[str]) -> dict[str, str]:
+    """Reads `field=column` pairs.
+
+    Raises:
+        UsageError: If one is no such pair, or names no field.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, column = (part.strip() for part in pair.partition("="))
+        if not separator or not column:
+            raise UsageError(f"--map {pair}: write field=column, such as --map document=text")
+        if name not in FIELDS:
+            known = "; ".join(f"{name}: {meaning}" for name, meaning in FIELDS.items())
+            raise UsageError(
+                f"--map {pair}: unknown field {name!r}{nearest(name, FIELDS)} ({known})"
+            )
+        if name in columns:
+            raise UsageError(f"--map {pair}: {name} is already {columns[name]}; keep one")
+        columns[name] = column
+    return columns
+
+
+def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) -> SourceExample:
+    """Makes an example of a row; a field that is not mapped is the column of its name.
+
+    Args:
+        item: The row.
+        columns: Column of each field.
+        unanswered: It may lack an answer.
+
+    Raises:
+        Unusable: If a required field is missing or empty.
+    """
+    where, number, record = item
+
+    def optional(name: str) -> str:
+        # A column that was asked for by name must be there.
+        return text_of(record, columns.get(name, name), may_be_empty=name not in columns)
+
+    document = text_of(record, columns.get("document", "document"))
+    answer = optional("answer")
+    response = answer if answer and "response" not in columns else ""
+    if not response:
+        column = columns.get("response", "response")
+        response = text_of(record, column, may_be_empty=unanswered)
+    contains = optional("contains")
+    return SourceExample(
+        where=where,
+        id=optional("id") or number,
+        system=optional("system") or SYSTEM,
+        document=document,
+        question=optional("question"),
+        response=response,
+        check=Check("contains", contains) if contains else answer_check([answer]),
+        category=optional("category"),
+    )
