@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers.quantizers.auto import AutoHfQuantizer
 
-from llmcausal.config import LoraSection, MemorySection
+from llmcausal.config import LoraSection, MemorySection, ModelSection
 from llmcausal.diagnostics import compute
+from llmcausal.errors import ModelError
 from llmcausal.evaluation.generation import _decoded
 from llmcausal.memory import symbolic
 from llmcausal.memory.budget import CONTEXT_BYTES, GIB, Budget, enforce
 from llmcausal.memory.strategies import candidates
-from llmcausal.model import device
+from llmcausal.model import device, factory
 from llmcausal.model.device import settled_precision
 from llmcausal.model.lora import add_lora
 from llmcausal.model.projection import ProjectionHead
@@ -142,3 +145,30 @@ def test_the_process_that_predicts_ends_after_planning() -> None:
     symbolic.end_child()
     assert symbolic._child.cache_info().currsize == 0
     symbolic.end_child()  # nothing to end
+
+
+@pytest.mark.parametrize("head", ["host", "device"])
+def test_modules_in_host_memory_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any, head: Any
+) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    chatml_tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr(factory, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(factory, "choose_dtype", lambda *_: torch.bfloat16)
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(_: str, **arguments: Any) -> Any:
+        asked.update(arguments)
+        raise OSError("seen")
+
+    monkeypatch.setattr(factory.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    section = ModelSection(name=str(tmp_path), quantization="nf4")
+    with pytest.raises(ModelError, match="seen"):
+        factory.load_model(section, MemorySection(embeddings="host", head=head))
+    hosted = [name for name, place in asked["device_map"].items() if place.type == "cpu"]
+    assert "lm_head" in hosted or head == "device"
+    # As transformers reads a map of names: so far it looks past devices that are no strings.
+    places = {name: str(place) for name, place in asked["device_map"].items()}
+    quantizer = AutoHfQuantizer.from_config(asked["quantization_config"], pre_quantized=False)
+    quantizer.validate_environment(device_map=places)
+    assert quantizer.quantization_config.llm_int8_enable_fp32_cpu_offload == bool(hosted)
