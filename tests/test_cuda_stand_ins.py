@@ -149,7 +149,11 @@ def test_the_process_that_predicts_ends_after_planning() -> None:
 
 @pytest.mark.parametrize("head", ["host", "device"])
 def test_modules_in_host_memory_are_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any, head: Any
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_llama: Any,
+    chatml_tokenizer: Any,
+    head: Any,
 ) -> None:
     tiny_llama().save_pretrained(tmp_path)
     chatml_tokenizer.save_pretrained(tmp_path)

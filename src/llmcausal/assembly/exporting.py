@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from llmcausal.assembly.evaluating import check_template, choose_triplets, without_code
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
 from llmcausal.data.splits import BUILTIN
@@ -73,6 +74,7 @@ def export_checkpoint(
     check_template(manifest, template, checkpoint)
     for text in _failed_verdicts(checkpoint):
         _log.warning("%s: by its own evaluation it %s", checkpoint, text)
+    fetch_model(config.model)
     with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
         source = _source(config, checkpoint, template)
         report: dict[str, Any] = exporter(source, out, options)

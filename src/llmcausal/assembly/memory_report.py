@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.strategy_choice import (
     data_tokens,
@@ -314,6 +315,7 @@ class _Reporter:
 
         config = settled(self.config, chosen.switches)
         rows = largest_rows(config, (self.data or prepare_data(config, answer=False)).train)
+        fetch_model(config.model)
         with status("Measuring real steps"):
             measured = measure_triplets(
                 config, rows, steps=MEASURED_STEPS, snapshot=_snapshot_file(config)
