@@ -243,7 +243,8 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"
-    """AdamW by bitsandbytes (8-bit states, paged to host memory on CUDA) or by torch."""
+    """AdamW by bitsandbytes (8-bit states, paged to host memory on CUDA, but for the Windows
+    driver and WSL) or by torch."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's moment decays."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"

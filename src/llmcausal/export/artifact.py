@@ -19,6 +19,7 @@ from llmcausal.export.model_card import Kind, write_model_card
 from llmcausal.export.options import ExportOptions
 from llmcausal.export.shards import files_of, stored
 from llmcausal.export.source import ExportSource
+from llmcausal.windows import in_wsl, more_wsl_memory
 
 REPORT = "export_check.json"
 GIB = 2**30
@@ -91,8 +92,8 @@ def _refuse_too_large(source: ExportSource, kind: str) -> None:
         raise DoesNotFitError(
             f"{source.base_name}: comparing the {kind} export with the trained model needs "
             f"{needed / GIB:.1f} GiB of host memory, and {free / GIB:.1f} GiB are available. "
-            "--no-check writes the export without the comparison, one tensor at a time. Or close "
-            "other programs; in WSL, raise memory= under [wsl2] in %UserProfile%\\.wslconfig."
+            "--no-check writes the export without the comparison, one tensor at a time; or "
+            f"{more_wsl_memory() if in_wsl() else 'close other programs'}."
         )
 
 

@@ -52,7 +52,7 @@ def trace_step(
         What was allocated and freed, and the trained parameters, by name.
     """
     model = build_meta_model(shape)
-    tracker = AllocationTracker(device.type)
+    tracker = AllocationTracker(device.type, shape.gpu)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_maskless())
@@ -70,7 +70,7 @@ def trace_step(
         step, heads = _build_step(shape, model, device, tracker)
         trained = _trained(model, heads)
         for name, parameter in trained.items():
-            _hold_states(shape.config, name, parameter, tracker)
+            _hold_states(shape, name, parameter, tracker)
         batch = _batch(step.objective, shape.config, workload, device)
         model.train()
         with tracker, _random_states_noted(tracker):
@@ -113,16 +113,17 @@ def _trained(model: nn.Module, heads: list[nn.Module]) -> dict[str, nn.Parameter
 
 
 def _hold_states(
-    config: RunConfig, name: str, parameter: nn.Parameter, tracker: AllocationTracker
+    shape: Shape, name: str, parameter: nn.Parameter, tracker: AllocationTracker
 ) -> None:
+    config = shape.config
     layer = layer_of(name)
     if layer is not None:
         tracker.trace.mark("states", layer)
     else:
         tracker.trace.mark("states of the rest", 0)
     width, numbers = parameter.dtype.itemsize, parameter.numel()
-    on_cuda = parameter.device.type != "cpu"
-    states = states_of(config.train.optimizer, numbers, width, on_cuda=on_cuda)
+    pages = shape.gpu is not None and shape.gpu.pages
+    states = states_of(config.train.optimizer, numbers, width, pages=pages)
     for host, sizes in ((False, states.device), (True, states.host)):
         for size in sizes:
             what = "optimizer states"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from llmcausal.memory.budget import GpuTraits
 from llmcausal.memory.trace import Allocation, Trace
 from llmcausal.memory.workspaces import hidden_temporaries
 
@@ -22,15 +23,17 @@ class AllocationTracker(TorchDispatchMode):
 
     Args:
         device: Type of the device that computes; `cpu` has no host beside it.
+        gpu: The GPU that the device stands for; None for a CPU.
 
     Attributes:
         trace: What happened.
         phase: What is being done: `weights`, `forward`, `loss`, `backward` or `optimizer`.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, gpu: GpuTraits | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
+        self.gpu = gpu
         self.trace = Trace()
         self.phase = "weights"
         self._known: dict[int, int] = {}
@@ -44,7 +47,7 @@ class AllocationTracker(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Runs an operation and notes the storages that are new in what it returns."""
-        temporaries = hidden_temporaries(func, args, self.device)
+        temporaries = hidden_temporaries(func, args, self.gpu)
         ids = [
             self.trace.allocate(Allocation(size, component, f"inside {func}", self.phase))
             for component, size in temporaries
@@ -92,7 +95,8 @@ class AllocationTracker(TorchDispatchMode):
         component = _COMPONENTS.get(self.phase, "activations")
         if "dequantize" in name:
             component = "dequantization"
-        made = Allocation(size, component, what, self.phase, host=kind != self.device)
+        host = kind != self.device
+        made = Allocation(size, component, what, self.phase, host=host, pinned=host)
         number = self._known[key] = self.trace.allocate(made)
         # Not the tensor: views share the storage, and outlive it.
         self._watched[key] = weakref.ref(storage, lambda _: self._forget(key, number))
