@@ -13,7 +13,7 @@ from pathlib import Path
 from generated import between_marks
 
 from llmcausal.memory.budget import card_budget, needed_bytes
-from llmcausal.memory.plan import Predictor, plan
+from llmcausal.memory.plan import UNKNOWN_SHARED, Predictor, plan
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.shipped_needs import FILE, PROFILES, predict_need
 from llmcausal.profile import load_config
@@ -28,7 +28,7 @@ LENGTHS = {
     "quality-12gb": (4096,),
 }
 CARDS = (4, 6, 8, 12)
-PREDICTOR = Predictor("cuda")
+PREDICTOR = Predictor("cuda", shared=UNKNOWN_SHARED)
 
 
 def cell(profile: str, tokens: int, card: int) -> tuple[str, bool]:
@@ -66,7 +66,7 @@ def table() -> tuple[str, list[str]]:
 
 def needs_file() -> str:
     """Returns the text of the file that `doctor` reads."""
-    needs = {name: predict_need(load_config(name)) for name in PROFILES}
+    needs = {name: predict_need(load_config(name), PREDICTOR) for name in PROFILES}
     return json.dumps(needs, indent=2) + "\n"
 
 

@@ -243,7 +243,8 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"
-    """AdamW from bitsandbytes (8-bit states, paged to host memory on CUDA) or from torch."""
+    """AdamW from bitsandbytes (8-bit states, paged to host memory on CUDA, except on Windows and
+    WSL) or from torch."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the moments."""
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"

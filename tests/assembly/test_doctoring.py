@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,6 +46,22 @@ def test_checks_are_told_what_the_shipped_profiles_take(
     changed = facts_of(load_config("minimal-4gb", ["data.max_length=4096"]))
     assert changed.own is None
     assert facts_of(load_config("demo-cpu")).own is None
+
+
+def test_states_that_are_not_paged_count_on_the_gpu_for_the_doctor_too(
+    facts_of: Callable[[RunConfig], Facts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = doctoring.look_at_machine()
+    told = {}
+    for wsl in (False, True):
+        machine = dataclasses.replace(here, wsl=wsl)
+        monkeypatch.setattr(doctoring, "look_at_machine", lambda machine=machine: machine)
+        own = facts_of(load_config("rtx4050")).own
+        assert own is not None
+        told[wsl] = own.strategies[0]
+    paged = 42 * 2**20  # of 80 MiB; tensors of fewer than 100,000 numbers are never paged
+    assert told[True].needed_bytes - told[False].needed_bytes == paged
+    assert told[False].host_bytes - told[True].host_bytes == paged
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "paged_adamw_8bit"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from llmcausal.assembly import strategy_choice
 from llmcausal.assembly.prepare import prepare_data
@@ -18,6 +19,7 @@ from llmcausal.assembly.strategy_choice import (
 )
 from llmcausal.config import RunConfig
 from llmcausal.errors import DoesNotFitError
+from llmcausal.memory.budget import Budget, GpuTraits
 from llmcausal.memory.flops import tokens_of
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.train.batch import collate
@@ -146,3 +148,34 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
     mean, packed = data_tokens(config, data.train)
     assert packed == -(-len(data.train) // size)
     assert mean.nodes <= made.nodes
+
+
+def test_a_plan_tells_what_its_gpu_lacks(
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config()
+    traits = GpuTraits(flash=False, pages=False)
+    monkeypatch.setattr(strategy_choice, "traits_here", lambda: traits)
+    monkeypatch.setattr(strategy_choice, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(strategy_choice, "find_budget", lambda *_: Budget(2**30, "a test"))
+    planned = plan_run(config, prepare_data(config), predict=predict)
+    assert planned.notes[1:] == traits.notes(config.train.optimizer)
+    assert "no flash attention" in planned.notes[1]
+
+
+@pytest.mark.parametrize("wsl", [True, False])
+def test_a_host_without_room_is_told_how_to_get_it(
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, wsl: bool
+) -> None:
+    config = tiny_config()
+    monkeypatch.setattr(strategy_choice, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(strategy_choice, "find_budget", lambda *_: Budget(2**30, "a test"))
+    monkeypatch.setattr(strategy_choice, "free_host_bytes", lambda: 0)
+    monkeypatch.setattr(strategy_choice, "in_wsl", lambda: wsl)
+
+    def needs_host(config: RunConfig, workload: Workload, **_: Any) -> Prediction:
+        return made_prediction(workload, MIB, host_bytes=MIB)
+
+    help = "under \\[wsl2\\]" if wsl else "close other programs"
+    with pytest.raises(DoesNotFitError, match=help):
+        plan_run(config, prepare_data(config), predict=needs_host)

@@ -70,6 +70,7 @@ def run(
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
     symbolic = ModuleType("llmcausal.memory.symbolic")
     monkeypatch.setattr(symbolic, "predict", predict, raising=False)
+    monkeypatch.setattr(symbolic, "end_child", lambda: None, raising=False)
     monkeypatch.setitem(sys.modules, symbolic.__name__, symbolic)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
@@ -118,6 +119,7 @@ def test_json_is_one_object_with_the_plan_for_a_named_card(run: Run) -> None:
     assert (result["fits"], result["kind"], result["device"]) == (True, "predicted", "cuda")
     assert result["workload"]["member_tokens"] == 2048
     assert result["workload"]["shared_tokens"] == 0
+    assert result["workload"]["source"] == "--seq-len; the worst of 0, 1, 64 shared tokens"
     assert result["budget"]["bytes"] == 5340 * MIB
     assert "6 GB card" in result["budget"]["source"]
     # 5340 - 3072 - 400 - 64 MiB leave 1804 for 2048 tokens: 0.5 MiB a token fits, 1 does not

@@ -31,6 +31,19 @@ def test_bitsandbytes_really_works_here(on_cpu: Make) -> None:
     assert (check.status, check.fix) == ("pass", "")
 
 
+@pytest.mark.parametrize("wsl", [True, False])
+def test_the_doctor_pages_nothing_under_the_windows_driver(
+    on_gpu: Make, monkeypatch: pytest.MonkeyPatch, wsl: bool
+) -> None:
+    tried: list[bool] = []
+    monkeypatch.setattr(compute, "nf4_errors", lambda _: (0.09, 0.0))
+    monkeypatch.setattr(compute, "adamw8bit_moves", lambda _, *, paged: tried.append(paged) or True)
+    check = compute.check_bitsandbytes(on_gpu(wsl=wsl))
+    assert tried == [not wsl]
+    assert check.status == "pass"
+    assert ("its states not paged" in check.detail) == wsl
+
+
 def test_nf4_rounds_as_much_as_nf4_should() -> None:
     rounding, product = compute.nf4_errors(torch.device("cpu"))
     assert 0.05 < rounding < compute.MOST_NF4_ROUNDING
@@ -53,7 +66,7 @@ def test_bitsandbytes_that_computes_wrongly_fails(
     message: str,
 ) -> None:
     monkeypatch.setattr(compute, "nf4_errors", lambda _: errors)
-    monkeypatch.setattr(compute, "adamw8bit_moves", lambda _: moved)
+    monkeypatch.setattr(compute, "adamw8bit_moves", lambda *_, **__: moved)
     check = compute.check_bitsandbytes(on_cpu())
     assert check.status == "fail"
     assert message in check.detail

@@ -35,6 +35,28 @@ def test_the_installed_packages_pass(on_cpu: Make) -> None:
     assert f"torch {importlib.metadata.version('torch')}" in check.detail
 
 
+def test_a_library_newer_than_any_tested_is_warned_of(
+    on_cpu: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        return "5.99.1" if name == "transformers" else installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    check = environment.check_packages(on_cpu())
+    assert check.status == "warning"
+    assert check.detail.endswith("transformers 5.99.1, tested: 5.23")
+    assert "pip install 'transformers==5.23.*'" in check.fix
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").split()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    found = {name: ".".join(pinned[name].split(".")[:2]) for name in environment.TESTED}
+    assert found == environment.TESTED
+
+
 def test_missing_and_old_packages_are_all_named(
     on_cpu: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_attention_kernels_are_told(
     assert check.status == status
     assert bool(check.fix) == (status == "warning")
     assert all(name in check.detail for name in working)
+    assert ("flash does not" in check.detail) == (working == ("memory-efficient",))
 
 
 def test_attention_kernels_really_run_here() -> None:

@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llmcausal.data.template import ChatTemplate
-from llmcausal.errors import CheckpointError, ConfigError, ModelError, UsageError
+from llmcausal.errors import (
+    CheckpointError,
+    ConfigError,
+    DoesNotFitError,
+    ModelError,
+    UsageError,
+)
 from llmcausal.export import EXPORTERS
 from llmcausal.export.check import Behaviour, Loaded, check, observe
 from llmcausal.export.consumers import TransformersModel
@@ -313,3 +320,31 @@ def test_existing_output_is_refused_before_the_model_loads(
 def test_unknown_format_says_what_exists() -> None:
     with pytest.raises(ConfigError, match="adapter, merged, gguf, ollama"):
         EXPORTERS.load("onnx")
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_a_comparison_without_memory_for_the_model_is_refused_before_it_is_loaded(
+    kind: str, source: Any, export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_base() -> Any:
+        raise AssertionError("the base is loaded")
+
+    free = SimpleNamespace(available=2**29)  # as much as the comparison needs beside the weights
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    without_base = replace(source, load_base=load_base)
+    with pytest.raises(DoesNotFitError, match=r"0\.5 GiB of host memory.* --no-check"):
+        export(kind, without_base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export(kind, without_base, tmp_path / "out", check=False)["checked"] is False
+
+
+def test_a_comparison_needs_memory_for_every_number_of_the_base(
+    source: Any, export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = sum(parameter.numel() for parameter in source.load_base().parameters())
+    free = SimpleNamespace(available=2**29 + 4 * numbers)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    assert export("adapter", source, tmp_path / "fits")["checked"]
+    free.available -= 1
+    with pytest.raises(DoesNotFitError):
+        export("adapter", source, tmp_path / "out")

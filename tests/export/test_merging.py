@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.merging import peak_of_merge
 from llmcausal.errors import ModelError
-from llmcausal.export.merged import files_of, merge, stored, write_shard
+from llmcausal.export.merged import merge, write_shard
+from llmcausal.export.source import files_of, stored
 
 MEGABYTE = 2**20
 

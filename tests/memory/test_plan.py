@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.memory import budget
 from llmcausal.memory.advice import largest_that_fits
-from llmcausal.memory.plan import Predictor, plan
+from llmcausal.memory.plan import UNKNOWN_SHARED, Predictor, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import COSTS, STRATEGIES, SWITCHES, candidates, switches_of
 from tests.predictions import made_prediction
@@ -143,6 +143,27 @@ def test_nothing_is_predicted_twice() -> None:
     assert (predictor.made, first.strategy, again.strategy) == (1, "custom", "recompute")
     predictor(config, Workload(4096))
     assert predictor.made == 2
+
+
+def test_what_members_share_is_taken_at_its_worst() -> None:
+    asked: list[int] = []
+
+    def masked(config: RunConfig, workload: Workload, **_: Any) -> Prediction:
+        """Masks take 1 GiB as soon as anything is shared, and each shared token saves 10 MiB."""
+        asked.append(workload.shared_tokens)
+        shared = workload.shared_tokens
+        return prediction(workload, 5 * GIB + bool(shared) * GIB - shared * 10 * 2**20)
+
+    worst = Predictor("cuda", masked, shared=UNKNOWN_SHARED)
+    config = RunConfig()
+    assert budget.needed_bytes(worst(config, WORKLOAD)) == 6 * GIB - 10 * 2**20
+    assert asked == list(UNKNOWN_SHARED)
+    assert worst(config, WORKLOAD).workload.shared_tokens == 1
+    asked.clear()
+    apart = config.model_copy(update={"memory": MemorySection(members="one_by_one")})
+    worst(apart, WORKLOAD)  # passes of their own share nothing
+    Predictor("cuda", masked)(config, Workload(2048, 30))  # as the data are
+    assert asked == [0, 30]
 
 
 @pytest.mark.parametrize("gb", [4, 6, 12])

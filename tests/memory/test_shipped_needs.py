@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llmcausal.memory.budget import card_budget
+from llmcausal.memory.plan import UNKNOWN_SHARED, Predictor
 from llmcausal.memory.shipped_needs import PROFILES, describe, predict_need, shipped_needs
 from llmcausal.profile import load_config
 
@@ -25,4 +26,7 @@ def test_each_profile_fits_its_own_card(profile: str) -> None:
 @pytest.mark.slow
 def test_kept_predictions_are_what_is_predicted() -> None:
     config = load_config("minimal-4gb")
-    assert predict_need(config) == shipped_needs()["minimal-4gb"]
+    assert (
+        predict_need(config, Predictor("cuda", shared=UNKNOWN_SHARED))
+        == shipped_needs()["minimal-4gb"]
+    )

@@ -12,6 +12,7 @@ import torch
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.errors import ConfigError
 from llmcausal.memory import fake_step, symbolic, symbolic_run
+from llmcausal.memory.budget import GpuTraits
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import NAIVE, STRATEGIES
@@ -204,3 +205,27 @@ def test_what_is_wrong_with_the_settings_is_told_by_its_own_error() -> None:
     config = llama("lean").model_copy(update={"loss": LossSection(layer=99)})
     with pytest.raises(ConfigError, match=r"loss\.layer = 99"):
         symbolic.predict(config, Workload(32, 0, 8), device="cuda")
+
+
+def test_without_flash_attention_key_heads_count_once_a_query_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Workload(512, 0, 32)
+    flash = symbolic.predict(llama("keep"), load, device="cuda")
+    monkeypatch.setattr(symbolic, "traits_here", lambda: GpuTraits(flash=False))
+    plain = symbolic.predict(llama("keep"), load, device="cuda")
+    # Keys and values of 32 heads in place of 8, of two members, in every layer.
+    more = 32 * 2 * 512 * 2 * (32 - 8) * 128 * 2
+    grown = plain.components["activations"] - flash.components["activations"]
+    assert grown == pytest.approx(more, rel=0.01)
+
+
+def test_states_that_are_not_paged_count_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Workload(64, 0, 16)
+    paged = symbolic.predict(llama("recompute"), load, device="cuda")
+    monkeypatch.setattr(symbolic, "traits_here", lambda: GpuTraits(pages=False))
+    kept = symbolic.predict(llama("recompute"), load, device="cuda")
+    numbers = 32 * 16 * (2 * 8192 + 2 * 5120 + 3 * 18432)
+    moved = paged.host_bytes - kept.host_bytes
+    assert moved == kept.components["optimizer"] - paged.components["optimizer"]
+    assert 1.5 * numbers < moved <= 2 * numbers  # the smallest tensors are never paged

@@ -61,3 +61,20 @@ def test_components_add_up_and_the_peak_is_in_the_timeline() -> None:
     sums = [sum(moment.allocated_bytes.values()) for moment in result.timeline]
     assert max(sums) == result.allocated_bytes == sum(result.components.values())
     assert sum(each.bytes for each in result.peak_tensors) == result.allocated_bytes
+
+
+def test_pinned_blocks_are_powers_of_two_and_serve_their_own_size_again() -> None:
+    trace = Trace()
+
+    def make(size: int, *, pinned: bool) -> int:
+        return trace.allocate(Allocation(size, "misc", "test", "forward", host=True, pinned=pinned))
+
+    make(1002, pinned=True)  # 1024
+    first = make(513, pinned=True)  # 1024 of a second block of this size
+    make(700, pinned=False)
+    trace.free(first)
+    make(600, pinned=True)  # takes the block that was freed
+    make(512, pinned=True)  # 512, which the larger block does not serve
+    result = replay(trace, caching=True)
+    assert result.host_bytes == 2 * 1024 + 512 + 700
+    assert result.allocated_bytes == 0

@@ -16,11 +16,20 @@ from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
-from llmcausal.model.factory import load_model
+from llmcausal.memory.architecture import empty_model
+from llmcausal.memory.budget import CONTEXT_BYTES, GIB, Budget, enforce, find_budget
+from llmcausal.model.device import choose_device, expected_dtype
+from llmcausal.model.factory import LoadedModel, load_model
+from llmcausal.train.recovery import release
 from llmcausal.ui.console import status
 
 ALONE = "You are a helpful assistant."
 """System prompt of an attack's instruction that is answered without any text."""
+
+NF4_BYTES = 0.516
+"""Of a number in NF4, with its share of the scales."""
+ROOM_BYTES = GIB
+"""For keys and values of the prompts that are answered together, and for activations."""
 
 Progress = Callable[[int, int], None]
 Prompt = tuple[str, str]
@@ -63,7 +72,7 @@ def answered(
             "the answers first, with `llmcausal data build --answers model`"
         )
     with status("Loading the model"):
-        loaded = load_model(config.model, config.memory)
+        loaded = _load(config)
     limit = config.data.max_length - config.data.answer_tokens
     fitting = [prompt for prompt in prompts if _length(template, prompt) <= limit]
     answering = Answering(
@@ -75,6 +84,9 @@ def answered(
     )
     found = answer_prompts(answering, fitting, progress=progress)
     answers = dict(zip(fitting, found, strict=True))
+    device = loaded.device
+    del loaded
+    release([device])  # the run that is planned next wants all of it
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
     left_out = made.count(None)
     notes = [f"answers: {len(fitting)} by the model itself"]
@@ -84,6 +96,33 @@ def answered(
             "within data.max_length, or does what the attack asks without having seen it"
         )
     return made, notes
+
+
+def _load(config: RunConfig) -> LoadedModel:
+    """Loads the model within the budget: no strategy is planned before the answers are known."""
+    memory = config.memory
+    if choose_device(config.model.device).type == "cuda":
+        budget = find_budget(memory, "cuda")
+        if not memory.force:
+            enforce(budget)
+        if memory.strategy == "auto" and not config.model.trust_remote_code:
+            memory = memory.model_copy(update=_places(config, budget))
+    return load_model(config.model, memory)
+
+
+def _places(config: RunConfig, budget: Budget) -> dict[str, str]:
+    """Returns where embeddings and head are held for answering.
+
+    Embeddings in host memory cost next to nothing. A head there crosses for every token, so it
+    stays where the layers are if that leaves `ROOM_BYTES`.
+    """
+    model = empty_model(config)
+    width = expected_dtype(config.model.precision, "cuda").itemsize
+    head = model.get_output_embeddings().weight.numel()
+    layers = model.num_parameters() - head - model.get_input_embeddings().weight.numel()
+    layer_bytes = NF4_BYTES if config.model.quantization == "nf4" else width
+    needed = layers * layer_bytes + head * width + ROOM_BYTES + CONTEXT_BYTES
+    return {"embeddings": "host", "head": config.memory.head if needed <= budget.bytes else "host"}
 
 
 def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:

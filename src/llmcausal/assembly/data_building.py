@@ -180,9 +180,11 @@ def _answered(
 ) -> list[Triplet]:
     """Lets the model answer whatever no check verifies, and obey each attack."""
     from llmcausal.assembly.answering import answered
+    from llmcausal.assembly.fetching import fetch_model
     from llmcausal.assembly.prepare import load_template
 
     config = load_config(request.model)
+    fetch_model(config.model)
     bare = [triplet if triplet.check else replace(triplet, response="") for triplet in triplets]
     made, _ = answered(
         config,

@@ -13,7 +13,12 @@ from llmcausal.diagnostics.facts import Facts, ModelSize, ProfileNeed, StrategyN
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.diagnostics.machine import look_at_machine
 from llmcausal.errors import LlmcausalError
-from llmcausal.memory.architecture import SAME_SHAPE, load_architecture, shipped_architectures
+from llmcausal.memory.architecture import (
+    SAME_SHAPE,
+    adapter_numbers,
+    empty_model,
+    shipped_architectures,
+)
 from llmcausal.memory.optimizer_states import states_of
 from llmcausal.memory.shipped_needs import describe, shipped_needs
 
@@ -26,7 +31,8 @@ def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
     with watch("Looking at this machine"):
         machine = look_at_machine()
     kept = shipped_needs()
-    shipped = {name: _need(name, values) for name, values in kept.items()}
+    pages = not machine.windows_driver
+    shipped = {name: _need(name, values, pages) for name, values in kept.items()}
     wanted = describe(config)
     same = (name for name, values in kept.items() if values.items() >= wanted.items())
     own = shipped.get(next(same, ""))
@@ -34,8 +40,12 @@ def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
     yield from diagnose(Facts(config, machine, tuple(shipped.values()), own, size), watch)
 
 
-def _need(name: str, values: dict[str, Any]) -> ProfileNeed:
-    strategies = tuple(StrategyNeed(**strategy) for strategy in values["strategies"])
+def _need(name: str, values: dict[str, Any], pages: bool) -> ProfileNeed:
+    paged = 0 if pages else values["paged_bytes"]  # what stays on the GPU
+    strategies = tuple(
+        StrategyNeed(each["name"], each["needed_bytes"] + paged, each["host_bytes"] - paged)
+        for each in values["strategies"]
+    )
     return ProfileNeed(name, values["model"], values["tokens"], strategies)
 
 
@@ -59,29 +69,17 @@ def model_size(config: RunConfig) -> ModelSize | None:
 
 
 def _size(config: RunConfig) -> ModelSize:
-    import torch
-    from transformers import AutoModelForCausalLM
-
     from llmcausal.train.build import learns_detector
 
-    section = config.model
-    architecture = load_architecture(section.name, section.revision)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
-    adapters = [
-        config.lora.rank * features
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and name.rpartition(".")[2] in config.lora.target_modules
-        for features in (module.in_features, module.out_features)
-    ]
+    model = empty_model(config)
+    adapters = adapter_numbers(config, model)
     loss = config.loss
-    width = architecture.get_text_config().hidden_size
+    width = model.config.get_text_config().hidden_size
     hidden, out = loss.projection_hidden_dim, loss.projection_dim
     head = [width * hidden, hidden, hidden * out, out] if out else []
     # Numbers of fp32 and their optimizer's states, wherever those live while training.
     trained = 4 * sum((*adapters, *head))
     in_steps = adapters if learns_detector(loss) else adapters + head
-    states = (states_of(config.train.optimizer, numbers, 4, on_cuda=False) for numbers in in_steps)
+    states = (states_of(config.train.optimizer, numbers, 4, pages=False) for numbers in in_steps)
     held = sum(sum(state.device) for state in states)
     return ModelSize(model.num_parameters(), trained + held + OTHER_BYTES)

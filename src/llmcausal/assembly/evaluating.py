@@ -13,6 +13,7 @@ from typing import Any
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_searchable
 from llmcausal.assembly.comparison import check_alike, other_checkpoint
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import DataSection, EvaluationSection, RunConfig
 from llmcausal.data.splits import BUILTIN
@@ -110,6 +111,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         process_group(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
+        processes.on_main(lambda: fetch_model(config.model))
         parts = _load(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
         if not processes.is_main:

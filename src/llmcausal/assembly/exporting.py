@@ -16,6 +16,7 @@ from llmcausal.assembly.evaluating import (
     suite_name,
     without_code,
 )
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunConfig
 from llmcausal.data.splits import BUILTIN
@@ -78,6 +79,7 @@ def export_checkpoint(
     check_template(manifest, template, checkpoint)
     for text in _failed_verdicts(checkpoint):
         _log.warning("%s: by its own evaluation it %s", checkpoint, text)
+    fetch_model(config.model)
     with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
         source = _source(config, checkpoint, template)
         report: dict[str, Any] = exporter(source, out, options)

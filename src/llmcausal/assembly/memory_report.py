@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.strategy_choice import (
     data_tokens,
@@ -32,6 +33,7 @@ from llmcausal.memory.budget import (
     Device,
     find_budget,
     needed_bytes,
+    traits_here,
     uses_expandable_segments,
 )
 from llmcausal.memory.flops import (
@@ -44,7 +46,14 @@ from llmcausal.memory.flops import (
     run_time,
     step_cost,
 )
-from llmcausal.memory.plan import Plan, Predict, Predictor, manual_candidate, plan
+from llmcausal.memory.plan import (
+    UNKNOWN_SHARED,
+    Plan,
+    Predict,
+    Predictor,
+    manual_candidate,
+    plan,
+)
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import COSTS, NAIVE, STRATEGIES
 from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
@@ -65,7 +74,7 @@ class MemoryRequest:
 
     Attributes:
         seq_len: Tokens of each member; nothing: the longest of the data.
-        shared: Share of a member that all members begin with; nothing: none, or the data's.
+        shared: Share of a member that all members begin with; nothing: the data's, or the worst.
         vram_gb: Size of a card that need not be here.
         strategy: One to predict in place of the planner's choice.
         sweep: Whether to plan for a range of lengths and micro-batches too.
@@ -138,10 +147,13 @@ class _Reporter:
                 source = "data.max_length: the tokenizer is not on this machine"
             length = request.seq_len or self.config.data.max_length
             response = min(256, length // 4)
-        share = request.shared or 0.0
-        shared = min(int(share * length), length - response - 1)
-        told = f"{source}; {share:.0%} of it shared" if share else f"{source}; nothing shared"
-        return Workload(length, shared, response, self.config.train.batch_size), told
+        load = Workload(length, 0, response, self.config.train.batch_size)
+        if request.shared is None:
+            self.predictor.shared = UNKNOWN_SHARED
+            told = ", ".join(map(str, UNKNOWN_SHARED))
+            return load, f"{source}; the worst of {told} shared tokens"
+        shared = min(int(request.shared * length), length - response - 1)
+        return replace(load, shared_tokens=shared), f"{source}; {request.shared:.0%} of it shared"
 
     def report(self) -> dict[str, Any]:
         with status("Predicting memory"):
@@ -160,8 +172,9 @@ class _Reporter:
             "kind": "predicted",
             "fits": needed_bytes(naive) <= self.budget.bytes if naive else chosen.fits,
             "device": self.device,
-            "workload": {**asdict(self.workload), "source": self.source},
+            "workload": {**asdict(chosen.prediction.workload), "source": self.source},
             "budget": asdict(self.budget),
+            "notes": self._notes(),
             "strategy": plan_values(chosen),
             "prediction": _prediction_values(chosen.prediction, self.budget.bytes),
             "naive": naive and _prediction_values(naive, self.budget.bytes),
@@ -172,6 +185,9 @@ class _Reporter:
             "advice": advice,
             "measured": measured,
         }
+
+    def _notes(self) -> list[str]:
+        return traits_here().notes(self.config.train.optimizer) if self.device == "cuda" else []
 
     def _limits(self, chosen: Plan) -> dict[str, int]:
         candidate = manual_candidate(settled(self.config, chosen.switches).memory)
@@ -315,6 +331,7 @@ class _Reporter:
 
         config = settled(self.config, chosen.switches)
         rows = largest_rows(config, (self.data or prepare_data(config, answer=False)).train)
+        fetch_model(config.model)
         with status("Measuring real steps"):
             measured = measure_triplets(
                 config, rows, steps=MEASURED_STEPS, snapshot=_snapshot_file(config)

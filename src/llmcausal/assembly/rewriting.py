@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
 from llmcausal.data.sources.builder import BuildOptions
@@ -47,6 +48,7 @@ def rewritten_examples(
         ModelError: If the model cannot be loaded.
     """
     chosen = _choose(examples, options)
+    fetch_model(config.model)
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
     template = load_template(config.model, loaded.tokenizer)

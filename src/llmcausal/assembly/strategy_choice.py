@@ -13,7 +13,7 @@ from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.memory.advice import advice_lines, advise
-from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes
+from llmcausal.memory.budget import Budget, Device, find_budget, free_host_bytes, traits_here
 from llmcausal.memory.flops import Tokens, count_tokens
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.plan import Plan, Predict, Predictor, plan
@@ -23,6 +23,7 @@ from llmcausal.model.device import choose_device
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
 from llmcausal.ui.console import status
+from llmcausal.windows import in_wsl, more_wsl_memory
 
 MOST_PACKED = 512
 """Triplets whose prefix trees are packed to count tokens; of larger data, an even share is."""
@@ -66,8 +67,9 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
     end_child()
     forced = "" if chosen.fits else "; started anyway, by memory.force"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
+    notes = [note, *(traits_here().notes(config.train.optimizer) if device == "cuda" else [])]
     record = _record(chosen, workload, budget)
-    return Planned(settled(config, chosen.switches), [note], record)
+    return Planned(settled(config, chosen.switches), notes, record)
 
 
 def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
@@ -121,7 +123,8 @@ def refusal(
     if short_of_host:
         lines = [
             f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / 2**30:.2f}"
-            " GiB of host memory (predicted), more than is free."
+            " GiB of host memory (predicted), more than is free.",
+            f"What helps: {more_wsl_memory() if in_wsl() else 'close other programs'}.",
         ]
     elif advice := advise(config, workload, budget.bytes, predictor=predictor):
         lines += ["What helps, cheapest first:", *advice_lines(advice)]

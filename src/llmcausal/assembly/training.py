@@ -25,6 +25,7 @@ from llmcausal.assembly.build import (
 from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
 from llmcausal.assembly.fallbacks import advice_after, build_fallbacks
+from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.strategy_choice import plan_run
 from llmcausal.config import CheckpointSection, RunConfig
@@ -113,11 +114,14 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         processes = stack.enter_context(process_group(choose_device(config.model.device)))
         check_share(config.train, config.memory, processes)
         config, precision = processes.on_main(lambda: settle_precision(config))
+        if config.data.answers == "model":
+            processes.on_main(lambda: fetch_model(config.model))
         with status("Reading the data"):
             data = prepare_data(config)
         planned = processes.on_main(lambda: plan_run(config, data))
         absolute = run_directory.with_absolute_paths(planned.config)
         named = processes.on_main(lambda: run_directory.claim_name(absolute))
+        processes.on_main(lambda: fetch_model(config.model))
         with status("Loading the model"):
             built = build_run(named, data, named.run_dir, _screen(plain), processes)
             center_projection(built, data)
@@ -152,6 +156,8 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             lambda: _choose_checkpoint(run_dir, target if named else None)
         )
         notes += processes.on_main(lambda: settle_precision(config))[1]
+        if config.data.answers == "model":
+            processes.on_main(lambda: fetch_model(config.model))
         with status("Reading the data"):
             data = prepare_data(config)
         changes = []
@@ -162,6 +168,7 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             f"not bit for bit: {change} since the run began"
             for change in run_directory.version_changes(run_dir)
         ]
+        processes.on_main(lambda: fetch_model(config.model))
         with status("Loading the model"):
             built = build_run(config, data, run_dir, _screen(plain), processes)
             if checkpoint is not None:

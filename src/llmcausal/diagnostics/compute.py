@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmcausal.diagnostics.check import DoctorCheck, one_line
 from llmcausal.diagnostics.facts import Facts
@@ -44,7 +44,7 @@ def check_bitsandbytes(facts: Facts) -> DoctorCheck:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             rounding, error = nf4_errors(device)
-            moved = adamw8bit_moves(device)
+            moved = adamw8bit_moves(device, paged=not facts.machine.windows_driver)
     except Exception as problem:  # whatever a broken native library raises
         return DoctorCheck(
             "bitsandbytes",
@@ -60,6 +60,8 @@ def check_bitsandbytes(facts: Facts) -> DoctorCheck:
         detail = f"an 8-bit AdamW step does not change the weights on {device.type}"
     else:
         found = f"NF4 (rounds by {rounding:.1%}) and 8-bit AdamW work on {device.type}"
+        if facts.on_gpu and facts.machine.windows_driver:
+            found += ", its states not paged: under the Windows driver that can end the process"
         return DoctorCheck("bitsandbytes", "pass", found)
     fix = "install its newest version: pip install --upgrade --no-deps bitsandbytes"
     return DoctorCheck("bitsandbytes", "fail", detail, fix)
@@ -86,15 +88,21 @@ def nf4_errors(device: torch.device) -> tuple[float, float]:
     )
 
 
-def adamw8bit_moves(device: torch.device) -> bool:
-    """Says whether one paged 8-bit AdamW step changes every weight to a finite value."""
+def adamw8bit_moves(device: torch.device, *, paged: bool) -> bool:
+    """Says whether one 8-bit AdamW step changes every weight to a finite value.
+
+    Args:
+        device: Where.
+        paged: Whether its states are paged, as training would have them.
+    """
     import bitsandbytes as bnb
     import torch
 
     # From 4096 elements on, bitsandbytes keeps the states in 8 bits; from 100,000 on it pages them.
     weight = torch.nn.Parameter(torch.ones(320, 320, device=device))
     before = weight.detach().clone()
-    optimizer = bnb.optim.PagedAdamW8bit([weight], lr=1e-2)
+    kind = bnb.optim.PagedAdamW8bit if paged else bnb.optim.AdamW8bit
+    optimizer: Any = kind([weight], lr=1e-2)
     weight.sum().backward()
     optimizer.step()
     return bool(((weight != before) & weight.isfinite()).all())

@@ -21,7 +21,15 @@ CHECKPOINT_BYTES = GIB
 """Disk for a run whose checkpoints' size is unknown."""
 LOG_BYTES = 2**26
 """Disk for a run's log, report and answers."""
-SHOWN_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+TESTED = {
+    "torch": "2.13",
+    "transformers": "5.23",
+    "peft": "0.21",
+    "bitsandbytes": "0.50",
+    "accelerate": "1.15",
+}
+"""Libraries of which this program uses what they do not promise to keep, and the versions that
+`constraints.txt` has: the tests ran with these."""
 
 
 def check_python(facts: Facts) -> DoctorCheck:
@@ -36,7 +44,10 @@ def check_python(facts: Facts) -> DoctorCheck:
 
 
 def check_packages(facts: Facts) -> DoctorCheck:
-    """Checks that every package this program requires is installed in a version it accepts."""
+    """Checks that every package this program requires is there, in a version that was tested.
+
+    A version that it accepts may still be newer than any that it was tested with.
+    """
     from packaging.requirements import Requirement
 
     wrong = []
@@ -55,8 +66,25 @@ def check_packages(facts: Facts) -> DoctorCheck:
         return DoctorCheck(
             "packages", "fail", "; ".join(wrong), "run `make` or `pip install -e .` again"
         )
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in SHOWN_PACKAGES]
-    return DoctorCheck("packages", "pass", ", ".join(versions))
+    versions = {name: importlib.metadata.version(name) for name in TESTED}
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    untested = [name for name, version in versions.items() if not _is_tested(name, version)]
+    if not untested:
+        return DoctorCheck("packages", "pass", found)
+    told = "; ".join(f"{name} {versions[name]}, tested: {TESTED[name]}" for name in untested)
+    wanted = " ".join(f"'{name}=={TESTED[name]}.*'" for name in untested)
+    return DoctorCheck(
+        "packages",
+        "warning",
+        f"not tested with these, whose inner parts it uses: {told}",
+        f"pip install {wanted}, or `pip install -e . -c constraints.txt`",
+    )
+
+
+def _is_tested(name: str, version: str) -> bool:
+    from packaging.version import Version
+
+    return Version(version).release[:2] == Version(TESTED[name]).release
 
 
 def check_memory(facts: Facts) -> DoctorCheck:

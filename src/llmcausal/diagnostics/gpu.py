@@ -11,6 +11,7 @@ from llmcausal.diagnostics.check import DoctorCheck
 from llmcausal.diagnostics.facts import Facts, ProfileNeed
 from llmcausal.diagnostics.inputs import find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
+from llmcausal.windows import more_wsl_memory
 
 GIB = 2**30
 MIB = 2**20
@@ -131,8 +132,13 @@ def check_attention(facts: Facts) -> DoctorCheck | None:
 
     device = torch.device("cuda")
     working = probes.attention_kernels(device, choose_dtype(facts.config.model.precision, device))
-    if working:
+    if "flash" in working:
         return DoctorCheck("attention", "pass", f"{' and '.join(working)} attention work")
+    if working:
+        found = "memory-efficient attention works, flash does not in this torch on this GPU"
+        return DoctorCheck(
+            "attention", "pass", f"{found}: key heads are repeated, and predictions count that"
+        )
     fix = f"install a torch with them ({INSTALL_TORCH}), or shorten --set data.max_length=1024"
     return DoctorCheck(
         "attention", "warning", "neither flash nor memory-efficient attention works", fix
@@ -207,10 +213,7 @@ def check_pinned_memory(facts: Facts) -> DoctorCheck | None:
 def more_memory(machine: Machine) -> str:
     """Returns how to get more host memory."""
     if machine.wsl:
-        return (
-            "give WSL more memory: under [wsl2] in %UserProfile%\\.wslconfig, `memory=` and the "
-            "size; then `wsl --shutdown`"
-        )
+        return more_wsl_memory()
     return "close other programs, or choose a smaller model"
 
 

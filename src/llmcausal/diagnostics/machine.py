@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.diagnostics.check import one_line
+from llmcausal.windows import in_wsl
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,6 @@ def look_at_machine() -> Machine:
     import psutil
 
     memory = psutil.virtual_memory()
-    release = platform.uname().release.lower()
     # NVML first: torch's own context would be counted as taken.
     driver, driver_cuda, gpus = _driver_facts()
     torch, problem = _torch_facts()
@@ -131,7 +131,7 @@ def look_at_machine() -> Machine:
     return Machine(
         python=sys.version_info[:3],
         system=f"{platform.system()} {platform.machine()}",
-        wsl=platform.system() == "Linux" and "microsoft" in release,
+        wsl=in_wsl(),
         ram_bytes=memory.total,
         ram_free_bytes=memory.available,
         torch=torch,

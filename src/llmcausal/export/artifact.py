@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors import SafetensorError
 
-from llmcausal.errors import StorageError, UsageError
+from llmcausal.errors import DoesNotFitError, StorageError, UsageError
 from llmcausal.export.check import Behaviour, Loaded, check, observe
 from llmcausal.export.consumers import TransformersModel
 from llmcausal.export.model_card import Kind, write_model_card
-from llmcausal.export.source import ExportSource
+from llmcausal.export.source import ExportSource, files_of, stored
+from llmcausal.windows import in_wsl, more_wsl_memory
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class ExportOptions:
 
 
 REPORT = "export_check.json"
+GIB = 2**30
+WORKING_BYTES = GIB // 2
+"""Host memory for the activations and caches of the check's short prompts."""
 
 
 def make_artifact(
@@ -67,11 +73,14 @@ def make_artifact(
         UsageError: If `out` is not empty.
         ModelError: If the base is quantized, or the artifact differs from the trained model.
         CheckpointError: If the checkpoint holds no adapter.
+        DoesNotFitError: If the comparison needs more host memory than is available.
         StorageError: If the disk refuses.
     """
     with new_folder(out) as folder:
         source.adapter_config()
         source.refuse_quantized_base()
+        if options.check:
+            _refuse_too_large(source, kind.name)
         reference = _reference(source) if options.check else None
         gc.collect()  # the reference model's modules refer to one another
         facts = write(folder)
@@ -84,6 +93,28 @@ def make_artifact(
         (folder / REPORT).write_text(text + "\n", encoding="utf-8")
         write_model_card(folder, source, kind, report)
     return report
+
+
+def _refuse_too_large(source: ExportSource, kind: str) -> None:
+    """Refuses the comparison where the whole model does not fit in host memory.
+
+    The trained model and the exported one are loaded in turn, each with the base's numbers.
+    """
+    tensors = (
+        tensor
+        for name, names in files_of(source.base_folder).items()
+        for tensor in stored(source.base_folder, name, names)
+    )
+    numbers = sum(math.prod(tensor.shape) for tensor in tensors)
+    needed = numbers * source.dtype.itemsize + WORKING_BYTES
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise DoesNotFitError(
+            f"{source.base_name}: comparing the {kind} export with the trained model needs "
+            f"{needed / GIB:.1f} GiB of host memory, and {free / GIB:.1f} GiB are available. "
+            "--no-check writes the export without the comparison, one tensor at a time; or "
+            f"{more_wsl_memory() if in_wsl() else 'close other programs'}."
+        )
 
 
 def _reference(source: ExportSource) -> Behaviour:

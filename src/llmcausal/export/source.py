@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     GenerationConfig,
@@ -26,6 +27,9 @@ from llmcausal.errors import ModelError
 from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
 
 SENTENCE_PIECE = "tokenizer.model"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 Figures = Mapping[str, Mapping[str, Any]]
 """Each metric's `value`, `n` and 95% interval `low`, `high`."""
@@ -215,3 +219,75 @@ class ExportSource:
         config.use_cache = True
         config._from_model_config = False  # else a loader may derive it from config.json again
         return config
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a file holds it, and as it is to be written.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        code: Number format in safetensors' spelling.
+        file: The file that holds it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    code: str
+    file: Path
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds weights, not positions or masks."""
+        return self.code in CODES.values()
+
+    def read(self) -> torch.Tensor:
+        """Reads it. The file is opened anew, so that what was read before leaves memory."""
+        with safe_open(self.file, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(self.name)
+            return tensor
+
+
+def files_of(folder: Path) -> dict[str, list[str]]:
+    """Returns the weight files of a model folder, and which tensors each holds.
+
+    Raises:
+        ModelError: If there are none, or the index is damaged.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        if not (folder / WEIGHTS).is_file():
+            raise ModelError(
+                f"{folder}: no {WEIGHTS} and no {INDEX}; the base model must be in safetensors "
+                "format: load it with transformers and save it with save_pretrained"
+            )
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            return {WEIGHTS: sorted(file.keys())}
+    try:
+        files: dict[str, list[str]] = {}
+        for name, file_name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            if Path(file_name).name != file_name:
+                raise ModelError(f"{index}: weight_map: {file_name!r} is not a plain file name")
+            files.setdefault(file_name, []).append(name)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index}: cannot be read: {error!r}") from error
+    return files
+
+
+def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
+    """Returns what a weight file says of its tensors, without reading them.
+
+    Raises:
+        ModelError: If the file or a tensor is missing or damaged.
+    """
+    path = folder / file_name
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = []
+            for name in names:
+                piece = file.get_slice(name)
+                found.append(Stored(name, tuple(piece.get_shape()), piece.get_dtype(), path))
+            return found
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error

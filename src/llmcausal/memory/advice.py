@@ -233,9 +233,7 @@ class _Adviser:
             return []
         now = switches_of(self.original.memory)
         found = []
-        for option in candidates(
-            self.original.memory.model_copy(update=now), self.original.model.precision
-        ):
+        for option in candidates(self.original.memory.model_copy(update=now)):
             changed = {key: value for key, value in option.switches.items() if now[key] != value}
             if not changed:
                 continue

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmcausal.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from llmcausal.config import RunConfig
 
 FOLDER = Path(__file__).with_name("architectures")
 
@@ -68,3 +70,35 @@ def load_architecture(
             f"Known without a network: {', '.join(shipped_architectures())}"
         ) from error
     return config
+
+
+def empty_model(config: RunConfig) -> Any:
+    """Builds a profile's model without its numbers, and without running code that comes with it.
+
+    Raises:
+        ModelError: As `load_architecture`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    architecture = load_architecture(config.model.name, config.model.revision)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(architecture)
+
+
+def adapter_numbers(config: RunConfig, model: Any = None) -> list[int]:
+    """Returns the numbers in each tensor of a profile's adapters.
+
+    Args:
+        config: The profile.
+        model: Its `empty_model`, if it is there.
+    """
+    import torch
+
+    return [
+        config.lora.rank * features
+        for name, module in (model or empty_model(config)).named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name.rpartition(".")[2] in config.lora.target_modules
+        for features in (module.in_features, module.out_features)
+    ]

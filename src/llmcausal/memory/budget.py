@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llmcausal.config import MemorySection
+from llmcausal.launched import local_index
 from llmcausal.memory.prediction import Prediction
+from llmcausal.windows import windows_driver
 
 GIB = 2**30
 DRIVER_SHARE_BYTES = 804 * 2**20
@@ -34,6 +36,54 @@ class Budget:
 
     bytes: int
     source: str
+
+
+@dataclass(frozen=True)
+class GpuTraits:
+    """What decides how much a step takes of a GPU, besides the step.
+
+    Attributes:
+        flash: Whether torch has flash attention for it.
+        pages: Whether an optimizer may page its states to the host.
+        multiprocessors: Decide in how many parts flash attention adds up a gradient in one order.
+            The default is about what cards of 8 GB have; the RTX 4050 has 20.
+    """
+
+    flash: bool = True
+    pages: bool = True
+    multiprocessors: int = 32
+
+    def notes(self, optimizer: str) -> list[str]:
+        """Returns what to tell of a run that is predicted with them.
+
+        Args:
+            optimizer: `train.optimizer`.
+        """
+        notes = []
+        if not self.flash:
+            notes.append(
+                "attention: no flash attention in this torch for this GPU; the prediction counts "
+                "key heads repeated for each query head"
+            )
+        if not self.pages and optimizer == "paged_adamw_8bit":
+            notes.append(
+                "optimizer: its 8-bit states stay on the GPU and are counted there, since paging "
+                "under the Windows driver can end the process"
+            )
+        return notes
+
+
+def traits_here() -> GpuTraits:
+    """Returns the traits of this machine's GPU, or those to expect of one."""
+    import torch
+
+    from llmcausal.model.device import has_flash_attention
+
+    traits = GpuTraits(flash=has_flash_attention(), pages=not windows_driver())
+    if not torch.cuda.is_available():
+        return traits
+    count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    return replace(traits, multiprocessors=count)
 
 
 def card_budget(card_gb: float) -> Budget:
@@ -74,11 +124,30 @@ def find_budget(
 
 
 def free_vram_bytes() -> tuple[int, str] | None:
-    """Returns the free bytes of the first visible GPU and who told, or None if there is none."""
+    """Returns the free bytes of this process's GPU and who told, or None if there is none.
+
+    What this process holds already is free to it: CUDA's context, which a prediction counts, and
+    what torch's allocator keeps of a model that has answered and is gone.
+    """
+    found = _told_free()
+    return None if found is None else (found[0] + _held_here(), found[1])
+
+
+def _held_here() -> int:
+    import torch
+
+    if not (torch.cuda.is_initialized() and torch.cuda.max_memory_reserved()):
+        return 0  # nothing was put there yet
+    return torch.cuda.memory_reserved() + CONTEXT_BYTES
+
+
+def _told_free() -> tuple[int, str] | None:
     try:
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        index = local_index() or 0
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = str(index) if named is None else named.split(",")[index].strip()
         if visible.isdigit():
             handle = nvml.nvmlDeviceGetHandleByIndex(int(visible))
         else:
@@ -89,7 +158,7 @@ def free_vram_bytes() -> tuple[int, str] | None:
 
         if not torch.cuda.is_available():
             return None
-        return int(torch.cuda.mem_get_info()[0]), "CUDA"
+        return int(torch.cuda.mem_get_info(local_index())[0]), "CUDA"
 
 
 def free_host_bytes() -> int:

@@ -28,6 +28,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.budget import GpuTraits
 from llmcausal.memory.trace import Allocation
 from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
@@ -51,6 +52,7 @@ class Shape:
         dtype: Compute dtype.
         unquantized: Dtype of the weights that are not quantized.
         naive: Whether as the usual recipe has it: transformers' own attention.
+        gpu: The simulated GPU; None: the CPU.
     """
 
     config: RunConfig
@@ -58,6 +60,7 @@ class Shape:
     dtype: torch.dtype
     unquantized: torch.dtype
     naive: bool = False
+    gpu: GpuTraits | None = None
 
 
 def build_meta_model(shape: Shape) -> PeftModel:

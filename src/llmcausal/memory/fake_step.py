@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.config import LossSection, TrainSection
+from llmcausal.config import LossSection
 from llmcausal.memory.fake_model import FakeShards, Shape, build_meta_model, layer_of, materialize
 from llmcausal.memory.made_up import triplets_of
 from llmcausal.memory.optimizer_states import states_of
@@ -101,7 +101,7 @@ def trace_step(
         What was allocated and freed, and the trained parameters, by name.
     """
     model = build_meta_model(shape)
-    tracker = AllocationTracker(device.type)
+    tracker = AllocationTracker(device.type, shape.gpu)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_maskless())
@@ -119,7 +119,7 @@ def trace_step(
         step, heads = _build_step(shape, model, device, tracker)
         trained = _trained(model, heads)
         for name, parameter in trained.items():
-            _hold_states(shape.config.train, name, parameter, tracker)
+            _hold_states(shape, name, parameter, tracker)
         batch = _batch(step.objective, shape.config.loss, workload, device)
         model.train()
         with tracker, _random_states_noted(tracker):
@@ -162,21 +162,22 @@ def _trained(model: nn.Module, heads: list[nn.Module]) -> dict[str, nn.Parameter
 
 
 def _hold_states(
-    section: TrainSection, name: str, parameter: nn.Parameter, tracker: AllocationTracker
+    shape: Shape, name: str, parameter: nn.Parameter, tracker: AllocationTracker
 ) -> None:
+    config = shape.config
     layer = layer_of(name)
     if layer is not None:
         tracker.trace.mark("states", layer)
     else:
         tracker.trace.mark("states of the rest", 0)
     width, numbers = parameter.dtype.itemsize, parameter.numel()
-    on_cuda = parameter.device.type != "cpu"
-    states = states_of(section.optimizer, numbers, width, on_cuda=on_cuda)
+    pages = shape.gpu is not None and shape.gpu.pages
+    states = states_of(config.train.optimizer, numbers, width, pages=pages)
     for host, sizes in ((False, states.device), (True, states.host)):
         for size in sizes:
             what = "optimizer states"
             tracker.trace.allocate(Allocation(size, "optimizer", what, "weights", host=host))
-    if section.accumulation_steps > 1:
+    if config.train.accumulation_steps > 1:
         parameter.grad = torch.empty_like(parameter)
         tracker.register(parameter.grad, "gradients", "gradient")
 

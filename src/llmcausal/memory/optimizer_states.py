@@ -3,7 +3,8 @@
 bitsandbytes (`optim/optimizer.py`, `backends/cpu/ops.py`): parameters of 4096 numbers and more have
 two states of a byte a number with a scale for each 256, smaller ones two of fp32; on CUDA the paged
 optimizer keeps states of 1e5 numbers and more in managed memory, which is the host's until it is
-used. torch's AdamW: two states of fp32; on CUDA (`foreach`) a copy of one of them while it steps.
+used, but for the Windows driver (`GpuTraits.pages`). torch's AdamW: two states of fp32; on CUDA
+(`foreach`) a copy of one of them while it steps.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ class States:
     host: tuple[int, ...] = ()
 
 
-def states_of(name: Name, numbers: int, width: int, *, on_cuda: bool) -> States:
+def states_of(name: Name, numbers: int, width: int, *, pages: bool) -> States:
     """Returns the states of a parameter.
 
     Args:
         name: `train.optimizer`.
         numbers: Of the parameter.
         width: Bytes of each of its numbers.
-        on_cuda: Whether it is trained there.
+        pages: Whether a paged optimizer pages there: on CUDA, but for the Windows driver.
     """
     if name == "adamw":
         return States((width * numbers,) * 2)
     if numbers < SMALLEST_8BIT:
         return States((4 * numbers,) * 2)
     scales = (4 * -(-numbers // BLOCK),) * 2
-    if name == "paged_adamw_8bit" and on_cuda and numbers >= SMALLEST_PAGED:
+    if name == "paged_adamw_8bit" and pages and numbers >= SMALLEST_PAGED:
         return States(scales, (numbers,) * 2)
     return States((*((numbers,) * 2), *scales))
 

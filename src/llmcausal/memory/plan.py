@@ -21,6 +21,11 @@ from llmcausal.memory.strategies import (
 
 Progress = Callable[[str], None]
 
+UNKNOWN_SHARED = (0, 1, 64)
+"""Shared prefixes that stand for one that nobody named. With the first shared token masks and
+repeated key heads appear; with every further one the tree shrinks. Which of these needs most, with
+what the allocator wastes, differs by strategy."""
+
 
 class Predict(Protocol):
     """Predicts a step; `memory.symbolic.predict` is one."""
@@ -45,12 +50,15 @@ class Predictor:
         device: What is predicted for.
         function: Makes a prediction; nothing: `memory.symbolic.predict`.
         progress: Told what is being predicted.
+        shared: Shared prefixes to predict where the workload's is not known, in place of it; the
+            one that needs most counts.
         made: Predictions that were computed.
     """
 
     device: Device
     function: Predict | None = None
     progress: Progress | None = None
+    shared: tuple[int, ...] = ()
     made: int = 0
     _known: dict[str, Prediction] = field(default_factory=dict)
 
@@ -58,6 +66,14 @@ class Predictor:
         self, config: RunConfig, workload: Workload, strategy: str = "custom"
     ) -> Prediction:
         """Returns the prediction, computed or remembered."""
+        loads = [workload]
+        # Separate passes share nothing, whatever their members do.
+        if self.shared and strategy != NAIVE and config.memory.members == "tree":
+            most = workload.member_tokens - 1
+            loads = [replace(workload, shared_tokens=min(each, most)) for each in self.shared]
+        return max((self._one(config, load, strategy) for load in loads), key=needed_bytes)
+
+    def _one(self, config: RunConfig, workload: Workload, strategy: str) -> Prediction:
         key = _identity(config, workload, strategy)
         if key not in self._known:
             if self.function is None:
@@ -147,7 +163,7 @@ def plan(
     if config.memory.strategy == "manual":
         options = [manual_candidate(config.memory)]
     else:
-        options = candidates(config.memory, config.model.precision)
+        options = candidates(config.memory)
     search = _Search(config, workload, budget_bytes, host_budget_bytes, predictor)
     chosen = search.first_that_fits(options)
     fits = search.attempts[chosen].fits

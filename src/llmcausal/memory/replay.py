@@ -230,7 +230,7 @@ def replay(trace: Trace, *, caching: bool) -> Replay:
         caching: Whether the device has the caching allocator, which rounds sizes.
     """
     sizes = [rounded(each.size) if caching else each.size for each in trace.allocations]
-    host, peak_index = _peaks(trace, sizes)
+    peak_index = _peak(trace, sizes)
     held = _held_at(trace, peak_index)
     components = dict.fromkeys(COMPONENTS, 0)
     groups: Counter[tuple[str, str]] = Counter()
@@ -248,7 +248,7 @@ def replay(trace: Trace, *, caching: bool) -> Replay:
         allocated_bytes=total,
         reserved_bytes=reserved[0] if reserved else total,
         reserved_expandable_bytes=reserved[1] if reserved else total,
-        host_bytes=host,
+        host_bytes=_host_bytes(trace),
         peak_phase=_phase_at(trace, peak_index),
         peak_tensors=tuple(
             HeldTensors(component, what, counts[component, what], size)
@@ -258,20 +258,39 @@ def replay(trace: Trace, *, caching: bool) -> Replay:
     )
 
 
-def _peaks(trace: Trace, sizes: list[int]) -> tuple[int, int]:
-    """Returns the host's peak, and the event at which the device's is reached."""
-    now, peak, at, host, host_peak = 0, 0, 0, 0, 0
+def _peak(trace: Trace, sizes: list[int]) -> int:
+    """Returns the event at which the device's peak is reached."""
+    now, peak, at = 0, 0, 0
     for index, event in enumerate(trace.events):
         number = event if event >= 0 else ~event
-        size = sizes[number] if event >= 0 else -sizes[number]
         if trace.allocations[number].host:
-            host += size
-            host_peak = max(host_peak, host)
             continue
-        now += size
+        now += sizes[number] if event >= 0 else -sizes[number]
         if now > peak:
             peak, at = now, index
-    return host_peak, at
+    return at
+
+
+def _host_bytes(trace: Trace) -> int:
+    """Returns what the host gives at most.
+
+    torch rounds each pinned block up to a power of two, and keeps it for others of that size: so
+    each size counts with its own peak.
+    """
+    now: Counter[int] = Counter()
+    peak: Counter[int] = Counter()
+    for event in trace.events:
+        allocation = trace.allocations[event if event >= 0 else ~event]
+        if not allocation.host:
+            continue
+        size = allocation.size
+        if allocation.pinned:
+            size = kind = 1 << (size - 1).bit_length()
+        else:
+            kind = 0
+        now[kind] += size if event >= 0 else -size
+        peak[kind] = max(peak[kind], now[kind])
+    return peak.total()
 
 
 def _held_at(trace: Trace, index: int) -> list[int]:

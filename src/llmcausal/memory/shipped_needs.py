@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.config import RunConfig
+from llmcausal.memory.architecture import adapter_numbers
 from llmcausal.memory.budget import needed_bytes
+from llmcausal.memory.optimizer_states import states_of
 from llmcausal.memory.plan import Predictor
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import candidates
@@ -46,16 +48,17 @@ def describe(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def predict_need(config: RunConfig) -> dict[str, Any]:
+def predict_need(config: RunConfig, predictor: Predictor) -> dict[str, Any]:
     """Predicts every strategy that the planner may choose, for the longest triplets allowed.
 
-    The members share nothing, so that no data of this length takes more.
+    Args:
+        config: The profile.
+        predictor: Takes the worst of the shared lengths that are not known (`UNKNOWN_SHARED`).
     """
     length = config.data.max_length
     load = Workload(length, 0, min(256, length // 4), config.train.batch_size)
-    predictor = Predictor("cuda")
     strategies = []
-    for option in candidates(config.memory, config.model.precision):
+    for option in candidates(config.memory):
         changed = config.model_copy(update={"memory": option.section})
         prediction = predictor(changed, load, option.strategy)
         strategies.append(
@@ -65,4 +68,8 @@ def predict_need(config: RunConfig) -> dict[str, Any]:
                 "host_bytes": prediction.host_bytes,
             }
         )
-    return {**describe(config), "strategies": strategies}
+    paged = (
+        sum(states_of(config.train.optimizer, numbers, 4, pages=True).host)
+        for numbers in adapter_numbers(config)
+    )
+    return {**describe(config), "paged_bytes": sum(paged), "strategies": strategies}

@@ -20,6 +20,8 @@ from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,
 )
 
+from llmcausal.memory.budget import GpuTraits
+
 SIM = "sim"
 
 _LOWER = (
@@ -36,6 +38,9 @@ _KERNELS = ("silu_backward",)
 """What CUDA computes in one kernel, and torch in several for a backend that has none."""
 
 _MASK_ALIGNMENT = 16
+
+_TRAITS = [GpuTraits()]
+"""Of the GPU that is simulated now."""
 
 
 class _Backend(_DummyBackendModule):
@@ -100,7 +105,8 @@ def _attention(  # noqa: PLR0913 - torch's signature
     enable_gqa: bool = False,
 ) -> Tensor:
     """Runs the kernel that CUDA chooses: flash without a mask, else the memory-efficient one."""
-    if attn_mask is None and query.dtype in (torch.bfloat16, torch.float16):
+    narrow = query.dtype in (torch.bfloat16, torch.float16)
+    if attn_mask is None and narrow and _TRAITS[-1].flash:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
         return attended
@@ -148,8 +154,8 @@ def _register() -> tuple[torch.library.Library, ...]:
 
 
 @contextmanager
-def simulated_device() -> Iterator[torch.device]:
-    """Yields the device, with what asks torch about CUDA answered for it."""
+def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
+    """Yields a device with these traits, with what asks torch about CUDA answered for it."""
     _register()
     is_enabled, clear = torch.is_autocast_enabled, torch.clear_autocast_cache
 
@@ -164,7 +170,9 @@ def simulated_device() -> Iterator[torch.device]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(torch, "is_autocast_enabled", enabled))
         stack.enter_context(patch.object(torch, "clear_autocast_cache", cleared))
+        _TRAITS.append(gpu)
         try:
             yield torch.device(SIM)
         finally:
+            _TRAITS.pop()
             _CASTS.casts.clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmcausal.config import MemorySection
 
-LEAN_TOKEN_CHUNK = 1024
+LEAN_TOKEN_CHUNK = 256
 LEAN_LABEL_CHUNK = 128
 NAIVE = "naive"
 """Not a strategy to train with: the usual recipe, predicted for comparison."""
@@ -26,7 +26,6 @@ _OFFLOAD = {**_HOST_EMBEDDINGS, "activations": "offload"}
 _STREAMED_HEAD = {**_OFFLOAD, "head": "host"}
 _LEAN = {
     **_STREAMED_HEAD,
-    "lora_dtype": "compute",
     "token_chunk": LEAN_TOKEN_CHUNK,
     "label_chunk": LEAN_LABEL_CHUNK,
 }
@@ -49,7 +48,7 @@ COSTS: dict[str, str] = {
     "host_embeddings": "the looked-up embeddings cross from host memory once per micro-batch",
     "offload": "each layer's input crosses to host memory and back, during the computation",
     "streamed_head": "the whole output head crosses from host memory in each micro-batch",
-    "lean": "adapters rounded to the compute dtype; more and smaller kernels",
+    "lean": "more and smaller kernels, and 4-bit weights unpacked for each chunk of tokens",
     "one_by_one": "no shared prefixes, and a second forward pass of all members but one",
 }
 """What each strategy adds to the cost of the one before, in words; `memory.flops` counts it."""
@@ -92,7 +91,7 @@ def switches_of(section: MemorySection) -> dict[str, Any]:
     return {name: getattr(section, name) for name in SWITCHES}
 
 
-def candidates(section: MemorySection, precision: str = "auto") -> list[Candidate]:
+def candidates(section: MemorySection) -> list[Candidate]:
     """Lists what may be chosen, fastest first.
 
     Switches that the user set by hand are a starting point: none of them is made less lean.
@@ -100,8 +99,6 @@ def candidates(section: MemorySection, precision: str = "auto") -> list[Candidat
 
     Args:
         section: The settings.
-        precision: `model.precision`; with fp16 adapters stay fp32, or their gradients could not be
-            unscaled.
     """
     by_hand = {
         name: getattr(section, name) for name in SWITCHES if name in section.model_fields_set
@@ -110,8 +107,6 @@ def candidates(section: MemorySection, precision: str = "auto") -> list[Candidat
     for name, wanted in STRATEGIES.items():
         if section.shards > 1 and wanted["members"] != "tree":
             continue  # as many passes as members, which differ from process to process
-        if precision == "fp16":
-            wanted = {**wanted, "lora_dtype": "fp32"}  # noqa: PLW2901
         merged = {**wanted}
         for switch, value in by_hand.items():
             merged[switch] = _leaner(switch, value, wanted.get(switch, value))

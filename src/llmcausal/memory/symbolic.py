@@ -12,7 +12,7 @@ from functools import cache
 from multiprocessing import get_context, parent_process
 
 from llmcausal.config import RunConfig
-from llmcausal.memory.budget import Device
+from llmcausal.memory.budget import Device, GpuTraits, traits_here
 from llmcausal.memory.prediction import Prediction, Workload
 
 
@@ -43,8 +43,8 @@ def predict(
         tokens = workload.member_tokens
         progress(f"predicting {strategy}: {config.model.name}, {tokens} tokens per member")
     if device == "cuda":
-        return _child().submit(_run, config, workload, device, strategy).result()
-    return _run(config, workload, device, strategy)
+        return _child().submit(_run, config, workload, traits_here(), strategy).result()
+    return _run(config, workload, None, strategy)
 
 
 def end_child() -> None:
@@ -66,7 +66,7 @@ def _child() -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Windows takes "" for unset
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -80,7 +80,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(config: RunConfig, workload: Workload, device: Device, strategy: str) -> Prediction:
+def _run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
     from llmcausal.memory.symbolic_run import run
 
-    return run(config, workload, device, strategy)
+    return run(config, workload, gpu, strategy)

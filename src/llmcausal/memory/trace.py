@@ -27,6 +27,7 @@ class Allocation:
         what: What made it.
         phase: When.
         host: Whether it is in host memory beside a device.
+        pinned: Whether that is pinned for copies.
     """
 
     size: int
@@ -34,6 +35,7 @@ class Allocation:
     what: str
     phase: str
     host: bool = False
+    pinned: bool = False
 
 
 @dataclass

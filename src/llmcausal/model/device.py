@@ -12,6 +12,7 @@ import torch
 
 from llmcausal.errors import ConfigError, OutOfMemoryError
 from llmcausal.launched import local_index
+from llmcausal.windows import in_windows
 
 FASTER_BF16 = 1.5
 """From this many times the speed of fp32 on, `auto` takes bf16 on a CPU."""
@@ -46,6 +47,17 @@ def choose_device(name: str) -> torch.device:
 def has_bf16() -> bool:
     """Tells whether the GPU computes bf16 itself; torch also counts emulation, which is slow."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def has_flash_attention() -> bool:
+    """Tells whether torch computes flash attention on this GPU; without one, as its wheels do.
+
+    It wants compute capability 8.0, and torch's wheels for Windows are built without it.
+    """
+    if not torch.cuda.is_available():
+        return not in_windows()
+    built = torch.backends.cuda.is_flash_attention_available()
+    return bool(built) and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def has_bf16_instructions() -> bool:

@@ -91,13 +91,23 @@ def attention_name(section: ModelSection) -> str:
     return TREE_ATTENTION if section.attention == "tree" else section.attention
 
 
-def nf4_settings(section: ModelSection, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Returns how linear layers are quantized that compute in a dtype."""
+def nf4_settings(
+    section: ModelSection, dtype: torch.dtype, *, beside_host: bool = False
+) -> BitsAndBytesConfig:
+    """Returns how linear layers are quantized that compute in a dtype.
+
+    Args:
+        section: Double quantization or not.
+        dtype: Compute dtype.
+        beside_host: Whether other modules stay in host memory, which transformers refuses unless
+            it is asked for. The setting is of its 8-bit kind by name, and read for 4 bits too.
+    """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=section.double_quantization,
         bnb_4bit_compute_dtype=dtype,
+        llm_int8_enable_fp32_cpu_offload=beside_host,
     )
 
 
@@ -138,7 +148,7 @@ def load_model(
         "attn_implementation": attention_name(section),
     }
     if section.quantization == "nf4":
-        arguments["quantization_config"] = nf4_settings(section, dtype)
+        arguments["quantization_config"] = nf4_settings(section, dtype, beside_host=bool(on_host))
     with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     # Freezing is all that k-bit preparation must do; peft's helper also casts every

@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import (
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.prefix_tree import AttentionBlock, Run
+from llmcausal.model.attention_order import in_fixed_order
 
 TREE_ATTENTION = "llmcausal_tree"
 
@@ -124,10 +125,10 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
         Outputs [1, nodes, heads, head width], and None.
     """
     if tree_blocks is None:
-        output: tuple[Tensor, None] = sdpa_attention_forward(
+        output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
-        )
-        return output
+        )[0]
+        return in_fixed_order(output), None
     groups = query.shape[1] // key.shape[1]
     runs = [block.keys for block in tree_blocks]
     queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
@@ -146,7 +147,7 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
             is_causal=block.mask is None,
             enable_gqa=few,
         )
-        outputs.append(attended.transpose(1, 2))
+        outputs.append(in_fixed_order(attended).transpose(1, 2))
     return torch.cat(outputs, dim=1), None
 
 

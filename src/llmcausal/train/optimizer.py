@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import TrainSection
+from llmcausal.windows import windows_driver
 
 
 def build_optimizer(
@@ -20,7 +21,8 @@ def build_optimizer(
     """Builds AdamW over named parameter groups.
 
     `paged_adamw_8bit` pages its states to host memory on CUDA; on CPU bitsandbytes computes the
-    same update unpaged.
+    same update unpaged. So it does under the Windows driver (WSL too), where bitsandbytes ends the
+    process if managed memory fails (its issue 726).
     """
     rates = {"projection": section.projection_learning_rate or section.learning_rate}
     parameters = [
@@ -33,7 +35,7 @@ def build_optimizer(
         return torch.optim.AdamW(parameters, **options)  # type: ignore[arg-type]
     import bitsandbytes as bnb
 
-    paged = section.optimizer == "paged_adamw_8bit"
+    paged = section.optimizer == "paged_adamw_8bit" and not windows_driver()
     kind = bnb.optim.PagedAdamW8bit if paged else bnb.optim.AdamW8bit
     optimizer: Optimizer = kind(parameters, **options)
     return optimizer

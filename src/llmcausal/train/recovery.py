@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from llmcausal.errors import OutOfMemoryError
+from llmcausal.model.attention_order import end_fixed_order
 from llmcausal.train.rng import restore_rng, rng_state
 from llmcausal.train.state import TrainState
 
@@ -240,6 +241,7 @@ def release(devices: Iterable[torch.device]) -> None:
     Args:
         devices: Where the attempt may have gone backward, beside the CPU.
     """
+    end_fixed_order()
     for device in {torch.device("cpu"), *devices}:
         nothing = torch.empty(0, device=device, requires_grad=True)
         nothing.backward(torch.empty_like(nothing))

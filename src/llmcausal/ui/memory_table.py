@@ -193,6 +193,7 @@ def _heading(result: Values) -> list[Text]:
         ),
         Text(f"  from: {one_line(load['source'])}"),
         Text(f"budget: {gibibytes(budget['bytes'])}, {one_line(budget['source'])}"),
+        *map(Text, result["notes"]),
     ]
 
 
