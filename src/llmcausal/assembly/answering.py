@@ -71,22 +71,9 @@ def answered(
             "data.answers = 'model' with memory.shards: no process holds the whole model; build "
             "the answers first, with `llmcausal data build --answers model`"
         )
-    with status("Loading the model"):
-        loaded = _load(config)
     limit = config.data.max_length - config.data.answer_tokens
     fitting = [prompt for prompt in prompts if _length(template, prompt) <= limit]
-    answering = Answering(
-        loaded.model,
-        template,
-        config.data.answer_tokens,
-        config.evaluation.batch_size,
-        store=AnswerStore() if config.evaluation.cache else None,
-    )
-    found = answer_prompts(answering, fitting, progress=progress)
-    answers = dict(zip(fitting, found, strict=True))
-    device = loaded.device
-    del loaded
-    release([device])  # the run that is planned next wants all of it
+    answers = dict(zip(fitting, _answers(config, template, fitting, progress), strict=True))
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
     left_out = made.count(None)
     notes = [f"answers: {len(fitting)} by the model itself"]
@@ -96,6 +83,26 @@ def answered(
             "within data.max_length, or does what the attack asks without having seen it"
         )
     return made, notes
+
+
+def _answers(
+    config: RunConfig, template: ChatTemplate, prompts: list[Prompt], progress: Progress | None
+) -> list[Answer]:
+    """Loads the model, lets it answer, and lets it go: the run that is planned next wants all."""
+    with status("Loading the model"):
+        loaded = _load(config)
+    answering = Answering(
+        loaded.model,
+        template,
+        config.data.answer_tokens,
+        config.evaluation.batch_size,
+        store=AnswerStore() if config.evaluation.cache else None,
+    )
+    found = answer_prompts(answering, prompts, progress=progress)
+    device = loaded.device
+    del loaded, answering
+    release([device])
+    return found
 
 
 def _load(config: RunConfig) -> LoadedModel:
