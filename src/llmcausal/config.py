@@ -191,6 +191,9 @@ class LossSection(Section):
     lambda_invariance: float = Field(default=0.0, ge=0)
     """Weight of the divergence of the response's token distributions under attack from those
     without it."""
+    lambda_state: float = Field(default=0.0, ge=0)
+    """Weight of the relative squared distance of the states of three middle layers, at the
+    response's tokens, under attack from those without it. No evidence supports it yet."""
     average: Literal["tokens", "answers"] = "tokens"
     """What the cross-entropies average over: all tokens alike, so that long answers outweigh short
     ones; or answers alike, whose first four tokens, which decide between task and attack, weigh

@@ -55,15 +55,20 @@ def divergence(
                     norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
         for _, weight, offset in head_parts(head, bias, words, hidden):
             for rows in chunks:
+                right = capped_logits(clean[rows], weight, offset, softcap)
+                right -= norms[1][rows, None]
                 attacked = capped_logits(hidden[rows], weight, offset, softcap)
                 slope = None if softcap is None else slope_of(attacked, softcap)
                 attacked -= norms[0][rows, None]
-                right = capped_logits(clean[rows], weight, offset, softcap) - norms[1][rows, None]
+                # In place, and given up at once: each of these is a chunk of logits.
                 p = right.exp()
-                values[rows] += (p * (right - attacked)).sum(-1)
+                values[rows] += right.sub_(attacked).mul_(p).sum(-1)
+                del right
                 if gradient is not None:
                     change = attacked.exp_().sub_(p)
                     if slope is not None:
                         change *= slope
                     gradient[rows] += (change.to(weight.dtype) @ weight).to(total)
+                    del change
+                del attacked, p, slope
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))
