@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,8 @@ from llmcausal.cli.options import (
     reserved_stdout,
     subcommand,
 )
+from llmcausal.errors import UsageError
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Search
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.launched import process_index
 
@@ -52,16 +54,40 @@ Attacks = Annotated[
 ]
 Adaptive = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Also search a suffix against N prompts; minutes each."),
+    typer.Option(metavar="N", min=1, help="Also search attacks against N prompts; minutes each."),
 ]
 NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
 AnswersOnly = Annotated[
     bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
 ]
-AdaptiveSteps = Annotated[int, typer.Option(metavar="N", min=1, help="Most steps of each search.")]
+AdaptiveSteps = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Most steps of each search: 20 find what is easy, published attacks take 500.",
+    ),
+]
 AdaptiveSearch = Annotated[
-    Literal["gcg", "random"],
+    Search,
     typer.Option("--adaptive-search", help="By the gradient (gcg), or without it."),
+]
+AdaptiveSamples = Annotated[
+    int,
+    typer.Option(
+        "--adaptive-samples",
+        metavar="N",
+        min=0,
+        help="Answers drawn beside the greedy one; any that obeys counts.",
+    ),
+]
+AdaptiveFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--adaptive-from",
+        metavar="PATH",
+        help="Begin with what an earlier result found: its results.json or folder.",
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -78,6 +104,7 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
+        "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-from runs/y/evaluation",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
     )
 )
@@ -93,8 +120,10 @@ def evaluate(
     max_new_tokens: MaxNewTokens = None,
     attacks: Attacks = None,
     adaptive: Adaptive = None,
-    adaptive_steps: AdaptiveSteps = 20,
+    adaptive_steps: AdaptiveSteps = AdaptiveRequest.steps,
     search: AdaptiveSearch = "gcg",
+    samples: AdaptiveSamples = AdaptiveRequest.samples,
+    earlier: AdaptiveFrom = None,
     out: Out = None,
     num_processes: NumProcesses = 1,
     trust_remote_code: TrustRemoteCode = False,
@@ -106,8 +135,8 @@ def evaluate(
     """
     launch(num_processes)
     from llmcausal import assembly
-    from llmcausal.evaluation.adaptive.gcg import SearchBudget
 
+    request = _adaptive(adaptive, adaptive_steps, search, samples, earlier)
     with reserved_stdout():
         result = assembly.evaluate(
             checkpoint,
@@ -123,7 +152,7 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "attacks": attacks,
             },
-            adaptive=(adaptive, SearchBudget(adaptive_steps, search=search)) if adaptive else None,
+            adaptive=request,
             out=out,
         )
     if as_json and not process_index():
@@ -135,3 +164,13 @@ def evaluate(
 
     console().print(render_evaluation(result))
     console().print(f"report: {result['report']}", soft_wrap=True)
+
+
+def _adaptive(
+    prompts: int | None, steps: int, search: Search, samples: int, earlier: Path | None
+) -> AdaptiveRequest | None:
+    if prompts is not None:
+        return AdaptiveRequest(prompts, steps, search=search, samples=samples, earlier=earlier)
+    if earlier is not None:
+        raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
+    return None

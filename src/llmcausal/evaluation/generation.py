@@ -1,4 +1,4 @@
-"""Greedy answers in batches: exact, in the caller's order, leaving the model as it was."""
+"""Answers in batches: exact, in the caller's order, leaving the model as it was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
-from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
+from llmcausal.evaluation.decoding import Sampling, TreeDecoder, blockwise_attention, greedy
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import SINGLE, Processes
@@ -224,11 +224,19 @@ def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
 
 @contextmanager
 def _decoder(
-    model: Any, batches: Sequence[Sequence[Prompt]], stop_ids: Sequence[int], max_new_tokens: int
+    model: Any,
+    batches: Sequence[Sequence[Prompt]],
+    stop_ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
 ) -> Iterator[Decoder]:
-    """Makes the model ready; what it yields answers a batch."""
+    """Makes the model ready; what it yields answers a batch, greedily unless it is to sample."""
+    drawn: dict[str, Any] = {}
+    if sampling is not None:
+        drawn = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     config = GenerationConfig(
-        do_sample=False,
+        **drawn,
+        do_sample=bool(drawn),
         num_beams=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids),
@@ -248,9 +256,19 @@ def _decoder(
         except ModelError as error:
             name = type(base).__name__
             _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
-            yield partial(_padded, base, config)
+            with nullcontext() if sampling is None else _drawing_from(sampling.seed):
+                yield partial(_padded, base, config)
         else:
-            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
+            choose = greedy if sampling is None else sampling.choice()
+            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
+
+
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Lets transformers draw from a seed; leaves torch's own generators as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def _decoded(
@@ -330,10 +348,48 @@ def answer_prompts(
             processes=processes,
         )
     stop_ids = set(template.stop_ids)
+    return [
+        Answer(text, bool(row) and row[-1] in stop_ids)
+        for text, row in zip(_texts(template, rows), rows, strict=True)
+    ]
+
+
+def sample_prompts(
+    model: Any,
+    template: ChatTemplate,
+    prompts: Sequence[tuple[str, str]],
+    sampling: Sampling,
+    batch_size: int,
+) -> list[list[str]]:
+    """Draws several answers to each (system, user) pair; the same seed draws the same.
+
+    Args:
+        model: With its adapter or without, as it is.
+        template: Encodes the prompts.
+        prompts: The pairs.
+        sampling: How many answers, and how they are drawn.
+        batch_size: Answers drawn together; fewer once GPU memory has run out.
+
+    Returns:
+        The answers to each prompt.
+    """
+    if not sampling.count or not prompts:
+        return [[] for _ in prompts]
+    encoded = [tuple(template.encode_prompt(system, user)) for system, user in prompts]
+    repeated = [prompt for prompt in encoded for _ in range(sampling.count)]
+    batches = [
+        repeated[start : start + batch_size] for start in range(0, len(repeated), batch_size)
+    ]
+    rows: list[list[int]] = []
+    with _decoder(model, batches, template.stop_ids, sampling.max_new_tokens, sampling) as decode:
+        for _, found in _decoded(decode, batches, halving=True):
+            rows += found
+    texts = _texts(template, rows)
+    return [texts[start : start + sampling.count] for start in range(0, len(texts), sampling.count)]
+
+
+def _texts(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[str]:
     texts = template.tokenizer.batch_decode(
         rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return [
-        Answer(text.strip(), bool(row) and row[-1] in stop_ids)
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    return [text.strip() for text in texts]

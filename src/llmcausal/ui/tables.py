@@ -180,7 +180,7 @@ def _read(tuned: Values, base: Values | None) -> Table:
 
 
 def _adaptive(adaptive: Values) -> Table:
-    title = f"Adaptive attack: {adaptive['steps']} steps of {adaptive['candidates']} suffixes"
+    title = f"Adaptive attack: {adaptive['steps']} steps of {adaptive['candidates']} texts"
     table = titled_table(f"{title} on each prompt (95% intervals)")
     for column in ("metric", "better"):
         table.add_column(column)
@@ -188,7 +188,7 @@ def _adaptive(adaptive: Values) -> Table:
     _add_rate_columns(table, base)
     for name, metric, better in (
         ("attack_success_rate", "attack_success_rate", "less"),
-        ("same prompts, no suffix", "before_search", "less"),
+        ("same prompts, no search", "before_search", "less"),
         ("utility_under_attack", "utility_under_attack", "more"),
     ):
         before = base[metric] if base else None
