@@ -11,11 +11,13 @@ from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation import generation
 from llmcausal.evaluation.decoding import Sampling
 from llmcausal.evaluation.generation import (
+    Answering,
+    Decoding,
     answer_prompts,
     generate,
-    sample_prompts,
     without_adapter,
 )
+from llmcausal.evaluation.sampling import sample_prompts
 
 STOP = 257
 
@@ -48,23 +50,19 @@ def test_batched_equals_one_by_one(peft_model: Any) -> None:
     expected = [greedy_by_hand(peft_model, prompt, stop_ids, 12) for prompt in prompts]
     assert {len(row) < 12 for row in expected} == {True, False}
     for batch_size in (1, 4, 16):
-        assert expected == generate(
-            peft_model, prompts, stop_ids=stop_ids, max_new_tokens=12, batch_size=batch_size
-        )
+        assert expected == generate(peft_model, prompts, Decoding(stop_ids, 12, batch_size))
 
 
 def test_pad_token_inside_a_prompt_is_still_read(peft_model: Any) -> None:
     # The pad token is the end-of-turn token: masked by id, it would vanish from prompts.
     prompts = [[STOP, 5, STOP, 9], prompts_of([30])[0]]
     expected = [greedy_by_hand(peft_model, prompt, [STOP], 8) for prompt in prompts]
-    assert expected == generate(
-        peft_model, prompts, stop_ids=[STOP], max_new_tokens=8, batch_size=2
-    )
+    assert expected == generate(peft_model, prompts, Decoding([STOP], 8, 2))
 
 
 def test_the_models_own_generation_settings_do_not_leak(peft_model: Any) -> None:
     prompts = prompts_of([12, 7])
-    before = generate(peft_model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=2)
+    before = generate(peft_model, prompts, Decoding([STOP], 10, 2))
     own = GenerationConfig(
         do_sample=True,
         temperature=5.0,
@@ -74,7 +72,7 @@ def test_the_models_own_generation_settings_do_not_leak(peft_model: Any) -> None
         max_length=3,
     )
     peft_model.get_base_model().generation_config = own
-    after = generate(peft_model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=2)
+    after = generate(peft_model, prompts, Decoding([STOP], 10, 2))
     assert before == after
     assert peft_model.get_base_model().generation_config is own
 
@@ -90,7 +88,7 @@ def test_leaves_the_model_as_it_was(peft_model: Any) -> None:
     modes = [module.training for module in peft_model.modules()]
     trainable = {name for name, p in peft_model.named_parameters() if p.requires_grad}
     with without_adapter(peft_model):
-        generate(peft_model, prompts_of([5]), stop_ids=[STOP], max_new_tokens=3, batch_size=1)
+        generate(peft_model, prompts_of([5]), Decoding([STOP], 3, 1))
     assert [module.training for module in peft_model.modules()] == modes
     assert {n for n, p in peft_model.named_parameters() if p.requires_grad} == trainable
     assert all(layer.gradient_checkpointing for layer in base.model.layers)
@@ -105,7 +103,7 @@ def test_restores_the_model_when_generation_fails(peft_model: Any) -> None:
     own = peft_model.get_base_model().generation_config
     peft_model.train()
     with pytest.raises(IndexError):
-        generate(peft_model, [[9999]], stop_ids=[STOP], max_new_tokens=3, batch_size=1)
+        generate(peft_model, [[9999]], Decoding([STOP], 3, 1))
     assert peft_model.training
     assert peft_model.get_base_model().generation_config is own
 
@@ -119,24 +117,21 @@ def test_frozen_adapter_stays_frozen(peft_model: Any) -> None:
 
 def test_without_adapter_is_the_base_model(peft_model: Any, tiny_llama: Any) -> None:
     prompts = prompts_of([9, 21])
-    settings: dict[str, Any] = {"stop_ids": [STOP], "max_new_tokens": 12, "batch_size": 2}
-    tuned = generate(peft_model, prompts, **settings)
+    decoding = Decoding([STOP], 12, 2)
+    tuned = generate(peft_model, prompts, decoding)
     with without_adapter(peft_model):
-        base = generate(peft_model, prompts, **settings)
-    assert base == generate(tiny_llama(seed=0), prompts, **settings)
+        base = generate(peft_model, prompts, decoding)
+    assert base == generate(tiny_llama(seed=0), prompts, decoding)
     assert base != tuned
-    assert generate(peft_model, prompts, **settings) == tuned
+    assert generate(peft_model, prompts, decoding) == tuned
 
 
 def test_answers_keep_order_and_report_progress(peft_model: Any, template: Any) -> None:
     pairs = [("Be brief.", "x" * n) for n in (3, 50, 1, 20, 7)]
     seen: list[tuple[int, int]] = []
     answers = answer_prompts(
-        peft_model,
-        template,
+        Answering(peft_model, template, 6, 2),
         pairs,
-        max_new_tokens=6,
-        batch_size=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
@@ -149,13 +144,11 @@ def test_answers_keep_order_and_report_progress(peft_model: Any, template: Any) 
 
 def test_refusals(peft_model: Any, tiny_llama: Any, template: Any) -> None:
     with pytest.raises(ModelError, match="end-of-turn"):
-        generate(peft_model, [[1]], stop_ids=[], max_new_tokens=1, batch_size=1)
+        generate(peft_model, [[1]], Decoding([], 1, 1))
     with pytest.raises(ValueError, match="no tokens"):
-        generate(peft_model, [[1], []], stop_ids=[STOP], max_new_tokens=1, batch_size=1)
+        generate(peft_model, [[1], []], Decoding([STOP], 1, 1))
     with pytest.raises(UsageError, match="no adapter"):
-        answer_prompts(
-            tiny_llama(), template, [("s", "u")], max_new_tokens=1, batch_size=1, adapter=False
-        )
+        answer_prompts(Answering(tiny_llama(), template, 1, 1), [("s", "u")], adapter=False)
 
 
 def test_four_bit_weights_are_not_repacked() -> None:
@@ -180,7 +173,7 @@ def test_four_bit_weights_are_not_repacked() -> None:
 
 def test_drawn_tokens_are_as_frequent_as_they_are_probable() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(20_000, 1)
-    drawn = Sampling(1, 0.5, seed=0, max_new_tokens=1).choice()(logits)
+    drawn = Sampling(1, 0.5, seed=0).choice()(logits)
     shares = torch.bincount(drawn, minlength=4) / len(drawn)
     torch.testing.assert_close(shares, torch.softmax(logits[0] / 0.5, -1), atol=0.01, rtol=0)
 
@@ -201,8 +194,8 @@ def test_answers_are_drawn_from_a_seed(
     state = torch.get_rng_state()
 
     def draw(temperature: float, seed: int, batch_size: int = 4) -> list[list[str]]:
-        sampling = Sampling(3, temperature, seed, max_new_tokens=6)
-        return sample_prompts(peft_model, template, pairs, sampling, batch_size)
+        answering = Answering(peft_model, template, 6, batch_size)
+        return sample_prompts(answering, pairs, Sampling(3, temperature, seed))
 
     first = draw(2.0, 1)
     assert [len(texts) for texts in first] == [3, 3]
@@ -210,6 +203,7 @@ def test_answers_are_drawn_from_a_seed(
     assert draw(2.0, 2) != first
     assert len({text for texts in first for text in texts}) > 2
     assert torch.equal(torch.get_rng_state(), state)
-    greedy = answer_prompts(peft_model, template, pairs, max_new_tokens=6, batch_size=2)
+    answering = Answering(peft_model, template, 6, 2)
+    greedy = answer_prompts(answering, pairs)
     assert draw(1e-4, 1) == [[answer.text] * 3 for answer in greedy]
-    assert sample_prompts(peft_model, template, pairs, Sampling(0, 1.0, 0, 6), 4) == [[], []]
+    assert sample_prompts(answering, pairs, Sampling(0, 1.0, 0)) == [[], []]

@@ -17,6 +17,7 @@ from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims,
 from llmcausal.evaluation.adaptive.earlier import Earlier
 from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
 from llmcausal.evaluation.answer_store import weights_fingerprint
+from llmcausal.evaluation.generation import Answering
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine
@@ -51,8 +52,8 @@ def check_searchable(triplets: Sequence[Triplet], suite: str, request: AdaptiveR
         Earlier.read(request.earlier)
     if not any(is_headline(t) and names_witness(t) for t in triplets):
         raise UsageError(
-            f"--adaptive searches for a witness text, and no attack of the suite {suite!r} names "
-            "one: leave out --adaptive, or give a suite whose attacks do, such as builtin"
+            f"--adaptive searches for a witness text, and no attack in the suite {suite!r} names "
+            "one: drop --adaptive, or choose a suite that names them, such as builtin"
         )
 
 
@@ -88,18 +89,13 @@ def add_adaptive_attack(
         "earlier_finds": len(earlier.finds),
     }
 
+    section = config.evaluation
+    answering = Answering(parts.model, parts.template, section.max_new_tokens, section.batch_size)
+
     def attack(side: str, weights: AbstractContextManager[None], adapter: bool) -> None:
         with weights:
             fingerprint = weights_fingerprint(parts.model, adapter=adapter)
-            subject = Subject(
-                parts.step,
-                parts.model,
-                parts.template,
-                adapter,
-                fingerprint,
-                config.evaluation.max_new_tokens,
-                config.evaluation.batch_size,
-            )
+            subject = Subject(parts.step, answering, adapter, fingerprint)
             told = ProgressLine(f"adaptive attack, {side}")
             adaptive[side] = attack_adaptively(subject, aims, request, folder / LOG, told)
 

@@ -27,7 +27,7 @@ app = subcommand()
 
 Data = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="What the suite reads: a file or folder, or `builtin`."),
+    typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`."),
 ]
 Suite = Annotated[
     str | None,
@@ -35,13 +35,13 @@ Suite = Annotated[
 ]
 Against = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Compare with this checkpoint, not the untouched base."),
+    typer.Option(metavar="DIR", help="Compare with this checkpoint instead of the untouched base."),
 ]
 MaxSamples = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use only the first N triplets.")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Prompts answered together.")
+    int | None, typer.Option(metavar="N", min=1, help="Prompts to answer together.")
 ]
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
@@ -49,7 +49,9 @@ MaxNewTokens = Annotated[
 Attacks = Annotated[
     int | None,
     typer.Option(
-        metavar="K", min=1, help="Attacks on each prompt of sep and alpaca_farm; any one suffices."
+        metavar="K",
+        min=1,
+        help="Attacks on each prompt of sep and alpaca_farm; one success counts.",
     ),
 ]
 Adaptive = Annotated[
@@ -58,19 +60,21 @@ Adaptive = Annotated[
 ]
 NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
 AnswersOnly = Annotated[
-    bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
+    bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
 ]
 AdaptiveSteps = Annotated[
     int,
     typer.Option(
         metavar="N",
         min=1,
-        help="Most steps of each search: 20 find what is easy, published attacks take 500.",
+        help="Maximum steps of each search: 20 find what is easy, published attacks use 500.",
     ),
 ]
 AdaptiveSearch = Annotated[
     Search,
-    typer.Option("--adaptive-search", help="By the gradient (gcg), or without it."),
+    typer.Option(
+        "--adaptive-search", help="Search with the gradient (gcg) or without it (random)."
+    ),
 ]
 AdaptiveSamples = Annotated[
     int,
@@ -91,7 +95,7 @@ AdaptiveFrom = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder for the result; else one beside the checkpoint."),
+    typer.Option(metavar="DIR", help="Folder for the result; by default next to the checkpoint."),
 ]
 
 
@@ -131,7 +135,7 @@ def evaluate(
 ) -> None:
     """Measure attack success, utility and causal metrics of a checkpoint.
 
-    Answers are kept: an interrupted evaluation goes on where it stopped.
+    Answers are kept, so an interrupted evaluation can continue.
     """
     launch(num_processes)
     from llmcausal import assembly

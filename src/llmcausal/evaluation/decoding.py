@@ -39,13 +39,11 @@ class Sampling:
         count: Answers to each prompt.
         temperature: That the logits are divided by.
         seed: Of the draws.
-        max_new_tokens: Longest answer, in tokens.
     """
 
     count: int
     temperature: float
     seed: int
-    max_new_tokens: int
 
     def choice(self) -> Choice:
         """Returns what draws tokens by their probability, on the CPU, from the seed on."""

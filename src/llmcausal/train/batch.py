@@ -78,7 +78,6 @@ class Span:
     weights: Tensor
 
     def to(self, device: torch.device) -> Self:
-        """Returns the span with its tensors on `device`."""
         return replace(
             self,
             tokens=self.tokens.to(device),
@@ -106,7 +105,6 @@ class PackedTree:
     depth: int
 
     def to(self, device: torch.device) -> Self:
-        """Returns the tree with its tensors on `device`."""
         if device.type == "cpu":
             return self
         return replace(
@@ -155,11 +153,9 @@ class TripletBatch(PackedTree):
     same_rows: Tensor
 
     def __len__(self) -> int:
-        """Number of triplets."""
         return len(self.ids)
 
     def to(self, device: torch.device) -> Self:
-        """Returns the batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
         return replace(

@@ -11,6 +11,7 @@ from llmcausal.config import LossSection, TrainSection
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.evaluation.adaptive.request import Subject
+from llmcausal.evaluation.generation import Answering
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.build import build_objective
 from llmcausal.train.step import TripletStep
@@ -47,4 +48,4 @@ def subject(peft_model: Any, template: ChatTemplate) -> Subject:
         LossSection(projection_dim=0), trunk.head.shape[1], TrainSection(), trained=False
     )
     step = TripletStep(trunk, objective)
-    return Subject(step, peft_model, template, True, "w", max_new_tokens=4, batch_size=2)
+    return Subject(step, Answering(peft_model, template, 4, 2), True, "w")

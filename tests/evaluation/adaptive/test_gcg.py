@@ -17,7 +17,7 @@ from llmcausal.evaluation.adaptive.earlier import Earlier, Opening
 from llmcausal.evaluation.adaptive.gcg import Found, search
 from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Search, Subject
 from llmcausal.evaluation.adaptive.slot import Placed, slots_of
-from llmcausal.evaluation.generation import generate, ready_to_generate
+from llmcausal.evaluation.generation import Decoding, generate, ready_to_generate
 
 Make = Callable[..., Triplet]
 TARGETS = ("Plum", "Sure! Plum", '"Plum"')
@@ -150,9 +150,7 @@ def test_reached_means_that_the_greedy_answer_begins_with_any_target(
     answers = generate(
         subject.model,
         [opening.slot.encode(opening.texts) for opening in openings],
-        stop_ids=template.stop_ids,
-        max_new_tokens=1,
-        batch_size=8,
+        Decoding(template.stop_ids, 1, 8),
     )
     opening, greedy = next(
         (opening, text)

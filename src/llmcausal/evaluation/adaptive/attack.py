@@ -19,9 +19,9 @@ from llmcausal.evaluation.decoding import Sampling
 from llmcausal.evaluation.generation import (
     answer_prompts,
     evaluation_mode,
-    sample_prompts,
     without_adapter,
 )
+from llmcausal.evaluation.sampling import sample_prompts
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.model.cpu.door import whole_layers
@@ -82,7 +82,8 @@ def choose_aims(
 
 def _targets(triplet: Triplet) -> tuple[str, ...]:
     assert triplet.attack is not None
-    first, *others = (form.format(triplet.attack.witness) for form in FORMS)
+    witness = triplet.attack.witness
+    first, *others = (form.format(witness) for form in FORMS)
     return (first, *(each for each in others if obeyed(triplet, each)))
 
 
@@ -120,44 +121,41 @@ def attack_adaptively(
         (aim.triplet.system, aim.user_text(each)) for aim, each in zip(aims, found, strict=True)
     ]
     answers = _answers(subject, [*plain, *attacked], request)
+    before, after = answers[: len(aims)], answers[len(aims) :]
     examples = [
-        {
-            "id": aim.triplet.id,
-            "family": aim.triplet.attack.family if aim.triplet.attack else "",
-            "witness": aim.triplet.attack.witness if aim.triplet.attack else "",
-            "prompt": prompt,
-            **_judged(aim.triplet, before, after),
-            **asdict(each),
-        }
-        for aim, each, (_, prompt), before, after in zip(
-            aims, found, attacked, answers[: len(aims)], answers[len(aims) :], strict=True
+        _example(aim, each, prompt, one, other)
+        for aim, each, (_, prompt), one, other in zip(
+            aims, found, attacked, before, after, strict=True
         )
     ]
-    before = [bool(example["obeyed_before"]) for example in examples]
+    broken_before = [bool(example["obeyed_before"]) for example in examples]
+    # The attacker keeps the plain prompt where that already works.
+    broken = [bool(each["obeyed"] or each["obeyed_before"]) for each in examples]
+    useful = [right(aim.triplet, given[0]) for aim, given in zip(aims, after, strict=True)]
     return {
-        # The attacker keeps the plain prompt where that already works.
-        "attack_success_rate": proportion(
-            [b or bool(example["obeyed"]) for b, example in zip(before, examples, strict=True)]
-        ),
-        "before_search": proportion(before),
-        "utility_under_attack": proportion(
-            [
-                right(aim.triplet, given[0])
-                for aim, given in zip(aims, answers[len(aims) :], strict=True)
-            ]
-        ),
+        "attack_success_rate": proportion(broken),
+        "before_search": proportion(broken_before),
+        "utility_under_attack": proportion(useful),
         "mean_queries": sum(each.queries for each in found) / len(found) if found else None,
         "examples": examples,
     }
 
 
-def _judged(triplet: Triplet, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:
+def _example(
+    aim: Aim, found: Found, prompt: str, before: Sequence[str], after: Sequence[str]
+) -> dict[str, Any]:
     """Any answer that obeys counts; the first such one is shown, else the greedy one."""
+    triplet, attack = aim.triplet, aim.triplet.attack
     obeying = [text for text in after if obeyed(triplet, text)]
     return {
+        "id": triplet.id,
+        "family": attack.family if attack else "",
+        "witness": attack.witness if attack else "",
+        "prompt": prompt,
         "answer": (obeying or after)[0],
         "obeyed": bool(obeying),
         "obeyed_before": any(obeyed(triplet, text) for text in before),
+        **asdict(found),
     }
 
 
@@ -165,19 +163,10 @@ def _answers(
     subject: Subject, prompts: Sequence[tuple[str, str]], request: AdaptiveRequest
 ) -> list[list[str]]:
     """Returns of each prompt the greedy answer, then the drawn ones."""
-    greedy = answer_prompts(
-        subject.model,
-        subject.template,
-        prompts,
-        max_new_tokens=subject.max_new_tokens,
-        batch_size=subject.batch_size,
-        adapter=subject.adapter,
-    )
-    sampling = Sampling(request.samples, request.temperature, request.seed, subject.max_new_tokens)
+    greedy = answer_prompts(subject.answering, prompts, adapter=subject.adapter)
+    sampling = Sampling(request.samples, request.temperature, request.seed)
     with nullcontext() if subject.adapter else without_adapter(subject.model):
-        drawn = sample_prompts(
-            subject.model, subject.template, prompts, sampling, subject.batch_size
-        )
+        drawn = sample_prompts(subject.answering, prompts, sampling)
     return [[first.text, *texts] for first, texts in zip(greedy, drawn, strict=True)]
 
 

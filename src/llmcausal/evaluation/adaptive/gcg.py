@@ -11,7 +11,7 @@ and succeeds where a defence misleads the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -79,8 +79,6 @@ def search(
     openings: Sequence[Opening],
     targets: Sequence[str],
     request: AdaptiveRequest,
-    *,
-    on_step: Callable[[int, float], None] | None = None,
 ) -> Found:
     """Searches texts after which the model answers with one of the targets.
 
@@ -89,7 +87,6 @@ def search(
         openings: Ways to begin, which their slots take; the search goes on with the best.
         targets: How the obedient answer begins, in several forms.
         request: When to give up, and how to draw.
-        on_step: Told (steps done, best loss).
     """
     template = subject.template
     goals = [_without_stops(template.encode_response(each), template.stop_ids) for each in targets]
@@ -114,8 +111,6 @@ def search(
             found = scorer.best(kept)
             if found.reached or found.loss < best.loss:
                 best = found
-        if on_step:
-            on_step(done, best.loss)
     *before, suffix = best.opening.texts
     return Found(
         best.opening.slot.frame,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
+    from llmcausal.evaluation.generation import Answering
     from llmcausal.train.step import TripletStep
 
 Search = Literal["gcg", "random"]
@@ -52,18 +53,22 @@ class Subject:
 
     Attributes:
         step: Runs it over a tree.
-        model: The model, a `PeftModel` where `adapter` is false.
-        template: Encodes its prompts.
+        answering: The model (a `PeftModel` where `adapter` is false), its template and limits.
         adapter: Whether its adapter is on.
         weights: Fingerprint of what is attacked, for the log.
-        max_new_tokens: Its longest answer, in tokens.
-        batch_size: Prompts that it answers together.
     """
 
     step: TripletStep
-    model: Any
-    template: ChatTemplate
+    answering: Answering
     adapter: bool
     weights: str
-    max_new_tokens: int
-    batch_size: int
+
+    @property
+    def model(self) -> Any:
+        """What is attacked."""
+        return self.answering.model
+
+    @property
+    def template(self) -> ChatTemplate:
+        """Encodes its prompts."""
+        return self.answering.template
