@@ -93,7 +93,7 @@ def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
 
 
 def searched(checkpoint: Path, prompts: int) -> dict[str, Any]:
-    """Searches a suffix against each of the first built-in test prompts (GCG)."""
+    """Searches attacks against each of the first built-in test prompts (GCG)."""
     folder = checkpoint.parent / "evidence-adaptive"
     if not (folder / "results.json").is_file():
         llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", "builtin", "--no-baseline",

@@ -191,6 +191,9 @@ class LossSection(Section):
     lambda_invariance: float = Field(default=0.0, ge=0)
     """Weight of the divergence between the response's token distributions with and without the
     attack."""
+    lambda_state: float = Field(default=0.0, ge=0)
+    """Weight of the relative squared distance between the states of three middle layers at the
+    response's tokens with and without the attack. No evidence supports it yet."""
     average: Literal["tokens", "answers"] = "tokens"
     """How the cross-entropies average. tokens: all tokens weigh the same, so long answers outweigh
     short ones. answers: all answers weigh the same, and their first four tokens, which decide

@@ -19,7 +19,7 @@ from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.triplet import Check
 from llmcausal.errors import CheckpointError, Interrupted, UsageError
-from llmcausal.evaluation.adaptive.gcg import SearchBudget
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui import console
 
@@ -101,7 +101,8 @@ def test_an_interrupted_evaluation_goes_on_to_the_identical_report(
 
 def test_an_adaptive_attack_is_part_of_the_result(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = assembly.evaluate(checkpoint, progress=silent, out=out, adaptive=(2, SearchBudget(1)))
+    request = AdaptiveRequest(2, steps=1, candidates=6, samples=1)
+    result = assembly.evaluate(checkpoint, progress=silent, out=out, adaptive=request)
     for side in ("base", "tuned"):
         assert result["adaptive"][side]["attack_success_rate"]["n"] == 2
         assert len(result["adaptive"][side]["examples"]) == 2
@@ -113,6 +114,29 @@ def test_an_adaptive_attack_is_part_of_the_result(checkpoint: Path, tmp_path: Pa
     with console.console().capture() as shown:
         console.console().print(render_evaluation(result))
     assert "Adaptive attack: 1 steps" in shown.get()
+
+
+def test_an_adaptive_attack_begins_with_what_another_found(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """With the same budget for both sides, which the result tells."""
+    request = AdaptiveRequest(2, steps=1, candidates=5, samples=0)
+    first = assembly.evaluate(
+        checkpoint, progress=silent, out=tmp_path / "first", adaptive=request
+    )["adaptive"]
+    warm = replace(request, earlier=tmp_path / "first")
+    result = assembly.evaluate(checkpoint, progress=silent, out=tmp_path / "warm", adaptive=warm)[
+        "adaptive"
+    ]
+    assert (first["earlier"], first["earlier_finds"]) == (None, 0)
+    assert result["earlier"] == str(tmp_path / "first")
+    assert result["earlier_finds"] == 4
+    assert result["most_queries"] == first["most_queries"] == 10
+    for side in ("base", "tuned"):
+        for before, after in zip(first[side]["examples"], result[side]["examples"], strict=True):
+            assert after["queries"] <= result["most_queries"]
+            assert after["start_loss"] <= before["loss"] * (1 + 1e-5)
+            assert before["start_loss"] >= before["loss"]
 
 
 def test_sigterm_ends_with_143() -> None:
@@ -223,7 +247,7 @@ def test_an_adaptive_attack_keeps_to_what_is_evaluated(checkpoint: Path, tmp_pat
         checkpoint,
         progress=silent,
         out=out,
-        adaptive=(2, SearchBudget(1, search="random")),
+        adaptive=AdaptiveRequest(2, steps=1, candidates=6, search="random"),
         settings=settings,
         baseline=False,
         reads=False,
@@ -233,7 +257,7 @@ def test_an_adaptive_attack_keeps_to_what_is_evaluated(checkpoint: Path, tmp_pat
     assert not {"perplexity", "causal"} & result["tuned"].keys()
 
 
-def test_an_adaptive_attack_without_a_witness_is_refused_before_anything_is_answered(
+def test_an_adaptive_attack_that_cannot_begin_is_refused_before_anything_is_answered(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     triplets = [
@@ -249,5 +273,9 @@ def test_an_adaptive_attack_without_a_witness_is_refused_before_anything_is_answ
 
     with pytest.raises(UsageError, match=r"witness.*drop --adaptive"):
         assembly.evaluate(
-            checkpoint, data=str(data), progress=answered, adaptive=(1, SearchBudget(1))
+            checkpoint, data=str(data), progress=answered, adaptive=AdaptiveRequest(1)
+        )
+    with pytest.raises(UsageError, match=r"--adaptive-from .*results\.json: No such file"):
+        assembly.evaluate(
+            checkpoint, progress=answered, adaptive=AdaptiveRequest(1, earlier=tmp_path)
         )

@@ -24,12 +24,17 @@ LEANEST = {
     "label_chunk": 8,
     "vocabulary_chunk": 100,
 }
+FIGURES = (
+    "loss", "val_loss", "task_loss", "invariance_loss", "state_loss", "val_state_loss", "grad_norm",
+    "causal_stability",
+)  # fmt: skip
 
 
 def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_path: Path) -> None:
     """With dropout, whose masks are those of the plain run; chunks of an MLP draw their own."""
     settings: dict[str, Any] = {
         "train": {"max_steps": 4, "optimizer": "adamw"},
+        "loss": {"lambda_invariance": 0.5, "lambda_state": 0.5},
         "evaluation": {"max_samples": 2, "max_new_tokens": 4},
     }
     drawn_alike = {"members": "separate", "token_chunk": LEANEST["token_chunk"]}
@@ -38,7 +43,8 @@ def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_p
     for wanted, found in zip(
         read_rows(plain.run_dir / "metrics.jsonl"), read_rows(lean / "metrics.jsonl"), strict=True
     ):
-        for name in ("loss", "val_loss", "task_loss", "grad_norm", "causal_stability"):
+        assert found.keys() == wanted.keys()
+        for name in FIGURES:
             if name in wanted:
                 assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4), name
     last = lean / "checkpoint-4" / "adapter_model.safetensors"

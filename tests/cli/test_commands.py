@@ -11,7 +11,7 @@ import pytest
 
 from llmcausal import assembly
 from llmcausal.cli import app
-from llmcausal.evaluation.adaptive.gcg import SearchBudget
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest
 
 
 class Recorder:
@@ -105,9 +105,12 @@ def test_eval_passes_numbers_and_folders_and_tells_where_the_report_is(
     monkeypatch.setattr(assembly, "evaluate", evaluate)
     options = ("--against", "task", "--max-samples", "5", "--batch-size", "2", "--out", "out")
     options += ("--adaptive", "3", "--adaptive-steps", "7", "--adaptive-search", "random")
+    options += ("--adaptive-samples", "2", "--adaptive-from", "earlier")
     assert _run(monkeypatch, "eval", "--checkpoint", "best", *options) == 0
     assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().out
-    assert evaluate.options["adaptive"] == (3, SearchBudget(7, search="random"))
+    assert evaluate.options["adaptive"] == AdaptiveRequest(
+        3, 7, search="random", samples=2, earlier=Path("earlier")
+    )
     assert (evaluate.options["against"], evaluate.options["out"]) == (Path("task"), Path("out"))
     assert evaluate.options["settings"] == {
         "max_samples": 5,
@@ -115,6 +118,13 @@ def test_eval_passes_numbers_and_folders_and_tells_where_the_report_is(
         "max_new_tokens": None,
         "attacks": None,
     }
+
+
+def test_eval_refuses_an_earlier_attack_without_an_attack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch, "eval", "--checkpoint", "best", "--adaptive-from", "x") == 2
+    assert "give --adaptive N too" in capsys.readouterr().err
 
 
 def test_eval_help_lists_the_suites(

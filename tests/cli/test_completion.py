@@ -40,7 +40,15 @@ def completed(words: str) -> list[str]:
     [
         ("tr", ["train"]),
         ("data va", ["validate"]),
-        ("eval --adaptive-", ["--adaptive-steps", "--adaptive-search"]),
+        (
+            "eval --adaptive-",
+            [
+                "--adaptive-steps",
+                "--adaptive-search",
+                "--adaptive-samples",
+                "--adaptive-from",
+            ],
+        ),
         ("train rtx", ["rtx4050"]),
         ("doctor ", list(shipped_profiles())),
         ("profile-memory demo", ["demo-cpu"]),

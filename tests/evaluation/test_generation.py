@@ -8,6 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from llmcausal.errors import ModelError, UsageError
+from llmcausal.evaluation import generation
+from llmcausal.evaluation.decoding import Sampling
 from llmcausal.evaluation.generation import (
     Answering,
     Decoding,
@@ -15,6 +17,7 @@ from llmcausal.evaluation.generation import (
     generate,
     without_adapter,
 )
+from llmcausal.evaluation.sampling import sample_prompts
 
 STOP = 257
 
@@ -166,3 +169,41 @@ def test_four_bit_weights_are_not_repacked() -> None:
     inputs = torch.randn(2, 64, requires_grad=True)
     linear(inputs).sum().backward()
     assert inputs.grad is not None
+
+
+def test_drawn_tokens_are_as_frequent_as_they_are_probable() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(20_000, 1)
+    drawn = Sampling(1, 0.5, seed=0).choice()(logits)
+    shares = torch.bincount(drawn, minlength=4) / len(drawn)
+    torch.testing.assert_close(shares, torch.softmax(logits[0] / 0.5, -1), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("tree", [True, False])
+def test_answers_are_drawn_from_a_seed(
+    peft_model: Any, template: Any, tree: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the model takes no tree; what others draw from stays as it was."""
+
+    class NoTree:
+        def __init__(self, *_: Any) -> None:
+            raise ModelError("no tree here")
+
+    if not tree:
+        monkeypatch.setattr(generation, "TreeDecoder", NoTree)
+    pairs = [("Be brief.", "x" * n) for n in (3, 50)]
+    state = torch.get_rng_state()
+
+    def draw(temperature: float, seed: int, batch_size: int = 4) -> list[list[str]]:
+        answering = Answering(peft_model, template, 6, batch_size)
+        return sample_prompts(answering, pairs, Sampling(3, temperature, seed))
+
+    first = draw(2.0, 1)
+    assert [len(texts) for texts in first] == [3, 3]
+    assert draw(2.0, 1) == first
+    assert draw(2.0, 2) != first
+    assert len({text for texts in first for text in texts}) > 2
+    assert torch.equal(torch.get_rng_state(), state)
+    answering = Answering(peft_model, template, 6, 2)
+    greedy = answer_prompts(answering, pairs)
+    assert draw(1e-4, 1) == [[answer.text] * 3 for answer in greedy]
+    assert sample_prompts(answering, pairs, Sampling(0, 1.0, 0)) == [[], []]

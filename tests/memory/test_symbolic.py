@@ -70,6 +70,38 @@ def test_real_steps_take_what_was_predicted(
     assert not prediction.extrapolated
 
 
+@pytest.mark.parametrize(
+    ("weight", "members", "activations"),
+    [
+        ("lambda_invariance", "tree", "keep"),
+        ("lambda_state", "tree", "keep"),
+        ("lambda_state", "tree", "recompute"),
+        ("lambda_state", "one_by_one", "recompute"),
+    ],
+)
+def test_terms_that_compare_answers_take_what_was_predicted(
+    tiny: Callable[..., RunConfig], weight: str, members: str, activations: str
+) -> None:
+    """On answers so long that the states at them are a share of the peak."""
+    from llmcausal.assembly.measuring import measure_triplets
+
+    load = Workload(192, 16, 160)
+    config = tiny("recompute", quantization="none")
+    switches = {"members": members, "activations": activations, "label_chunk": 400}
+    config = config.model_copy(
+        update={
+            "loss": LossSection(**{weight: 1.0}),
+            "memory": config.memory.model_copy(update=switches),
+        }
+    )
+    predicted = symbolic.predict(config, load, device="cpu").allocated_bytes
+    measured = measure_triplets(config, triplets_of(load), steps=2).allocated_peak_bytes
+    assert predicted == pytest.approx(measured, rel=0.002)
+    without = config.model_copy(update={"loss": LossSection()})
+    plain = symbolic.predict(without, load, device="cpu").allocated_bytes
+    assert plain < 0.98 * predicted
+
+
 @pytest.mark.parametrize("strategy", ["recompute", "lean", "one_by_one", NAIVE])
 def test_repeated_layers_are_as_if_they_had_been_run(
     monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str

@@ -1,4 +1,4 @@
-"""Swap, preference and invariance: against separate passes with full logits, written by hand."""
+"""Swap, preference, invariance and state: against separate passes and all logits, by hand."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
+from llmcausal.config import MemorySection
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.cross_entropy import OutputHead
 from llmcausal.losses.invariance import divergence
-from llmcausal.model.trunk import find_trunk
+from llmcausal.losses.state import middle_layers
+from llmcausal.model.trunk import Trunk, find_trunk
 from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
+from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.objective import Objective
 from llmcausal.train.scoring import Execution
 from llmcausal.train.step import TripletStep
 
-BETA, SWAP, PREFERENCE, INVARIANCE = 1.7, 0.8, 0.6, 0.4
+BETA, SWAP, PREFERENCE, INVARIANCE, STATE = 1.7, 0.8, 0.6, 0.4, 0.7
+MIDDLE = (1, 2)
+"""Of the three layers of `random_model`."""
 OBJECTIVE = Objective(
     None,
     None,
@@ -29,6 +35,7 @@ OBJECTIVE = Objective(
     lambda_preference=PREFERENCE,
     beta=BETA,
     lambda_invariance=INVARIANCE,
+    lambda_state=STATE,
 )
 
 
@@ -68,7 +75,7 @@ def by_hand(
     model: Any, triplets: Sequence[EncodedTriplet], by_answer: bool, sums: bool = False
 ) -> Tensor:
     """The formula, one pass and all logits for every answer."""
-    task, robust, swap, pairs, kept = [], [], [], [], []
+    task, robust, swap, pairs, kept, moved = [], [], [], [], [], []
 
     def weighted(values: Tensor) -> Tensor:
         weight = torch.ones_like(values)
@@ -84,6 +91,11 @@ def by_hand(
         ids = torch.tensor([member.prompt + member.response])
         rows = model(input_ids=ids, use_cache=False).logits[0]
         return rows[len(member.prompt) - 1 : -1]
+
+    def middle_of(member: EncodedMember) -> list[Tensor]:
+        ids = torch.tensor([member.prompt + member.response])
+        states = model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+        return [states[layer][0, len(member.prompt) - 1 : -1] for layer in MIDDLE]
 
     def losses(member: EncodedMember) -> Tensor:
         return cross_entropy(logits_of(member), torch.tensor(member.response), reduction="none")
@@ -104,12 +116,19 @@ def by_hand(
             attacked = log_softmax(logits_of(triplet.injection), -1)
             each = kl_div(attacked, clean, reduction="none", log_target=True).sum(-1)
             kept.append(weighted(each))
+            for clean, attacked in zip(
+                middle_of(triplet.benign), middle_of(triplet.injection), strict=True
+            ):
+                aim = clean.detach()
+                apart = (attacked - aim).norm(dim=-1) ** 2 / aim.norm(dim=-1) ** 2
+                moved.append(weighted(apart))
     return (
         mean(task)
         + 2 * mean(robust)
         + SWAP * mean(swap)
         + PREFERENCE * torch.stack(pairs).mean()
         + INVARIANCE * torch.stack(kept).mean()
+        + STATE * torch.stack(moved).mean()
     )
 
 
@@ -144,6 +163,44 @@ def test_every_term_equals_the_formula(
     loss = sum(step(batch, totals, torch.Tensor.backward).loss.item() for batch in batches)
     assert abs(loss - expected.item()) < 1e-10
     assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
+
+
+@pytest.mark.parametrize("activations", ["recompute", "offload"])
+@pytest.mark.parametrize("members", ["tree", "separate", "one_by_one"])
+def test_every_term_is_the_same_where_layers_are_recomputed(
+    members: Any, activations: str, random_model: Any, token_triplets: Any
+) -> None:
+    triplets = alike(swapped(token_triplets(3, shared=9, own=6, seed=5)), but=1)
+    model = random_model("llama", torch.float64, exact_norms=True)
+    by_hand(model, triplets, by_answer=False).backward()
+    reference = gradients(model).clone()
+    switches: dict[str, Any] = {"head": "host", "vocabulary_chunk": 13, "token_chunk": 7}
+    memory = MemorySection(strategy="manual", members=members, activations=activations, **switches)
+    set_memory(model, memory, torch.device("cpu"))
+    step = TripletStep(find_trunk(model), OBJECTIVE, build_execution(memory, torch.float32))
+    batch = collate(triplets, OBJECTIVE.needs, "last")
+    step(batch, label_totals([batch]), torch.Tensor.backward)
+    assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
+
+
+def test_one_by_one_knows_the_clean_answer_where_a_contrast_joins_the_members(
+    random_model: Any, token_triplets: Any
+) -> None:
+    """The injection is then the first whose loss is gone backward from."""
+    triplets = alike(token_triplets(2, shared=9, own=6, seed=6))
+    found = []
+    for members in ("separate", "one_by_one"):
+        model = random_model("llama", torch.float64, exact_norms=True)
+        objective = Objective(
+            CausalContrastive(lambda_causal=0), None, 0.3, {"task": 1.0, "robust": 2.0},
+            lambda_invariance=INVARIANCE, lambda_state=STATE,
+        )  # fmt: skip
+        step = TripletStep(find_trunk(model), objective, Execution(members))
+        batch = collate(triplets, objective.needs, "last")
+        result = step(batch, label_totals([batch]), torch.Tensor.backward)
+        found.append((gradients(model), result.sums["state_loss"]))
+    assert (found[0][0] - found[1][0]).norm() / found[0][0].norm() < 1e-9
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -185,6 +242,50 @@ def test_weight_zero_costs_nothing(token_triplets: Any) -> None:
     never_had = collate(token_triplets(3, shared=9, own=6, seed=2), plain.needs, "last")
     assert torch.equal(without.tokens, never_had.tokens)
     assert {span.member for span in without.spans} == {"benign", "injection"}
+
+
+@pytest.mark.parametrize("members", ["tree", "separate", "one_by_one"])
+def test_states_are_kept_for_their_term_alone_and_at_answers_alone(
+    members: Any, random_model: Any, token_triplets: Any, monkeypatch: Any
+) -> None:
+    """Without the term no state is asked for, and every gradient is the same to the bit."""
+    triplets = alike(token_triplets(3, shared=9, own=6, seed=7), but=0)
+    plain = Trunk.hidden_states
+    kept: list[int] = []
+
+    def watched(*args: Any, **named: Any) -> Any:
+        last, states = plain(*args, **named)
+        kept.extend(len(rows) for rows in states)
+        return last, states
+
+    monkeypatch.setattr(Trunk, "hidden_states", watched)
+
+    def run(weight: float) -> Tensor:
+        model = random_model("llama", torch.float32)
+        objective = replace(
+            OBJECTIVE,
+            lambda_preference=0,
+            lambdas={"task": 1.0, "robust": 1.0},
+            lambda_state=weight,
+        )
+        step = TripletStep(find_trunk(model), objective, Execution(members))
+        kept.clear()
+        batch = collate(triplets, objective.needs, "last")
+        step(batch, label_totals([batch]), torch.Tensor.backward)
+        return gradients(model)
+
+    without = run(0.0)
+    assert not kept
+    tiny = run(1e-30)
+    answers = sum(len(triplet.benign.response) for triplet in triplets[1:])
+    assert sum(kept) == len(MIDDLE) * 2 * answers
+    assert torch.equal(tiny, without)
+
+
+def test_the_compared_layers_are_in_the_middle() -> None:
+    assert [middle_layers(layers) for layers in (1, 2, 3, 30, 32)] == [
+        (1,), (1,), MIDDLE, (10, 15, 20), (11, 16, 21),
+    ]  # fmt: skip
 
 
 def test_every_answer_weighs_alike_and_its_first_tokens_most() -> None:

@@ -13,14 +13,11 @@ from llmcausal.config import RunConfig
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
-from llmcausal.evaluation.adaptive.attack import (
-    Subject,
-    attack_adaptively,
-    choose_targets,
-    names_witness,
-)
-from llmcausal.evaluation.adaptive.gcg import SearchBudget
+from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims, names_witness
+from llmcausal.evaluation.adaptive.earlier import Earlier
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
 from llmcausal.evaluation.answer_store import weights_fingerprint
+from llmcausal.evaluation.generation import Answering
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine
@@ -45,12 +42,14 @@ class Parts:
     other: Other | None
 
 
-def check_searchable(triplets: Sequence[Triplet], suite: str) -> None:
-    """Refuses a suite without a target for the search, before anything is computed.
+def check_searchable(triplets: Sequence[Triplet], suite: str, request: AdaptiveRequest) -> None:
+    """Refuses what the search cannot begin with, before anything is computed.
 
     Raises:
-        UsageError: If no triplet names a witness.
+        UsageError: If no triplet names a witness, or the earlier result cannot be used.
     """
+    if request.earlier is not None:
+        Earlier.read(request.earlier)
     if not any(is_headline(t) and names_witness(t) for t in triplets):
         raise UsageError(
             f"--adaptive searches for a witness text, and no attack in the suite {suite!r} names "
@@ -63,43 +62,42 @@ def add_adaptive_attack(
     parts: Parts,
     triplets: Sequence[Triplet],
     result: dict[str, Any],
-    prompts: int,
-    budget: SearchBudget,
-    *,
+    request: AdaptiveRequest,
     folder: Path,
 ) -> None:
-    """Searches suffixes against each side of a result, and adds what came of it as `adaptive`.
+    """Searches texts against each side of a result, and adds what came of it as `adaptive`.
 
     Args:
         config: Settings.
         parts: The model and what goes with it.
-        triplets: Those evaluated; the first `prompts` with a witness are attacked.
+        triplets: Those evaluated; the first with a witness are attacked.
         result: Of `evaluate_model`.
-        prompts: Prompts attacked.
-        budget: Of the search on each.
-        folder: Where found suffixes are kept, so that an interrupted attack goes on.
+        request: What the attacker may do.
+        folder: Where found texts are kept, so that an interrupted attack goes on.
     """
+    earlier = Earlier.read(request.earlier) if request.earlier else Earlier()
     unusable = {item["id"] for item in result["skipped"]}
     usable = [t for t in triplets if is_headline(t) and t.id not in unusable]
-    targets = choose_targets(parts.template, usable, prompts)
-    if not targets:  # what was evaluated is worth keeping all the same
-        result["notes"].append("No adaptive attack: no usable prompt has room for a suffix.")
+    aims = choose_aims(parts.template, usable, request, earlier)
+    if not aims:  # what was evaluated is worth keeping all the same
+        result["notes"].append("No adaptive attack: no usable prompt has room for a text.")
         return
-    adaptive: dict[str, Any] = {"prompts": len(targets), **vars(budget)}
+    adaptive: dict[str, Any] = {
+        **request.budget,
+        "prompts": len(aims),
+        "earlier": str(request.earlier) if request.earlier else None,
+        "earlier_finds": len(earlier.finds),
+    }
+
+    section = config.evaluation
+    answering = Answering(parts.model, parts.template, section.max_new_tokens, section.batch_size)
 
     def attack(side: str, weights: AbstractContextManager[None], adapter: bool) -> None:
         with weights:
             fingerprint = weights_fingerprint(parts.model, adapter=adapter)
-            adaptive[side] = attack_adaptively(
-                Subject(parts.step, parts.model, parts.template, adapter, fingerprint),
-                targets,
-                budget=budget,
-                seed=config.train.seed,
-                max_new_tokens=config.evaluation.max_new_tokens,
-                batch_size=config.evaluation.batch_size,
-                log=folder / LOG,
-                progress=ProgressLine(f"adaptive attack, {side}"),
-            )
+            subject = Subject(parts.step, answering, adapter, fingerprint)
+            told = ProgressLine(f"adaptive attack, {side}")
+            adaptive[side] = attack_adaptively(subject, aims, request, folder / LOG, told)
 
     attack("tuned", nullcontext(), True)
     other = parts.other

@@ -21,7 +21,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
-from llmcausal.evaluation.adaptive.gcg import SearchBudget
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import (
@@ -70,7 +70,7 @@ class EvaluationRequest:
         against: Another checkpoint, to compare with in place of the untouched base.
         settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
             None keeps the run's.
-        adaptive: Also search attacks against each model: on how many prompts, how hard.
+        adaptive: Also search attacks against each model: what the attacker may do.
         out: Folder for the result; None: next to the checkpoint.
     """
 
@@ -83,7 +83,7 @@ class EvaluationRequest:
     progress: Progress | None = None
     against: Path | None = None
     settings: Mapping[str, int | None] = field(default_factory=dict)
-    adaptive: tuple[int, SearchBudget] | None = None
+    adaptive: AdaptiveRequest | None = None
     out: Path | None = None
 
 
@@ -105,7 +105,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     folder = request.out or _folder_beside(checkpoint, name, request.data)
     triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
     if request.adaptive is not None:
-        check_searchable(triplets, name)
+        check_searchable(triplets, name, request.adaptive)
     asked = Asked(name, request.baseline, request.reads, notes, request.progress)
     with (
         process_group(choose_device(config.model.device)) as processes,
@@ -117,7 +117,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         if not processes.is_main:
             return result
         if request.adaptive is not None:
-            add_adaptive_attack(config, parts, triplets, result, *request.adaptive, folder=folder)
+            add_adaptive_attack(config, parts, triplets, result, request.adaptive, folder)
     return _written(result, checkpoint, folder)
 
 

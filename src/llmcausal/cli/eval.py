@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,8 @@ from llmcausal.cli.options import (
     reserved_stdout,
     subcommand,
 )
+from llmcausal.errors import UsageError
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Search
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.launched import process_index
 
@@ -54,21 +56,41 @@ Attacks = Annotated[
 ]
 Adaptive = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", min=1, help="Also search attack suffixes for N prompts; minutes each."
-    ),
+    typer.Option(metavar="N", min=1, help="Also search attacks against N prompts; minutes each."),
 ]
 NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
 AnswersOnly = Annotated[
     bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
 ]
 AdaptiveSteps = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Maximum steps of each search.")
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Maximum steps of each search: 20 find what is easy, published attacks use 500.",
+    ),
 ]
 AdaptiveSearch = Annotated[
-    Literal["gcg", "random"],
+    Search,
     typer.Option(
         "--adaptive-search", help="Search with the gradient (gcg) or without it (random)."
+    ),
+]
+AdaptiveSamples = Annotated[
+    int,
+    typer.Option(
+        "--adaptive-samples",
+        metavar="N",
+        min=0,
+        help="Answers drawn beside the greedy one; any that obeys counts.",
+    ),
+]
+AdaptiveFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--adaptive-from",
+        metavar="PATH",
+        help="Begin with what an earlier result found: its results.json or folder.",
     ),
 ]
 Out = Annotated[
@@ -86,6 +108,7 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
+        "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-from runs/y/evaluation",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
     )
 )
@@ -101,8 +124,10 @@ def evaluate(
     max_new_tokens: MaxNewTokens = None,
     attacks: Attacks = None,
     adaptive: Adaptive = None,
-    adaptive_steps: AdaptiveSteps = 20,
+    adaptive_steps: AdaptiveSteps = AdaptiveRequest.steps,
     search: AdaptiveSearch = "gcg",
+    samples: AdaptiveSamples = AdaptiveRequest.samples,
+    earlier: AdaptiveFrom = None,
     out: Out = None,
     num_processes: NumProcesses = 1,
     trust_remote_code: TrustRemoteCode = False,
@@ -114,8 +139,8 @@ def evaluate(
     """
     launch(num_processes)
     from llmcausal import assembly
-    from llmcausal.evaluation.adaptive.gcg import SearchBudget
 
+    request = _adaptive(adaptive, adaptive_steps, search, samples, earlier)
     with reserved_stdout():
         result = assembly.evaluate(
             checkpoint,
@@ -131,7 +156,7 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "attacks": attacks,
             },
-            adaptive=(adaptive, SearchBudget(adaptive_steps, search=search)) if adaptive else None,
+            adaptive=request,
             out=out,
         )
     if as_json and not process_index():
@@ -143,3 +168,13 @@ def evaluate(
 
     console().print(render_evaluation(result))
     console().print(f"report: {result['report']}", soft_wrap=True)
+
+
+def _adaptive(
+    prompts: int | None, steps: int, search: Search, samples: int, earlier: Path | None
+) -> AdaptiveRequest | None:
+    if prompts is not None:
+        return AdaptiveRequest(prompts, steps, search=search, samples=samples, earlier=earlier)
+    if earlier is not None:
+        raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
+    return None

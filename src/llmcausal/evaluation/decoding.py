@@ -1,9 +1,10 @@
-"""Greedy decoding of a batch: the prompts as one prefix tree, then one token per row and step."""
+"""Decoding of a batch: the prompts as one prefix tree, then one token per row and step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,13 +109,45 @@ def _rows(states: Tensor, nodes: Tensor, new_tokens: int) -> Tensor:
 
 
 Prompt = Sequence[int]
+Choice = Callable[[Tensor], Tensor]
+"""Chooses the next token of each row [rows] by its logits [rows, vocabulary]."""
 MOST_APART_IN_16_BITS = 5e-3
 """1 - correlation of logits that differ by rounding is at most 7e-4 in bf16 (SmolLM2-135M, NF4); a
 wrong mask gives 2e-2 and more, wrong positions 5e-2 and more."""
 
 
+def greedy(logits: Tensor) -> Tensor:
+    """Takes the most probable token of each row."""
+    return logits.argmax(-1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        count: Answers to each prompt.
+        temperature: That the logits are divided by.
+        seed: Of the draws.
+    """
+
+    count: int
+    temperature: float
+    seed: int
+
+    def choice(self) -> Choice:
+        """Returns what draws tokens by their probability, on the CPU, from the seed on."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def draw(logits: Tensor) -> Tensor:
+            shares = torch.softmax(logits.float() / self.temperature, dim=-1).cpu()
+            return torch.multinomial(shares, 1, generator=generator)[:, 0].to(logits.device)
+
+        return draw
+
+
 class TreeDecoder:
-    """Continues prompts greedily; a prefix that prompts share is computed once.
+    """Continues prompts; a prefix that prompts share is computed once.
 
     Rows that have ended take no further part, and logits exist only for the next token.
 
@@ -133,7 +166,11 @@ class TreeDecoder:
         self._prove(base)
 
     def __call__(
-        self, prompts: Sequence[Prompt], stop_ids: Sequence[int], max_new_tokens: int
+        self,
+        prompts: Sequence[Prompt],
+        stop_ids: Sequence[int],
+        max_new_tokens: int,
+        choose: Choice = greedy,
     ) -> list[list[int]]:
         """Returns the new tokens of each prompt, a stop token included.
 
@@ -141,13 +178,14 @@ class TreeDecoder:
             prompts: Token ids; none empty.
             stop_ids: Tokens that end an answer.
             max_new_tokens: Longest answer, in tokens.
+            choose: Chooses each next token.
         """
         logits, cache = self.prefill(prompts, max_new_tokens - 1)
         positions = torch.tensor([len(prompt) for prompt in prompts], device=logits.device)
         answers: list[list[int]] = [[] for _ in prompts]
         rows = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
         for step in range(1, max_new_tokens + 1):
-            tokens = logits.argmax(-1)
+            tokens = choose(logits)
             chosen = tokens.tolist()
             for row, token in zip(rows, chosen, strict=True):
                 answers[row].append(token)

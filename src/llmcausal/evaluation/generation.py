@@ -1,4 +1,4 @@
-"""Greedy answers in batches: exact, in the caller's order, leaving the model as it was."""
+"""Answers in batches: exact, in the caller's order, leaving the model as it was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
-from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
+from llmcausal.evaluation.decoding import Sampling, TreeDecoder, blockwise_attention, greedy
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import SINGLE, Processes
@@ -233,8 +233,8 @@ def _answered(
     """Returns the new tokens of each prompt; `keep` is told those of each batch at once."""
     answers: dict[Prompt, list[int]] = {}
     if batches:
-        with _decoder(model, batches, decoding) as decode:
-            for batch, rows in _decoded(decode, batches, halving):
+        with decoder_of(model, batches, decoding) as decode:
+            for batch, rows in decode_batches(decode, batches, halving):
                 found = dict(zip(batch, rows, strict=True))
                 answers.update(found)
                 keep(found)
@@ -257,13 +257,20 @@ def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
 
 
 @contextmanager
-def _decoder(
-    model: Any, batches: Sequence[Sequence[Prompt]], decoding: Decoding
+def decoder_of(
+    model: Any,
+    batches: Sequence[Sequence[Prompt]],
+    decoding: Decoding,
+    sampling: Sampling | None = None,
 ) -> Iterator[Decoder]:
-    """Makes the model ready; what it yields answers a batch."""
+    """Makes the model ready; what it yields answers a batch, greedily unless it is to sample."""
     stop_ids, max_new_tokens = decoding.stop_ids, decoding.max_new_tokens
+    drawn: dict[str, Any] = {}
+    if sampling is not None:
+        drawn = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
     config = GenerationConfig(
-        do_sample=False,
+        **drawn,
+        do_sample=bool(drawn),
         num_beams=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids),
@@ -283,12 +290,22 @@ def _decoder(
         except ModelError as error:
             name = type(base).__name__
             _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
-            yield partial(_padded, base, config)
+            with nullcontext() if sampling is None else _drawing_from(sampling.seed):
+                yield partial(_padded, base, config)
         else:
-            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
+            choose = greedy if sampling is None else sampling.choice()
+            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
 
 
-def _decoded(
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Lets transformers draw from a seed; leaves torch's own generators as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def decode_batches(
     decode: Decoder, batches: Sequence[list[Prompt]], halving: bool
 ) -> Iterator[tuple[list[Prompt], list[list[int]]]]:
     """Yields each batch with its answers; parts of batches once memory has run out."""
@@ -359,10 +376,15 @@ def answer_prompts(
             processes=answering.processes,
         )
     stop_ids = set(template.stop_ids)
-    texts = template.tokenizer.batch_decode(
-        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
     return [
-        Answer(text.strip(), bool(row) and row[-1] in stop_ids)
-        for text, row in zip(texts, rows, strict=True)
+        Answer(text, bool(row) and row[-1] in stop_ids)
+        for text, row in zip(texts_of(template, rows), rows, strict=True)
     ]
+
+
+def texts_of(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Returns answers as text, without control tokens."""
+    texts = template.tokenizer.batch_decode(
+        [*map(list, rows)], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return [text.strip() for text in texts]

@@ -143,9 +143,11 @@ def _adaptive(adaptive: Values, name: str) -> str:
     figures = (GROUPED[0], BEFORE_SEARCH, GROUPED[1])
     rows = [_row(metric.name, tuned, base, _share) for metric in figures]
     told = (
-        f"A suffix is searched for each prompt ({adaptive['search']}), in at most "
-        f"{adaptive['steps']} steps of {adaptive['candidates']} candidates. "
-        "`before_search` is the same prompts without one. A longer search finds more."
+        "Texts before and after the instruction are searched for each prompt "
+        f"({adaptive['search']}), in at most {adaptive['steps']} steps of "
+        f"{adaptive['candidates']} candidates. It counts if the greedy answer obeys, or any of "
+        f"{adaptive['samples']} drawn ones. `before_search` is the same prompts as they were. "
+        "Published attacks take 500 steps; a longer search finds more."
     )
     return f"{told}\n\n{_table(('metric', 'n', *_sides(base, name)), rows)}"
 

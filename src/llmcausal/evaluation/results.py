@@ -81,13 +81,23 @@ class SearchedSide(BaseModel):
 
 
 class Adaptive(Part):
-    """An adaptive attack: its budget, and what it reached."""
+    """An adaptive attack: its budget, the same against both sides, and what it reached.
+
+    `most_queries` bounds the texts scored on a prompt, `earlier_finds` are texts of another result
+    that a search may have begun with.
+    """
 
     prompts: int
     steps: int
     candidates: int
     top_k: int
     search: str
+    seed: int = 0
+    samples: int = 0
+    temperature: float | None = None
+    most_queries: int | None = None
+    earlier: str | None = None
+    earlier_finds: int = 0
     tuned: SearchedSide
     base: SearchedSide | None = None
 

@@ -53,15 +53,20 @@ def divergence(
                     norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
         for _, part in head_parts(head, words, hidden):
             for rows in chunks:
+                right = capped_logits(clean[rows], part)
+                right -= norms[1][rows, None]
                 attacked = capped_logits(hidden[rows], part)
                 slope = None if softcap is None else slope_of(attacked, softcap)
                 attacked -= norms[0][rows, None]
-                right = capped_logits(clean[rows], part) - norms[1][rows, None]
+                # In place, and given up at once: each of these is a chunk of logits.
                 p = right.exp()
-                values[rows] += (p * (right - attacked)).sum(-1)
+                values[rows] += right.sub_(attacked).mul_(p).sum(-1)
+                del right
                 if gradient is not None:
                     change = attacked.exp_().sub_(p)
                     if slope is not None:
                         change *= slope
                     gradient[rows] += (change.to(part.weight.dtype) @ part.weight).to(total)
+                    del change
+                del attacked, p, slope
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))

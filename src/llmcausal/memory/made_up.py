@@ -7,7 +7,10 @@ from llmcausal.memory.prediction import Workload
 
 
 def triplets_of(workload: Workload) -> list[EncodedTriplet]:
-    """Makes triplets of the workload's lengths; no two members share more than it says."""
+    """Makes triplets of the workload's lengths, which every term of the loss reads.
+
+    No two prompts share more than it says; an attack leaves the right answer as it is.
+    """
     made = []
     for row in range(workload.triplets):
         first = 6 * row
@@ -20,6 +23,7 @@ def triplets_of(workload: Workload) -> list[EncodedTriplet]:
             cut = len(whole) - scored_tokens
             members.append(EncodedMember(whole[:cut], whole[cut:]))
         benign, other, injection, obeying, yielding = members
+        injection = EncodedMember(injection.prompt, benign.response)
         reference = (1.0, 1.0)
         made.append(
             EncodedTriplet(str(row), benign, other, injection, obeying, yielding, reference)

@@ -18,7 +18,7 @@ from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import candidates
 
 FILE = Path(__file__).with_name("shipped_needs.json")
-TERMS = ("task", "robust", "swap", "preference", "invariance")
+TERMS = ("task", "robust", "swap", "preference", "invariance", "state")
 PROFILES = ("rtx4050", "llama2-7b-6gb", "minimal-4gb", "quality-12gb")
 
 

@@ -63,8 +63,9 @@ def _extrapolated(
 ) -> Trace | None:
     layers = int(architecture.num_hidden_layers)
     kinds = set(getattr(architecture, "layer_types", None) or ())
-    one_layer_is_pooled = bool(needs_of(config.loss).pooled) and 0 <= config.loss.layer < layers
-    if layers <= REAL_LAYERS + 1 or len(kinds) > 1 or one_layer_is_pooled:
+    needs = needs_of(config.loss)
+    one_layer_is_read = needs.middle or (bool(needs.pooled) and 0 <= config.loss.layer < layers)
+    if layers <= REAL_LAYERS + 1 or len(kinds) > 1 or one_layer_is_read:
         return None
     return extended(_traced(config, workload, gpu, strategy, REAL_LAYERS, layers), layers)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
@@ -18,6 +19,19 @@ from llmcausal.model.tree_attention import TREE_ATTENTION
 
 ALL_LAYERS_MASK = "full_attention"
 SLIDING_MASK = "sliding_attention"
+
+
+@dataclass(frozen=True)
+class LayerRows:
+    """Which hidden states a pass returns beside the last.
+
+    Attributes:
+        layer: -1 for the last, or 0 (embedding) to layers.
+        rows: Their indices [n]; None for all.
+    """
+
+    layer: int
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,20 +65,24 @@ class Trunk:
     takes_blocks: bool
 
     def hidden_states(
-        self, tokens: Tensor, positions: Tensor | None, layer: int, **attention: Any
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        wanted: Sequence[LayerRows] = (),
+        **attention: Any,
+    ) -> tuple[Tensor, list[Tensor]]:
         """Runs the decoder once on one sequence or tree.
 
         Args:
             tokens: Token ids [n].
             positions: Rotary positions [n]; None counts from 0.
-            layer: Which hidden state to return beside the last: -1, or 0 (embedding) to layers.
+            wanted: Which hidden states to return beside the last.
             **attention: `attention_mask` or `tree_blocks`; neither is plain causal attention.
 
         Returns:
-            The last hidden state [n, width], and the one of `layer` [n, width].
+            The last hidden state [n, width], and the rows of each `wanted` [rows, width].
         """
-        with self._input_of(layer) as inputs:
+        with self._inputs_of(wanted) as inputs:
             output = self.decoder(
                 input_ids=tokens[None],
                 position_ids=None if positions is None else positions[None],
@@ -72,25 +90,30 @@ class Trunk:
                 **attention,
             )
         last = output.last_hidden_state[0]
-        return last, inputs[0][0] if inputs else last
+        found = [
+            inputs[index] if index in inputs else _rows_of(last, each.rows)
+            for index, each in enumerate(wanted)
+        ]
+        return last, found
 
     @contextmanager
-    def _input_of(self, layer: int) -> Iterator[list[Tensor]]:
-        """Catches what enters a layer; transformers would keep what enters every layer."""
-        inputs: list[Tensor] = []
-        if not 0 <= layer < self.layers:
-            yield inputs
-            return
+    def _inputs_of(self, wanted: Sequence[LayerRows]) -> Iterator[dict[int, Tensor]]:
+        """Catches what enters layers; transformers would keep what enters every layer."""
+        inputs: dict[int, Tensor] = {}
 
-        def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs.append(args[0] if args else kwargs["hidden_states"])
+        def watch(index: int, layer: nn.Module, rows: Tensor | None) -> RemovableHandle:
+            def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                states = args[0] if args else kwargs["hidden_states"]
+                inputs[index] = _rows_of(states[0], rows)
 
-        stack = layer_stack(self.decoder, self.layers)
-        handle = stack[layer].register_forward_pre_hook(catch, with_kwargs=True)
-        try:
+            return layer.register_forward_pre_hook(catch, with_kwargs=True)
+
+        with ExitStack() as handles:
+            for index, each in enumerate(wanted):
+                if 0 <= each.layer < self.layers:
+                    layer = layer_stack(self.decoder, self.layers)[each.layer]
+                    handles.callback(watch(index, layer, each.rows).remove)
             yield inputs
-        finally:
-            handle.remove()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Applies the output head to hidden states [n, width], giving [n, vocabulary]."""
@@ -100,6 +123,11 @@ class Trunk:
         else:
             raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+
+
+def _rows_of(states: Tensor, rows: Tensor | None) -> Tensor:
+    """Takes rows of a hidden state, so that the others need not stay."""
+    return states if rows is None else states[rows]
 
 
 def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
@@ -178,7 +206,7 @@ def _prove(base: Any, trunk: Trunk) -> None:
             raise ModelError(
                 f"{type(base).__name__}: {error} (try `--set model.attention=eager`)"
             ) from error
-        last, _ = trunk.hidden_states(tokens, None, -1)
+        last, _ = trunk.hidden_states(tokens, None)
         parts = trunk.logits(last).float()
     base.train(training)
     if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2 * whole.abs().max().item()):

@@ -42,7 +42,9 @@ TERM_MEMBERS: dict[Term, Member] = {
 PAIRS = "pairs"
 """What the preference averages over: triplets that have both answers to the injection."""
 SAME = "same"
-"""What the divergence averages over: answers that an attack does not change."""
+"""What divergence and distance average over: answers that an attack does not change."""
+COMPARED: tuple[Term, Term] = ("task", "robust")
+"""The terms whose answers these are: without the attack and under it."""
 
 
 def answers_of(term: Term) -> str:
@@ -57,10 +59,12 @@ class Needs:
     Attributes:
         pooled: Members whose representation is needed.
         terms: Cross-entropy terms with a weight.
+        middle: Whether the middle layers' states at answers are read.
     """
 
     pooled: frozenset[Member]
     terms: frozenset[Term]
+    middle: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,10 @@ class TripletBatch(PackedTree):
     def spans_of(self, term: Term) -> list[Span]:
         """Returns the spans whose answers a term scores, in order."""
         return [span for span in self.spans if span.term == term]
+
+    def compares(self, span: Span) -> bool:
+        """Whether a span's answer is one that an attack does not change."""
+        return span.term in COMPARED and span.triplet in self.same
 
 
 _NO_REFERENCE = (float("nan"), float("nan"))

@@ -108,6 +108,7 @@ def _objective(
         beta=section.preference_beta,
         sums=section.preference_ratio == "sum",
         lambda_invariance=section.lambda_invariance,
+        lambda_state=section.lambda_state,
         by_answer=section.average == "answers",
     )
 

@@ -26,6 +26,7 @@ class Objective:
         lambda_preference: Weight of the preference; `beta` is its sharpness, `sums` whether it
             takes the sum of an answer's log-ratios instead of their mean.
         lambda_invariance: Weight of the divergence of the answer's distributions.
+        lambda_state: Weight of the distance of the middle layers' states at the answer.
         by_answer: Cross-entropies average over answers, with `answer_weights`; else over tokens.
         layer: Hidden state that is pooled (-1: the last).
     """
@@ -39,6 +40,7 @@ class Objective:
     beta: float = 2.0
     sums: bool = False
     lambda_invariance: float = 0.0
+    lambda_state: float = 0.0
     by_answer: bool = False
 
     @property
@@ -53,9 +55,14 @@ class Objective:
         terms = {term for term in TERM_MEMBERS if self.lambdas.get(term)}
         if self.lambda_preference:
             terms |= {"robust", "yielding"}
-        if self.lambda_invariance:
+        if self.compares:
             terms |= {"task", "robust"}
-        return Needs(frozenset(pooled), frozenset(terms))
+        return Needs(frozenset(pooled), frozenset(terms), bool(self.lambda_state))
+
+    @property
+    def compares(self) -> bool:
+        """Whether answers that an attack does not change are compared with and without it."""
+        return bool(self.lambda_invariance or self.lambda_state)
 
 
 def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor]:

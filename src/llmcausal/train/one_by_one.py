@@ -12,7 +12,7 @@ from torch import Tensor
 from llmcausal.data.triplet import Member
 from llmcausal.train.batch import Span, Term, TripletBatch
 from llmcausal.train.rng import device_rng, restore_device_rng
-from llmcausal.train.scoring import PAIR, StepResult
+from llmcausal.train.scoring import PAIR, AnswerStates, SameAnswers, StepResult
 
 if TYPE_CHECKING:
     from llmcausal.train.step import TripletStep
@@ -59,7 +59,7 @@ class OneByOne:
         self.step, self.objective = step, step.objective
         self.device = step.trunk.device
         self.batch, self.totals, self.backward = batch, totals, backward
-        self.clean: dict[int, Tensor] = {}
+        self.clean: dict[int, AnswerStates] = {}
         self.result = StepResult(torch.zeros((), device=self.device))
 
     def run(self) -> StepResult:
@@ -94,24 +94,27 @@ class OneByOne:
         contrasted = self.objective.contrastive and span.member in self.objective.needs.pooled
         return bool(contrasted or (self.objective.lambda_preference and span.term in PAIR))
 
-    def _run(self, span: Span) -> tuple[Tensor | None, Tensor]:
-        return self.step.span(span, self.objective.needs)
+    def _run(self, span: Span) -> tuple[Tensor | None, AnswerStates]:
+        row, states = self.step.span(self.batch, span, self.objective.needs)
+        if self.objective.compares and span.term == "task" and self.batch.compares(span):
+            self.clean[span.triplet] = states.detach()
+        return row, states
 
-    def _values(self, span: Span, row: Tensor | None, labelled: Tensor) -> _Values:
+    def _values(self, span: Span, row: Tensor | None, states: AnswerStates) -> _Values:
         mean = None
         if self.objective.lambda_preference and span.term in PAIR:
-            mean = self._losses(span, labelled)[span.term].mean()
+            mean = self._losses(span, states.last)[span.term].mean()
         return _Values(span, row, mean)
 
     def _joined(self, span: Span, before: list[_Values]) -> list[list[Tensor]]:
         """Goes backward from what members decide together; returns its gradients by the others."""
-        row, labelled = self._run(span)
-        joint = self._together([*before, self._values(span, row, labelled)])
+        row, states = self._run(span)
+        joint = self._together([*before, self._values(span, row, states)])
         leaves = [leaf for values in before for leaf in values.leaves]
         found: list[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
         if leaves and joint.requires_grad:  # here, and not afterwards, for `backward` may scale
             found = [*torch.autograd.grad(joint, leaves, retain_graph=True, materialize_grads=True)]
-        share = torch.stack([joint, *self._own_shares(span, labelled)]).sum()
+        share = torch.stack([joint, *self._own_shares(span, states)]).sum()
         self.result.add("loss", share, 1)
         self.backward(share)
         each = iter(found)
@@ -136,12 +139,12 @@ class OneByOne:
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
         """Goes backward from a member's own loss, and from the gradient by its shared values."""
-        row, labelled = self._run(span)
-        shares = self._own_shares(span, labelled)
+        row, states = self._run(span)
+        shares = self._own_shares(span, states)
         for share in shares:
             self.result.add("loss", share, 1)
         if gradient is not None:
-            leaves = self._values(span, row, labelled).leaves
+            leaves = self._values(span, row, states).leaves
             shares += [(leaf * by).sum() for leaf, by in zip(leaves, gradient, strict=True)]
         if not shares:
             return
@@ -155,17 +158,11 @@ class OneByOne:
         targets = {span.term: span.tokens[span.prompt_length :]}
         return self.step.label_losses({span.term: labelled}, targets)
 
-    def _own_shares(self, span: Span, labelled: Tensor) -> list[Tensor]:
-        losses = self._losses(span, labelled)
+    def _own_shares(self, span: Span, states: AnswerStates) -> list[Tensor]:
+        losses = self._losses(span, states.last)
         weights = dict.fromkeys(losses, span.weights)
         shares = self.step.task_shares(self.result, losses, weights, self.totals)
-        if not self.objective.lambda_invariance:
-            return shares
-        if span.term == "task":
-            self.clean[span.triplet] = labelled.detach()
-        if span.term == "robust" and span.triplet in self.batch.same:
-            clean, own = self.clean[span.triplet], span.weights
-            shares.append(
-                self.step.invariance_share(self.result, labelled, clean, own, 1, self.totals)
-            )
+        if self.objective.compares and span.term == "robust" and self.batch.compares(span):
+            same = SameAnswers(states, self.clean[span.triplet], span.weights, 1)
+            shares += self.step.same_shares(self.result, same, self.totals)
         return shares

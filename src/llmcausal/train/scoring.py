@@ -17,6 +17,7 @@ from llmcausal.losses.cross_entropy import (
 )
 from llmcausal.losses.invariance import divergence
 from llmcausal.losses.preference import preference
+from llmcausal.losses.state import state_distance
 from llmcausal.model.trunk import Trunk
 from llmcausal.train.batch import PAIRS, SAME, Term, TripletBatch, answers_of
 from llmcausal.train.objective import Objective, causal_metrics
@@ -40,6 +41,42 @@ class Execution:
     members: Literal["tree", "separate", "one_by_one"] = "tree"
     autocast: torch.dtype | None = None
     label_chunk: int = 256
+
+
+@dataclass(frozen=True)
+class AnswerStates:
+    """States from which the tokens of answers are predicted.
+
+    Attributes:
+        last: Of the last layer [n, width].
+        middle: Of the middle layers [layers, n, width]; None where nothing reads them.
+    """
+
+    last: Tensor
+    middle: Tensor | None = None
+
+    def detach(self) -> AnswerStates:
+        """Returns them without their graph."""
+        return AnswerStates(
+            self.last.detach(), None if self.middle is None else self.middle.detach()
+        )
+
+
+@dataclass(frozen=True)
+class SameAnswers:
+    """Answers that an attack does not change.
+
+    Attributes:
+        attacked: States under attack.
+        clean: Those without it, token by token; they get no gradient.
+        weights: Of each token [n].
+        count: How many answers these are.
+    """
+
+    attacked: AnswerStates
+    clean: AnswerStates
+    weights: Tensor
+    count: int
 
 
 @dataclass
@@ -159,35 +196,37 @@ class Scorer:
             result.add("preference_accuracy", (obeying > right).sum(), len(losses))
         return [self.objective.lambda_preference * losses.sum() / totals[PAIRS]]
 
-    def invariance_share(
-        self,
-        result: StepResult,
-        attacked: Tensor,
-        clean: Tensor,
-        weights: Tensor,
-        answers: int,
-        totals: Mapping[str, int],
-    ) -> Tensor:
-        """Returns the divergence's share.
+    def same_shares(
+        self, result: StepResult, same: SameAnswers, totals: Mapping[str, int]
+    ) -> list[Tensor]:
+        """Returns the shares of the divergence and of the states' distance, as weighted.
 
         Args:
             result: Takes the figures.
-            attacked: States that predict the answers under attack [n, width].
-            clean: Those without it [n, width].
-            weights: Of each token [n].
-            answers: How many answers these are.
+            same: What is compared.
             totals: As in `__call__`.
         """
-        values = divergence(
-            attacked,
-            clean.detach(),
-            self.head,
-            chunk=self.execution.label_chunk,
-            vocabulary_chunk=self.trunk.vocabulary_chunk,
-        )
-        total = (values * weights.to(values.dtype)).sum()
-        result.add("invariance_loss", total, answers)
-        return self.objective.lambda_invariance * total / totals[SAME]
+        values = {}
+        if self.objective.lambda_invariance:
+            values["invariance"] = divergence(
+                same.attacked.last,
+                same.clean.last.detach(),
+                self.head,
+                chunk=self.execution.label_chunk,
+                vocabulary_chunk=self.trunk.vocabulary_chunk,
+            )
+        if same.attacked.middle is not None and same.clean.middle is not None:
+            values["state"] = state_distance(same.attacked.middle, same.clean.middle)
+        weight = {
+            "invariance": self.objective.lambda_invariance,
+            "state": self.objective.lambda_state,
+        }
+        shares = []
+        for name, each in values.items():
+            total = (each * same.weights.to(each.dtype)).sum()
+            result.add(f"{name}_loss", total, same.count)
+            shares.append(weight[name] * total / totals[SAME])
+        return shares
 
     def contrast_share(
         self, result: StepResult, pooled: Mapping[Member, Tensor], totals: Mapping[str, int]

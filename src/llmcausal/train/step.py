@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import Member
+from llmcausal.losses.state import middle_layers
 from llmcausal.model.tree_attention import TreeBlocks
-from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk
+from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, LayerRows, Trunk
 from llmcausal.train.batch import (
+    COMPARED,
     Needs,
     PackedTree,
     Span,
@@ -20,7 +22,14 @@ from llmcausal.train.batch import (
     TripletBatch,
 )
 from llmcausal.train.one_by_one import Backward, OneByOne
-from llmcausal.train.scoring import PAIR, Scorer, StepResult, mean_of_answers
+from llmcausal.train.scoring import (
+    PAIR,
+    AnswerStates,
+    SameAnswers,
+    Scorer,
+    StepResult,
+    mean_of_answers,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class _Hidden:
     pooled: dict[Member, Tensor]
     labelled: dict[Term, Tensor]
     targets: dict[Term, Tensor]
+    middle: dict[Term, Tensor]
 
 
 class TripletStep(Scorer):
@@ -83,7 +93,7 @@ class TripletStep(Scorer):
     def last_hidden(self, tree: PackedTree) -> Tensor:
         """Returns the last hidden state of each node [nodes, width], whatever the tree is of."""
         attention = tree_attention(self.trunk, tree, self._dtype)
-        return self._decode(tree.tokens, tree.positions, False, **attention)[0]
+        return self._decode(tree.tokens, tree.positions, **attention)[0]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -95,63 +105,94 @@ class TripletStep(Scorer):
         return self._separate(batch, needs)
 
     def _decode(
-        self, tokens: Tensor, positions: Tensor | None, pools: bool, **attention: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the last hidden state, and the pooled layer's in fp32 or wider if one `pools`."""
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        pools: bool = False,
+        answers: Tensor | None = None,
+        **attention: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Runs the decoder.
+
+        Args:
+            tokens: Token ids [n].
+            positions: As in `Trunk.hidden_states`.
+            pools: Whether the pooled layer is read.
+            answers: Rows at which the middle layers are read [rows], or None.
+            **attention: As in `Trunk.hidden_states`.
+
+        Returns:
+            The last hidden state [n, width], the pooled layer's in fp32 or wider [n, width], and
+            the middle layers' [layers, rows, width].
+        """
         autocast = self.execution.autocast
-        chosen = self.objective.layer if pools else -1
+        wanted = [LayerRows(self.objective.layer)] if pools else []
+        if answers is not None:
+            wanted += [LayerRows(layer, answers) for layer in middle_layers(self.trunk.layers)]
         with torch.autocast(self.trunk.device.type, dtype=autocast, enabled=autocast is not None):
-            last, layer = self.trunk.hidden_states(tokens, positions, chosen, **attention)
-        return last, layer.to(torch.promote_types(layer.dtype, torch.float32)) if pools else layer
+            last, found = self.trunk.hidden_states(tokens, positions, wanted, **attention)
+        layer = found.pop(0) if pools else None
+        if layer is not None:
+            layer = layer.to(torch.promote_types(layer.dtype, torch.float32))
+        return last, layer, torch.stack(found) if found else None
 
     def _tree(self, batch: TripletBatch, needs: Needs) -> _Hidden:
         attention = tree_attention(self.trunk, batch, self._dtype)
+        answers = None
+        if needs.middle and batch.same:
+            spans = [span for term in COMPARED for span in batch.spans_of(term)]
+            answers = torch.cat([_predicting(span) for span in spans if batch.compares(span)])
         pools = bool(needs.pooled)
-        last, layer = self._decode(batch.tokens, batch.positions, pools, **attention)
-        weights: dict[Member, Tensor] = {}
-        for span in batch.spans:
-            if span.member in needs.pooled:
-                rows = weights.setdefault(span.member, layer.new_zeros(len(batch), len(layer)))
-                nodes = span.nodes[span.pooled_from : span.prompt_length]
-                rows[span.triplet, nodes] = 1 / len(nodes)
-        # A matrix product sums in a fixed order on every device; index_add does not on CUDA.
-        pooled = {member: rows @ layer for member, rows in weights.items()}
+        last, layer, middle = self._decode(
+            batch.tokens, batch.positions, pools, answers, **attention
+        )
+        pooled = {} if layer is None else _pooled(batch, layer, needs)
         labelled, targets = {}, {}
         for term in batch.label_counts:
             spans = batch.spans_of(term)
             if not spans:
                 continue
-            nodes = torch.cat([span.nodes[span.prompt_length - 1 : -1] for span in spans])
-            labelled[term] = last[nodes]
+            labelled[term] = last[torch.cat([*map(_predicting, spans)])]
             targets[term] = torch.cat([span.tokens[span.prompt_length :] for span in spans])
-        return _Hidden(pooled, labelled, targets)
+        halves = () if middle is None else middle.chunk(2, dim=1)  # as many tokens either way
+        return _Hidden(pooled, labelled, targets, dict(zip(COMPARED, halves, strict=False)))
 
-    def span(self, span: Span, needs: Needs) -> tuple[Tensor | None, Tensor]:
-        """Runs one member.
+    def span(
+        self, batch: TripletBatch, span: Span, needs: Needs
+    ) -> tuple[Tensor | None, AnswerStates]:
+        """Runs one member of a batch.
 
         Returns:
-            Its pooled row [width], None if nobody needs it, and its label positions [n, width].
+            Its pooled row [width], None if nobody needs it, and the states of its answer.
         """
         pools = span.member in needs.pooled
-        last, layer = self._decode(span.tokens, None, pools)
-        pooled = layer[span.pooled_from : span.prompt_length].mean(0) if pools else None
-        return pooled, last[span.prompt_length - 1 : -1]
+        first, end = span.prompt_length - 1, len(span.tokens) - 1
+        answers = None
+        if needs.middle and batch.compares(span):
+            answers = torch.arange(first, end, device=span.tokens.device)
+        last, layer, middle = self._decode(span.tokens, None, pools, answers)
+        pooled = None if layer is None else layer[span.pooled_from : span.prompt_length].mean(0)
+        return pooled, AnswerStates(last[first:end], middle)
 
     def _separate(self, batch: TripletBatch, needs: Needs) -> _Hidden:
         pooled: dict[Member, list[Tensor]] = {}
         labelled: dict[Term, list[Tensor]] = {}
         targets: dict[Term, list[Tensor]] = {}
+        middle: dict[Term, list[Tensor]] = {}
         for span in batch.spans:
-            pooled_row, labelled_rows = self.span(span, needs)
+            pooled_row, states = self.span(batch, span, needs)
             if pooled_row is not None:
                 pooled.setdefault(span.member, []).append(pooled_row)
             if span.term:
-                labelled.setdefault(span.term, []).append(labelled_rows)
+                labelled.setdefault(span.term, []).append(states.last)
                 targets.setdefault(span.term, []).append(span.tokens[span.prompt_length :])
+                if states.middle is not None:
+                    middle.setdefault(span.term, []).append(states.middle)
         return _Hidden(
             {member: torch.stack(rows) for member, rows in pooled.items()},
             {term: torch.cat(rows) for term, rows in labelled.items()},
             {term: torch.cat(rows) for term, rows in targets.items()},
+            {term: torch.cat(rows, dim=1) for term, rows in middle.items()},
         )
 
     def _score(self, hidden: _Hidden, batch: TripletBatch, totals: Mapping[str, int]) -> StepResult:
@@ -165,16 +206,36 @@ class TripletStep(Scorer):
             scored = [term for term in PAIR if term in losses]
             answers = {term: mean_of_answers(batch, term, losses) for term in scored}
             shares += self.preference_share(result, batch, answers, totals)
-        if self.objective.lambda_invariance and batch.same:
-            task, robust = batch.same_rows
-            clean, attacked = hidden.labelled["task"][task], hidden.labelled["robust"][robust]
-            own, count = weights["robust"][robust], len(batch.same)
-            shares.append(self.invariance_share(result, attacked, clean, own, count, totals))
+        if self.objective.compares and batch.same:
+            clean, attacked = (
+                AnswerStates(hidden.labelled[term][rows], hidden.middle.get(term))
+                for term, rows in zip(COMPARED, batch.same_rows, strict=True)
+            )
+            own = weights["robust"][batch.same_rows[1]]
+            same = SameAnswers(attacked, clean, own, len(batch.same))
+            shares += self.same_shares(result, same, totals)
         if self.objective.contrastive is not None and hidden.pooled:
             shares.append(self.contrast_share(result, hidden.pooled, totals))
         result.loss = torch.stack(shares).sum()
         result.add("loss", result.loss, 1)
         return result
+
+
+def _pooled(batch: TripletBatch, layer: Tensor, needs: Needs) -> dict[Member, Tensor]:
+    """Averages a layer's nodes [nodes, width] over each member's pooled tokens."""
+    weights: dict[Member, Tensor] = {}
+    for span in batch.spans:
+        if span.member in needs.pooled:
+            rows = weights.setdefault(span.member, layer.new_zeros(len(batch), len(layer)))
+            nodes = span.nodes[span.pooled_from : span.prompt_length]
+            rows[span.triplet, nodes] = 1 / len(nodes)
+    # A matrix product sums in a fixed order on every device; index_add does not on CUDA.
+    return {member: rows @ layer for member, rows in weights.items()}
+
+
+def _predicting(span: Span) -> Tensor:
+    """Returns the nodes that predict the tokens of a span's answer."""
+    return span.nodes[span.prompt_length - 1 : -1]
 
 
 def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[str, Any]:

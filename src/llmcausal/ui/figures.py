@@ -16,6 +16,7 @@ LOSS_TERMS = {
     "swap_loss": "swap",
     "preference_loss": "preference",
     "invariance_loss": "invariance",
+    "state_loss": "state",
     "contrastive_loss": "contrastive",
 }
 CAUSAL_METRICS = {metric.name: metric.short for metric in COSINES}

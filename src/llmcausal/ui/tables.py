@@ -181,14 +181,14 @@ def _read(tuned: Values, base: Values | None) -> Table:
 
 
 def _adaptive(adaptive: Values) -> Table:
-    title = f"Adaptive attack: {adaptive['steps']} steps of {adaptive['candidates']} suffixes"
+    title = f"Adaptive attack: {adaptive['steps']} steps of {adaptive['candidates']} texts"
     table = titled_table(f"{title} on each prompt (95% intervals)")
     for column in ("metric", "better"):
         table.add_column(column)
     tuned, base = adaptive["tuned"], adaptive.get("base")
     _add_rate_columns(table, base)
     for metric in (GROUPED[0], BEFORE_SEARCH, GROUPED[1]):
-        name = "same prompts, no suffix" if metric is BEFORE_SEARCH else metric.name
+        name = "same prompts, no search" if metric is BEFORE_SEARCH else metric.name
         before = base[metric.name] if base else None
         rates = _rates(tuned[metric.name], before, base is not None)
         table.add_row(name, metric.better, *rates)

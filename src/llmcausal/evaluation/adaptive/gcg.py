@@ -1,54 +1,39 @@
-"""A search for a suffix that makes the model obey: greedy coordinate gradient, or random.
+"""A search for texts that make the model obey: greedy coordinate gradient, or random.
 
 Zou et al., "Universal and Transferable Adversarial Attacks on Aligned Language Models" (2023),
-algorithm 1. What differs is how candidates are scored: they are the branches of one prefix tree,
-so the prompt is computed once for all of them, and the response's few tokens once for each.
+algorithm 1, with texts on both sides of the instruction and the least loss of several targets. What
+differs is how candidates are scored: they are the branches of one prefix tree, so that what they
+share is computed once for all of them, and the targets' few tokens once for each.
 
-The random search draws its replacements from all tokens alike. It needs the target's loss alone,
+The random search draws its replacements from all tokens alike. It needs the targets' loss alone,
 and succeeds where a defence misleads the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from llmcausal.evaluation.adaptive.slot import START, PromptSlot
+from llmcausal.evaluation.adaptive.earlier import Opening
+from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
+from llmcausal.evaluation.adaptive.slot import Placed, PromptSlot
 from llmcausal.evaluation.generation import base_model_of
 from llmcausal.train.batch import pack_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmcausal.train.step import TripletStep
-
 _SHOT_FACTOR = 4
 """Draws made for each candidate wanted; most of the surplus does not survive re-encoding."""
-
-
-Search = Literal["gcg", "random"]
-
-
-@dataclass(frozen=True)
-class SearchBudget:
-    """How hard the attacker tries on one prompt.
-
-    Attributes:
-        steps: Rounds of the search.
-        candidates: Suffixes scored in each.
-        top_k: Replacements considered at each token.
-        search: How these are chosen: by the gradient, or at random.
-    """
-
-    steps: int = 20
-    candidates: int = 48
-    top_k: int = 128
-    search: Search = "gcg"
+_LOGIT_ROWS = 256
+"""Rows whose logits exist at one time."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +41,21 @@ class Found:
     """What a search ended with.
 
     Attributes:
-        suffix: The best suffix.
-        loss: Mean cross-entropy of the target after it.
-        start_loss: The same of the suffix that the search began with.
-        steps: Rounds; fewer than allowed if the target became the greedy answer.
-        queries: Suffixes scored.
+        frame: What is around the attack (`slot.BARE` and so on).
+        prefix: The text before the instruction; empty where there was no room for one.
+        suffix: The text after it.
+        target: The answer that was nearest.
+        loss: Its mean cross-entropy.
+        start_loss: The same of what the search began with.
+        steps: Rounds; fewer than allowed if a target became the greedy answer.
+        queries: Texts scored.
         reached: Whether greedy decoding begins with the target.
     """
 
+    frame: str
+    prefix: str
     suffix: str
+    target: str
     loss: float
     start_loss: float
     steps: int
@@ -72,108 +63,118 @@ class Found:
     reached: bool
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The best texts so far, and how near they are."""
+
+    opening: Opening
+    placed: Placed
+    loss: float
+    target: int
+    reached: bool
+
+
 def search(
-    step: TripletStep,
-    model: Any,
-    slot: PromptSlot,
-    target: str,
-    *,
-    budget: SearchBudget,
-    seed: int,
-    on_step: Callable[[int, float], None] | None = None,
+    subject: Subject,
+    openings: Sequence[Opening],
+    targets: Sequence[str],
+    request: AdaptiveRequest,
 ) -> Found:
-    """Searches a suffix after which the model answers with `target`.
+    """Searches texts after which the model answers with one of the targets.
 
     Args:
-        step: Runs the model over a tree; the model must be in evaluation mode.
-        model: The same model, for its embeddings.
-        slot: The prompt.
-        target: How the obedient answer begins.
-        budget: When to give up.
-        seed: Of the drawn candidates.
-        on_step: Told (steps done, best loss).
-
-    Raises:
-        ValueError: If the start suffix cannot stand in this prompt.
+        subject: The model, in evaluation mode.
+        openings: Ways to begin, which their slots take; the search goes on with the best.
+        targets: How the obedient answer begins, in several forms.
+        request: When to give up, and how to draw.
     """
-    before, suffix, after = slot.locate(START)
-    if not slot.text_of(before, suffix, after):
-        raise ValueError(f"{START!r} does not survive encoding in this prompt")
-    goal = slot.template.encode_response(target)
-    while goal and goal[-1] in slot.template.stop_ids:
-        goal.pop()
-    scorer = _Scorer(step, before, after, goal)
-    banned = _banned(slot, len(step.trunk.head))
-    generator = torch.Generator().manual_seed(seed)
-    losses, reached = scorer.score([suffix])
-    start_loss = best = float(losses[0])
-    text, done, queries, hit = START, 0, 1, bool(reached[0])
-    while done < budget.steps and not hit:
-        if budget.search == "gcg":
-            costs = _token_gradient(scorer, model, suffix)
+    template = subject.template
+    goals = [_without_stops(template.encode_response(each), template.stop_ids) for each in targets]
+    scorer = _Scorer(subject, goals)
+    banned = _banned(openings[0].slot, len(subject.step.trunk.head))
+    generator = torch.Generator().manual_seed(request.seed)
+    best = scorer.best([(each, each.slot.place(each.texts)) for each in openings])
+    start_loss, done, queries = best.loss, 0, len(openings)
+    while done < request.steps and not best.reached:
+        slot, placed = best.opening.slot, best.placed
+        if request.search == "gcg":
+            costs = _token_gradient(scorer, placed)
         else:
-            costs = torch.rand((len(suffix), len(banned)), generator=generator)
+            costs = torch.rand((len(placed.places), len(banned)), generator=generator)
         costs[:, banned] = torch.inf
-        drawn = _draw(suffix, costs, budget, generator)
-        kept = [(ids, s) for ids in drawn if (s := slot.text_of(before, ids, after))]
-        kept = kept[: budget.candidates]
+        drawn = _draw(placed, costs, request, generator)
+        texts = ((Opening(slot, slot.texts_of(each)), each) for each in drawn)
+        kept = list(islice((each for each in texts if each[0].texts), request.candidates))
         done += 1
         if kept:
-            losses, reached = scorer.score([ids for ids, _ in kept])
             queries += len(kept)
-            hits = reached.nonzero().flatten().tolist()
-            choice = hits[0] if hits else int(losses.argmin())
-            if hits or float(losses[choice]) < best:
-                suffix, text = kept[choice]
-                best, hit = float(losses[choice]), bool(hits)
-        if on_step:
-            on_step(done, best)
-    return Found(text, best, start_loss, done, queries, hit)
+            found = scorer.best(kept)
+            if found.reached or found.loss < best.loss:
+                best = found
+    *before, suffix = best.opening.texts
+    return Found(
+        best.opening.slot.frame,
+        "".join(before),
+        suffix,
+        targets[best.target],
+        best.loss,
+        start_loss,
+        done,
+        queries,
+        best.reached,
+    )
+
+
+def _without_stops(goal: list[int], stop_ids: Sequence[int]) -> list[int]:
+    while goal and goal[-1] in stop_ids:
+        goal.pop()
+    return goal
 
 
 class _Scorer:
-    """Cross-entropy of the target after each of many suffixes, in one pass."""
+    """Cross-entropy of each target after each of many prompts, in one pass."""
 
-    def __init__(
-        self, step: TripletStep, before: Sequence[int], after: Sequence[int], goal: Sequence[int]
-    ) -> None:
-        self.step = step
-        self.before, self.after, self.goal = list(before), list(after), list(goal)
+    def __init__(self, subject: Subject, goals: Sequence[Sequence[int]]) -> None:
+        self.step, self.model = subject.step, subject.model
+        self.goals = [list(goal) for goal in goals]
 
-    def sequence(self, suffix: Sequence[int]) -> list[int]:
-        return [*self.before, *suffix, *self.after, *self.goal[:-1]]
-
-    def hidden(self, suffixes: Sequence[Sequence[int]]) -> Tensor:
-        """Hidden states that predict the target [suffixes, target, width]."""
-        tree, paths = pack_tensors([self.sequence(suffix) for suffix in suffixes])
-        device = self.step.trunk.device
-        last = self.step.last_hidden(tree.to(device))
-        nodes = torch.stack([path[-len(self.goal) :] for path in paths]).to(device)
-        return last[nodes]
-
-    def losses(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss of each suffix, and whether each target is the greedy answer [suffixes]."""
-        scores = self.step.trunk.logits(hidden.reshape(-1, hidden.shape[-1])).float()
-        wanted = torch.tensor(self.goal, device=scores.device).repeat(len(hidden))
-        losses = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
-        right = scores.argmax(-1) == wanted
-        shape = (len(hidden), len(self.goal))
-        return losses.view(shape).mean(1), right.view(shape).all(1)
+    def scores(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Mean loss of each target, and whether it is the greedy answer [prompts, targets]."""
+        pairs = [(prompt, goal) for prompt in prompts for goal in self.goals]
+        tree, paths = pack_tensors([[*prompt, *goal[:-1]] for prompt, goal in pairs])
+        trunk = self.step.trunk
+        last = self.step.last_hidden(tree.to(trunk.device))
+        ends = zip(paths, pairs, strict=True)
+        nodes = torch.cat([path[-len(goal) :] for path, (_, goal) in ends]).to(trunk.device)
+        wanted = torch.tensor([token for _, goal in pairs for token in goal], device=trunk.device)
+        losses, right = [], []
+        for rows in torch.arange(len(nodes), device=trunk.device).split(_LOGIT_ROWS):
+            logits = trunk.logits(last[nodes[rows]]).float()
+            losses.append(cross_entropy(logits, wanted[rows], reduction="none"))
+            right.append(logits.argmax(-1) == wanted[rows])
+        lengths = [len(goal) for _, goal in pairs]
+        each = torch.stack([part.mean() for part in torch.cat(losses).split(lengths)])
+        hits = torch.stack([part.all() for part in torch.cat(right).split(lengths)])
+        return each.view(len(prompts), -1), hits.view(len(prompts), -1)
 
     @torch.no_grad()
-    def score(self, suffixes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        losses, reached = self.losses(self.hidden(suffixes))
-        return losses.cpu(), reached.cpu()
+    def best(self, candidates: Sequence[tuple[Opening, Placed]]) -> _Best:
+        """Returns the first candidate that reaches a target, else the one with the least loss."""
+        losses, hits = (each.cpu() for each in self.scores([each.ids for _, each in candidates]))
+        reached = hits.flatten().nonzero().flatten().tolist()
+        chosen = reached[0] if reached else int(losses.argmin())
+        row, target = divmod(chosen, len(self.goals))
+        return _Best(*candidates[row], float(losses[row, target]), target, bool(reached))
 
 
-def _token_gradient(scorer: _Scorer, model: Any, suffix: Sequence[int]) -> Tensor:
-    """Gradient of the loss by the one-hot choice of each suffix token [suffix, vocabulary]."""
-    embedding = base_model_of(model).get_input_embeddings()
+def _token_gradient(scorer: _Scorer, placed: Placed) -> Tensor:
+    """Gradient of the least loss by the one-hot choice of each free token [places, vocabulary]."""
+    embedding = base_model_of(scorer.model).get_input_embeddings()
     with _watched(embedding) as seen:
-        losses, _ = scorer.losses(scorer.hidden([suffix]))
-        [gradient] = torch.autograd.grad(losses.sum(), seen)
-    start = len(scorer.before)
-    rows = gradient[0, start : start + len(suffix)]
+        losses, _ = scorer.scores([placed.ids])
+        [gradient] = torch.autograd.grad(losses.min(), seen)
+    # The tree begins with what all its branches share: the whole prompt.
+    rows = gradient[0, placed.places]
     weight: Tensor = embedding.weight.detach()
     return (rows.to(weight) @ weight.T).float().cpu()
 
@@ -195,20 +196,20 @@ def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _draw(
-    suffix: Sequence[int], costs: Tensor, budget: SearchBudget, generator: torch.Generator
-) -> list[list[int]]:
-    """Draws suffixes that differ in one token, by the replacements that cost least."""
-    best = (-costs).topk(min(budget.top_k, costs.shape[1]), dim=1).indices
-    count = budget.candidates * _SHOT_FACTOR
-    places = torch.randint(len(suffix), (count,), generator=generator)
+    placed: Placed, costs: Tensor, request: AdaptiveRequest, generator: torch.Generator
+) -> list[Placed]:
+    """Draws prompts that differ in one free token, by the replacements that cost least."""
+    best = (-costs).topk(min(request.top_k, costs.shape[1]), dim=1).indices
+    count = request.candidates * _SHOT_FACTOR
+    places = torch.randint(len(placed.places), (count,), generator=generator)
     picks = torch.randint(best.shape[1], (count,), generator=generator)
     drawn: dict[tuple[int, ...], None] = {}
     for place, pick in zip(places.tolist(), picks.tolist(), strict=True):
-        ids = list(suffix)
-        ids[place] = int(best[place, pick])
+        ids = list(placed.ids)
+        ids[placed.places[place]] = int(best[place, pick])
         drawn[tuple(ids)] = None
-    drawn.pop(tuple(suffix), None)
-    return [list(ids) for ids in drawn]
+    drawn.pop(placed.ids, None)
+    return [Placed(ids, placed.spans) for ids in drawn]
 
 
 def _banned(slot: PromptSlot, vocabulary: int) -> Tensor:

@@ -108,7 +108,7 @@ _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
 }
 _GROUPS_SHOWN = 60
 _ADAPTIVE_EXAMPLES = 8
-_SEARCHED_TEXTS = ("suffix", "prompt", "answer")
+_SEARCHED_TEXTS = ("prefix", "suffix", "prompt", "answer")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""Distance of the middle layers' states: under attack from those without it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PLACES = (1 / 3, 1 / 2, 2 / 3)
+"""Where the compared layers are, as shares of the depth."""
+
+
+def middle_layers(layers: int) -> tuple[int, ...]:
+    """Returns which layers' outputs are compared, counted from 1: three, or fewer in a flat model.
+
+    Args:
+        layers: Of the whole decoder.
+    """
+    return tuple(sorted({max(1, round(share * layers)) for share in PLACES}))
+
+
+def state_distance(attacked: Tensor, clean: Tensor) -> Tensor:
+    """Returns `|attacked - clean|^2 / |clean|^2` of each token, as the mean over the layers.
+
+    Args:
+        attacked: States under attack [layers, n, width].
+        clean: Those without it, which get no gradient [layers, n, width].
+
+    Returns:
+        Distances [n] in fp32 (fp64 for fp64 inputs).
+    """
+    total = torch.promote_types(attacked.dtype, torch.float32)
+    aim = clean.detach().to(total)
+    each = (attacked.to(total) - aim).square().sum(-1) / aim.square().sum(-1)
+    return each.mean(0)
