@@ -93,7 +93,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     checkpoint, against = request.checkpoint, request.against
     manifest = verify(checkpoint)
     own = without_code(load_config(checkpoint / CONFIG), request.trust_remote_code)
-    config = _with_settings(own, request.data, request.settings)
+    config = with_settings(own, request.data, request.settings)
     if against is not None:
         check_alike(config, manifest, against, request.baseline)
     name, notes = suite_name(config, request.suite), list[str]()
@@ -106,7 +106,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         process_group(choose_device(config.model.device)) as processes,
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
-        parts = _load(config, manifest, checkpoint, against)
+        parts = load_parts(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
         if not processes.is_main:
             return result
@@ -115,9 +115,14 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     return _written(result, checkpoint, folder)
 
 
-def _load(
+def load_parts(
     config: RunConfig, manifest: dict[str, Any], checkpoint: Path, against: Path | None
 ) -> Parts:
+    """Loads a checkpoint's model, and what it is compared with, if anything.
+
+    Raises:
+        CheckpointError: If it does not fit, or its template is not the one at hand.
+    """
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
     template = load_template(config, loaded.tokenizer)
@@ -138,7 +143,7 @@ def _written(result: dict[str, Any], checkpoint: Path, folder: Path) -> dict[str
     return {**result, "written": str(folder), "report": str(report)}
 
 
-def _with_settings(
+def with_settings(
     config: RunConfig, data: str | None, settings: Mapping[str, int | None]
 ) -> RunConfig:
     """Returns the config with what the command line says in place of what the run says."""

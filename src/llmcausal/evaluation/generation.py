@@ -227,7 +227,18 @@ def _decoder(
     model: Any, batches: Sequence[Sequence[Prompt]], stop_ids: Sequence[int], max_new_tokens: int
 ) -> Iterator[Decoder]:
     """Makes the model ready; what it yields answers a batch."""
-    config = GenerationConfig(
+    longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
+    with ready_to_decode(model, longest) as tree:
+        if tree is None:
+            config = greedy_config(stop_ids, max_new_tokens)
+            yield partial(padded, base_model_of(model), config)
+        else:
+            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
+
+
+def greedy_config(stop_ids: Sequence[int], max_new_tokens: int) -> GenerationConfig:
+    """Returns greedy decoding for transformers' own `generate`."""
+    return GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
@@ -235,10 +246,22 @@ def _decoder(
         pad_token_id=stop_ids[0],  # padding is masked by position, so any valid id serves
         use_cache=True,
     )
+
+
+@contextmanager
+def ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
+    """Makes the model ready to answer, in this thread; restores all it changes.
+
+    Args:
+        model: A transformers model, or a `PeftModel` around one.
+        longest: Tokens of the longest prompt with its answer.
+
+    Yields:
+        The decoder; None for a model that only transformers can generate from.
+    """
     base = base_model_of(model)
-    longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
     with (
-        ready_to_generate(model, config),
+        ready_to_generate(model, GenerationConfig()),
         blockwise_attention(base),
         whole_layers(model),
         torch.inference_mode(),
@@ -248,9 +271,9 @@ def _decoder(
         except ModelError as error:
             name = type(base).__name__
             _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
-            yield partial(_padded, base, config)
+            yield None
         else:
-            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
+            yield tree
 
 
 def _decoded(
@@ -276,7 +299,7 @@ def _decoded(
         yield batch, rows
 
 
-def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
+def padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Lets transformers generate, for models that `TreeDecoder` does not take."""
     stop_ids = config.eos_token_id
     width = max(map(len, prompts))
@@ -329,11 +352,12 @@ def answer_prompts(
             shelf=store.shelf(model, adapter=adapter) if store else None,
             processes=processes,
         )
-    stop_ids = set(template.stop_ids)
-    texts = template.tokenizer.batch_decode(
-        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    return [read_answer(template, row) for row in rows]
+
+
+def read_answer(template: ChatTemplate, tokens: Sequence[int]) -> Answer:
+    """Returns an answer's new tokens as text."""
+    text = template.tokenizer.decode(
+        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return [
-        Answer(text.strip(), bool(row) and row[-1] in stop_ids)
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    return Answer(str(text).strip(), bool(tokens) and tokens[-1] in template.stop_ids)
