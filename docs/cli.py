@@ -24,7 +24,7 @@ go to stderr.
 |---|---|
 | 0 | done |
 | 1 | `doctor` found what would keep a run from working; or a bug |
-| 2 | wrong usage, settings, data or model, or a disk that refuses |
+| 2 | wrong usage, settings, data or model, or a disk or an endpoint that refuses |
 | 3 | predicted not to fit in memory |
 | 4 | memory ran out |
 | 5 | the loss became non-finite |

@@ -45,6 +45,7 @@ def _train_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None
         (errors.ModelError("no"), 2),
         (errors.CheckpointError("no"), 2),
         (errors.StorageError("no"), 2),
+        (errors.EndpointError("no"), 2),
         (DATA_ERROR, 2),
         (errors.DoesNotFitError("no"), 3),
         (errors.OutOfMemoryError("no"), 4),

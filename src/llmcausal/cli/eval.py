@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from llmcausal.cli.launch import launch
 from llmcausal.cli.options import (
     AsJson,
-    Checkpoint,
     NumProcesses,
     TrustRemoteCode,
     examples,
@@ -18,11 +18,53 @@ from llmcausal.cli.options import (
     reserved_stdout,
     subcommand,
 )
+from llmcausal.errors import UsageError
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.launched import process_index
 
 app = subcommand()
 
+Checkpoint = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="A checkpoint, such as RUN/best.")
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Evaluate what is deployed there, compared with --checkpoint if given; a key is read "
+        "from LLMCAUSAL_ENDPOINT_KEY.",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")
+]
+Kind = Annotated[
+    Literal["openai", "completions", "ollama"],
+    typer.Option(
+        "--api", help="openai, ollama: with messages; completions: with ids rendered here."
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Exported folder that renders ids, without --checkpoint."),
+]
+Requests = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Send the endpoint no more than N requests.")
+]
+Concurrency = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Requests to the endpoint at a time.")
+]
+RequestSeconds = Annotated[
+    float, typer.Option("--timeout", metavar="N", min=0.1, help="Seconds that a request may take.")
+]
+Patience = Annotated[
+    float,
+    typer.Option(metavar="N", min=0, help="Seconds for which a request that fails is repeated."),
+]
+Reuse = Annotated[
+    bool, typer.Option("--reuse", help="Take the endpoint's answers to earlier evaluations too.")
+]
 Data = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="What the suite reads: a file or folder, or `builtin`."),
@@ -65,8 +107,14 @@ AdaptiveSearch = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder for the result; else one beside the checkpoint."),
+    typer.Option(
+        metavar="DIR", help="Folder for the result; else one beside the checkpoint, or in runs."
+    ),
 ]
+
+_IN_MEMORY = ("against", "adaptive", "num_processes")
+_DEPLOYED = ("model", "tokenizer", "requests", "reuse")
+"""Options that only one of the two kinds of evaluation knows."""
 
 
 @app.command(
@@ -79,10 +127,21 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
+        "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
     )
 )
 def evaluate(
-    checkpoint: Checkpoint,
+    context: typer.Context,
+    checkpoint: Checkpoint = None,
+    endpoint: EndpointUrl = None,
+    model: Model = None,
+    api: Kind = "openai",
+    tokenizer: Tokenizer = None,
+    requests: Requests = None,
+    concurrency: Concurrency = 8,
+    timeout: RequestSeconds = 120.0,
+    patience: Patience = 300.0,
+    reuse: Reuse = False,
     data: Data = None,
     suite: Suite = None,
     no_baseline: NoBaseline = False,
@@ -100,32 +159,14 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure attack success, utility and causal metrics of a checkpoint.
+    """Measure attack success, utility and causal metrics of a checkpoint or a deployed model.
 
     Answers are kept: an interrupted evaluation goes on where it stopped.
     """
+    _refuse(context.params)
     launch(num_processes)
-    from llmcausal import assembly
-    from llmcausal.evaluation.adaptive.gcg import SearchBudget
-
     with reserved_stdout():
-        result = assembly.evaluate(
-            checkpoint,
-            data=data,
-            suite=suite,
-            baseline=not no_baseline,
-            reads=not answers_only,
-            trust_remote_code=trust_remote_code,
-            against=against,
-            settings={
-                "max_samples": max_samples,
-                "batch_size": batch_size,
-                "max_new_tokens": max_new_tokens,
-                "attacks": attacks,
-            },
-            adaptive=(adaptive, SearchBudget(adaptive_steps, search=search)) if adaptive else None,
-            out=out,
-        )
+        result = _deployed(context.params) if endpoint else _in_memory(context.params)
     if as_json and not process_index():
         print_json(result)
     if as_json or process_index():
@@ -135,3 +176,61 @@ def evaluate(
 
     console().print(render_evaluation(result))
     console().print(f"report: {result['report']}", soft_wrap=True)
+
+
+def _refuse(options: Mapping[str, Any]) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        UsageError: With the option that is too much, or missing.
+    """
+    deployed = options["endpoint"] is not None
+    if not deployed and options["checkpoint"] is None:
+        raise UsageError("give --checkpoint DIR, or --endpoint URL with --model NAME")
+    if deployed and options["model"] is None:
+        raise UsageError("--endpoint needs --model NAME, the model's name there")
+    for name in _IN_MEMORY if deployed else _DEPLOYED:
+        if options[name] and (name, options[name]) != ("num_processes", 1):
+            where = "with --endpoint" if deployed else "without --endpoint"
+            raise UsageError(f"--{name.replace('_', '-')} cannot be had {where}: leave it out")
+
+
+def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
+    from llmcausal import assembly
+    from llmcausal.evaluation.adaptive.gcg import SearchBudget
+
+    prompts = options["adaptive"]
+    budget = SearchBudget(options["adaptive_steps"], search=options["search"])
+    return assembly.evaluate(
+        options["checkpoint"],
+        reads=not options["answers_only"],
+        against=options["against"],
+        adaptive=(prompts, budget) if prompts else None,
+        **_shared(options),
+    )
+
+
+def _deployed(options: Mapping[str, Any]) -> dict[str, Any]:
+    from llmcausal import assembly
+    from llmcausal.evaluation.endpoint.client import Pace
+
+    pace = Pace(*(options[name] for name in ("requests", "concurrency", "timeout", "patience")))
+    return assembly.evaluate_endpoint(
+        options["endpoint"],
+        options["model"],
+        api=options["api"],
+        tokenizer=options["tokenizer"],
+        checkpoint=options["checkpoint"],
+        pace=pace,
+        reuse=options["reuse"],
+        **_shared(options),
+    )
+
+
+def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings = ("max_samples", "batch_size", "max_new_tokens", "attacks")
+    return {
+        **{name: options[name] for name in ("data", "suite", "trust_remote_code", "out")},
+        "baseline": not options["no_baseline"],
+        "settings": {name: options[name] for name in settings},
+    }

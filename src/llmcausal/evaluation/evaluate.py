@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
     from llmcausal.evaluation.answer_store import AnswerStore
 
+PromptPair = tuple[str, str]
+"""The trusted text and the untrusted one."""
+Answers = Mapping[PromptPair, Answer]
 Weights = Callable[[], AbstractContextManager[None]]
 """Puts other adapter weights into the model for a while."""
 
@@ -68,28 +71,53 @@ def evaluate(
         UsageError: If `baseline` is asked for and the model has no adapter.
     """
     template = _encoding_once(template)
-    usable, skipped = _usable(model, template, triplets, max_new_tokens)
-    asked = {member: [_prompt(t, member) for t in usable] for member in MEMBERS_ANSWERED}
-    distinct = list(dict.fromkeys(p for of in asked.values() for p in of if p is not None))
+    usable, skipped = fitting(model, template, triplets, max_new_tokens)
+    distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
     given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     given |= {"store": store, "processes": processes}
 
-    def side(weights: Weights, adapter: bool, done_before: int) -> Side:
+    def answers(weights: Weights, adapter: bool, done_before: int) -> Answers:
         shown = _offset(progress, done_before, total)
         with weights():
             found = answer_prompts(
                 model, template, distinct, adapter=adapter, progress=shown, **given
             )
-        by_prompt = dict(zip(distinct, found, strict=True))
-        return _judged(
-            usable,
-            {member: [by_prompt.get(p) if p else None for p in of] for member, of in asked.items()},
-        )
+        return dict(zip(distinct, found, strict=True))
 
-    base = side(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
-    tuned = side(nullcontext, True, total - len(distinct))
-    return _result(usable, skipped, tuned, base)
+    base = answers(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
+    tuned = answers(nullcontext, True, total - len(distinct))
+    return score_answers(usable, skipped, tuned, base)
+
+
+def prompts_of(triplets: Sequence[Triplet]) -> list[PromptPair]:
+    """Returns the distinct prompts that are answered of triplets, triplet by triplet."""
+    prompts = (_prompt(triplet, member) for triplet in triplets for member in MEMBERS_ANSWERED)
+    return list(dict.fromkeys(prompt for prompt in prompts if prompt is not None))
+
+
+def score_answers(
+    usable: Sequence[Triplet],
+    skipped: list[dict[str, str]],
+    tuned: Answers,
+    base: Answers | None,
+) -> dict[str, Any]:
+    """Scores answers, wherever they come from.
+
+    Args:
+        usable: At least one triplet.
+        skipped: Those that are left out, each as `id` and `reason`.
+        tuned: Answers to all of `prompts_of(usable)`.
+        base: Those of what is compared with, if anything is.
+
+    Returns:
+        As `evaluate` does.
+
+    Raises:
+        DataError: If a check takes too long.
+    """
+    after = _judged(usable, tuned)
+    return _result(usable, skipped, after, None if base is None else _judged(usable, base))
 
 
 def _result(
@@ -116,15 +144,17 @@ def _likeness(usable: Sequence[Triplet], tuned: Side, base: Side) -> dict[str, A
     return likeness_between(clean(tuned), clean(base))
 
 
-def _prompt(triplet: Triplet, member: AnsweredMember) -> tuple[str, str] | None:
+def _prompt(triplet: Triplet, member: AnsweredMember) -> PromptPair | None:
     if member == "obeying" and not asks_to_obey(triplet):
         return None
     return triplet.system_text(member), triplet.user_text(member)
 
 
-def _judged(
-    triplets: Sequence[Triplet], answers: Mapping[AnsweredMember, Sequence[Answer | None]]
-) -> Side:
+def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Side:
+    answers: dict[AnsweredMember, list[Answer | None]] = {}
+    for member in MEMBERS_ANSWERED:
+        prompts = [_prompt(triplet, member) for triplet in triplets]
+        answers[member] = [None if prompt is None else by_prompt[prompt] for prompt in prompts]
     texts = {
         member: [answer.text if answer else None for answer in of] for member, of in answers.items()
     }
@@ -138,10 +168,17 @@ def _encoding_once(template: ChatTemplate) -> ChatTemplate:
     return remembering
 
 
-def _usable(
+def fitting(
     model: Any, template: ChatTemplate, triplets: Sequence[Triplet], max_new_tokens: int
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut."""
+    """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut.
+
+    Returns:
+        The others, and what is left out, each as `id` and `reason`.
+
+    Raises:
+        DataError: If nothing is left.
+    """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
     context = getattr(base_model_of(model).config, "max_position_embeddings", None)
