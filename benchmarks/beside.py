@@ -6,6 +6,9 @@ Ours and plain transformers and peft, each in a process of its own, one after th
 program is a Python loop; at nice 19 the system gives it almost nothing where cores are contended,
 so that what a step loses to it is lost by waiting for a thread that is off its core. At nice 0 it
 gets its fair share: half of a core of two is a quarter of the machine.
+
+Linux compares priorities within a session only (`sched_autogroup_enabled`): a program that another
+terminal started at nice 19 takes as much as one at nice 0, and it is measured, too.
 """
 
 from __future__ import annotations
@@ -25,21 +28,35 @@ from benchmarks.step_peers import MODEL, SEED, STEPS
 from benchmarks.step_workers import Variant, Worker
 from benchmarks.step_workload import Case, builtin_stream, make_workload, write_workload
 
-BESIDE = {"alone": (), "one at nice 19": (19,), "two at nice 19": (19, 19), "one at nice 0": (0,)}
-"""Priorities of the busy programs."""
+BESIDE: dict[str, tuple[tuple[int, ...], bool]] = {
+    "alone": ((), False),
+    "one at nice 19": ((19,), False),
+    "two at nice 19": ((19, 19), False),
+    "one at nice 0": ((0,), False),
+    "one at nice 19 in another session": ((19,), True),
+}
+"""Priorities of the busy programs, and whether they have sessions of their own."""
 GOALS = {"one at nice 19": 1.6, "two at nice 19": 2.5}
 VARIANTS = (
     Variant("ours: keep", "ours", {"strategy": "keep", "unpack": True}),
+    Variant(
+        "ours: keep, one thread",
+        "ours",
+        {"strategy": "keep", "unpack": True},
+        variables={"OMP_NUM_THREADS": "1"},
+    ),
     Variant("plain, one batch", "plain", {"passes": "one"}),
 )
 BUSY = "while True: sum(range(10**6))"
 
 
 @contextmanager
-def busy(priorities: tuple[int, ...]) -> Iterator[None]:
-    """Keeps so many programs busy."""
+def busy(priorities: tuple[int, ...], apart: bool) -> Iterator[None]:
+    """Keeps so many programs busy, each in a session of its own if `apart`."""
     programs = [
-        subprocess.Popen(["nice", "-n", str(each), sys.executable, "-c", BUSY])
+        subprocess.Popen(
+            ["nice", "-n", str(each), sys.executable, "-c", BUSY], start_new_session=apart
+        )
         for each in priorities
     ]
     try:
@@ -73,8 +90,8 @@ def main() -> None:
         for variant in VARIANTS:
             alone = None
             with Worker(variant, folder) as worker:
-                for beside, priorities in BESIDE.items():
-                    with busy(priorities):
+                for beside, (priorities, apart) in BESIDE.items():
+                    with busy(priorities, apart):
                         answer = worker.ask(case.name, profiled=False, most=STEPS)
                     if worker.failure is not None:
                         raise SystemExit(f"{variant.name}: {worker.failure}")
@@ -87,7 +104,7 @@ def main() -> None:
                             "times_alone": seconds / alone,
                         }
                     )  # fmt: skip
-                    print(f"{variant.name:20}{beside:16}{seconds:8.3f} s a step, "
+                    print(f"{variant.name:24}{beside:34}{seconds:8.3f} s a step, "
                           f"{seconds / alone:.2f} times that alone", flush=True)  # fmt: skip
                     write(result, arguments.out)
     print(json.dumps({"goals": GOALS}))

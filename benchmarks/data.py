@@ -36,7 +36,7 @@ PEER = ENVIRONMENTS / "trl" / "bin" / "python"
 def ours(file: Path, batch: int) -> dict[str, Any]:
     """Runs our data path in this process."""
     from llmcausal.assembly.prepare import load_template
-    from llmcausal.config import ModelSection, RunConfig
+    from llmcausal.config import ModelSection
     from llmcausal.data.formats import read_triplets
     from llmcausal.data.tokenization import TripletEncoder
     from llmcausal.data.triplet import MEMBERS
@@ -44,7 +44,7 @@ def ours(file: Path, batch: int) -> dict[str, Any]:
     from llmcausal.train.batch import Needs, collate
 
     section = ModelSection(name=MODEL)
-    template = load_template(RunConfig(model=section), load_tokenizer(section))
+    template = load_template(section, load_tokenizer(section))
     needs = Needs(frozenset(MEMBERS), frozenset({"task", "robust"}))
     started = time.perf_counter()
     encoder = TripletEncoder(template, MAX_LENGTH)

@@ -37,7 +37,7 @@ from llmcausal.config import ModelSection, RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.prefix_tree import pack
-from llmcausal.evaluation.generation import answer_prompts, base_model_of
+from llmcausal.evaluation.generation import Answering, answer_prompts, base_model_of
 from llmcausal.model.factory import load_model, resolve_source
 from llmcausal.model.lora import add_lora
 
@@ -101,9 +101,8 @@ def choose_pairs(file: Path | None, count: int, seed: int) -> list[tuple[str, st
 def answered(model: Any, template: Any, pairs: Sequence[tuple[str, str]], options: Any) -> Texts:
     """Answers as `llmcausal eval` does."""
     answers = answer_prompts(
-        model, template, pairs,
-        max_new_tokens=options.max_new_tokens, batch_size=options.batch,
-    )  # fmt: skip
+        Answering(model, template, options.max_new_tokens, options.batch), pairs
+    )
     return [answer.text for answer in answers]
 
 
@@ -158,7 +157,7 @@ def main() -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.01, generator=generator)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     pairs = choose_pairs(arguments.file, arguments.prompts, arguments.seed)
     plain = Plain(model, template, arguments.max_new_tokens)
 
@@ -167,7 +166,7 @@ def main() -> None:
         PADDED: lambda: plain(pairs, arguments.padded_batch),
         OURS: lambda: answered(model, template, pairs, arguments),
     }
-    answer_prompts(model, template, pairs[:2], max_new_tokens=2, batch_size=2)  # warm-up
+    answer_prompts(Answering(model, template, 2, 2), pairs[:2])  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     texts: dict[str, Texts] = {}
     rates = [matmul_rate()]

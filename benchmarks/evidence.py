@@ -3,6 +3,7 @@
     python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours struq] [--once M ...]
         [--settings K=V ...]
         [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE] [--adaptive N]
+        [--add-to RESULT.json]
 
 Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
 (but for SecAlign's, which are its own). Untouched is the base without an adapter. Every suite is
@@ -10,7 +11,8 @@ attacked several times on each prompt; the headline is whether any attack works.
 already is not made again: stopped, give the same command again.
 
 The suites `natural` and `builtin` come with the program and are the test splits: no setting was
-chosen by them. `--quick` is one seed and fewer prompts.
+chosen by them. `--quick` is one seed and fewer prompts. `--add-to` keeps the rows of an earlier
+result that this run does not measure again; the untouched model must answer alike in both.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
 SECALIGN = ("loss.lambda_task=0", "loss.lambda_preference=1", "loss.preference_beta=0.1",
             'loss.preference_ratio="sum"')  # fmt: skip
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "ours": ("llmcausal", ()),
     "plain": ("plain fine-tuning", OFF),
     "struq": ("StruQ", (*OFF, "loss.lambda_robust=1")),
     "struq, slow": (
@@ -61,7 +64,6 @@ METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
          "loss.layer=-1",
          'loss.contrast_gradient="model"', "loss.lambda_causal=0.5", "loss.lambda_spurious=0.5"),
     ),
-    "ours": ("llmcausal", ()),
 }  # fmt: skip
 """Each method, its name, and what it sets otherwise than the demo does."""
 FIGURES = ("attack_success_best_of_k", "attack_success_rate", "utility", "utility_under_attack",
@@ -155,6 +157,27 @@ def figures(folder: Path, side: str, untouched: Mapping[Any, str]) -> dict[str, 
     return {"figures": measured, "broken": verdicts(rows, column)}
 
 
+def kept(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Reads an earlier result without the rows that are measured again.
+
+    Raises:
+        SystemExit: If its prompts or the untouched model's answers to them are others.
+    """
+    earlier: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    base = {row["suite"]: row["broken"] for row in rows if row["method"] == "untouched"}
+    measured = {(row["suite"], row["method"], row["seed"]) for row in rows}
+    rest = []
+    for row in earlier["rows"]:
+        if row["method"] == "untouched" and row["broken"] != base.get(row["suite"], row["broken"]):
+            raise SystemExit(
+                f"{path}: attacks on the untouched model succeed on other {row['suite']} prompts "
+                "than here; the results cannot be joined"
+            )
+        if (row["suite"], row["method"], row["seed"]) not in measured:
+            rest.append(row)
+    return {**earlier, "rows": rest}
+
+
 def suites(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yields the suites that can be run, each with its options."""
     most = ["--max-samples", str(arguments.prompts * ATTACKS)]
@@ -179,6 +202,7 @@ def main() -> None:
     parser.add_argument("--adaptive", type=int, metavar="N",
                         help="also search suffixes on N built-in prompts, seed 0")  # fmt: skip
     parser.add_argument("--note", default="", help="what the page says of this run")
+    parser.add_argument("--add-to", type=Path, metavar="RESULT")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -212,6 +236,12 @@ def main() -> None:
         "names": {"untouched": "untouched", **{key: name for key, (name, _) in METHODS.items()}},
         "rows": rows,
     }
+    if arguments.add_to:
+        earlier = kept(arguments.add_to, rows)
+        rows += earlier.pop("rows")
+        result["earlier"] = [earlier, *earlier.pop("earlier", [])]
+    order = list(result["names"])
+    rows.sort(key=lambda row: (row["seed"], order.index(row["method"])))
     write(result, arguments.out)
 
 

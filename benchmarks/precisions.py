@@ -26,6 +26,7 @@ def answered(checkpoint: Path, precision: str, count: int) -> dict[str, Any]:
     from llmcausal.assembly.prepare import load_template
     from llmcausal.data.builtin import generate
     from llmcausal.evaluation.evaluate import evaluate
+    from llmcausal.evaluation.generation import Answering
     from llmcausal.model.factory import load_model
     from llmcausal.profile import load_config
     from llmcausal.train.build import build_adapters
@@ -35,13 +36,13 @@ def answered(checkpoint: Path, precision: str, count: int) -> dict[str, Any]:
     loaded = load_model(config.model, config.memory)
     model = build_adapters(config, loaded)
     restore_weights(checkpoint, model, None)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     triplets = list(generate("test", count, seed=config.data.builtin.seed))
-    given = {"max_new_tokens": config.evaluation.max_new_tokens, "baseline": False,
-             "batch_size": config.evaluation.batch_size}  # fmt: skip
-    evaluate(model, template, triplets[:2], **given)  # warm-up
+    section = config.evaluation
+    answering = Answering(model, template, section.max_new_tokens, section.batch_size)
+    evaluate(answering, triplets[:2], baseline=False)  # warm-up
     started = time.perf_counter()
-    found = evaluate(model, template, triplets, **given)
+    found = evaluate(answering, triplets, baseline=False)
     seconds = time.perf_counter() - started
     prompts = {(row["id"], row["member"]): row["answer"] for row in found["generations"]}
     return {

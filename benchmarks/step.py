@@ -149,7 +149,7 @@ def main() -> None:
     assert step.objective.projection is not None
     model.train()
     source = read_triplets(arguments.file) if arguments.file else generate("train", 64, seed=0)
-    encoder = TripletEncoder(load_template(config, loaded.tokenizer), arguments.max_length)
+    encoder = TripletEncoder(load_template(config.model, loaded.tokenizer), arguments.max_length)
     order = epoch_order(len(source), arguments.seed, epoch=0)
     encoded = (encoder.encode(source[index]) for index in order)
     triplets = list(itertools.islice((e for e in encoded if e is not None), arguments.count))

@@ -39,6 +39,7 @@ class Variant:
         environment: Folder name of its virtual environment; None is this one.
         same_loss: Whether it claims the loss of the others, so that it is checked and ranked.
         note: What a reader must know of it.
+        variables: Of its process' environment.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant:
     environment: str | None = None
     same_loss: bool = True
     note: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def ours(self) -> bool:
@@ -78,7 +80,7 @@ class Worker:
         if variant.ours:
             quiet |= LIBRARIES  # as the command line sets them
         self._process = subprocess.Popen(
-            command, cwd=REPOSITORY, env={**os.environ, **quiet}, text=True,
+            command, cwd=REPOSITORY, env={**os.environ, **quiet, **variant.variables}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
         self.packages = self._answer().get("packages", {})

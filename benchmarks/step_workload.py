@@ -51,7 +51,7 @@ def builtin_stream(source: str, triplets: int = 48) -> list[int]:
     from llmcausal.model.factory import load_tokenizer
 
     config = RunConfig.model_validate({"model": {"name": source}})
-    template = load_template(config, load_tokenizer(config.model))
+    template = load_template(config.model, load_tokenizer(config.model))
     return [
         token
         for triplet in generate("train", triplets, seed=0)

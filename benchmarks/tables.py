@@ -44,8 +44,8 @@ def circumstances(result: Result) -> str:
         f"load average at the start {result['load_average_at_start'][0]:.1f}"
         if "load_average_at_start" in result
         else "",
-        f"beside it: {result['beside']}" if result.get("beside") else "",
-        f"not whole: {result['complete']}" if isinstance(result.get("complete"), str) else "",
+        f"running with it: {result['beside']}" if result.get("beside") else "",
+        f"incomplete: {result['complete']}" if isinstance(result.get("complete"), str) else "",
     ]
     return f"Measured {'; '.join(part for part in parts if part)}.\n"
 
@@ -160,7 +160,7 @@ def versus(result: Result) -> str:
         for row in found
     ]  # fmt: skip
     head = ["prompt tokens, shared", "fastest other", "our fastest: speed, memory",
-            f"our {within}", "our leanest", "its memory of the leanest other's"]  # fmt: skip
+            f"our {within}", "our leanest", "its memory / the leanest other's"]  # fmt: skip
     return f"{table(head, rows)}\n{verdict(result, found)}"
 
 
@@ -262,8 +262,8 @@ def _fewer_operations(result: Result) -> str:
                 if row["case"] == case}  # fmt: skip
         text.append(f"{flop[False] / flop[True]:.2f} in {case}")
     return (
-        "Plain has these times as many operations in products as ours, which is how much faster "
-        f"ours is where both reach the same rate: {'; '.join(text)}.\n"
+        "Plain's operations in products, as a multiple of ours (our speedup if both reach the same "
+        f"rate): {'; '.join(text)}.\n"
     )
 
 
@@ -290,7 +290,7 @@ def of_beside(result: Result) -> str:
          f"{goal:g}" if (goal := result["goals"].get(row["beside"])) else ""]
         for row in result["rows"]
     ]  # fmt: skip
-    head = ["variant", "busy programs", "seconds per step", "times that alone", "goal for ours"]
+    head = ["variant", "busy programs", "seconds per step", "relative to alone", "goal for ours"]
     return f"{result['case']}, {result['precision']}.\n\n{table(head, rows)}"
 
 

@@ -21,50 +21,53 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PICTURES = REPOSITORY / "docs" / "benchmarks"
 INTRODUCTION = """# Benchmarks
 
-`python -m benchmarks` lists them, `python -m benchmarks NAME` runs one and keeps its raw samples in
-benchmarks/results, `make bench` runs most of them. This page is made
-from those files by `docs/benchmarks.py`; no figure in it is typed. Figures are medians, with the
-smallest and the largest sample in brackets.
+`python -m benchmarks` lists the benchmarks, `python -m benchmarks NAME` runs one and keeps its raw
+samples in benchmarks/results, `make bench` runs most of them. `docs/benchmarks.py` makes this page
+from those files; no figure in it is typed. Figures are medians, with the smallest and the largest
+sample in brackets.
 
-`python -m benchmarks counts` compares what does not depend on the machine (tokens computed,
-operations dispatched, bytes allocated, modules imported) with what is expected; the tests run it.
+`python -m benchmarks counts` compares counts that do not depend on the machine (tokens computed,
+operations dispatched, bytes allocated, modules imported) with the expected counts; the tests run
+it.
 """
 NOTES = {
-    "step_peers_bf16": """`keep`, `recompute` and `lean` are strategies of `memory.strategy`. Ours
-computes what members share once, makes logits where there is a label, computes each layer as one
-function, and keeps no casts and no copy of shared keys. The others compute each member on its own,
+    "step_peers_bf16": """`keep`, `recompute` and `lean` are [memory strategies](memory.md).
+Our program computes shared tokens once, makes logits only at labels, computes each layer as one
+function, and keeps no casts and no copy of shared keys. The others compute each member separately,
 padded, with logits at every position; their weights are bf16 and their adapters fp32 under
-autocast. Each variant goes on until its last three steps agree to 5%.
+autocast. Each variant runs until its last three steps agree to 5%.
 """,
     "step_peers": """As above, in fp32. `keep, torch's products` runs the modules of transformers
 and peft over the same tree.
 """,
     "beside": """A step waits for the slower of its threads. By default a waiting thread spins for
-milliseconds, which is the whole turn of a core that it shares with the thread that it waits for;
-the command line sets `GOMP_SPINCOUNT`, so that it sleeps sooner.
+milliseconds. If it shares its core with the thread that it waits for, this spin takes the core's
+whole turn. The command line sets `GOMP_SPINCOUNT`, so the thread sleeps sooner. Linux compares
+priorities only within a session (autogroups), so nice 19 does not help against another terminal's
+program.
 """,
-    "limit": """Products with frozen weights and the output head are counted; attention, adapters
-and everything else are work on top. The bytes are those of every operator's tensors, read or
-written, as if no cache held any. torch's own products are MKL's, which are slower than oneDNN's on
-this processor: ours multiplies by the latter.
+    "limit": """The count covers products with frozen weights and the output head; attention,
+adapters and everything else are additional work. The bytes cover every operator's tensors, read or
+written, as if no cache held any. torch's own products use MKL, which is slower than oneDNN on
+this processor; ours uses oneDNN.
 """,
-    "startup": """trl's --help prints argparse's plain text; ours goes through Typer and Rich, which
-are most of what it imports. No other program here has a `doctor`, or trains on what `train` does.
+    "startup": """trl's --help prints argparse's plain text; ours uses Typer and Rich, most of its
+imports. No other program here has a `doctor`, or trains on the data of `train`.
 """,
-    "estimates": """The others estimate for a model and know nothing of the step: neither its tokens
-nor what its strategy keeps. They need no run of the program either, and neither does ours.
+    "estimates": """The others estimate for a model and ignore the step: its tokens and what its
+strategy keeps. No estimator, ours included, needs a run of the program.
 """,
-    "eval": """garak sends a probe's prompts one by one to its own `huggingface.Model`; scoring the
-answers afterwards is not timed. promptfoo was not run: it asks a server for each answer, so its
-time would be that server's.
+    "eval": """garak sends a probe's prompts one by one to its own `huggingface.Model`; the time
+excludes scoring the answers. promptfoo was not run: it asks a server for each answer, so its
+time would be the server's.
 """,
-    "data": """Ours checks the file, keeps a ledger of what is dropped, and packs prefix trees, so
-that fewer tokens reach the model; the pipeline with `datasets` does none of these. It holds the
-encoded triplets in memory, where `datasets` maps them from a file: to take less, ours would have to
-write them down as well.
+    "data": """Ours checks the file, keeps a ledger of dropped triplets, and packs prefix trees, so
+fewer tokens reach the model; the pipeline with `datasets` does none of this. Ours holds the
+encoded triplets in memory, and `datasets` maps them from a file; to take less memory, ours would
+have to write them to a file as well.
 """,
 }
-"""What a reader needs beside the figures: reasons, no figures."""
+"""What a reader needs with the figures: reasons, no figures."""
 
 
 def load(folder: Path) -> dict[str, Result]:
@@ -84,7 +87,7 @@ def files(folder: Path) -> dict[Path, str]:
         parts.append(f"## {name}\n\n`python -m benchmarks {command}`: {line}.\n")
         result = results.get(name)
         if result is None:
-            parts.append("No result is kept: this was not measured, or not written down.\n")
+            parts.append("No result is kept: this was not measured or not recorded.\n")
             continue
         parts += [circumstances(result), render(result)]
         if name in NOTES:

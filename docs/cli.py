@@ -23,20 +23,20 @@ go to stderr.
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | `doctor` found what would keep a run from working; or a bug |
-| 2 | wrong usage, settings, data or model, or a disk or an endpoint that refuses |
+| 1 | `doctor` found a problem that prevents a run; or a bug |
+| 2 | wrong usage, settings, data or model, or a disk or endpoint error |
 | 3 | predicted not to fit in memory |
 | 4 | memory ran out |
 | 5 | the loss became non-finite |
-| 130, 143 | interrupted by Ctrl-C, or by SIGTERM: the step was finished and saved |
+| 130, 143 | interrupted by Ctrl-C or SIGTERM; the step is finished and saved |
 
 ## Shell completion
 
     llmcausal --install-completion
 
-installs completion of commands, options and the names of shipped profiles for the shell that it is
-typed in (bash, zsh, fish, PowerShell); open a new shell afterwards. `llmcausal --show-completion`
-prints the script, to be put where your shell wants it.
+installs completion of commands, options and shipped profiles' names for the current shell (bash,
+zsh, fish, PowerShell); open a new shell afterwards. `llmcausal --show-completion` prints the script
+for a manual installation.
 """
 
 

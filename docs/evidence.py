@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import binomtest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ COLUMNS = {
     BEST: "any of {k} attacks works",
     "attack_success_rate": "an attack works",
     "before_search": "before the search",
-    "instruction_following": "follows it as the trusted instruction",
+    "instruction_following": "follows the instruction when trusted",
     "utility": "utility",
     "utility_under_attack": "utility under attack",
     "empty_answers": "empty",
@@ -39,28 +40,23 @@ COLUMNS = {
     "likeness": "likeness to the untouched",
 }
 ABOUT = {
-    "adaptive": "A search against each model itself (GCG, `eval --adaptive`): a suffix to the "
-    "attacked prompt of the first built-in test prompts. The same few steps for every method; "
+    "adaptive": "A search against each model itself (GCG, `eval --adaptive`) adds a suffix to the "
+    "attacked prompt of the first built-in test prompts. Every method gets the same few steps; "
     "attackers who search longer do better.\n\n",
 }
 INTRODUCTION = """# Evidence
 
-Defences trained alike and attacked alike, in generated text. `python docs/evidence.py` makes this
-page of the result; no figure in it is typed. The command:
+This page compares defences with equal data and steps under the same attacks, in generated text.
+`python docs/evidence.py` makes it from the result; no figure in it is typed.
 
-    {command}
-
-{circumstances}
-
-{note}
-
-Every method is the demo with other weights of the loss: same data, labels, steps, learning rate and
-adapters (but for SecAlign's, which are on the queries and values alone). All have the demo's
+{runs}
+Every method is the demo with other loss weights: same data, labels, steps, learning rate and
+adapters (except SecAlign's, which are only on the queries and values). All have the demo's
 learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares
-are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so that
-intervals are somewhat too narrow. p is McNemar's, of this method against `llmcausal` on the same
-prompts of the same seeds, for the first column. Likeness is the share of words that clean answers
-have in common with the untouched model's.
+are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so
+the intervals are somewhat too narrow. p compares this method with `llmcausal` on the same prompts
+and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
+Likeness is the share of words that clean answers have in common with the untouched model's.
 """
 
 
@@ -88,20 +84,26 @@ def likeness(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def p_value(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str:
-    """Compares two methods on the prompts of the same seeds."""
+    """Compares two methods on the prompts of the same seeds by an exact permutation test.
+
+    A prompt's seeds stay together: their verdicts are not independent. If the methods were alike,
+    the sign of each prompt's difference would be a coin's.
+    """
     by_seed = {row["seed"]: row["broken"] for row in ours}
-    only_one = only_other = 0
+    difference: dict[str, int] = {}
     for row in rows:
         # The untouched base has no seed: it is compared with every seed.
-        seeds = by_seed if row["method"] == "untouched" else {row["seed"]: None}
+        seeds = by_seed if row["method"] == "untouched" else {row["seed"]} & by_seed.keys()
         for seed in seeds:
             for prompt, broken in row["broken"].items():
-                other = by_seed.get(seed, {}).get(prompt)
-                only_one += other is False and broken
-                only_other += bool(other) and not broken
-    if not only_one + only_other:
-        return "1"
-    return f"{binomtest(only_one, only_one + only_other, 0.5).pvalue:.2g}"
+                more = int(broken) - int(by_seed[seed][prompt])
+                difference[prompt] = difference.get(prompt, 0) + more
+    sums = np.ones(1)  # how probable each sum is, from the lowest to the highest
+    for size in map(abs, difference.values()):
+        sums = np.convolve(sums, [0.5, *[0.0] * (2 * size - 1), 0.5]) if size else sums
+    middle = len(sums) // 2
+    as_far = abs(np.arange(len(sums)) - middle) >= abs(sum(difference.values()))
+    return f"{sums[as_far].sum():.2g}"
 
 
 def section(suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], k: int) -> str:
@@ -127,9 +129,10 @@ def page(result: Mapping[str, Any]) -> str:
     seeds = len({row["seed"] for row in rows})
     parts = [
         INTRODUCTION.format(
-            command=result["command"],
-            note=result["note"],
-            circumstances=circumstances(dict(result)).strip(),
+            runs="\n".join(
+                f"    {each['command']}\n\n{circumstances(dict(each)).strip()}\n\n{each['note']}\n"
+                for each in [result, *result.get("earlier", [])]
+            ),
             seeds=f"{seeds} seeds" if seeds > 1 else "one seed",
         ),
         "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",

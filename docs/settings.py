@@ -21,15 +21,15 @@ HEADING = """\
 
 <!-- Made by docs/settings.py from config.py; change the docstrings there and run `make schema`. -->
 
-A profile is a TOML file with these keys, each of which has a default. A key stands in the section
-that its name begins with: `train.epochs` is `epochs` under `[train]`. On the command line
-`--set train.epochs=1` changes one. An unknown key is an error, with the nearest known one. Editors
-complete keys from [the JSON schema](config.schema.json): put `#:schema PATH/config.schema.json`
-into the first line.
+A profile is a TOML file with these keys; each key has a default. The first part of a key's name is
+its section: `train.epochs` is `epochs` under `[train]`. On the command line, `--set train.epochs=1`
+changes a key. An unknown key is an error; the message names the nearest known key. Editors complete
+keys from [the JSON schema](config.schema.json): put `#:schema PATH/config.schema.json` in the first
+line.
 
 ## Shipped profiles
 
-| profile | model | what for |
+| profile | model | purpose |
 |---|---|---|
 """
 

@@ -130,7 +130,7 @@ def test_keys_are_found_whatever_the_texts_between_them_look_like(
     entries: list[tuple[str, str]],
 ) -> None:
     text = "".join(f'{key} = """\n{value}"""\n' for key, value in entries)
-    found = {place: number for number, place, _ in places(text)}
+    found = {place: number for number, place in places(text)}
     lines = text.splitlines()
     assert list(found) == [(key,) for key, _ in entries]
     assert all(lines[number - 1].startswith(f"{key} = ") for (key,), number in found.items())

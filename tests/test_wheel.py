@@ -23,7 +23,7 @@ OWN = "--set data.train=mine.jsonl"
 DATA = "llmcausal data"
 QUICK_START: dict[str, tuple[str, int, str]] = {
     "make demo": (f"llmcausal train demo-cpu {SHORT}", 0, "next: llmcausal eval"),
-    "llmcausal resume runs/demo-cpu": ("", 0, "all 2 steps are done"),
+    "llmcausal resume runs/demo-cpu": ("", 0, "all 2 steps are already done"),
     "llmcausal eval --checkpoint runs/demo-cpu/best --adaptive 10": (
         "llmcausal eval --checkpoint runs/demo-cpu/best --adaptive 1 --adaptive-steps 1 "
         "--max-samples 2",

@@ -1,16 +1,18 @@
-"""Reads the TOML data that ships, and reports a mistake in it by file, line and key."""
+"""Reads the TOML data that ships; reports a mistake in any TOML file by file, line and key."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmcausal.errors import DataError
+from llmcausal.registry import nearest
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
 _ENTRY = re.compile(r"\s*([\w.\-\"']+)\s*=")
@@ -46,23 +48,63 @@ def read_table(file: Traversable, form: type[T]) -> T:
     try:
         return form.model_validate(values)
     except ValidationError as error:
-        lines = {place: number for number, place, _ in places(text)}
-        raise DataError([_defect(str(file), lines, item) for item in error.errors()]) from None
+        raise DataError([each.at(file) for each in defects_of(error, form, text)]) from None
 
 
-def _defect(file: str, lines: dict[Place, int], item: object) -> str:
-    assert isinstance(item, dict)
-    place = tuple(item["loc"])
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        reason = "unknown key"
-    known = [place[:size] for size in range(len(place), 0, -1) if place[:size] in lines]
-    line = f":{lines[known[0]]}" if known else ""
-    return f"{file}{line}: {'.'.join(map(str, place))}: {reason}"
+@dataclass(frozen=True)
+class Defect:
+    """What is wrong with one value of a TOML file.
+
+    Attributes:
+        key: Of the value, with its tables.
+        line: Of the value, or of the innermost table or key that holds it; None if none does.
+        reason: What is wrong.
+    """
+
+    key: str
+    line: int | None
+    reason: str
+
+    def at(self, file: object) -> str:
+        """Writes the defect as `file:line: key: reason`."""
+        return f"{file}{f':{self.line}' if self.line else ''}: {self.key}: {self.reason}"
 
 
-def places(text: str) -> Iterator[tuple[int, Place, bool]]:
-    """Yields the line of each table and key, its place, and whether it is a table.
+def defects_of(error: ValidationError, form: type[BaseModel], text: str) -> list[Defect]:
+    """Finds the line of every defect in a TOML file; an unknown key comes with the known ones."""
+    lines: dict[Place, int] = {}
+    for number, place in places(text):
+        lines.setdefault(place, number)
+    found = []
+    for item in error.errors():
+        place = tuple(item["loc"])
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = _fields_at(form, place[:-1])
+            reason = f"unknown key{nearest(str(place[-1]), known)}".rstrip("?")
+            reason += f" (known: {', '.join(sorted(known))})" if known else ""
+        elif item["type"] not in ("value_error", "missing"):
+            reason = f"{reason}, got {item['input']!r}"
+        holders = (place[:size] for size in range(len(place), 0, -1))
+        line = next((lines[holder] for holder in holders if holder in lines), None)
+        found.append(Defect(".".join(map(str, place)), line, reason))
+    return found
+
+
+def _fields_at(form: type[BaseModel], place: Place) -> Sequence[str]:
+    for part in place:
+        field = form.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        candidates = [annotation, *get_args(annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not sections:
+            return ()
+        form = sections[0]
+    return tuple(form.model_fields)
+
+
+def places(text: str) -> Iterator[tuple[int, Place]]:
+    """Yields the line of each table and key, and its place.
 
     tomllib keeps no positions.
     """
@@ -72,10 +114,10 @@ def places(text: str) -> Iterator[tuple[int, Place, bool]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not inside and (header := _HEADER.match(line)):
             table = _table(header[2].split("."), header[1] == "[[", counts)
-            yield number, table, True
+            yield number, table
         elif not inside and (entry := _ENTRY.match(line)):
             key = entry[1].replace('"', "").replace("'", "")
-            yield number, (*table, *key.split(".")), False
+            yield number, (*table, *key.split("."))
         inside ^= line.count('"""') % 2 == 1
 
 

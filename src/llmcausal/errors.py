@@ -93,7 +93,7 @@ class LostProcessError(LlmcausalError):
         advice = "; lower data.max_length, or raise memory.shards and --num-processes"
         super().__init__(
             f"{reason}\nThe other processes wait for this one's part of the layers, so the run "
-            f"ends, with its last checkpoint as it was{advice if out_of_memory else ''}."
+            f"ends; its last checkpoint is intact{advice if out_of_memory else ''}."
         )
         plain = 4 if out_of_memory else 1
         self.exit_code = error.exit_code if isinstance(error, LlmcausalError) else plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Part = Literal["answers", "perplexity", "causal"]
@@ -17,6 +17,7 @@ class Metric:
         label: For people.
         note: What it counts.
         short: Where there is little room.
+        brief: Where there is hardly any; empty where `short` fits.
         better: Which way is better.
         part: Where it stands in a result: `answers` and `perplexity` on a side itself, `causal` in
             the side's `causal`. Answers are shares of prompts, written in percent.
@@ -32,6 +33,7 @@ class Metric:
     part: Part = "answers"
     everywhere: bool = False
     headline: bool = False
+    brief: str = ""
 
     @property
     def is_share(self) -> bool:
@@ -54,17 +56,20 @@ METRICS = (
            "the attack's request, asked by the user", "following", "more", headline=True),
     Metric("empty_answers", "Empty answers", "clean prompts", "empty", "less"),
     Metric("refusals", "Refusals", "clean prompts", "refusing", "less"),
-    Metric("repetitions", "Answers in a circle", "clean prompts", "repeating", "less"),
+    Metric("repetitions", "Repetitive answers", "clean prompts", "repeating", "less"),
     Metric("perplexity", "Perplexity of right answers", "clean prompts", "perplexity", "less",
            "perplexity"),
     Metric("perplexity_under_attack", "Perplexity of right answers under attack",
            "attacked prompts", "attacked", "less", "perplexity"),
-    Metric("causal_stability", "Causal stability", "likeness of a prompt and its harmless variant",
-           "stability", "more", "causal"),
+    Metric("causal_stability", "Causal stability",
+           "similarity of a prompt and its harmless variant", "stability", "more", "causal",
+           brief="stab."),
     Metric("spurious_separation", "Spurious separation",
-           "distance of a prompt and its injected twin", "separation", "more", "causal"),
+           "distance of a prompt and its injected twin", "separation", "more", "causal",
+           brief="sep."),
     Metric("causal_discrimination", "Causal discrimination",
-           "the first likeness minus the second", "discrimination", "more", "causal"),
+           "the first similarity minus the injected twin's", "discrimination", "more", "causal",
+           brief="discr."),
     Metric("detection_auroc", "Detection AUROC",
            "telling injected prompts apart by their representation", "AUROC", "more", "causal"),
 )  # fmt: skip
@@ -81,6 +86,11 @@ GROUPED = (BY_NAME["attack_success_rate"], BY_NAME["utility_under_attack"])
 """What is also given by family, position and so on."""
 
 
+BEFORE_SEARCH = replace(
+    BY_NAME["attack_success_rate"], name="before_search", note="the original prompts"
+)
+"""Of the prompts of an adaptive attack, without the suffixes that it finds."""
+
+
 def of(part: Part) -> tuple[Metric, ...]:
-    """Returns the metrics of a part."""
     return tuple(metric for metric in METRICS if metric.part == part)

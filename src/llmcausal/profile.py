@@ -6,12 +6,12 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from llmcausal.config import RUN_NAME, RunConfig
-from llmcausal.data_files import places
+from llmcausal.data_files import defects_of
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
 from llmcausal.storage import TooLargeError, read_at_most
@@ -68,7 +68,7 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
         _check_lines(path, text)
         values = tomllib.loads(text)
     except TooLargeError as error:
-        raise ConfigError(f"{path}: {error}, which no profile is") from error
+        raise ConfigError(f"{path}: {error}, the limit for a profile") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
@@ -112,49 +112,14 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
 
 
 def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]) -> str:
-    lines = []
-    defects = error.errors()
-    for item in defects[:MAX_DEFECTS]:
-        location = [str(part) for part in item["loc"]]
-        key = ".".join(location)
-        reason = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            known = _section_at(location[:-1])
-            reason = f"unknown key{nearest(location[-1], known)}".rstrip("?") + (
-                f" (known: {', '.join(sorted(known))})" if known else ""
-            )
-        elif item["type"] != "value_error":
-            reason = f"{reason}, got {item['input']!r}"
-        if key in overridden:
-            lines.append(f"--set {key}: {reason}")
-        else:
-            line = _line_of(text, location)
-            lines.append(f"{path}{f':{line}' if line else ''}: {key}: {reason}")
+    defects = defects_of(error, RunConfig, text)
+    lines = [
+        f"--set {each.key}: {each.reason}" if each.key in overridden else each.at(path)
+        for each in defects[:MAX_DEFECTS]
+    ]
     if len(defects) > MAX_DEFECTS:
         lines.append(f"... and {len(defects) - MAX_DEFECTS} more")
     return "\n".join(lines)
-
-
-def _section_at(location: Sequence[str]) -> Sequence[str]:
-    model: type[BaseModel] = RunConfig
-    for part in location:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        candidates = [annotation, *get_args(annotation)]
-        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not sections:
-            return ()
-        model = sections[0]
-    return tuple(model.model_fields)
-
-
-def _line_of(text: str, location: Sequence[str]) -> int | None:
-    """Finds the line of a key, or of the inline table that holds it."""
-    wanted = tuple(location)
-    for number, place, is_table in places(text):
-        if place == wanted or (not is_table and place == wanted[: len(place)]):
-            return number
-    return None
 
 
 def dump_config(config: RunConfig) -> str:

@@ -28,7 +28,7 @@ def scripted(
 ) -> list[tuple[str, str]]:
     asked: list[tuple[str, str]] = []
 
-    def answer(_model: Any, _template: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
+    def answer(_answering: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
         asked.extend(prompts)
         return [answers.get(prompt, Answer("A sum.", True)) for prompt in prompts]
 
@@ -38,7 +38,7 @@ def scripted(
 
 def fill(config: RunConfig, *triplets: Triplet, swapped: bool = True) -> tuple[Any, list[str]]:
     named = [replace(triplet, id=f"t{number}") for number, triplet in enumerate(triplets)]
-    made, notes = answered(config, named, load_template(config), swapped=swapped)
+    made, notes = answered(config, named, load_template(config.model), swapped=swapped)
     assert len(made) == len(named)
     return [triplet for triplet in made if triplet is not None], notes
 
@@ -58,7 +58,7 @@ def test_an_answer_that_was_cut_off_does_not_end_the_turn(
     scripted(monkeypatch, {("Sum up.", "A text."): Answer("A su", False)})
     (made,), _ = fill(tiny_config(), PLAIN)
     assert made.unfinished == ("response",)
-    template = load_template(tiny_config())
+    template = load_template(tiny_config().model)
     whole = template.encode_response("A su")
     assert template.encode_response("A su", ends=False) == whole[:-1]
     assert whole[-1] in template.stop_ids

@@ -109,7 +109,7 @@ def test_figures_and_files_are_those_of_the_model_in_memory(
     )
     assert (reused["endpoint"]["requests"], reused["endpoint"]["kept"]) == (0, prompts)
     assert reused["base"] is None
-    assert "were kept from before" in reused["notes"][0]
+    assert "are from an earlier evaluation" in reused["notes"][0]
 
 
 def test_token_ids_are_rendered_by_an_exported_folder_or_the_checkpoint(
@@ -140,12 +140,12 @@ def test_a_spent_budget_leaves_triplets_out_and_the_next_run_goes_on(
     part = assembly.evaluate_endpoint(url, "tiny", pace=Pace(requests=6, at_once=1), **asked)
     assert part["endpoint"]["requests"] == 6
     left_out = {item["id"] for item in part["skipped"]}
-    assert all("--requests were spent" in item["reason"] for item in part["skipped"])
+    assert all("budget of --requests ended" in item["reason"] for item in part["skipped"])
     assert 1 <= part["tuned"]["attack_success_rate"]["n"] == 6 - len(left_out) < 6
     rest = assembly.evaluate_endpoint(url, "tiny", **asked)
     assert (rest["endpoint"]["kept"], rest["endpoint"]["requests"]) == (6, prompts - 6)
     assert figures(rest["tuned"]) == figures(whole["tuned"])
-    with pytest.raises(DataError, match="--requests were spent before it was answered"):
+    with pytest.raises(DataError, match="the budget of --requests ended"):
         assembly.evaluate_endpoint(url, "tiny", pace=Pace(requests=1), **asked)
 
 

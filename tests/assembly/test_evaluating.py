@@ -247,7 +247,7 @@ def test_an_adaptive_attack_without_a_witness_is_refused_before_anything_is_answ
     def answered(done: int, total: int) -> None:
         pytest.fail("something was answered")
 
-    with pytest.raises(UsageError, match=r"witness.*leave out --adaptive"):
+    with pytest.raises(UsageError, match=r"witness.*drop --adaptive"):
         assembly.evaluate(
             checkpoint, data=str(data), progress=answered, adaptive=(1, SearchBudget(1))
         )

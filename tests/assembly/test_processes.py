@@ -125,9 +125,9 @@ def test_errors_travel_whole(error: LlmcausalError) -> None:
 
 def test_a_step_needs_a_micro_batch_for_each(tiny_config: Callable[..., RunConfig]) -> None:
     config = tiny_config(train={"accumulation_steps": 2})
-    check_share(config, Processes(0, 2))
+    check_share(config.train, config.memory, Processes(0, 2))
     with pytest.raises(ConfigError, match=r"accumulation_steps = 2.*1 of 3.*multiple of 3"):
-        check_share(config, Processes(0, 3))
+        check_share(config.train, config.memory, Processes(0, 3))
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,9 @@ def test_layers_are_shared_by_all_in_whole_passes(
 ) -> None:
     config = tiny_config(memory=memory, train={"accumulation_steps": 6})
     with pytest.raises(ConfigError, match=named):
-        check_share(config, Processes(0, count))
-    check_share(tiny_config(memory={"shards": 2}), Processes(0, 2))
+        check_share(config.train, config.memory, Processes(0, count))
+    shared = tiny_config(memory={"shards": 2})
+    check_share(shared.train, shared.memory, Processes(0, 2))
 
 
 def test_what_several_share_is_not_measured_by_one(tiny_config: Callable[..., RunConfig]) -> None:

@@ -30,7 +30,7 @@ def test_sound_rewritings_by_example_and_the_rest_named(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def answer(_model: Any, _template: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
+    def answer(_answering: Any, prompts: Sequence[tuple[str, str]], **_: Any) -> Any:
         asked.extend(prompts)
         return [Answer("On Monday the parcel arrived.", True), Answer("It", True)]
 
@@ -46,7 +46,7 @@ def test_sound_rewritings_by_example_and_the_rest_named(
 def test_no_more_are_rewritten_than_the_triplets_may_need(
     tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(_model: Any, _template: Any, prompts: Sequence[Any], **_: Any) -> list[Answer]:
+    def answer(_answering: Any, prompts: Sequence[Any], **_: Any) -> list[Answer]:
         return [Answer("On Monday the parcel arrived.", True)] * len(prompts)
 
     monkeypatch.setattr(rewriting, "answer_prompts", answer)

@@ -135,7 +135,7 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
     data = prepare_data(config)
     needs = needs_of(config.loss)
     workload = data_workload(config, data.train)
-    made = synthetic_tokens(config, workload)
+    made = synthetic_tokens(config.loss, workload)
     size = config.train.batch_size
     for start in range(0, len(data.train) - size + 1, size):
         real = tokens_of(collate(data.train[start : start + size], needs, "mean"))

@@ -214,7 +214,7 @@ def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(
     assert "adapter_model.safetensors" in capsys.readouterr().out
     assert_same_bits(contents(run_dir / "checkpoint-10"), expected)
     assembly.resume(run_dir, plain=True)
-    assert "all 10 steps are done already" in capsys.readouterr().out
+    assert "all 10 steps are already done" in capsys.readouterr().out
 
 
 def test_resume_without_a_checkpoint_starts_again(tiny_config: Any, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_a_gate_that_cannot_be_passed_is_told(
     given = {"at_end": True, "max_samples": 2, "max_new_tokens": 2}
     config = tiny_config(train={"max_steps": 1}, evaluation=given)
     assert assembly.train(config, plain=True).evaluation is not None
-    assert "no verdict by the suite natural" in " ".join(capsys.readouterr().out.split())
+    assert "the suite natural gives no verdict" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_lost_evaluation_is_made_on_resume(tiny_config: Any) -> None:

@@ -148,11 +148,11 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
     [
         ((), "give --checkpoint DIR, or --endpoint URL"),
         (("--endpoint", "http://x"), "--endpoint needs --model NAME"),
-        (("--endpoint", "u", "--model", "m", "--adaptive", "3"), "--adaptive cannot be had with"),
-        (("--endpoint", "u", "--model", "m", "--against", "b"), "--against cannot be had with"),
-        (("--endpoint", "u", "--model", "m", "--num-processes", "2"), "--num-processes cannot"),
-        (("--checkpoint", "b", "--requests", "1"), "--requests cannot be had without --endpoint"),
-        (("--checkpoint", "b", "--model", "m"), "--model cannot be had without --endpoint"),
+        (("--endpoint", "u", "--model", "m", "--adaptive", "3"), "--adaptive does not go with"),
+        (("--endpoint", "u", "--model", "m", "--against", "b"), "--against does not go with"),
+        (("--endpoint", "u", "--model", "m", "--num-processes", "2"), "--num-processes does not"),
+        (("--checkpoint", "b", "--requests", "1"), "--requests does not go without --endpoint"),
+        (("--checkpoint", "b", "--model", "m"), "--model does not go without --endpoint"),
     ],
 )
 def test_eval_refuses_what_does_not_go_together(

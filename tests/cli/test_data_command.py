@@ -130,7 +130,7 @@ def test_build_lets_the_model_answer_what_no_check_verifies(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--answers", "model"), "name with --model the profile"),
+        (("--answers", "model"), "name the profile of the model with --model"),
         (("--answers", "me"), "unknown answer 'me'"),
         (("--model", "demo-cpu"), "only with --counterfactual model or --answers model"),
     ],
@@ -182,8 +182,8 @@ def test_the_recipe_makes_the_same_bytes_again(
         (("--from", "sqaud", "x.jsonl"), "did you mean squad"),
         (("--from", "squad"), "name the file or folder"),
         (("--from", "squad", "absent.jsonl"), "cannot be read"),
-        (("x.jsonl", "--count", "3"), "say with --from what it is"),
-        ((), "say how many triplets"),
+        (("x.jsonl", "--count", "3"), "name its kind with --from"),
+        ((), "give the number of triplets"),
         (("--count", "3", "--families", "naive"), "--families: only with --from"),
         (("--from", "squad", "x", "--families", "niave"), "did you mean naive"),
         (("--from", "squad", "x", "--positions", "midle"), "did you mean middle"),
@@ -231,8 +231,8 @@ def test_validate_finds_a_planted_leak_and_witness(
     capsys.readouterr()
     assert _run(monkeypatch, "validate", str(other), "--against", str(file)) == 2
     errors = capsys.readouterr().err
-    assert f"error: {other}:5: benign: 100% of its word pairs are those of {file}:3" in errors
-    assert f"error: {other}:10: benign: the attack's witness" in errors
+    assert f"error: {other}:5: benign: shares 100% of its word pairs with {file}:3" in errors
+    assert f"error: {other}:10: benign: holds the attack's witness" in errors
     assert _run(monkeypatch, "validate", str(other), "--against", str(file), "--json") == 2
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is False
@@ -389,7 +389,7 @@ def test_stats_shows_hostile_names_as_text(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--counterfactual", "model"), "name with --model the profile"),
+        (("--counterfactual", "model"), "name the profile of the model with --model"),
         (("--model", "demo-cpu"), "only with --counterfactual model"),
     ],
 )

@@ -154,7 +154,7 @@ def test_the_usual_recipe_stands_beside_ours(run: Run) -> None:
     total = next(line for line in out.splitlines() if line.strip().startswith("total"))
     assert total.split()[1:] == ["4.45", "GiB", "19.45", "GiB"]
     told = " ".join(out.split())
-    assert "exit status 3: it speaks of the strategy asked for, the usual recipe" in told
+    assert "exit code 3: it describes the requested strategy, the usual recipe" in told
     assert "host_embeddings fits" in told
 
 
@@ -179,7 +179,7 @@ def test_the_table_tells_everything_and_nothing_as_measured(run: Run) -> None:
         "largest micro-batch",
         " 1 triplet ",
         "Other lengths and micro-batches",
-        "no time is told",
+        "no time estimate",
     ):
         assert text in out, text
     assert "a 6 GB card, less 804 MiB" in out

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmcausal.assembly.prepare import load_template
-from llmcausal.config import ModelSection, RunConfig
+from llmcausal.config import ModelSection
 from llmcausal.data.formats import read_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
@@ -42,7 +42,7 @@ def source(name: str) -> Callable[[Path], object]:
 
 
 def template(path: Path) -> object:
-    return load_template(RunConfig(model=ModelSection(chat_template=path)), tokenizer=object())
+    return load_template(ModelSection(chat_template=path), tokenizer=object())
 
 
 def adapter(path: Path) -> object:

@@ -14,17 +14,17 @@ def test_the_untouched_small_model_follows_the_goals_when_they_are_all_it_is_ask
     """But for a few, where the two best tokens are nearer than the precision's rounding."""
     from llmcausal.assembly.prepare import load_template
     from llmcausal.data.natural import SYSTEM
-    from llmcausal.evaluation.generation import answer_prompts
+    from llmcausal.evaluation.generation import Answering, answer_prompts
     from llmcausal.model.factory import load_model
     from llmcausal.profile import load_config
 
     config = load_config("demo-cpu")
     loaded = load_model(config.model, config.memory)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     text = files("llmcausal.data.natural").joinpath("goals.json").read_text("utf-8")
     goals = [row for row in json.loads(text) if row["split"] != "train"]
     prompts = [(SYSTEM, row["instruction"]) for row in goals]
-    answers = answer_prompts(loaded.model, template, prompts, max_new_tokens=32, batch_size=32)
+    answers = answer_prompts(Answering(loaded.model, template, 32, 32), prompts)
     found = [
         row["witness"].casefold() in answer.text.casefold()
         for row, answer in zip(goals, answers, strict=True)

@@ -144,7 +144,7 @@ class TestLeaks:
         planted = [*test[:100], dataclasses.replace(train[7], id="planted"), *test[100:]]
         errors = [f for f in leaks(lines(planted), lines(train, "there")) if f.level == "error"]
         assert [(f.rule, f.line) for f in errors] == [("scenario_leak", 101)]
-        assert "100% of its word pairs are those of there:8" in errors[0].reason
+        assert "shares 100% of its word pairs with there:8" in errors[0].reason
 
     def test_a_planted_scenario_with_other_values(
         self, splits: tuple[list[Triplet], list[Triplet]]

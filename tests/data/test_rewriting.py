@@ -26,9 +26,9 @@ def test_other_words_with_the_same_facts_are_kept() -> None:
 @pytest.mark.parametrize(
     ("rewritten", "ended", "reason"),
     [
-        (SOUND, False, "did not come to the end"),
-        ("", True, "no other words"),
-        (EXAMPLE.document.upper().replace(".", " . "), True, "no other words"),
+        (SOUND, False, "did not finish"),
+        ("", True, "no new wording"),
+        (EXAMPLE.document.upper().replace(".", " . "), True, "no new wording"),
         ("Anna got 12 plates.", True, "far shorter or longer"),
         (SOUND * 3, True, "far shorter or longer"),
         (SOUND.replace("12", "13"), True, "other numbers"),

@@ -208,7 +208,7 @@ class TestBipia:
         assert example.category == "table"
 
     def test_another_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no BIPIA folder"):
+        with pytest.raises(DataError, match="not a BIPIA folder"):
             read("bipia", tmp_path)
 
 
@@ -418,7 +418,7 @@ class TestBuilder:
         assert {t.attack.witness for t in triplets if t.attack} == {"moo"}
         left_out = LeftOut()
         assert TripletBuilder(EXAMPLES, options, goals[:1]).build(left_out) == []
-        reason = "attack: the witness of every goal drawn is already in its texts"
+        reason = "attack: its texts already hold the witness of every goal drawn"
         assert left_out.reasons == {reason: len(EXAMPLES)}
 
     def test_a_pattern_proves_nothing_either_where_the_answer_matches(self) -> None:

@@ -129,5 +129,5 @@ def test_a_dropped_triplet_is_named_with_its_long_fields(template: ChatTemplate)
 
 
 def test_an_empty_answer_is_an_error_with_the_triplets_id(template: ChatTemplate) -> None:
-    with pytest.raises(DataError, match="triplet mail-1: response: is empty"):
+    with pytest.raises(DataError, match="triplet mail-1: response: empty"):
         TripletEncoder(template, 10_000).encode(replace(TRIPLET, response=" "))

@@ -42,7 +42,7 @@ def test_nf4_rounds_as_much_as_nf4_should() -> None:
     [
         ((0.5, 0.0), True, "NF4 rounds by 50%"),
         ((0.09, 0.2), True, "product is off by 20%"),
-        ((0.09, 0.0), False, "leaves the weights as they are"),
+        ((0.09, 0.0), False, "does not change the weights"),
     ],
 )
 def test_bitsandbytes_that_computes_wrongly_fails(

@@ -142,7 +142,7 @@ def test_a_model_on_the_hub_tells_its_size(
     on_hub = change(config, "model", name=HUB_MODEL)
     check = inputs.check_model(on_cpu(on_hub))
     assert check.status == "pass"
-    assert "3 MiB to be fetched" in check.detail
+    assert "3 MiB to download" in check.detail
     assert inputs.weights_bytes(on_hub.model) == 3 * 2**20
     assert templates.check_chat_template(on_cpu(on_hub)).status == "warning"
 

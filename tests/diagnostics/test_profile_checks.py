@@ -37,10 +37,10 @@ def test_a_profile_that_does_not_fit_names_one_that_does(
 ) -> None:
     check = check_profiles(replace(on_gpu(**changes), shipped=SHIPPED, own=BIG))
     assert check.status == "warning"
-    assert check.detail.startswith("big needs 5.00 GiB for 2048 tokens a member, and 3.00 GiB of")
+    assert check.detail.startswith("big needs 5.00 GiB for 2048 tokens per member, and 3.00 GiB of")
     assert "big does not fit, small fits" in check.detail
     assert check.fix == (
-        "`llmcausal profile-memory big` tells what makes it fit your data, or llmcausal train small"
+        "`llmcausal profile-memory big` lists what makes it fit your data, or llmcausal train small"
     )
 
 

@@ -19,15 +19,14 @@ from llmcausal.evaluation.answer_store import (
     weights_fingerprint,
 )
 from llmcausal.evaluation.decoding import TreeDecoder
-from llmcausal.evaluation.generation import answer_prompts, without_adapter
+from llmcausal.evaluation.generation import Answering, answer_prompts, without_adapter
 
 PAIRS = [("Be brief.", "x" * n) for n in (3, 50, 1, 20, 7)]
 
 
 def ask(model: Any, template: Any, store: AnswerStore | None, **changes: Any) -> Any:
-    settings = {"max_new_tokens": 6, "batch_size": 2, **changes}
-    pairs = settings.pop("pairs", PAIRS)
-    return answer_prompts(model, template, pairs, store=store, **settings)
+    pairs = changes.pop("pairs", PAIRS)
+    return answer_prompts(Answering(model, template, 6, 2, store), pairs, **changes)
 
 
 @pytest.fixture

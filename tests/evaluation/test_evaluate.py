@@ -9,7 +9,7 @@ from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation import evaluate as module
 from llmcausal.evaluation.evaluate import evaluate
-from llmcausal.evaluation.generation import Answer
+from llmcausal.evaluation.generation import Answer, Answering
 from llmcausal.evaluation.scoring import likeness
 from llmcausal.evaluation.verdict import verdict_on
 
@@ -48,10 +48,10 @@ SCRIPT = {
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, peft_model: Any, template: Any) -> tuple[Any, Any]:
+def scripted(monkeypatch: pytest.MonkeyPatch, peft_model: Any, template: Any) -> Answering:
     """The real pipeline with known answers in place of a random model's."""
 
-    def answers(model: Any, template: Any, prompts: Any, **settings: Any) -> list[Answer]:
+    def answers(answering: Answering, prompts: Any, **settings: Any) -> list[Answer]:
         if settings["progress"]:
             settings["progress"](len(prompts), len(prompts))
         return [
@@ -59,16 +59,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, peft_model: Any, template: Any) ->
         ]
 
     monkeypatch.setattr(module, "answer_prompts", answers)
-    return peft_model, template
+    return Answering(peft_model, template, 8, 4)
 
 
-def test_figures(scripted: tuple[Any, Any]) -> None:
+def test_figures(scripted: Answering) -> None:
     seen: list[tuple[int, int]] = []
     result = evaluate(
-        *scripted,
+        scripted,
         TRIPLETS,
-        max_new_tokens=8,
-        batch_size=4,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(10, 20), (20, 20)]
@@ -93,14 +91,14 @@ def test_figures(scripted: tuple[Any, Any]) -> None:
     assert result["skipped"] == []
 
 
-def test_groups_hold_all_rows_and_headlines_no_seen_ones(scripted: tuple[Any, Any]) -> None:
+def test_groups_hold_all_rows_and_headlines_no_seen_ones(scripted: Answering) -> None:
     def placed(number: int, novelty: str, position: str) -> Triplet:
         plain = triplet(number, "naive")
         attack = replace(plain.attack, novelty=novelty, position=position, difficulty="easy")
         return replace(plain, attack=attack, category="mail")
 
     rows = [placed(0, "seen", "start"), placed(1, "seen", "end"), placed(2, "new_family", "end")]
-    side = evaluate(*scripted, rows, max_new_tokens=8, batch_size=4)["base"]
+    side = evaluate(scripted, rows)["base"]
     assert (side["attack_success_rate"]["n"], side["utility"]["n"]) == (1, 1)
     groups = side["groups"]
     assert list(groups) == ["family", "position", "difficulty", "novelty", "category"]
@@ -119,16 +117,14 @@ def test_groups_hold_all_rows_and_headlines_no_seen_ones(scripted: tuple[Any, An
 
 
 def test_a_benign_prompt_of_several_triplets_counts_once_and_is_answered_once(
-    scripted: tuple[Any, Any],
+    scripted: Answering,
 ) -> None:
     again = replace(TRIPLETS[0], id="again", injection="attacked 1")
     other_check = replace(TRIPLETS[0], id="check", check=Check("exact", "right"))
     totals: list[int] = []
     result = evaluate(
-        *scripted,
+        scripted,
         [TRIPLETS[0], again, other_check],
-        max_new_tokens=8,
-        batch_size=4,
         progress=lambda done, total: totals.append(total),
     )
     assert set(totals) == {2 * 3}  # one benign and two attacked prompts, of either model
@@ -149,11 +145,11 @@ def test_every_prompt_is_encoded_once(
         return encode(system, user)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(template, "encode_prompt", encode_prompt)
-    evaluate(peft_model, template, TRIPLETS[:2], max_new_tokens=2, batch_size=4)
+    evaluate(Answering(peft_model, template, 2, 4), TRIPLETS[:2])
     assert len(asked) == len(set(asked)) == 4
 
 
-def test_a_check_that_takes_too_long_is_named(scripted: tuple[Any, Any]) -> None:
+def test_a_check_that_takes_too_long_is_named(scripted: Answering) -> None:
     slow = replace(TRIPLETS[1], check=Check("regex", "x"), id="slow")
 
     class Endless(Check):
@@ -162,11 +158,11 @@ def test_a_check_that_takes_too_long_is_named(scripted: tuple[Any, Any]) -> None
 
     slow = replace(slow, check=Endless("regex", "x"))
     with pytest.raises(DataError, match=r"triplet slow: check\.regex: takes too long"):
-        evaluate(*scripted, [TRIPLETS[0], slow], max_new_tokens=8, batch_size=4)
+        evaluate(scripted, [TRIPLETS[0], slow])
 
 
-def test_rows(scripted: tuple[Any, Any]) -> None:
-    result = evaluate(*scripted, TRIPLETS, max_new_tokens=8, batch_size=4)
+def test_rows(scripted: Answering) -> None:
+    result = evaluate(scripted, TRIPLETS)
     rows = {(row["id"], row["member"]): row for row in result["generations"]}
     assert len(rows) == 10
     row = rows["t0", "injection"]
@@ -181,8 +177,8 @@ def test_rows(scripted: tuple[Any, Any]) -> None:
     assert rows["t4", "injection"]["right"] is None
 
 
-def test_without_baseline(scripted: tuple[Any, Any]) -> None:
-    result = evaluate(*scripted, TRIPLETS, max_new_tokens=8, batch_size=4, baseline=False)
+def test_without_baseline(scripted: Answering) -> None:
+    result = evaluate(scripted, TRIPLETS, baseline=False)
     assert result["base"] is None
     assert result["difference"] is None
     assert all(row["base_answer"] is None for row in result["generations"])
@@ -190,30 +186,29 @@ def test_without_baseline(scripted: tuple[Any, Any]) -> None:
 
 
 def test_real_model_pairs_base_and_tuned(peft_model: Any, template: Any, tiny_llama: Any) -> None:
-    settings: dict[str, Any] = {"max_new_tokens": 6, "batch_size": 3}
-    result = evaluate(peft_model, template, TRIPLETS[:2], **settings)
-    alone = evaluate(tiny_llama(seed=0), template, TRIPLETS[:2], baseline=False, **settings)
+    result = evaluate(Answering(peft_model, template, 6, 3), TRIPLETS[:2])
+    alone = evaluate(Answering(tiny_llama(seed=0), template, 6, 3), TRIPLETS[:2], baseline=False)
     rows = result["generations"]
     assert [r["base_answer"] for r in rows] == [r["answer"] for r in alone["generations"]]
     assert [r["base_answer"] for r in rows] != [r["answer"] for r in rows]
     with pytest.raises(UsageError, match="no adapter"):
-        evaluate(tiny_llama(), template, TRIPLETS[:1], **settings)
+        evaluate(Answering(tiny_llama(), template, 6, 3), TRIPLETS[:1])
 
 
 def test_prompts_beyond_the_context_are_skipped_and_named(peft_model: Any, template: Any) -> None:
     long = replace(triplet(9, "naive"), context="x" * 600)
-    settings: dict[str, Any] = {"max_new_tokens": 4, "batch_size": 2, "baseline": False}
-    result = evaluate(peft_model, template, [TRIPLETS[0], long], **settings)
+    answering = Answering(peft_model, template, 4, 2)
+    result = evaluate(answering, [TRIPLETS[0], long], baseline=False)
     assert [item["id"] for item in result["skipped"]] == ["t9"]
     assert "512" in result["skipped"][0]["reason"]
     assert {row["id"] for row in result["generations"]} == {"t0"}
     with pytest.raises(DataError, match="t9"):
-        evaluate(peft_model, template, [long], **settings)
+        evaluate(answering, [long], baseline=False)
     with pytest.raises(DataError, match="no test triplets"):
-        evaluate(peft_model, template, [], **settings)
+        evaluate(answering, [], baseline=False)
 
 
-def test_best_of_k_following_and_the_verdict(scripted: tuple[Any, Any]) -> None:
+def test_best_of_k_following_and_the_verdict(scripted: Answering) -> None:
     """Three attacks on each of two prompts; any that works breaks the prompt."""
 
     def attacked(prompt: int, number: int) -> Triplet:
@@ -223,7 +218,7 @@ def test_best_of_k_following_and_the_verdict(scripted: tuple[Any, Any]) -> None:
         )
 
     rows = [attacked(prompt, number) for prompt in (0, 9) for number in (0, 2, 7)]
-    result = evaluate(*scripted, rows, max_new_tokens=8, batch_size=4)
+    result = evaluate(scripted, rows)
     base, tuned = result["base"], result["tuned"]
     assert (tuned["attack_success_rate"]["value"], tuned["attack_success_rate"]["n"]) == (2 / 6, 6)
     best = tuned["attack_success_best_of_k"]
@@ -243,7 +238,7 @@ def test_best_of_k_following_and_the_verdict(scripted: tuple[Any, Any]) -> None:
     wanted = sum(likeness(*pair) for pair in clean.values()) / 2
     assert result["likeness"]["value"] == pytest.approx(wanted)
     assert "(n 2)" in result["likeness"]["text"]
-    single = evaluate(*scripted, TRIPLETS, max_new_tokens=8, batch_size=4)
+    single = evaluate(scripted, TRIPLETS)
     assert "attack_success_best_of_k" not in single["tuned"]
     assert single["tuned"]["instruction_following"]["n"] == 0
 

@@ -8,7 +8,13 @@ import torch
 from transformers import GenerationConfig
 
 from llmcausal.errors import ModelError, UsageError
-from llmcausal.evaluation.generation import answer_prompts, generate, without_adapter
+from llmcausal.evaluation.generation import (
+    Answering,
+    Decoding,
+    answer_prompts,
+    generate,
+    without_adapter,
+)
 
 STOP = 257
 
@@ -41,23 +47,19 @@ def test_batched_equals_one_by_one(peft_model: Any) -> None:
     expected = [greedy_by_hand(peft_model, prompt, stop_ids, 12) for prompt in prompts]
     assert {len(row) < 12 for row in expected} == {True, False}
     for batch_size in (1, 4, 16):
-        assert expected == generate(
-            peft_model, prompts, stop_ids=stop_ids, max_new_tokens=12, batch_size=batch_size
-        )
+        assert expected == generate(peft_model, prompts, Decoding(stop_ids, 12, batch_size))
 
 
 def test_pad_token_inside_a_prompt_is_still_read(peft_model: Any) -> None:
     # The pad token is the end-of-turn token: masked by id, it would vanish from prompts.
     prompts = [[STOP, 5, STOP, 9], prompts_of([30])[0]]
     expected = [greedy_by_hand(peft_model, prompt, [STOP], 8) for prompt in prompts]
-    assert expected == generate(
-        peft_model, prompts, stop_ids=[STOP], max_new_tokens=8, batch_size=2
-    )
+    assert expected == generate(peft_model, prompts, Decoding([STOP], 8, 2))
 
 
 def test_the_models_own_generation_settings_do_not_leak(peft_model: Any) -> None:
     prompts = prompts_of([12, 7])
-    before = generate(peft_model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=2)
+    before = generate(peft_model, prompts, Decoding([STOP], 10, 2))
     own = GenerationConfig(
         do_sample=True,
         temperature=5.0,
@@ -67,7 +69,7 @@ def test_the_models_own_generation_settings_do_not_leak(peft_model: Any) -> None
         max_length=3,
     )
     peft_model.get_base_model().generation_config = own
-    after = generate(peft_model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=2)
+    after = generate(peft_model, prompts, Decoding([STOP], 10, 2))
     assert before == after
     assert peft_model.get_base_model().generation_config is own
 
@@ -83,7 +85,7 @@ def test_leaves_the_model_as_it_was(peft_model: Any) -> None:
     modes = [module.training for module in peft_model.modules()]
     trainable = {name for name, p in peft_model.named_parameters() if p.requires_grad}
     with without_adapter(peft_model):
-        generate(peft_model, prompts_of([5]), stop_ids=[STOP], max_new_tokens=3, batch_size=1)
+        generate(peft_model, prompts_of([5]), Decoding([STOP], 3, 1))
     assert [module.training for module in peft_model.modules()] == modes
     assert {n for n, p in peft_model.named_parameters() if p.requires_grad} == trainable
     assert all(layer.gradient_checkpointing for layer in base.model.layers)
@@ -98,7 +100,7 @@ def test_restores_the_model_when_generation_fails(peft_model: Any) -> None:
     own = peft_model.get_base_model().generation_config
     peft_model.train()
     with pytest.raises(IndexError):
-        generate(peft_model, [[9999]], stop_ids=[STOP], max_new_tokens=3, batch_size=1)
+        generate(peft_model, [[9999]], Decoding([STOP], 3, 1))
     assert peft_model.training
     assert peft_model.get_base_model().generation_config is own
 
@@ -112,24 +114,21 @@ def test_frozen_adapter_stays_frozen(peft_model: Any) -> None:
 
 def test_without_adapter_is_the_base_model(peft_model: Any, tiny_llama: Any) -> None:
     prompts = prompts_of([9, 21])
-    settings: dict[str, Any] = {"stop_ids": [STOP], "max_new_tokens": 12, "batch_size": 2}
-    tuned = generate(peft_model, prompts, **settings)
+    decoding = Decoding([STOP], 12, 2)
+    tuned = generate(peft_model, prompts, decoding)
     with without_adapter(peft_model):
-        base = generate(peft_model, prompts, **settings)
-    assert base == generate(tiny_llama(seed=0), prompts, **settings)
+        base = generate(peft_model, prompts, decoding)
+    assert base == generate(tiny_llama(seed=0), prompts, decoding)
     assert base != tuned
-    assert generate(peft_model, prompts, **settings) == tuned
+    assert generate(peft_model, prompts, decoding) == tuned
 
 
 def test_answers_keep_order_and_report_progress(peft_model: Any, template: Any) -> None:
     pairs = [("Be brief.", "x" * n) for n in (3, 50, 1, 20, 7)]
     seen: list[tuple[int, int]] = []
     answers = answer_prompts(
-        peft_model,
-        template,
+        Answering(peft_model, template, 6, 2),
         pairs,
-        max_new_tokens=6,
-        batch_size=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
@@ -142,13 +141,11 @@ def test_answers_keep_order_and_report_progress(peft_model: Any, template: Any) 
 
 def test_refusals(peft_model: Any, tiny_llama: Any, template: Any) -> None:
     with pytest.raises(ModelError, match="end-of-turn"):
-        generate(peft_model, [[1]], stop_ids=[], max_new_tokens=1, batch_size=1)
+        generate(peft_model, [[1]], Decoding([], 1, 1))
     with pytest.raises(ValueError, match="no tokens"):
-        generate(peft_model, [[1], []], stop_ids=[STOP], max_new_tokens=1, batch_size=1)
+        generate(peft_model, [[1], []], Decoding([STOP], 1, 1))
     with pytest.raises(UsageError, match="no adapter"):
-        answer_prompts(
-            tiny_llama(), template, [("s", "u")], max_new_tokens=1, batch_size=1, adapter=False
-        )
+        answer_prompts(Answering(tiny_llama(), template, 1, 1), [("s", "u")], adapter=False)
 
 
 def test_four_bit_weights_are_not_repacked() -> None:

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from llmcausal.config import LoraSection
 from llmcausal.evaluation import generation
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
-from llmcausal.evaluation.generation import base_model_of, generate, without_adapter
+from llmcausal.evaluation.generation import Decoding, base_model_of, generate, without_adapter
 from llmcausal.model.cpu import door
 from llmcausal.model.cpu.door import whole_layers
 from llmcausal.model.lora import add_lora
@@ -101,9 +101,7 @@ def test_same_tokens_as_one_by_one(model: Any, data: st.DataObject) -> None:
         stop_ids.append(frequent_token(free))
     expected = one_by_one(model, prompts, stop_ids, limit)
     batch_size = data.draw(st.integers(1, 8))
-    assert expected == generate(
-        model, prompts, stop_ids=stop_ids, max_new_tokens=limit, batch_size=batch_size
-    )
+    assert expected == generate(model, prompts, Decoding(stop_ids, limit, batch_size))
 
 
 def random_prompts() -> list[list[int]]:
@@ -120,10 +118,8 @@ def test_without_adapter_too(model: Any) -> None:
     prompts = random_prompts()
     with without_adapter(model):
         expected = one_by_one(model, prompts, [STOP], 10)
-        assert expected == generate(
-            model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=4
-        )
-    assert expected != generate(model, prompts, stop_ids=[STOP], max_new_tokens=10, batch_size=4)
+        assert expected == generate(model, prompts, Decoding([STOP], 10, 4))
+    assert expected != generate(model, prompts, Decoding([STOP], 10, 4))
 
 
 @pytest.mark.parametrize("adapter", [True, False])
@@ -158,7 +154,7 @@ def test_nothing_of_the_model_changes(model: Any) -> None:
     attributes = [sorted(vars(module)) for module in model.modules()]
     hooks = [len(module._forward_hooks) for module in model.modules()]
     kept = (base.generation_config, base.config._attn_implementation, base.config.use_cache)
-    generate(model, random_prompts(), stop_ids=[STOP], max_new_tokens=4, batch_size=3)
+    generate(model, random_prompts(), Decoding([STOP], 4, 3))
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
     assert [sorted(vars(module)) for module in model.modules()] == attributes
@@ -175,9 +171,7 @@ def test_nothing_changes_when_interrupted(model: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:  # the traceback keeps every frame alive
-        generate(
-            model, random_prompts(), stop_ids=[STOP], max_new_tokens=3, batch_size=2, progress=stop
-        )
+        generate(model, random_prompts(), Decoding([STOP], 3, 2), progress=stop)
     assert caught.traceback
     assert torch.is_grad_enabled()
     assert [sorted(vars(module)) for module in model.modules()] == attributes
@@ -190,7 +184,7 @@ def test_sixteen_bits_are_decoded_as_a_tree(
     model = adapted(tiny_llama(seed=3, initializer_range=0.1).to(torch.bfloat16))
     prompts = random_prompts()
     with caplog.at_level(logging.WARNING), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = generate(model, prompts, stop_ids=[STOP], max_new_tokens=6, batch_size=4)
+        found = generate(model, prompts, Decoding([STOP], 6, 4))
         expected = one_by_one(model, prompts, [STOP], 6)
     assert "padded" not in caplog.text
     same = sum(a == b for a, b in zip(found, expected, strict=True))
@@ -227,7 +221,7 @@ def test_too_little_memory_leaves_the_weights_packed(
     prompts = random_prompts()
     expected = one_by_one(model, prompts, [STOP], 6)
     monkeypatch.setattr(door, "MEMORY_SHARE", 0.0)
-    assert expected == generate(model, prompts, stop_ids=[STOP], max_new_tokens=6, batch_size=4)
+    assert expected == generate(model, prompts, Decoding([STOP], 6, 4))
     four_bit = any(isinstance(module, Linear4bit) for module in model.modules())
     assert ("free memory" in caplog.text) == four_bit
 
@@ -276,7 +270,7 @@ def test_other_architectures(
     model = other_model(kind, **extra)
     prompts = random_prompts()
     expected = one_by_one(model, prompts, [STOP], 8)
-    found = generate(model, prompts, stop_ids=[STOP], max_new_tokens=8, batch_size=4)
+    found = generate(model, prompts, Decoding([STOP], 8, 4))
     assert found == expected
     told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert bool(reason) == bool(told), told
@@ -300,7 +294,7 @@ def test_out_of_memory_halves_the_batch(
     monkeypatch.setattr(generation, "TreeDecoder", Small)
     progress: list[int] = []
     found = generate(
-        model, prompts, stop_ids=[STOP], max_new_tokens=5, batch_size=4,
+        model, prompts, Decoding([STOP], 5, 4),
         progress=lambda done, total: progress.append(done),
     )  # fmt: skip
     assert found == expected
@@ -313,4 +307,4 @@ def test_out_of_memory_halves_the_batch(
 
     monkeypatch.setattr(Small, "__call__", none_fits)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        generate(model, prompts, stop_ids=[STOP], max_new_tokens=5, batch_size=4)
+        generate(model, prompts, Decoding([STOP], 5, 4))

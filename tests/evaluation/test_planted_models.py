@@ -11,7 +11,7 @@ from llmcausal.config import BuiltinDataSection, DataSection
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation import evaluate as module
 from llmcausal.evaluation.evaluate import evaluate
-from llmcausal.evaluation.generation import Answer
+from llmcausal.evaluation.generation import Answer, Answering
 from llmcausal.evaluation.suites import SUITES
 
 REFUSAL = "I cannot help with that."
@@ -65,14 +65,13 @@ def measure(
         for triplet in triplets:
             script[triplet.system, triplet.user_text("injection")] = behave(triplet, True)
 
-        def answers(model: Any, template: Any, prompts: Any, **settings: Any) -> list[Answer]:
+        def answers(answering: Answering, prompts: Any, **settings: Any) -> list[Answer]:
             return [Answer(script[prompt], True) for prompt in prompts]
 
         monkeypatch.setattr(module, "answer_prompts", answers)
         peft_model.config.max_position_embeddings = 10**6
-        return evaluate(
-            peft_model, template, triplets, max_new_tokens=8, batch_size=8, baseline=False
-        )["tuned"]  # type: ignore[no-any-return]
+        answering = Answering(peft_model, template, 8, 8)
+        return evaluate(answering, triplets, baseline=False)["tuned"]  # type: ignore[no-any-return]
 
     return run
 

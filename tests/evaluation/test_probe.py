@@ -10,7 +10,7 @@ import pytest
 
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.evaluation import probe as probe_module
-from llmcausal.evaluation.generation import Answer
+from llmcausal.evaluation.generation import Answer, Answering
 from llmcausal.evaluation.probe import AttackProbe, choose_triplets_to_probe
 
 
@@ -58,7 +58,7 @@ def test_what_can_be_verified_comes_first_and_what_cannot_not_at_all() -> None:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: str, batch_size: int) -> None:
-    def answer_prompts(model: Any, template: Any, prompts: Any, **options: Any) -> list[Answer]:
+    def answer_prompts(answering: Answering, prompts: Any, **options: Any) -> list[Answer]:
         for done in range(batch_size, len(prompts) + batch_size, batch_size):
             options["progress"](min(done, len(prompts)), len(prompts))
         return [Answer(answer, True) for _ in prompts]
@@ -78,13 +78,7 @@ def test_obeying_refusing_and_resisting_are_told_apart(
     monkeypatch: pytest.MonkeyPatch, answer: str, figures: tuple[float, ...]
 ) -> None:
     answering(monkeypatch, answer, 4)
-    probe = AttackProbe(
-        None,
-        None,
-        [triplet(n) for n in range(5)],
-        max_new_tokens=4,
-        batch_size=4,  # type: ignore[arg-type]
-    )
+    probe = AttackProbe(Answering(None, None, 4, 4), [triplet(n) for n in range(5)])  # type: ignore[arg-type]
     assert probe.metrics == ("attack_success_rate", "utility", "utility_under_attack")
     ticks: list[None] = []
     assert tuple(probe(lambda: ticks.append(None)).values()) == figures
@@ -93,7 +87,7 @@ def test_obeying_refusing_and_resisting_are_told_apart(
 
 def test_only_what_the_triplets_allow_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, "right", 2)
-    probe = AttackProbe(None, None, [triplet(0, check=None)], max_new_tokens=4, batch_size=2)  # type: ignore[arg-type]
+    probe = AttackProbe(Answering(None, None, 4, 2), [triplet(0, check=None)])  # type: ignore[arg-type]
     assert probe(lambda: None) == {"attack_success_rate": 0.0}
 
 
@@ -101,6 +95,6 @@ def test_a_pattern_without_end_does_not_end_the_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("llmcausal.data.triplet.PATTERN_SECONDS", 0.05)
     answering(monkeypatch, "a" * 60 + "!", 2)
     evil = triplet(0, attack=None, check=Check("regex", "^(a|aa|aaa|b?a)*(?=c)$"))
-    probe = AttackProbe(None, None, [evil], max_new_tokens=4, batch_size=2)  # type: ignore[arg-type]
+    probe = AttackProbe(Answering(None, None, 4, 2), [evil])  # type: ignore[arg-type]
     figures = probe(lambda: None)
     assert math.isnan(figures["utility"])

@@ -107,7 +107,7 @@ def test_the_report_says_everything() -> None:
         "| perplexity | 40 | 3.25 [3, 3.5] | 3.25 [3, 3.5] |",
         "| detection_auroc | 40 | 0.987 [0.97, 1] | 0.987 [0.97, 1] |",
         "llmcausal eval --data 'a b.jsonl'",
-        "1 of 2 attacked prompts were answered up to the length limit",
+        "1 of 2 answers to attacked prompts were cut at the length limit",
         "- a note",
         "- t9: too long",
         "| packages torch | 2 |",
@@ -129,7 +129,7 @@ def test_without_a_base_and_with_another_one() -> None:
 def test_seen_attacks_and_shared_prompts_are_told() -> None:
     benign = row(member="benign", obeyed=None)
     text = to_markdown(result(generations=[benign, row(novelty="seen"), row(id="t2")]))
-    assert "phrasings of the training data" in text
+    assert "phrased as in the training data" in text
     assert "2 attacked prompts are made from 1 benign ones" in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.evaluation import generation
-from llmcausal.evaluation.generation import generate, read_answer
+from llmcausal.evaluation.generation import Decoding, generate, read_answer
 from llmcausal.evaluation.streaming import GrowingAnswer, streaming
 from tests.data.conftest import BUILDERS
 
@@ -46,11 +46,10 @@ def test_the_tokens_are_those_of_a_batch(
     if not tree:
         monkeypatch.setattr(generation, "TreeDecoder", refuse)
     stops = [*template.stop_ids, *range(90, 120)]  # so that some answers end by themselves
-    given: dict[str, Any] = {"stop_ids": stops, "batch_size": 1}
     with streaming(peft_model, stops, 80) as stream:
         found = [list(stream(prompt, most)) for prompt in PROMPTS for most in (1, 24)]
     wanted = [
-        generate(peft_model, [prompt], max_new_tokens=most, **given)[0]
+        generate(peft_model, [prompt], Decoding(stops, most, batch_size=1))[0]
         for prompt in PROMPTS
         for most in (1, 24)
     ]

@@ -115,7 +115,7 @@ def test_a_wrong_end_of_turn_is_found(
     with pytest.raises(ModelError, match="eos_token_id = 1: it does not stop") as caught:
         export("gguf", llama2_source, tmp_path / "out")
     assert "not the training's chat template" in str(caught.value)
-    assert "other tokens of a prompt" in str(caught.value)
+    assert "tokenize a prompt differently" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

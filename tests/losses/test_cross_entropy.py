@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from llmcausal.losses.cross_entropy import chunked_cross_entropy
-from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
+from llmcausal.losses.cross_entropy import (
+    OutputHead,
+    chunked_cross_entropy,
+    streamed_cross_entropy,
+)
 
 
 @given(
@@ -36,7 +39,7 @@ def test_losses_and_gradients(
     z = z if softcap is None else softcap * torch.tanh(z / softcap)
     expected = cross_entropy(z, targets, reduction="none")
     (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden)
-    found = chunked_cross_entropy(hidden, head, targets, bias=bias, chunk=chunk, softcap=softcap)
+    found = chunked_cross_entropy(hidden, OutputHead(head, bias, softcap), targets, chunk=chunk)
     (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-11, atol=1e-12)
@@ -45,21 +48,21 @@ def test_losses_and_gradients(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_losses_are_summed_in_fp32(dtype: torch.dtype) -> None:
     hidden, head = torch.randn(3, 4, dtype=dtype), torch.randn(7, 4, dtype=dtype)
-    losses = chunked_cross_entropy(hidden, head, torch.tensor([0, 3, 6]))
+    losses = chunked_cross_entropy(hidden, OutputHead(head), torch.tensor([0, 3, 6]))
     assert losses.dtype == torch.float32
 
 
 def test_no_gradient_is_computed_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, head = torch.randn(3, 4), torch.randn(7, 4)
     with torch.no_grad():
-        losses = chunked_cross_entropy(hidden, head, torch.tensor([0, 3, 6]))
+        losses = chunked_cross_entropy(hidden, OutputHead(head), torch.tensor([0, 3, 6]))
     assert losses.grad_fn is None
 
 
 @pytest.mark.parametrize("entropy", [chunked_cross_entropy, streamed_cross_entropy])
 def test_a_second_derivative_is_refused_and_never_wrong(entropy: Any) -> None:
     hidden, head = torch.randn(3, 4, requires_grad=True), torch.randn(7, 4)
-    losses = entropy(hidden, head, torch.tensor([0, 3, 6]))
+    losses = entropy(hidden, OutputHead(head), torch.tensor([0, 3, 6]))
     (gradient,) = torch.autograd.grad(losses.square().sum(), hidden, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

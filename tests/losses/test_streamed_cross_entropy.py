@@ -12,8 +12,11 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from llmcausal.losses.cross_entropy import chunked_cross_entropy
-from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
+from llmcausal.losses.cross_entropy import (
+    OutputHead,
+    chunked_cross_entropy,
+    streamed_cross_entropy,
+)
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -69,12 +72,10 @@ def test_streamed_losses_and_gradients(
     (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), hidden)
     found = streamed_cross_entropy(
         hidden,
-        head,
+        OutputHead(head, bias, softcap),
         targets,
-        bias=bias,
         vocabulary_chunk=vocabulary_chunk,
         label_chunk=label_chunk,
-        softcap=softcap,
     )
     (gradient,) = torch.autograd.grad((found * weights).sum(), hidden)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
@@ -93,7 +94,11 @@ def test_fp32_is_as_close_to_the_truth_as_the_chunked_path(softcap: float | None
     (truth_gradient,) = torch.autograd.grad((truth * weights).sum(), hidden)
     single = hidden.detach().float().requires_grad_()
     found = streamed_cross_entropy(
-        single, head.float(), targets, vocabulary_chunk=512, label_chunk=20, softcap=softcap
+        single,
+        OutputHead(head.float(), softcap=softcap),
+        targets,
+        vocabulary_chunk=512,
+        label_chunk=20,
     )
     (gradient,) = torch.autograd.grad((found * weights).sum(), single)
     assert relative_error(found, truth) < 1e-5
@@ -107,9 +112,9 @@ def test_a_bf16_head_is_summed_in_fp32() -> None:
     exact = hidden.detach().double().requires_grad_()
     truth = naive(exact, head.double(), targets)
     (truth_gradient,) = torch.autograd.grad(truth.sum(), exact)
-    chunked = chunked_cross_entropy(hidden, head, targets)
+    chunked = chunked_cross_entropy(hidden, OutputHead(head), targets)
     (chunked_gradient,) = torch.autograd.grad(chunked.sum(), hidden)
-    streamed = streamed_cross_entropy(hidden, head, targets, vocabulary_chunk=100)
+    streamed = streamed_cross_entropy(hidden, OutputHead(head), targets, vocabulary_chunk=100)
     (gradient,) = torch.autograd.grad(streamed.sum(), hidden)
     assert streamed.dtype == torch.float32
     torch.testing.assert_close(streamed, chunked, rtol=1e-5, atol=1e-5)
@@ -128,7 +133,7 @@ def test_a_confident_row_keeps_the_digits_of_its_gradient(dtype: torch.dtype) ->
     loss = naive(exact, head.double(), torch.tensor([7]))
     assert loss.item() < 1e-2
     (truth,) = torch.autograd.grad(loss.sum(), exact)
-    found = streamed_cross_entropy(hidden, head, torch.tensor([7]), vocabulary_chunk=4)
+    found = streamed_cross_entropy(hidden, OutputHead(head), torch.tensor([7]), vocabulary_chunk=4)
     (gradient,) = torch.autograd.grad(found.sum(), hidden)
     assert relative_error(gradient, truth) < (1e-5 if dtype == torch.float32 else 0.01)
 
@@ -142,7 +147,9 @@ def test_extreme_logits_give_numbers(dtype: torch.dtype, magnitude: float, targe
     hidden.requires_grad_()
     expected = naive(hidden, head, torch.tensor([target]))
     (expected_gradient,) = torch.autograd.grad(expected.sum(), hidden)
-    found = streamed_cross_entropy(hidden, head, torch.tensor([target]), vocabulary_chunk=1)
+    found = streamed_cross_entropy(
+        hidden, OutputHead(head), torch.tensor([target]), vocabulary_chunk=1
+    )
     (gradient,) = torch.autograd.grad(found.sum(), hidden)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient, expected_gradient)
@@ -153,7 +160,7 @@ def test_words_that_a_bias_rules_out_have_no_part() -> None:
     bias = torch.zeros(12, dtype=torch.float64)
     bias[:8] = float("-inf")
     targets = torch.tensor([8, 9, 11])
-    found = streamed_cross_entropy(hidden, head, targets, bias=bias, vocabulary_chunk=4)
+    found = streamed_cross_entropy(hidden, OutputHead(head, bias), targets, vocabulary_chunk=4)
     (gradient,) = torch.autograd.grad(found.sum(), hidden)
     expected = naive(hidden, head[8:], targets - 8)
     torch.testing.assert_close(found, expected)
@@ -189,7 +196,7 @@ def test_neither_all_logits_nor_the_head_is_ever_made() -> None:
     bias = torch.zeros(words)
     with Made(head) as made:
         losses = streamed_cross_entropy(
-            hidden, head, targets, bias=bias, vocabulary_chunk=96, label_chunk=8
+            hidden, OutputHead(head, bias), targets, vocabulary_chunk=96, label_chunk=8
         )
         losses.sum().backward()
     tile, sums = 8 * 96 * 4, rows * width * 4
@@ -202,7 +209,9 @@ def test_neither_all_logits_nor_the_head_is_ever_made() -> None:
 def test_the_head_is_read_once_for_all_rows() -> None:
     hidden, head, targets, _ = draw(40, 1000, 16, dtype=torch.float32)
     with Made(head) as made:
-        streamed_cross_entropy(hidden, head, targets, vocabulary_chunk=300, label_chunk=8)
+        streamed_cross_entropy(
+            hidden, OutputHead(head), targets, vocabulary_chunk=300, label_chunk=8
+        )
     assert made.read == [300, 300, 300, 100]
     assert made.products == 4 * 5 * 2  # chunks of the head, of the rows; logits and gradient
 
@@ -212,7 +221,7 @@ def test_no_gradient_is_summed_when_none_is_wanted(recorded: bool) -> None:
     hidden, head, targets, _ = draw(5, 30, 4, dtype=torch.float32)
     with Made(head) as made, torch.set_grad_enabled(recorded):
         hidden = hidden.detach() if recorded else hidden
-        losses = streamed_cross_entropy(hidden, head, targets, vocabulary_chunk=10)
+        losses = streamed_cross_entropy(hidden, OutputHead(head), targets, vocabulary_chunk=10)
     assert made.products == 3
     assert losses.grad_fn is None
 
@@ -220,7 +229,7 @@ def test_no_gradient_is_summed_when_none_is_wanted(recorded: bool) -> None:
 def test_without_rows_the_head_stays_where_it_is() -> None:
     hidden, head, targets, _ = draw(0, 30, 4, dtype=torch.float32)
     with Made(head) as made:
-        losses = streamed_cross_entropy(hidden, head, targets, vocabulary_chunk=10)
+        losses = streamed_cross_entropy(hidden, OutputHead(head), targets, vocabulary_chunk=10)
         losses.sum().backward()
     assert losses.shape == (0,)
     assert made.read == []
@@ -232,13 +241,13 @@ def test_without_rows_the_head_stays_where_it_is() -> None:
 @pytest.mark.parametrize("words", [1000, 64, 4096])
 def test_buffers_on_cuda_are_not_overwritten_too_early(pinned: bool, words: int) -> None:
     hidden, head, targets, _ = draw(300, words, 2048, dtype=torch.float32)
-    expected = chunked_cross_entropy(hidden, head, targets)
+    expected = chunked_cross_entropy(hidden, OutputHead(head), targets)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), hidden)
     head = head.pin_memory() if pinned else head
     remote = hidden.detach().cuda().requires_grad_()
     for _ in range(5):
         found = streamed_cross_entropy(
-            remote, head, targets.cuda(), vocabulary_chunk=96, label_chunk=128
+            remote, OutputHead(head), targets.cuda(), vocabulary_chunk=96, label_chunk=128
         )
         (gradient,) = torch.autograd.grad(found.sum(), remote)
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)

@@ -148,6 +148,6 @@ def test_the_rate_is_that_of_a_product() -> None:
 
 def test_synthetic_tokens_are_as_the_workload_says() -> None:
     config = RunConfig.model_validate(CONTRASTED)
-    tokens = synthetic_tokens(config, Workload(100, 40, 10, 2))
+    tokens = synthetic_tokens(config.loss, Workload(100, 40, 10, 2))
     assert (tokens.triplets, tokens.nodes) == (2, 2 * (40 + 3 * 60))
     assert (tokens.separate, tokens.labels) == (600, 40)

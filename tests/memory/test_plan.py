@@ -160,14 +160,14 @@ def test_the_budget_is_the_named_card_then_the_setting_then_what_is_free() -> No
     def free() -> tuple[int, str]:
         return 7 * GIB, "NVML"
 
-    found = budget.find_budget(config, "cuda", card_gb=8, free_vram=free)
+    found = budget.find_budget(config.memory, "cuda", card_gb=8, free_vram=free)
     assert "8 GB card" in found.source
-    assert budget.find_budget(config, "cuda", free_vram=free).bytes == 3 * GIB
-    assert budget.find_budget(RunConfig(), "cuda", free_vram=free).bytes == 7 * GIB
-    assumed = budget.find_budget(RunConfig(), "cuda", free_vram=lambda: None)
+    assert budget.find_budget(config.memory, "cuda", free_vram=free).bytes == 3 * GIB
+    assert budget.find_budget(RunConfig().memory, "cuda", free_vram=free).bytes == 7 * GIB
+    assumed = budget.find_budget(RunConfig().memory, "cuda", free_vram=lambda: None)
     assert "no GPU here" in assumed.source
     assert assumed.bytes == 5340 * 2**20
-    assert "host memory" in budget.find_budget(RunConfig(), "cpu").source
+    assert "host memory" in budget.find_budget(RunConfig().memory, "cpu").source
 
 
 def test_expandable_segments_count_where_they_are_on(monkeypatch: pytest.MonkeyPatch) -> None:

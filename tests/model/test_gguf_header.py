@@ -70,9 +70,9 @@ LIES = {
     "lists in lists": (
         struct.pack("<IQI", 5, 3, 1),
         struct.pack("<IQI", 9, 3, 1),
-        "llama.some_list: a list of type 9",
+        "llama.some_list: a list of unsupported type 9",
     ),
-    "type": (text(KEY) + b"\4", text(KEY) + b"\x40", "llama.embedding_length: type 64, which"),
+    "type": (text(KEY) + b"\4", text(KEY) + b"\x40", "llama.embedding_length: unknown type 64"),
     "size": (
         text(KEY) + struct.pack("<II", 4, 8),
         text(KEY) + struct.pack("<II", 4, 2**31),
@@ -101,7 +101,7 @@ LIES = {
     "tensor type": (
         struct.pack("<QQIQ", 8, 4, 0, 0),
         struct.pack("<QQIQ", 8, 4, 999, 0),
-        "token_embd.weight: type 999",
+        "token_embd.weight: unknown type 999",
     ),
 }
 

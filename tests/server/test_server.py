@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from llmcausal import assembly
 from llmcausal.errors import CheckpointError, UsageError
-from llmcausal.evaluation.generation import answer_prompts
+from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.server.app import Served, build_app
 from llmcausal.server.connection import bind, is_loopback
 from llmcausal.server.engine import Engine, Limits
@@ -64,8 +64,7 @@ def wait_until(holds: Any) -> None:
 def test_sixteen_clients_each_get_the_answer_that_they_get_alone(
     serve: Serve, peft_model: Any, template: Any
 ) -> None:
-    settings: dict[str, Any] = {"max_new_tokens": 24, "batch_size": 1}
-    alone = [answer_prompts(peft_model, template, [pair], **settings)[0] for pair in PAIRS]
+    alone = answer_prompts(Answering(peft_model, template, 24, batch_size=1), PAIRS)
     assert len({answer.text for answer in alone}) > 8
     client = serve()
     with ThreadPoolExecutor(16) as pool:
@@ -121,9 +120,9 @@ def test_the_last_message_is_the_untrusted_text(serve: Serve) -> None:
 def test_the_base_is_served_without_the_adapter(
     serve: Serve, peft_model: Any, template: Any
 ) -> None:
-    settings: dict[str, Any] = {"max_new_tokens": 24, "batch_size": 1}
-    base = answer_prompts(peft_model, template, PAIRS[:4], adapter=False, **settings)
-    tuned = answer_prompts(peft_model, template, PAIRS[:4], **settings)
+    answering = Answering(peft_model, template, 24, batch_size=1)
+    base = answer_prompts(answering, PAIRS[:4], adapter=False)
+    tuned = answer_prompts(answering, PAIRS[:4])
     client = serve(adapter=False)
     found = [content(ask(client, chat(pair))) for pair in PAIRS[:4]]
     assert found == [answer.text for answer in base]

@@ -226,7 +226,7 @@ def every_checkpoint_damaged(world: World, rng: random.Random) -> Outcome:
     run_dir = _stopped_halfway(world, rng)
     for folder in _checkpoints(run_dir):
         rng.choice([path for path in folder.iterdir() if path.stat().st_size]).write_bytes(b"x")
-    return _refused(world.resume(run_dir), "no checkpoint is good")
+    return _refused(world.resume(run_dir), "no checkpoint is intact")
 
 
 def stale_folders(world: World, rng: random.Random) -> Outcome:

@@ -347,7 +347,7 @@ def test_lost_rows_are_told(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     context = make_context(tmp_path, state=TrainState(step=3))
     MetricsLog().on_fit_start(context)
-    assert "ends at step 1, the checkpoint is of step 3" in context.notes[0]
+    assert "ends at step 1, the checkpoint is from step 3" in context.notes[0]
 
 
 def test_damage_within_the_rows_to_keep_is_named_and_left_alone(tmp_path: Path) -> None:

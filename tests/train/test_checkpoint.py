@@ -92,7 +92,7 @@ def test_no_byte_of_a_checkpoint_may_change(tmp_path: Path) -> None:
 def test_no_good_checkpoint_is_an_error_and_none_at_all_is_not(tmp_path: Path) -> None:
     assert newest_good(tmp_path) == (None, [])
     (write(tmp_path, 1) / "a.bin").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint is good"):
+    with pytest.raises(CheckpointError, match="no checkpoint is intact"):
         newest_good(tmp_path)
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.losses.answers import FIRST_TOKENS, FIRST_WEIGHT, answer_weights
+from llmcausal.losses.cross_entropy import OutputHead
 from llmcausal.losses.invariance import divergence
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
@@ -169,11 +170,9 @@ def test_divergence_equals_the_formula(softcap: float | None, vocabulary_chunk: 
     found = divergence(
         hidden,
         clean,
-        head,
-        bias=bias,
+        OutputHead(head, bias, softcap),
         chunk=2,
         vocabulary_chunk=vocabulary_chunk,
-        softcap=softcap,
     )
     (gradient,) = torch.autograd.grad((weights * found).sum(), hidden)
     assert torch.allclose(found, wanted.detach(), rtol=1e-10, atol=1e-12)

@@ -97,7 +97,7 @@ def test_base_against_tuned_fits_80_columns(draw: Any) -> None:
 
 def test_another_model_in_place_of_the_base_is_named(draw: Any) -> None:
     result = {"base": {**model(0.5), "name": "runs/task/best"}, "tuned": model(0.1)}
-    assert "base is here runs/task/best" in draw(render_evaluation(result))
+    assert "base here is runs/task/best" in draw(render_evaluation(result))
 
 
 def test_notes_are_told_and_a_long_list_of_skipped_is_cut(draw: Any) -> None:

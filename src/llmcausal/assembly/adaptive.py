@@ -53,8 +53,8 @@ def check_searchable(triplets: Sequence[Triplet], suite: str) -> None:
     """
     if not any(is_headline(t) and names_witness(t) for t in triplets):
         raise UsageError(
-            f"--adaptive searches for a witness text, and no attack of the suite {suite!r} names "
-            "one: leave out --adaptive, or give a suite whose attacks do, such as builtin"
+            f"--adaptive searches for a witness text, and no attack in the suite {suite!r} names "
+            "one: drop --adaptive, or choose a suite that names them, such as builtin"
         )
 
 

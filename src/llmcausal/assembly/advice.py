@@ -30,7 +30,7 @@ def advice_after(built: Built, data: PreparedData, *, predict: Predict | None = 
             return _predicted(built, data, predict)
     except (Exception, KeyboardInterrupt) as error:
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        return f"{ADVICE}\nWhat each would take was not predicted ({reason})."
+        return f"{ADVICE}\nTheir memory was not predicted ({reason})."
 
 
 def _predicted(built: Built, data: PreparedData, predict: Predict | None) -> str:
@@ -39,19 +39,19 @@ def _predicted(built: Built, data: PreparedData, predict: Predict | None) -> str
     workload = data_workload(config, data.train)
     predictor = Predictor(device, predict)
     needed = needed_bytes(predictor(config, workload))
-    budget = within_reach(config, device)
+    budget = within_reach(config.memory, device)
     advice = advise(config, workload, min(budget.bytes, round(LESS * needed)), predictor=predictor)
     lines = [
-        f"The longest micro-batch was predicted to need {needed / GIB:.2f} GiB; there are "
+        f"The longest micro-batch was predicted to need {needed / GIB:.2f} GiB; the budget is "
         f"{budget.bytes / GIB:.2f} GiB ({budget.source})."
     ]
     if needed <= budget.bytes:
-        lines.append("So something else took memory: close other programs, then resume; or:")
+        lines.append("Something else took memory: close other programs, then resume; or:")
     if not advice:
         return "\n".join([*lines, ADVICE])
-    lines.append("What helps in a new run, that which costs least first:")
+    lines.append("What helps in a new run, cheapest first:")
     if settings := _in_force(built.run.config, config):
-        lines[-1] = f"What helps in a new run, on top of {typed(settings)}, by cost:"
+        lines[-1] = f"What helps in a new run, on top of {typed(settings)}, cheapest first:"
     return "\n".join([*lines, *advice_lines(advice)])
 
 

@@ -14,7 +14,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.generation import Answer, answer_prompts
+from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.model.factory import load_model
 from llmcausal.ui.status import status
@@ -66,15 +66,14 @@ def answered(
         loaded = load_model(config.model, config.memory)
     limit = config.data.max_length - config.data.answer_tokens
     fitting = [prompt for prompt in prompts if _length(template, prompt) <= limit]
-    found = answer_prompts(
+    answering = Answering(
         loaded.model,
         template,
-        fitting,
-        max_new_tokens=config.data.answer_tokens,
-        batch_size=config.evaluation.batch_size,
-        progress=progress,
+        config.data.answer_tokens,
+        config.evaluation.batch_size,
         store=AnswerStore() if config.evaluation.cache else None,
     )
+    found = answer_prompts(answering, fitting, progress=progress)
     answers = dict(zip(fitting, found, strict=True))
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
     left_out = made.count(None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from peft import PeftModel
 
 from llmcausal.assembly.prepare import PreparedData
 from llmcausal.assembly.probing import build_probe, check_selection
-from llmcausal.config import MemorySection, RunConfig
+from llmcausal.config import MemorySection, ModelSection, RunConfig, TrainSection
 from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.generation import evaluation_mode, without_adapter
@@ -25,7 +24,6 @@ from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.model.gguf import cache_dir
 from llmcausal.model.sharding import shard_layers
 from llmcausal.model.trunk import Trunk
-from llmcausal.profile import dump_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks import CALLBACKS
@@ -119,7 +117,7 @@ def build_run(
 ) -> Built:
     """Loads the model and builds the run; nothing is written yet."""
     check_selection(config)
-    check_share(config, processes)
+    check_share(config.train, config.memory, processes)
     processes = replace(processes, sharded=config.memory.shards > 1)
     tracking = build_tracking(config)
     seed_everything(config.train.seed)
@@ -172,10 +170,10 @@ def build_run(
 
 
 def computed_whole(
-    config: RunConfig, model: PeftModel, device: torch.device, processes: Processes
+    section: ModelSection, model: PeftModel, device: torch.device, processes: Processes
 ) -> AbstractContextManager[object]:
     """Computes the layers whole meanwhile, on a CPU where no process shares them."""
-    whole = config.model.unpack_on_cpu and device.type == "cpu" and not processes.sharded
+    whole = section.unpack_on_cpu and device.type == "cpu" and not processes.sharded
     return whole_layers(model) if whole else nullcontext()
 
 
@@ -189,7 +187,7 @@ def _with_references(
 ) -> PreparedData:
     weights = weights_fingerprint(model, adapter=False)
     with (
-        computed_whole(config, model, loaded.device, processes),
+        computed_whole(config.model, model, loaded.device, processes),
         evaluation_mode(model),
         without_adapter(model),
     ):
@@ -200,7 +198,7 @@ def _with_references(
                 batch_size=config.validation.batch_size,
                 folder=cache_dir() / "references",
                 weights=f"{weights} {loaded.dtype}",
-                progress=ProgressLine("answers of the model without adapter, read"),
+                progress=ProgressLine("reading answers of the model without adapter"),
             )
             for triplets in (data.train, data.validation)
         ]
@@ -209,7 +207,7 @@ def _with_references(
 
 def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftModel]:
     if choose_device(config.model.device).type == "cuda" and not config.memory.force:
-        enforce(find_budget(config, "cuda"))
+        enforce(find_budget(config.memory, "cuda"))
     loaded = load_model(config.model, config.memory, onto_host=processes.sharded)
     peft_model = build_adapters(config, loaded)
     if processes.sharded:
@@ -217,20 +215,20 @@ def _load(config: RunConfig, processes: Processes) -> tuple[LoadedModel, PeftMod
     return loaded, peft_model
 
 
-def check_share(config: RunConfig, processes: Processes) -> None:
+def check_share(train: TrainSection, memory: MemorySection, processes: Processes) -> None:
     """Refuses more processes than an optimizer step has micro-batches.
 
     Raises:
         ConfigError: With the setting that fixes it.
     """
-    steps, count = config.train.accumulation_steps, processes.world_size
+    steps, count = train.accumulation_steps, processes.world_size
     if steps < count:
         raise ConfigError(
             f"train.accumulation_steps = {steps}: it counts the micro-batches of an optimizer step "
             f"over all processes, so {count - steps} of {count} would have none; set it to a "
             f"multiple of {count}"
         )
-    check_shards(config.memory, processes)
+    check_shards(memory, processes)
 
 
 def check_shards(memory: MemorySection, processes: Processes) -> None:
@@ -244,8 +242,8 @@ def check_shards(memory: MemorySection, processes: Processes) -> None:
     count = processes.world_size
     if memory.shards != count:
         raise ConfigError(
-            f"memory.shards = {memory.shards}: the layers are shared by all processes of a run, "
-            f"which has {count}; start it with --num-processes {memory.shards}, or set "
+            f"memory.shards = {memory.shards}: all processes of a run share the layers, "
+            f"and this run has {count}; start it with --num-processes {memory.shards}, or set "
             f"memory.shards to {count}"
         )
     if memory.members != "tree":
@@ -271,7 +269,6 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
 
 
 def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:
-    """Builds the training batches."""
     return Batches(
         data.train,
         batch_size=config.train.batch_size,
@@ -284,22 +281,8 @@ def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -
 
 def build_snapshot(built: Built, fingerprints: dict[str, Any]) -> Snapshot:
     """Builds what writes and restores the run's checkpoints."""
-    run, objective = built.run, built.step.objective
-    config_text = dump_config(run.config)
-    digest = hashlib.sha256(config_text.encode()).hexdigest()
-    return Snapshot(
-        model=built.model,
-        projection=objective.projection,
-        contrastive=objective.contrastive,
-        tokenizer=built.loaded.tokenizer,
-        optimizer=run.optimizer,
-        scheduler=run.scheduler,
-        scaler=run.scaler,
-        state=run.state,
-        callbacks=run.callbacks,
-        config_text=config_text,
-        fingerprints={"config": digest, **fingerprints},
-    )
+    tokenizer = built.loaded.tokenizer
+    return Snapshot(built.run, built.model, built.step.objective, tokenizer, fingerprints)
 
 
 def _describe(

@@ -66,7 +66,7 @@ def check_alike(
     changes = config_differences(load_config(against / CONFIG), config)
     if unlike := [change for change in changes if change.startswith(_OF_ADAPTER)]:
         raise CheckpointError(
-            f"{against}: cannot be compared in one run, since it is of another model or adapter: "
+            f"{against}: cannot be compared in one run, since its model or adapter differs: "
             f"{'; '.join(unlike)}. {_APART}"
         )
     if template != manifest["template"]:

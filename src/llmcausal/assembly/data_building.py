@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import llmcausal
 from llmcausal.attacks.base import Position
@@ -17,7 +17,6 @@ from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder
-from llmcausal.data.sources.columns import parse_map
 from llmcausal.data.sources.counterfactual import CounterfactualKind
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.goals import read_goals
@@ -57,7 +56,7 @@ class BuildRequest:
     system: str = ""
     attacks: Path | None = None
     model: str = ""
-    answers: Answers = "given"
+    answers: str = "given"
 
 
 @dataclass(frozen=True)
@@ -87,69 +86,44 @@ class BuildReport:
         return [*lines, f"{_recipe_path(out)}: how they were made"]
 
 
-def parse_request(
-    *,
-    out: Path,
-    source: str,
-    path: Path | None,
-    split: str,
-    seed: int,
-    count: int | None,
-    families: str,
-    positions: str,
-    counterfactual: str,
-    columns: Sequence[str],
-    system: str,
-    attacks: Path | None,
-    model: str,
-    answers: str,
-) -> BuildRequest:
-    """Makes a request of what a command line says; lists are separated by commas.
+def parse_options(
+    split: str, seed: int, count: int | None, families: str, positions: str, counterfactual: str
+) -> BuildOptions:
+    """Makes options of what a command line says; lists are separated by commas.
 
     Raises:
         UsageError: If a choice is unknown.
     """
-    options: dict[str, Any] = {
-        "split": split,
-        "seed": seed,
-        "count": count,
-        "families": _listed(families),
-        "positions": _listed(positions),
-        "counterfactual": counterfactual,
-    }
-    choices = {
-        "--split": ([split], get_args(Split)),
-        "--positions": (options["positions"], get_args(Position)),
-        "--counterfactual": ([counterfactual], get_args(CounterfactualKind)),
-        "--answers": ([answers], get_args(Answers)),
-    }
-    for name, (given, known) in choices.items():
-        for value in given:
-            if value not in known:
-                hint = nearest(value, known)
-                raise UsageError(
-                    f"{name}: unknown {name[2:].rstrip('s')} {value!r}{hint} "
-                    f"(known: {', '.join(known)})"
-                )
-    _check_model(model, counterfactual, answers)
-    return BuildRequest(
-        out=out,
-        options=BuildOptions(**options),
-        source=source,
-        path=path,
-        columns=parse_map(columns),
-        system=system,
-        attacks=attacks,
-        model=model,
-        answers="model" if answers == "model" else "given",
+    placed = _listed(positions)
+    _check_choice("--split", [split], Split)
+    _check_choice("--positions", placed, Position)
+    _check_choice("--counterfactual", [counterfactual], CounterfactualKind)
+    return BuildOptions(
+        split=cast("Split", split),
+        seed=seed,
+        count=count,
+        families=_listed(families),
+        positions=cast("tuple[Position, ...]", placed),
+        counterfactual=cast("CounterfactualKind", counterfactual),
     )
 
 
-def _check_model(model: str, counterfactual: str, answers: str) -> None:
-    asked = "model" in (counterfactual, answers)
+def _check_choice(option: str, given: Sequence[str], choices: object) -> None:
+    known = get_args(choices)
+    for value in given:
+        if value not in known:
+            raise UsageError(
+                f"{option}: unknown {option[2:].rstrip('s')} {value!r}{nearest(value, known)} "
+                f"(known: {', '.join(known)})"
+            )
+
+
+def _check_model(request: BuildRequest) -> None:
+    model, counterfactual = request.model, request.options.counterfactual
+    asked = "model" in (counterfactual, request.answers)
     if asked and not model:
         asking = "--counterfactual" if counterfactual == "model" else "--answers"
-        raise UsageError(f"{asking} model: name with --model the profile whose model is asked")
+        raise UsageError(f"{asking} model: name the profile of the model with --model")
     if model and not asked:
         raise UsageError("--model: only with --counterfactual model or --answers model")
 
@@ -162,13 +136,15 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
     """Writes triplets as canonical JSONL, and beside them the recipe that makes them again.
 
     Raises:
-        UsageError: If the request does not fit together, or `out` exists or is no `.jsonl`.
+        UsageError: If a choice is unknown or choices contradict, or `out` exists or is no `.jsonl`.
         DataError: If the source cannot be read or gives no triplet.
         StorageError: If `out` cannot be written.
     """
+    _check_choice("--answers", [request.answers], Answers)
+    _check_model(request)
     out, recipe_path = request.out, _recipe_path(request.out)
     if out.suffix != ".jsonl":
-        raise UsageError(f"{out}: JSONL is what is written; name the file {out.stem}.jsonl")
+        raise UsageError(f"{out}: the output is JSONL; name the file {out.stem}.jsonl")
     for path in (out, recipe_path):
         if path.exists():
             raise UsageError(f"{path} exists: choose another name, or delete it first")
@@ -213,16 +189,16 @@ def _answered(
     made, _ = answered(
         config,
         bare,
-        load_template(config),
+        load_template(config.model),
         swapped=True,
         progress=_named(progress, "answers of the model"),
     )
     for triplet, answer in zip(triplets, made, strict=True):
         if answer is None:
-            left_out.add(triplet.id, "the model's own answer is of no use")
+            left_out.add(triplet.id, "the model's own answer is unusable")
     kept = [answer for answer in made if answer is not None]
     if not kept:
-        raise DataError(left_out.first, f"{config.model.name}: none of its answers is of use")
+        raise DataError(left_out.first, f"{config.model.name}: none of its answers is usable")
     return kept
 
 
@@ -230,7 +206,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
     options = request.options
     if request.path is not None:
         raise UsageError(
-            f"{request.path}: say with --from what it is ({', '.join(SOURCES.entries)})"
+            f"{request.path}: name its kind with --from ({', '.join(SOURCES.entries)})"
         )
     used = {
         "--families": options.families,
@@ -244,7 +220,7 @@ def _from_generator(request: BuildRequest) -> tuple[list[Triplet], dict[str, Any
     if given := [name for name, value in used.items() if value]:
         raise UsageError(f"{', '.join(given)}: only with --from; the built-in data are fixed")
     if options.count is None:
-        raise UsageError("--count: say how many triplets the built-in generator is to make")
+        raise UsageError("--count: give the number of triplets that the built-in generator makes")
     triplets = generate(options.split, options.count, options.seed)
     return triplets, _recipe(request)
 
@@ -281,7 +257,7 @@ def _from_source(
     builder = TripletBuilder(examples, options, goals, rewritings)
     triplets = builder.build(left_out, _named(progress, "triplets"))
     if not triplets:
-        raise DataError(left_out.first, f"{request.path}: no triplet can be made of it")
+        raise DataError(left_out.first, f"{request.path}: no triplet can be made from it")
     return triplets, recipe
 
 

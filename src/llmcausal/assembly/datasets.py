@@ -48,7 +48,7 @@ class Validation:
         """Returns lines for people about what does not fit the model."""
         lines = []
         for file, ledger in self.lengths.items():
-            fits = f"every triplet fits into {ledger.max_length} tokens a member"
+            fits = f"every triplet fits into {ledger.max_length} tokens per member"
             lines += [f"{file}: {line}" for line in ledger.summary() or [fits]]
         return lines
 
@@ -136,7 +136,7 @@ def _encoder(config: RunConfig) -> Callable[..., tuple[Any, list[Finding]]]:
     from llmcausal.assembly.prepare import load_template
     from llmcausal.data.tokenization import TripletEncoder
 
-    template = load_template(config)
+    template = load_template(config.model)
 
     def encode(
         lines: Lines, progress: Callable[[int, int], None] | None

@@ -99,7 +99,7 @@ def _read(built: Built, triplets: Sequence[EncodedTriplet], split: str) -> Readi
     config = built.run.config
     with (
         evaluation_mode(built.model),
-        computed_whole(config, built.model, built.loaded.device, built.run.processes),
+        computed_whole(config.model, built.model, built.loaded.device, built.run.processes),
     ):
         return read(
             built.step,

@@ -36,7 +36,7 @@ from llmcausal.evaluation.endpoint.client import (
 )
 from llmcausal.evaluation.endpoint.kept import KeptAnswers
 from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, score_answers
-from llmcausal.evaluation.generation import answer_prompts
+from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.verdict import caveats
 from llmcausal.model.cpu.door import whole_layers
@@ -45,11 +45,11 @@ from llmcausal.serving import template_of
 from llmcausal.train.checkpoint import verify
 from llmcausal.train.snapshot import CONFIG
 from llmcausal.ui.console import ProgressLine
-from llmcausal.ui.report import REPORT, write_report
+from llmcausal.ui.report import REPORT, RunFiles, write_report
 
 Progress = Callable[[int, int], None]
 RUNS = Path("runs")
-_AGAIN = "Answers so far are kept: run the same command again to go on where it stopped."
+_AGAIN = "Answers so far are kept: run the same command again to continue."
 _LOST = "No answers are kept, since evaluation.cache is off."
 
 
@@ -71,7 +71,7 @@ class EndpointRequest:
         trust_remote_code: Run code that comes with the checkpoint's model.
         pace: Budget, concurrency and patience.
         reuse: Also take answers of evaluations that have ended.
-        progress: Told (done, total) over the endpoint's answers; None shows them on stderr.
+        progress: Called with (done, total) over the endpoint's answers; None shows them on stderr.
         out: Folder for the result; None: a folder of the endpoint's own in `runs`.
     """
 
@@ -103,8 +103,8 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         Interrupted: On Ctrl-C or SIGTERM.
     """
     config, manifest = _settings(request)
-    name, notes = suite_name(config, request.suite), list[str]()
-    triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
+    name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
+    triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
     key = os.environ.get(KEY_VARIABLE, "")
     endpoint = Endpoint(request.url, request.model, _api(config, request), key)
     folder = request.out or _folder(endpoint, name, request.data)
@@ -130,7 +130,8 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
     result["environment"] = run_directory.environment()
     write_results(result, folder)
     title = f"{endpoint.model} at {endpoint.address}"
-    report = write_report({**result, "caveats": caveats(result)}, folder / REPORT, title=title)
+    shown = RunFiles(folder, {**result, "caveats": caveats(result)})
+    report = write_report(shown, folder / REPORT, title=title)
     if all(each in replies.answers or each in replies.refused for each in prompts_of(triplets)):
         kept.finish()
     return {**result, "written": str(folder), "report": str(report)}
@@ -149,13 +150,13 @@ def answered(
         missing = [prompt for prompt in prompts_of([triplet]) if prompt not in replies.answers]
         if missing:
             reasons = [replies.refused[prompt] for prompt in missing if prompt in replies.refused]
-            reason = reasons[0] if reasons else "--requests were spent before it was answered"
+            reason = reasons[0] if reasons else "the budget of --requests ended before its answers"
             skipped.append({"id": triplet.id, "reason": reason})
         else:
             usable.append(triplet)
     if not usable:
         defects = [f"{item['id']}: {item['reason']}" for item in skipped]
-        raise DataError(defects, "no test triplet was answered whole; answers so far are kept")
+        raise DataError(defects, "no test triplet has all its answers; answers so far are kept")
     return usable, skipped
 
 
@@ -181,7 +182,7 @@ def _api(config: RunConfig, request: EndpointRequest) -> Api:
             "--api completions renders token ids: give --checkpoint, or --tokenizer with the "
             "exported folder"
         )
-    return Completions(load_template(config))
+    return Completions(load_template(config.model))
 
 
 def _of_checkpoint(
@@ -190,17 +191,18 @@ def _of_checkpoint(
     """Answers in this process what the endpoint has answered."""
     parts = load_parts(config, manifest, checkpoint, None)
     section = config.evaluation
-    usable, skipped = fitting(parts.model, parts.template, triplets, section.max_new_tokens)
+    answering = Answering(
+        parts.model,
+        parts.template,
+        section.max_new_tokens,
+        section.batch_size,
+        store=AnswerStore() if section.cache else None,
+    )
+    usable, skipped = fitting(answering, triplets)
     prompts = prompts_of(usable)
     with whole_layers(parts.model):
         found = answer_prompts(
-            parts.model,
-            parts.template,
-            prompts,
-            max_new_tokens=section.max_new_tokens,
-            batch_size=section.batch_size,
-            progress=ProgressLine("answers of the checkpoint"),
-            store=AnswerStore() if section.cache else None,
+            answering, prompts, progress=ProgressLine("answers of the checkpoint")
         )
     return usable, skipped, dict(zip(prompts, found, strict=True))
 
@@ -209,11 +211,11 @@ def _facts(
     endpoint: Endpoint, request: EndpointRequest, replies: Replies, notes: Sequence[str]
 ) -> dict[str, Any]:
     """Returns what the result says of the endpoint, in figures and for the reader."""
-    told = f"The tuned side is {endpoint.model} at {endpoint.address}, asked over HTTP."
+    note = f"The tuned side is {endpoint.model} at {endpoint.address}."
     if replies.kept:
-        told += f" {replies.kept} of {len(replies.answers)} answers were kept from before."
+        note += f" {replies.kept} of {len(replies.answers)} answers are from an earlier evaluation."
     if request.api != "completions":
-        told += " It renders prompts by its own chat template, which is not checked here."
+        note += " It renders prompts with its own chat template, which is not checked here."
     facts = {
         "url": endpoint.address,
         "model": endpoint.model,
@@ -222,7 +224,7 @@ def _facts(
         "retries": replies.retries,
         "kept": replies.kept,
     }
-    return {"endpoint": facts, "notes": [told, *notes]}
+    return {"endpoint": facts, "notes": [note, *notes]}
 
 
 def _folder(endpoint: Endpoint, suite: str, data: str | None) -> Path:

@@ -15,7 +15,7 @@ from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_search
 from llmcausal.assembly.comparison import check_alike, other_checkpoint
 from llmcausal.assembly.prepare import load_template
 from llmcausal.assembly.stopping import stopping_explained
-from llmcausal.config import RunConfig
+from llmcausal.config import DataSection, EvaluationSection, RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
@@ -26,7 +26,7 @@ from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.causal import causal_figures, map_points
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import Readable, encode, read
-from llmcausal.evaluation.generation import evaluation_mode, without_adapter
+from llmcausal.evaluation.generation import Answering, evaluation_mode, without_adapter
 from llmcausal.evaluation.perplexity import perplexity_figures
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
@@ -45,7 +45,7 @@ from llmcausal.ui.report import REPORT, write_run_report
 from llmcausal.ui.status import status
 
 Progress = Callable[[int, int], None]
-_AGAIN = "Answers so far are kept: run the same command again to go on where it stopped."
+_AGAIN = "Answers so far are kept: run the same command again to continue."
 _LOST = "No answers are kept, since evaluation.cache is off."
 
 
@@ -96,9 +96,9 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     config = with_settings(own, request.data, request.settings)
     if against is not None:
         check_alike(config, manifest, against, request.baseline)
-    name, notes = suite_name(config, request.suite), list[str]()
+    name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
     folder = request.out or _folder_beside(checkpoint, name, request.data)
-    triplets = choose_triplets(config, name, notes)[: config.evaluation.max_samples]
+    triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
     if request.adaptive is not None:
         check_searchable(triplets, name)
     asked = Asked(name, request.baseline, request.reads, notes, request.progress)
@@ -125,7 +125,7 @@ def load_parts(
     """
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     check_template(manifest, template, checkpoint)
     model = build_adapters(config, loaded)
     step = build_step(config, loaded, model, trained=False)
@@ -166,33 +166,28 @@ def _folder_beside(checkpoint: Path, suite: str, data: str | None) -> Path:
     return checkpoint.parent / "-".join(["evaluation", checkpoint.name, *named])
 
 
-def suite_name(config: RunConfig, suite: str | None = None) -> str:
+def suite_name(data: DataSection, evaluation: EvaluationSection, suite: str | None = None) -> str:
     """Returns the suite to use; a file in `data.test` asks for the suite `file`.
 
     Raises:
-        UsageError: If the built-in suite is asked for beside a file.
+        UsageError: If the built-in suite is asked for with a file.
     """
-    on_file = config.data.test != BUILTIN
+    on_file = data.test != BUILTIN
     if suite == BUILTIN and on_file:
         raise UsageError(
-            f"suite 'builtin' does not read {config.data.test}: leave out --suite, or give "
-            "--data builtin"
+            f"suite 'builtin' does not read {data.test}: leave out --suite, or give --data builtin"
         )
-    configured = config.evaluation.suite
+    configured = evaluation.suite
     return suite or ("file" if on_file and configured == BUILTIN else configured)
 
 
-def choose_triplets(
-    config: RunConfig, suite: str | None = None, notes: list[str] | None = None
-) -> list[Triplet]:
+def choose_triplets(data: DataSection, suite: str, notes: list[str] | None = None) -> list[Triplet]:
     """Returns the test triplets of a suite, and adds to `notes` what is left out of it.
 
     Raises:
-        UsageError: If the built-in suite is asked for beside a file.
         DataError: If the data cannot be used.
     """
-    make = SUITES.load(suite_name(config, suite))
-    triplets: list[Triplet] = make(config.data, [] if notes is None else notes)
+    triplets: list[Triplet] = SUITES.load(suite)(data, [] if notes is None else notes)
     return triplets
 
 
@@ -204,7 +199,7 @@ def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint:
     """
     if manifest["template"] != template.fingerprint:
         raise CheckpointError(
-            f"{checkpoint}: chat template or tokenizer is not the one of the training, so the "
+            f"{checkpoint}: its chat template or tokenizer differs from training's, so the "
             "defence would not hold; restore model.chat_template or model.revision"
         )
 
@@ -220,14 +215,14 @@ class Asked:
     """What is measured of a model.
 
     Attributes:
-        suite: Where the triplets are from; None: the config's suite.
+        suite: Where the triplets are from.
         baseline: Also evaluate the base, or what `Parts.other` puts in its place.
         reads: Also measure perplexity and representations.
         notes: What the reader of the result should know.
         progress: Told (done, total) over the generated answers; None shows them on stderr.
     """
 
-    suite: str | None = None
+    suite: str
     baseline: bool = True
     reads: bool = True
     notes: Sequence[str] = ()
@@ -256,22 +251,24 @@ def evaluate_model(
     """
     section, chosen = config.evaluation, triplets[: config.evaluation.max_samples]
     result: dict[str, Any] = {
-        "suite": suite_name(config, asked.suite),
+        "suite": asked.suite,
         "command": command_line(),
         "notes": list(asked.notes),
     }
     with whole_layers(parts.model):
         result |= evaluate(
-            parts.model,
-            parts.template,
+            Answering(
+                parts.model,
+                parts.template,
+                section.max_new_tokens,
+                section.batch_size,
+                store=AnswerStore() if section.cache and not processes.sharded else None,
+                processes=processes,
+            ),
             chosen,
-            max_new_tokens=section.max_new_tokens,
-            batch_size=section.batch_size,
             baseline=asked.baseline,
             base_weights=parts.other.weights if parts.other else None,
             progress=asked.progress or stderr_progress,
-            store=AnswerStore() if section.cache and not processes.sharded else None,
-            processes=processes,
         )
         if asked.reads and (processes.is_main or processes.sharded):
             _add_what_is_read(config, parts, chosen, result)

@@ -10,9 +10,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from llmcausal.assembly.evaluating import check_template, choose_triplets, without_code
+from llmcausal.assembly.evaluating import (
+    check_template,
+    choose_triplets,
+    suite_name,
+    without_code,
+)
 from llmcausal.assembly.prepare import load_template
-from llmcausal.config import RunConfig
+from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
@@ -69,7 +74,7 @@ def export_checkpoint(
         check_repository(push_to)
     manifest = verify(checkpoint)
     config = without_code(load_config(checkpoint / CONFIG), trust_remote_code)
-    template = load_template(config)
+    template = load_template(config.model)
     check_template(manifest, template, checkpoint)
     for text in _failed_verdicts(checkpoint):
         _log.warning("%s: by its own evaluation it %s", checkpoint, text)
@@ -100,7 +105,7 @@ def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> Expo
     # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift, and
     # in host memory: on the card that trained it in 4 bit the whole model does not fit.
     section = config.model.model_copy(
-        update={"quantization": "none", "device": "cpu", "precision": _precision(config)}
+        update={"quantization": "none", "device": "cpu", "precision": _precision(config.model)}
     )
 
     def load_base() -> PreTrainedModel:
@@ -114,33 +119,33 @@ def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> Expo
         dtype=choose_dtype(section.precision, choose_device("cpu")),
         base_revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
-        attacks=_attacks(config, template),
+        attacks=_attacks(config.data, config.evaluation, template),
         training=_training_facts(config, checkpoint),
     )
 
 
-def _precision(config: RunConfig) -> str:
+def _precision(section: ModelSection) -> str:
     """Half precision in host memory is bf16: CPUs compute no fp16."""
-    precision = config.model.precision
+    precision = section.precision
     if precision == "auto":
-        return "fp32" if choose_device(config.model.device).type == "cpu" else "bf16"
+        return "fp32" if choose_device(section.device).type == "cpu" else "bf16"
     return "bf16" if precision == "fp16" else precision
 
 
-def _attacks(config: RunConfig, template: ChatTemplate) -> AttackSuite | None:
+def _attacks(
+    data: DataSection, evaluation: EvaluationSection, template: ChatTemplate
+) -> AttackSuite | None:
     """Chooses attacked prompts of the run's test data; built-in ones where it cannot be read."""
     try:
-        triplets = choose_triplets(config)
+        triplets = choose_triplets(data, suite_name(data, evaluation))
     except (DataError, UsageError):
-        data = config.data.model_copy(update={"test": BUILTIN})
-        section = config.evaluation.model_copy(update={"suite": BUILTIN})
-        triplets = choose_triplets(config.model_copy(update={"data": data, "evaluation": section}))
+        triplets = choose_triplets(data.model_copy(update={"test": BUILTIN}), BUILTIN)
 
     def fits(triplet: Triplet) -> bool:
         prompt = template.encode_prompt(triplet.system, triplet.user_text("injection"))
-        return len(prompt) <= config.data.max_length
+        return len(prompt) <= data.max_length
 
-    tried = triplets[: config.evaluation.max_samples]
+    tried = triplets[: evaluation.max_samples]
     attacked = [triplet for triplet in tried if obeyed(triplet, "") is not None]
     chosen = choose_triplets_to_probe(attacked, ATTACKED_PROMPTS, fits)
     if not chosen:
@@ -154,7 +159,7 @@ def _attacks(config: RunConfig, template: ChatTemplate) -> AttackSuite | None:
         }
 
     prompts = [(triplet.system, triplet.user_text("injection")) for triplet in chosen]
-    return AttackSuite(prompts, config.evaluation.max_new_tokens, score)
+    return AttackSuite(prompts, evaluation.max_new_tokens, score)
 
 
 def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:

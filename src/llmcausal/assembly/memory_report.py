@@ -16,7 +16,7 @@ from llmcausal.assembly.strategy_choice import (
     settled,
     synthetic_tokens,
 )
-from llmcausal.config import RunConfig
+from llmcausal.config import MemorySection, RunConfig
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.errors import UsageError
 from llmcausal.memory.advice import advise
@@ -119,7 +119,7 @@ class _Reporter:
         if request.vram_gb is not None:
             self.device = "cuda"
         self.predictor = Predictor(self.device, predict)
-        self.budget: Budget = find_budget(config, self.device, card_gb=request.vram_gb)
+        self.budget: Budget = find_budget(config.memory, self.device, card_gb=request.vram_gb)
         self.data = _offline_data(config)
         self.workload, self.source = self._workload()
 
@@ -174,7 +174,7 @@ class _Reporter:
         }
 
     def _limits(self, chosen: Plan) -> dict[str, int]:
-        candidate = manual_candidate(settled(self.config, chosen.switches))
+        candidate = manual_candidate(settled(self.config, chosen.switches).memory)
         arguments = (self.config, self.workload, candidate, self.budget.bytes, self.predictor)
         length = largest_length(*arguments)
         return {
@@ -226,10 +226,11 @@ class _Reporter:
         if self.data is not None:
             tokens, packed = data_tokens(self.config, self.data.train)
         else:
-            tokens = synthetic_tokens(self.config, self.workload)
+            tokens = synthetic_tokens(self.config.loss, self.workload)
+        memory = settled(self.config, chosen.switches).memory
         return (
             self._costs(shape, tokens),
-            self._run_time(shape, tokens, packed, settled(self.config, chosen.switches), measured),
+            self._run_time(shape, tokens, packed, memory, measured),
         )
 
     def _shape(self) -> ModelShape:
@@ -242,12 +243,14 @@ class _Reporter:
         dtype = expected_dtype(section.precision, self.device)
         return model_shape(architecture, dtype.itemsize)
 
-    def _cost(self, shape: ModelShape, tokens: Tokens, config: RunConfig, name: str) -> StepCost:
-        lora = config.lora
+    def _cost(
+        self, shape: ModelShape, tokens: Tokens, memory: MemorySection, name: str
+    ) -> StepCost:
+        lora = self.config.lora
         return step_cost(
             shape,
             tokens,
-            config.memory,
+            memory,
             rank=lora.rank,
             targets=lora.target_modules,
             strategy=name,
@@ -259,15 +262,14 @@ class _Reporter:
         base: float | None = None
         for name in (*STRATEGIES, NAIVE):
             memory = self.config.memory.model_copy(update=STRATEGIES.get(name, {}))
-            config = self.config.model_copy(update={"memory": memory})
-            cost = self._cost(shape, tokens, config, name)
+            cost = self._cost(shape, tokens, memory, name)
             base = base or cost.total_flops
             rows.append(
                 {
                     "strategy": name,
                     "flops_ratio": cost.total_flops / base,
                     "moved_bytes_per_triplet": cost.moved_bytes / tokens.triplets,
-                    "costs": COSTS.get(name, "a full pass a member, with all logits"),
+                    "costs": COSTS.get(name, "a full pass per member, with all logits"),
                 }
             )
         return rows
@@ -277,21 +279,19 @@ class _Reporter:
         shape: ModelShape,
         tokens: Tokens,
         packed: int,
-        config: RunConfig,
+        memory: MemorySection,
         measured: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        cost = self._cost(shape, tokens, config, "custom")
+        cost = self._cost(shape, tokens, memory, "custom")
         rate = None
         here = choose_device("auto" if self.device == "cuda" else "cpu")
         if self.request.vram_gb is None and here.type == self.device:
-            rate = measured_flops_per_second(here, choose_dtype(config.model.precision, here))
-        triplets = self._triplets_of_run(config)
+            rate = measured_flops_per_second(here, choose_dtype(self.config.model.precision, here))
+        triplets = self._triplets_of_run()
         pace = None
         if measured and self.data is not None and measured["device"] == self.device:
             pace = (measured["flops_per_second"], 1.0)
-        found = run_time(
-            cost, tokens, triplets, config.memory, flops_per_second=rate, measured=pace
-        )
+        found = run_time(cost, tokens, triplets, memory, flops_per_second=rate, measured=pace)
         return {
             **asdict(found),
             "flops": cost.flops,
@@ -299,13 +299,14 @@ class _Reporter:
             "source": "the data, packed" if packed else "the workload above, packed",
         }
 
-    def _triplets_of_run(self, config: RunConfig) -> int:
+    def _triplets_of_run(self) -> int:
         if self.data is None:
             return 0
-        per_step = config.train.batch_size * config.train.accumulation_steps
-        triplets = len(self.data.train) * config.train.epochs
-        if config.train.max_steps is not None:
-            triplets = min(triplets, config.train.max_steps * per_step)
+        train = self.config.train
+        per_step = train.batch_size * train.accumulation_steps
+        triplets = len(self.data.train) * train.epochs
+        if train.max_steps is not None:
+            triplets = min(triplets, train.max_steps * per_step)
         return triplets
 
     def _measure(self, chosen: Plan) -> dict[str, Any]:
@@ -323,7 +324,7 @@ class _Reporter:
         with status("Predicting the same steps"):
             predicted = predictor(config, measured.workload)
         tokens = count_tokens([collate(rows, needs_of(config.loss), config.loss.pooling)])
-        flops = self._cost(self._shape(), tokens, config, "custom").total_flops
+        flops = self._cost(self._shape(), tokens, config.memory, "custom").total_flops
         micro_batches = min(2, config.train.accumulation_steps)
         rate = micro_batches * flops / measured.step_seconds
         return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcausal.assembly.answering import answered, stand_ins
-from llmcausal.config import RunConfig
+from llmcausal.config import ModelSection, RunConfig
 from llmcausal.data.splits import TrainingSplits, fingerprint, load_training_splits
 from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
@@ -53,7 +53,7 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         ModelError: If the tokenizer cannot be used.
     """
     splits = load_training_splits(config.data)
-    template = load_template(config)
+    template = load_template(config.model)
     swapped = bool(config.loss.lambda_swap or config.loss.lambda_preference)
     answers: list[str] = []
     if config.data.answers == "model":
@@ -81,7 +81,7 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         raise DataError(
             encoder.ledger.summary(),
             f"none of {len(splits.validation)} validation triplets is usable. Raise "
-            f"data.max_length (now {config.data.max_length}) or name other data.validation.",
+            f"data.max_length (now {config.data.max_length}) or change data.validation.",
         )
     fingerprints = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
@@ -117,17 +117,17 @@ def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return config.model_copy(update={"model": model}), [note] if note else []
 
 
-def load_template(config: RunConfig, tokenizer: Any = None) -> ChatTemplate:
-    """Loads the token-safe chat template of the profile's model.
+def load_template(section: ModelSection, tokenizer: Any = None) -> ChatTemplate:
+    """Loads the token-safe chat template of a model.
 
     Raises:
         ConfigError: If `model.chat_template` names no readable file.
     """
     text = None
-    if (path := config.model.chat_template) is not None:
+    if (path := section.chat_template) is not None:
         try:
             content = read_at_most(path.expanduser(), MAX_TEMPLATE_BYTES)
             text = content.decode("utf-8").replace("\r\n", "\n")
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.chat_template = '{path}': cannot be read: {error}") from error
-    return ChatTemplate(tokenizer or load_tokenizer(config.model), text)
+    return ChatTemplate(tokenizer or load_tokenizer(section), text)

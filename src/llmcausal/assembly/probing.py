@@ -10,6 +10,7 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.config import RunConfig
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError
+from llmcausal.evaluation.generation import Answering
 from llmcausal.evaluation.probe import PROBE_METRICS, AttackProbe, choose_triplets_to_probe
 from llmcausal.train.processes import SINGLE, Processes
 
@@ -35,8 +36,8 @@ def check_selection(config: RunConfig, measured: Sequence[str] | None = None) ->
             continue
         if not config.validation.attack_probe:
             raise ConfigError(
-                f"{setting} = {metric!r}: only the attack probe measures it, which is off; "
-                "set validation.attack_probe, such as 24, or choose another metric"
+                f"{setting} = {metric!r}: only the attack probe measures it, and it is "
+                "off; set validation.attack_probe, such as to 24, or choose another metric"
             )
         if measured is not None and metric.removeprefix("val_") not in measured:
             lacking = "attack.witness" if "attack_success" in metric else "check"
@@ -64,14 +65,11 @@ def build_probe(
         return longest <= config.data.max_length
 
     chosen = choose_triplets_to_probe(data.validation_triplets, count, fits)
-    probe = AttackProbe(
-        model,
-        data.template,
-        chosen,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        batch_size=config.evaluation.batch_size,
-        processes=processes,
+    section = config.evaluation
+    answering = Answering(
+        model, data.template, section.max_new_tokens, section.batch_size, processes=processes
     )
+    probe = AttackProbe(answering, chosen)
     check_selection(config, probe.metrics)
     notes = []
     if len(chosen) < count:

@@ -12,7 +12,7 @@ from llmcausal.data.sources.builder import BuildOptions
 from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.sources.rewriting import INSTRUCTION, checked_rewriting
 from llmcausal.errors import DataError
-from llmcausal.evaluation.generation import answer_prompts
+from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.model.factory import load_model
 from llmcausal.ui.status import status
 
@@ -49,7 +49,7 @@ def rewritten_examples(
     chosen = _choose(examples, options)
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
-    template = load_template(config, loaded.tokenizer)
+    template = load_template(config.model, loaded.tokenizer)
     fitting = []
     for example in chosen:
         if len(template.encode_prompt(INSTRUCTION, example.document)) > config.data.max_length:
@@ -57,12 +57,10 @@ def rewritten_examples(
         else:
             fitting.append(example)
     longest = max((template.count_tokens(example.document) for example in fitting), default=0)
+    tokens = math.ceil(ROOM * longest) + 1
     answers = answer_prompts(
-        loaded.model,
-        template,
+        Answering(loaded.model, template, tokens, config.evaluation.batch_size),
         [(INSTRUCTION, example.document) for example in fitting],
-        max_new_tokens=math.ceil(ROOM * longest) + 1,
-        batch_size=config.evaluation.batch_size,
         progress=progress,
     )
     found = {}

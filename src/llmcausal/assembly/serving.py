@@ -34,7 +34,7 @@ class ServeRequest:
         name: Of the model in requests; None takes the name of the run.
         trust_remote_code: Run code that comes with the model.
         limits: What is refused.
-        started: Told the server's URL and the model's name once it answers.
+        started: Called with the server's URL and the model's name once clients can connect.
     """
 
     checkpoint: Path

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmcausal.assembly.prepare import PreparedData
-from llmcausal.config import RunConfig
+from llmcausal.config import LossSection, RunConfig
 from llmcausal.data.sampler import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
@@ -56,7 +56,7 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
     if device == "cpu" and config.memory.budget_gb is None:
         return Planned(config, [])
     workload = data_workload(config, data.train)
-    budget = find_budget(config, device)
+    budget = find_budget(config.memory, device)
     with status("Predicting memory"):
         predictor = Predictor(device, predict)
         host = free_host_bytes() if device == "cuda" else None
@@ -64,7 +64,7 @@ def plan_run(config: RunConfig, data: PreparedData, *, predict: Predict | None =
         if not (chosen.fits or config.memory.force):
             raise DoesNotFitError(refusal(config, chosen, workload, budget, predictor))
     end_child()
-    forced = "" if chosen.fits else "; started all the same, as memory.force asks"
+    forced = "" if chosen.fits else "; started anyway, by memory.force"
     note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {_gib(budget)}{forced}"
     record = _record(chosen, workload, budget)
     return Planned(settled(config, chosen.switches), [note], record)
@@ -121,11 +121,11 @@ def refusal(
     if short_of_host:
         lines = [
             f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / 2**30:.2f}"
-            " GiB of host memory (predicted), which is not free."
+            " GiB of host memory (predicted), more than is free."
         ]
     elif advice := advise(config, workload, budget.bytes, predictor=predictor):
-        lines += ["What helps, that which costs least first:", *advice_lines(advice)]
-    lines.append("--set memory.force=true starts it all the same.")
+        lines += ["What helps, cheapest first:", *advice_lines(advice)]
+    lines.append("--set memory.force=true starts it anyway.")
     return "\n".join(lines)
 
 
@@ -183,7 +183,7 @@ def data_tokens(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> tuple[
     return count_tokens(batches), len(chosen)
 
 
-def synthetic_tokens(config: RunConfig, workload: Workload) -> Tokens:
+def synthetic_tokens(loss: LossSection, workload: Workload) -> Tokens:
     """Packs a micro-batch of made-up tokens that is as the workload says."""
     made = triplets_of(workload)
-    return count_tokens([collate(made, needs_of(config.loss), config.loss.pooling)])
+    return count_tokens([collate(made, needs_of(loss), loss.pooling)])

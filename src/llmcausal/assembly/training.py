@@ -22,7 +22,7 @@ from llmcausal.assembly.build import (
     computed_whole,
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
-from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model
+from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
 from llmcausal.assembly.stopping import stopping_explained
@@ -112,7 +112,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
         config = _for_debugging(config)
     with ExitStack() as stack:
         processes = stack.enter_context(process_group(choose_device(config.model.device)))
-        check_share(config, processes)
+        check_share(config.train, config.memory, processes)
         config, precision = processes.on_main(lambda: settle_precision(config))
         with status("Reading the data"):
             data = prepare_data(config)
@@ -203,7 +203,7 @@ def _leave_later_behind(run: Run) -> list[str]:
         (run.run_dir / METRICS).unlink(missing_ok=True)
     discarded = discard_after(run.run_dir, state.step)
     prune(run.run_dir, run.config.checkpoint.keep)  # what a kill kept the last checkpoint from
-    return [f"deleted {folder.name}, which lies after step {state.step}" for folder in discarded]
+    return [f"deleted {folder.name}, which is newer than step {state.step}" for folder in discarded]
 
 
 def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:
@@ -241,15 +241,15 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         run.fallbacks = build_fallbacks(built)
         started = time.monotonic()
         run.advice = partial(advice_after, built, data)
-        with computed_whole(config, built.model, built.loaded.device, processes):
+        with computed_whole(config.model, built.model, built.loaded.device, processes):
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
     else:
-        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are done already"])
+        show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are already done"])
     best = run_dir / BEST
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     evaluates = config.evaluation.at_end and not processes.on_main(results.is_file)
-    with stopping_explained(f"Go on with: llmcausal resume {run_dir}"):
+    with stopping_explained(f"Continue with: llmcausal resume {run_dir}"):
         if best.is_dir() and (evaluates or learns_detector(config.loss)):
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
@@ -277,7 +277,7 @@ def _pass_gate(built: Built, data: PreparedData) -> list[dict[str, Any]]:
     try:
         return [_evaluated(built, data, NATURAL)]
     except DataError as error:  # such as a model whose context is too short for these prompts
-        show_notes([f"no verdict by the suite {NATURAL}: {error}"])
+        show_notes([f"the suite {NATURAL} gives no verdict: {error}"])
         return []
 
 
@@ -286,8 +286,9 @@ def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> di
     run = built.run
     notes: list[str] = []
     parts = Parts(built.model, data.template, built.step, other=None)
-    triplets = choose_triplets(run.config, suite, notes)
-    asked = Asked(suite, reads=suite is None, notes=notes)
+    name = suite_name(run.config.data, run.config.evaluation, suite)
+    triplets = choose_triplets(run.config.data, name, notes)
+    asked = Asked(name, reads=suite is None, notes=notes)
     result = evaluate_model(run.config, parts, triplets, asked, run.processes)
     if run.processes.is_main:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
@@ -301,8 +302,8 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
     if not section.at_end:
         return 0
     try:
-        suites = [None, NATURAL] if section.gate else [None]
-        triplets = [t for suite in suites for t in choose_triplets(config, suite)][
+        suites = [suite_name(config.data, section), *([NATURAL] if section.gate else [])]
+        triplets = [t for suite in suites for t in choose_triplets(config.data, suite)][
             : section.max_samples
         ]
         prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
@@ -334,7 +335,7 @@ def _refuse_changes(
                 [
                     f"{checkpoint}: cannot be resumed exactly, since this changed:",
                     *(f"  {change}" for change in changes),
-                    "Undo it, or go on all the same with --allow-changes.",
+                    "Undo this, or continue anyway with --allow-changes.",
                 ]
             )
         )

@@ -34,16 +34,14 @@ def ablate(
         list[str],
         typer.Option(
             metavar="KEY=V,V",
-            help="Values of one setting, or K,K=V:V,V:V of several together; may be repeated.",
+            help="Values of one setting, or K,K=V:V,V:V for several together; repeatable.",
         ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting in all runs."),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Train each combination with so many seeds.")
-    ] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each combination.")] = 1,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -52,12 +50,12 @@ def ablate(
     ] = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The ablation's folder, in place of runs/ablate-NAME."),
+        typer.Option(metavar="DIR", help="The ablation's folder, instead of runs/ablate-NAME."),
     ] = None,
     plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate every combination of settings; the same command goes on if stopped."""
+    """Train and evaluate every combination of settings; run it again to continue."""
     from llmcausal.assembly import ablation
 
     with reserved_stdout() if as_json else nullcontext():

@@ -32,28 +32,29 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="Triplet file, such a
 Split = Annotated[
     str,
     typer.Option(
-        metavar="SPLIT", help="train, validation or test: whose scenarios, phrasings and goals."
+        metavar="SPLIT", help="Scenarios, phrasings and goals to use: train, validation or test."
     ),
 ]
 SourcePath = Annotated[
-    Path | None, typer.Argument(metavar="FILE_OR_FOLDER", help="What --from reads.")
+    Path | None, typer.Argument(metavar="FILE_OR_FOLDER", help="File or folder that --from reads.")
 ]
 Source = Annotated[
     str,
     typer.Option(
         "--from",
         metavar="NAME",
-        help="alpaca, bipia, chat, csv, jsonl or squad. Without it: the built-in generator.",
+        help="alpaca, bipia, chat, csv, jsonl or squad; without it, the built-in generator.",
     ),
 ]
 Count = Annotated[
-    int | None, typer.Option(min=1, help="How many triplets. With --from: one of each example.")
+    int | None,
+    typer.Option(min=1, help="Number of triplets; with --from, one per example by default."),
 ]
 Families = Annotated[
-    str, typer.Option(metavar="A,B", help="Attack families; all of the split by default.")
+    str, typer.Option(metavar="A,B", help="Attack families; by default all in the split.")
 ]
 Positions = Annotated[
-    str, typer.Option(metavar="A,B", help="Where attacks are put: start, middle, end.")
+    str, typer.Option(metavar="A,B", help="Places for attacks: start, middle, end.")
 ]
 Counterfactual = Annotated[
     str,
@@ -68,24 +69,24 @@ Answers = Annotated[
     str,
     typer.Option(
         metavar="KIND",
-        help="given (the source's), or model: what no check verifies is answered by --model, "
-        "which also obeys each attack, for loss.lambda_swap. The source then needs no answers.",
+        help="given (the source's), or model: --model answers what no check verifies, and obeys "
+        "each attack for loss.lambda_swap. The source then needs no answers.",
     ),
 ]
 Attacks = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="JSON or JSONL of attack goals of your own.")
+    Path | None, typer.Option(metavar="FILE", help="JSON or JSONL file with your own attack goals.")
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--map",
         metavar="FIELD=COLUMN",
-        help="csv, jsonl: which column holds document, question, response, answer, system, "
-        "category, contains or id. Repeat it.",
+        help="csv, jsonl: the column that holds document, question, response, answer, system, "
+        "category, contains or id; repeatable.",
     ),
 ]
 System = Annotated[
-    str, typer.Option(metavar="TEXT", help="System prompt in place of the source's own.")
+    str, typer.Option(metavar="TEXT", help="System prompt, instead of the source's own.")
 ]
 
 
@@ -102,7 +103,7 @@ def build(
     path: SourcePath = None,
     source: Source = "",
     count: Count = None,
-    seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for every choice.")] = 0,
     families: Families = "",
     positions: Positions = "",
     counterfactual: Counterfactual = "other_input",
@@ -110,7 +111,7 @@ def build(
         str,
         typer.Option(
             metavar="PROFILE",
-            help="Whose model is asked by --counterfactual model and --answers model.",
+            help="Profile of the model for --counterfactual model and --answers model.",
             autocompletion=complete_profile,
         ),
     ] = "",
@@ -119,22 +120,20 @@ def build(
     columns: Columns = None,
     system: System = "",
 ) -> None:
-    """Turn what you have into triplets, or generate them; writes JSONL and its recipe."""
+    """Make triplets from your data or generate them; write JSONL and its recipe."""
     from llmcausal.assembly import data_building
+    from llmcausal.data.sources.columns import parse_map
     from llmcausal.ui.console import clean, console
     from llmcausal.ui.data_report import LateProgress
 
-    request = data_building.parse_request(
+    request = data_building.BuildRequest(
         out=out,
+        options=data_building.parse_options(
+            split, seed, count, families, positions, counterfactual
+        ),
         source=source,
         path=path,
-        split=split,
-        seed=seed,
-        count=count,
-        families=families,
-        positions=positions,
-        counterfactual=counterfactual,
-        columns=columns or [],
+        columns=parse_map(columns or []),
         system=system,
         attacks=attacks,
         model=model,
@@ -161,14 +160,14 @@ def validate(
         list[str] | None,
         typer.Option(
             metavar="FILE|builtin:SPLIT",
-            help="What the files must share no scenario or phrasing with. Repeat it.",
+            help="Data that must share no scenario or phrasing with the files; repeatable.",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="PROFILE",
-            help="Also count what is too long for this profile's model.",
+            help="Also count triplets that are too long for this profile's model.",
             autocompletion=complete_profile,
         ),
     ] = None,
@@ -208,7 +207,7 @@ def validate(
 def stats(
     file: File,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw it, as .html or .svg.")
+        Path | None, typer.Option(metavar="FILE", help="Also draw the figures, as .html or .svg.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -27,9 +27,9 @@ def doctor(
     profile: Profile = "rtx4050",
     as_json: AsJson = False,
 ) -> None:
-    """Check that this machine can train a profile, and say how to fix what is wrong.
+    """Check that this machine can train a profile, and show how to fix problems.
 
-    One line a check: pass, warning or fail, each with the fix to type. Ends with 1 if one failed.
+    Each check prints one line: pass, warning or fail, with the fix. Exit 1 if a check failed.
     """
     from dataclasses import asdict
 

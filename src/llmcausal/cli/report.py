@@ -13,14 +13,14 @@ app = subcommand()
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Run directories; several are compared on one page."),
+    typer.Argument(metavar="RUN...", help="Run directories; one page compares several."),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
         metavar="FILE",
-        help="The file; else RUN/report.html, or comparison.html here for several.",
+        help="Output file; by default RUN/report.html, or ./comparison.html for several runs.",
     ),
 ]
 
@@ -32,7 +32,7 @@ Out = Annotated[
     )
 )
 def report(runs: Runs, out: Out = None, as_json: AsJson = False) -> None:
-    """Write the HTML report of a run, also while it trains, or compare several runs."""
+    """Write a run's HTML report, even while it trains, or compare several runs."""
     from llmcausal.assembly.reporting import report_runs
 
     with reserved_stdout():

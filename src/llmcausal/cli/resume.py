@@ -25,7 +25,7 @@ def resume(
         Path,
         typer.Argument(
             metavar="RUN_OR_CHECKPOINT",
-            help="A run directory (its newest sound checkpoint is taken) or one checkpoint.",
+            help="A run directory (resumes its newest intact checkpoint) or one checkpoint.",
         ),
     ],
     num_processes: NumProcesses = 1,
@@ -33,11 +33,11 @@ def resume(
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Go on although data, settings or chat template changed."
+            "--allow-changes", help="Continue although data, settings or chat template changed."
         ),
     ] = False,
 ) -> None:
-    """Go on with an interrupted run, exactly where it stopped."""
+    """Continue an interrupted run exactly where it stopped."""
     launch(num_processes)
     from llmcausal import assembly
 

@@ -14,35 +14,32 @@ Host = Annotated[
     str,
     typer.Option(
         metavar="ADDRESS",
-        help="Where to listen; elsewhere than on this machine alone, LLMCAUSAL_SERVE_TOKEN must "
-        "hold a token.",
+        help="Address to listen on. Outside the loopback, LLMCAUSAL_SERVE_TOKEN must hold a token.",
     ),
 ]
-Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")]
-Base = Annotated[
-    bool, typer.Option("--base", help="Answer as the untouched model, without the adapter.")
-]
+Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")]
+Base = Annotated[bool, typer.Option("--base", help="Serve the model without its adapter.")]
 Name = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The model's name in requests; else that of the run."),
+    typer.Option(metavar="NAME", help="Model name in requests; by default the run's name."),
 ]
 PromptTokens = Annotated[
-    int, typer.Option("--max-prompt-tokens", metavar="N", min=1, help="Longest prompt.")
+    int, typer.Option("--max-prompt-tokens", metavar="N", min=1, help="Longest prompt, in tokens.")
 ]
-NewTokens = Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer.")]
+NewTokens = Annotated[
+    int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
+]
 BodyBytes = Annotated[
     int, typer.Option("--max-body", metavar="N", min=1, help="Largest request, in bytes.")
 ]
-Queue = Annotated[
-    int, typer.Option("--queue", metavar="N", min=1, help="Requests that may wait for their turn.")
-]
+Queue = Annotated[int, typer.Option("--queue", metavar="N", min=1, help="Most waiting requests.")]
 ClientSeconds = Annotated[
     float,
     typer.Option(
         "--client-timeout",
         metavar="N",
         min=0.1,
-        help="Seconds that a client may take to send, and to read more.",
+        help="Longest time to send a request or to read more, in seconds.",
     ),
 ]
 
@@ -68,7 +65,7 @@ def serve(
 ) -> None:
     """Serve a checkpoint over OpenAI's API, to try and test it.
 
-    Not for production: it answers one request at a time.
+    It answers one request at a time and is not for production.
     """
     from llmcausal import assembly
     from llmcausal.server.engine import Limits

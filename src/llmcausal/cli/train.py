@@ -25,18 +25,18 @@ def train(
     profile: Profile,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
     ] = None,
     output_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that holds the run directories.")
     ] = None,
     debug: Annotated[
-        bool, typer.Option("--debug", help="A few samples with every check on, and tracebacks.")
+        bool, typer.Option("--debug", help="Train on a few samples with all checks and tracebacks.")
     ] = False,
     num_processes: NumProcesses = 1,
     plain: Plain = False,
 ) -> None:
-    """Fine-tune a model on triplets, and show it before and after."""
+    """Fine-tune a model on triplets and show it before and after."""
     launch(num_processes)
     from llmcausal import assembly
     from llmcausal.profile import load_config

@@ -50,8 +50,8 @@ _PROBES = (
 
 
 _EMPTY_RESPONSE = (
-    "response: is empty: there is nothing to learn from it; give one, or let the model's own "
-    'answer stand for it with data.answers = "model"'
+    "response: empty: it teaches nothing; give one, or use the model's own "
+    'answer with data.answers = "model"'
 )
 
 
@@ -87,7 +87,7 @@ class ChatTemplate:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 f"{type(tokenizer).__name__} is a slow tokenizer; token-safe prompts need the fast "
-                "one (a tokenizer.json beside the model)"
+                "one (a tokenizer.json with the model)"
             )
         self.tokenizer = tokenizer
         self.text = _template_text(tokenizer, template)

@@ -57,7 +57,7 @@ def check_bitsandbytes(facts: Facts) -> DoctorCheck:
             f"NF4 rounds by {rounding:.0%}, its product is off by {error:.0%}, on {device.type}"
         )
     elif not moved:
-        detail = f"an 8-bit AdamW step leaves the weights as they are on {device.type}"
+        detail = f"an 8-bit AdamW step does not change the weights on {device.type}"
     else:
         found = f"NF4 (rounds by {rounding:.1%}) and 8-bit AdamW work on {device.type}"
         return DoctorCheck("bitsandbytes", "pass", found)

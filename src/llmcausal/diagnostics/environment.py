@@ -71,7 +71,7 @@ def check_memory(facts: Facts) -> DoctorCheck:
     found = f"{machine.ram_free_bytes / GIB:.1f} GiB free of {machine.ram_bytes / GIB:.1f}"
     found += f", about {need / GIB:.1f} needed"
     if held is None:
-        found += " besides the model, whose size is unknown"
+        found += " plus the model, whose size is unknown"
     if machine.ram_free_bytes >= need:
         return DoctorCheck("memory", "pass", found)
     return DoctorCheck("memory", "fail", found, more_memory(machine))

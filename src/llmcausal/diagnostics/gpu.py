@@ -36,8 +36,8 @@ def check_driver(facts: Facts) -> DoctorCheck:
         return DoctorCheck(name, "pass", "no NVIDIA driver; not needed on the CPU")
     found = f"NVIDIA driver {machine.driver}"
     if machine.driver_cuda is None:
-        return DoctorCheck(name, "pass", f"{found}, which does not tell its CUDA version")
-    found += f" knows CUDA up to {_dotted(machine.driver_cuda)}"
+        return DoctorCheck(name, "pass", f"{found}, which does not report its CUDA version")
+    found += f" supports CUDA up to {_dotted(machine.driver_cuda)}"
     if torch.cuda is None:
         return DoctorCheck(name, "pass", found)
     found += f", torch was built for {_dotted(torch.cuda)}"
@@ -150,7 +150,7 @@ def check_gpu_memory(facts: Facts) -> DoctorCheck | None:
         return DoctorCheck(name, "pass", found)
     if gpu.processes:
         first = gpu.processes[0]
-        fix = f"close {first.name or 'the program'} (pid {first.pid}), if you can do without it"
+        fix = f"close {first.name or 'the program'} (pid {first.pid}), if you do not need it"
     else:
         fix = "close the programs that use the GPU (`nvidia-smi` lists them)"
     return DoctorCheck(name, "warning", found, fix)
@@ -175,7 +175,7 @@ def check_spill(facts: Facts) -> DoctorCheck | None:
         return DoctorCheck(name, "pass", "the driver refuses what does not fit")
     found = "the Windows driver moves what does not fit to host memory, which is many times slower"
     if facts.config.memory.budget_gb is not None:
-        kept = f"memory.budget_gb = {facts.config.memory.budget_gb:g} keeps below"
+        kept = f"memory.budget_gb = {facts.config.memory.budget_gb:g} prevents this"
         return DoctorCheck(name, "pass", f"{found}; {kept}")
     budget = int(gpu.free_bytes / GIB * 10) / 10
     fix = (

@@ -53,7 +53,7 @@ def find_model(section: ModelSection) -> DoctorCheck:
     if problem:
         return DoctorCheck("model", "fail", f"{source}: {problem[0]}", problem[1])
     return DoctorCheck(
-        "model", "pass", f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to be fetched"
+        "model", "pass", f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to download"
     )
 
 

@@ -31,10 +31,10 @@ def check_profiles(facts: Facts) -> DoctorCheck:
         return DoctorCheck("profiles", "pass", found)
     lean = facts.own.strategies[-1]
     missing = (
-        f"{facts.own.profile} needs {_gib(lean.needed_bytes)} for {facts.own.tokens} tokens a "
+        f"{facts.own.profile} needs {_gib(lean.needed_bytes)} for {facts.own.tokens} tokens per "
         f"member, and {_gib(lean.host_bytes)} of host memory; {found}"
     )
-    fix = f"`llmcausal profile-memory {facts.own.profile}` tells what makes it fit your data"
+    fix = f"`llmcausal profile-memory {facts.own.profile}` lists what makes it fit your data"
     if fitting:
         fix += f", or llmcausal train {fitting[0].profile}"
     # Shorter texts take less, so that this alone does not keep a run from working.

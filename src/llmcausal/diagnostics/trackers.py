@@ -26,6 +26,6 @@ def check_trackers(facts: Facts) -> DoctorCheck:
                 told.append(f"{name}: {one_line(tracker.destination(tracking))}")
     found = "; ".join(wrong + told)
     if wrong:
-        fix = "do what is said there, or --set tracking.trackers=[] to go without"
+        fix = "follow these messages, or train without trackers: --set tracking.trackers=[]"
         return DoctorCheck("trackers", "fail", found, fix)
     return DoctorCheck("trackers", "pass", found)

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.data.triplet import Triplet
@@ -16,15 +17,19 @@ from llmcausal.evaluation.answer_rows import (
     Side,
     generation_rows,
 )
-from llmcausal.evaluation.generation import Answer, Progress, answer_prompts, base_model_of
+from llmcausal.evaluation.generation import (
+    Answer,
+    Answering,
+    Progress,
+    answer_prompts,
+    base_model_of,
+)
 from llmcausal.evaluation.scoring import asks_to_obey
 from llmcausal.evaluation.summary import differences, judge, summarize
 from llmcausal.evaluation.verdict import likeness_between, verdict_on
-from llmcausal.train.processes import SINGLE, Processes
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
-    from llmcausal.evaluation.answer_store import AnswerStore
 
 PromptPair = tuple[str, str]
 """The trusted text and the untrusted one."""
@@ -34,31 +39,21 @@ Weights = Callable[[], AbstractContextManager[None]]
 
 
 def evaluate(
-    model: Any,
-    template: ChatTemplate,
+    answering: Answering,
     triplets: Sequence[Triplet],
     *,
-    max_new_tokens: int,
-    batch_size: int,
     baseline: bool = True,
     base_weights: Weights | None = None,
     progress: Progress | None = None,
-    store: AnswerStore | None = None,
-    processes: Processes = SINGLE,
 ) -> dict[str, Any]:
     """Answers and scores every triplet's benign and attacked prompt, and its obeying one if any.
 
     Args:
-        model: The tuned model; a `PeftModel` where `baseline` is asked for.
-        template: Renders prompts and knows the end-of-turn tokens.
+        answering: The tuned model and how it answers; a `PeftModel` where `baseline` is asked for.
         triplets: At least one.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts generated together.
         baseline: Also answer with a second model, and compare pair by pair.
         base_weights: Makes the second model; None switches the adapter off.
-        progress: Told (done, total) over all distinct prompts of both models.
-        store: Keeps answers, and gives those it has.
-        processes: Those that share the prompts.
+        progress: Called with (done, total) over all distinct prompts of both models.
 
     Returns:
         `base` (or None), `tuned`, `difference`, `verdict` and `likeness` (or None), `skipped` and
@@ -70,19 +65,15 @@ def evaluate(
         DataError: If there is no triplet, or none that can be used, or a check takes too long.
         UsageError: If `baseline` is asked for and the model has no adapter.
     """
-    template = _encoding_once(template)
-    usable, skipped = fitting(model, template, triplets, max_new_tokens)
+    answering = replace(answering, template=_encoding_once(answering.template))
+    usable, skipped = fitting(answering, triplets)
     distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
-    given: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
-    given |= {"store": store, "processes": processes}
 
     def answers(weights: Weights, adapter: bool, done_before: int) -> Answers:
         shown = _offset(progress, done_before, total)
         with weights():
-            found = answer_prompts(
-                model, template, distinct, adapter=adapter, progress=shown, **given
-            )
+            found = answer_prompts(answering, distinct, adapter=adapter, progress=shown)
         return dict(zip(distinct, found, strict=True))
 
     base = answers(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
@@ -169,7 +160,7 @@ def _encoding_once(template: ChatTemplate) -> ChatTemplate:
 
 
 def fitting(
-    model: Any, template: ChatTemplate, triplets: Sequence[Triplet], max_new_tokens: int
+    answering: Answering, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
     """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut.
 
@@ -181,7 +172,8 @@ def fitting(
     """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
-    context = getattr(base_model_of(model).config, "max_position_embeddings", None)
+    max_new_tokens, template = answering.max_new_tokens, answering.template
+    context = getattr(base_model_of(answering.model).config, "max_position_embeddings", None)
     usable, skipped = [], []
     for triplet in triplets:
         try:

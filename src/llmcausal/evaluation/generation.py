@@ -47,6 +47,47 @@ class Answer:
     stopped: bool
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How prompts are continued: greedily, within limits.
+
+    Attributes:
+        stop_ids: Tokens that end an answer; at least one.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Prompts generated together.
+    """
+
+    stop_ids: Sequence[int]
+    max_new_tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answers prompts: a model and its template, the limits, the cache, the processes.
+
+    Attributes:
+        model: A transformers model, or a `PeftModel` around one.
+        template: Renders prompts and knows the end-of-turn tokens.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Prompts generated together.
+        store: Keeps answers, and gives those that it has.
+        processes: Those that share the prompts.
+    """
+
+    model: Any
+    template: ChatTemplate
+    max_new_tokens: int
+    batch_size: int
+    store: AnswerStore | None = None
+    processes: Processes = SINGLE
+
+    @property
+    def decoding(self) -> Decoding:
+        """How prompts are continued."""
+        return Decoding(self.template.stop_ids, self.max_new_tokens, self.batch_size)
+
+
 def base_model_of(model: Any) -> Any:
     """Returns the transformers model inside a `PeftModel` (its LoRA layers stay in place)."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -114,15 +155,13 @@ def ready_to_generate(model: Any, config: GenerationConfig) -> Iterator[None]:
 def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
     *,
-    stop_ids: Sequence[int],
-    max_new_tokens: int,
-    batch_size: int,
     progress: Progress | None = None,
     shelf: Shelf | None = None,
     processes: Processes = SINGLE,
 ) -> list[list[int]]:
-    """Continues each prompt greedily until a stop token or `max_new_tokens`.
+    """Continues each prompt greedily until a stop token or the longest answer.
 
     Batches follow from the prompts alone, not from what `shelf` holds of them, so that an
     interrupted run goes on with the very sums that it would have made. Out of GPU memory, the
@@ -131,9 +170,7 @@ def generate(
     Args:
         model: A transformers model, or a `PeftModel` around one.
         prompts: Token ids, of any lengths above 0.
-        stop_ids: Tokens that end an answer; at least one.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts generated together.
+        decoding: Stop tokens, longest answer, batch size.
         progress: Told at once of what `shelf` holds, then after each batch.
         shelf: Answers that these weights gave already; those given now are added. Of several
             processes the first's counts.
@@ -145,17 +182,17 @@ def generate(
     Raises:
         ModelError: If no token ends an answer.
     """
-    if not stop_ids:
+    if not decoding.stop_ids:
         raise ModelError("neither the chat template nor the tokenizer names an end-of-turn token")
     if not all(prompts):
         raise ValueError("a prompt has no tokens")
     copies, total = Counter(map(tuple, prompts)), len(prompts)
-    keys = {prompt: answer_key(prompt, stop_ids, max_new_tokens) for prompt in copies}
+    keys = {p: answer_key(p, decoding.stop_ids, decoding.max_new_tokens) for p in copies}
     answers = processes.on_main(partial(_stored, shelf, keys))
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
         progress(done, total)
-    mine, givers = _dealt(_missing(_batches(list(copies), batch_size), answers), processes)
+    mine, givers = _dealt(_missing(_batches(list(copies), decoding.batch_size), answers), processes)
 
     def keep(found: Mapping[Prompt, list[int]]) -> None:
         nonlocal done
@@ -165,9 +202,7 @@ def generate(
         if progress:
             progress(min(done, total), total)
 
-    work_on = partial(
-        _answered, model, mine, stop_ids, max_new_tokens, keep, halving=not processes.sharded
-    )
+    work_on = partial(_answered, model, mine, decoding, keep, halving=not processes.sharded)
     for given in processes.forward_all(work_on):
         answers.update(given)
     return [list(answers[tuple(prompt)]) for prompt in prompts]
@@ -190,8 +225,7 @@ def _dealt(batches: list[list[Prompt]], processes: Processes) -> tuple[list[list
 def _answered(
     model: Any,
     batches: Sequence[list[Prompt]],
-    stop_ids: Sequence[int],
-    max_new_tokens: int,
+    decoding: Decoding,
     keep: Callable[[Mapping[Prompt, list[int]]], None],
     *,
     halving: bool,
@@ -199,7 +233,7 @@ def _answered(
     """Returns the new tokens of each prompt; `keep` is told those of each batch at once."""
     answers: dict[Prompt, list[int]] = {}
     if batches:
-        with _decoder(model, batches, stop_ids, max_new_tokens) as decode:
+        with _decoder(model, batches, decoding) as decode:
             for batch, rows in _decoded(decode, batches, halving):
                 found = dict(zip(batch, rows, strict=True))
                 answers.update(found)
@@ -224,9 +258,10 @@ def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
 
 @contextmanager
 def _decoder(
-    model: Any, batches: Sequence[Sequence[Prompt]], stop_ids: Sequence[int], max_new_tokens: int
+    model: Any, batches: Sequence[Sequence[Prompt]], decoding: Decoding
 ) -> Iterator[Decoder]:
     """Makes the model ready; what it yields answers a batch."""
+    stop_ids, max_new_tokens = decoding.stop_ids, decoding.max_new_tokens
     longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
     with ready_to_decode(model, longest) as tree:
         if tree is None:
@@ -293,7 +328,7 @@ def _decoded(
             if not is_out_of_memory(error) or len(batch) == 1 or not halving:
                 raise
             limit = (len(batch) + 1) // 2
-            _log.warning("out of memory: going on with %d prompts at a time", limit)
+            _log.warning("out of memory: continuing with %d prompts at a time", limit)
             pending.appendleft(batch)
             continue
         yield batch, rows
@@ -324,33 +359,27 @@ def _until_stop(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 
 def answer_prompts(
-    model: Any,
-    template: ChatTemplate,
+    answering: Answering,
     prompts: Sequence[tuple[str, str]],
     *,
-    max_new_tokens: int,
-    batch_size: int,
     adapter: bool = True,
     progress: Progress | None = None,
-    store: AnswerStore | None = None,
-    processes: Processes = SINGLE,
 ) -> list[Answer]:
     """Answers (system, user) pairs greedily, with the adapter or without it.
 
     Raises:
         UsageError: If `adapter` is false and the model has none.
     """
+    model, template, store = answering.model, answering.template, answering.store
     encoded = [template.encode_prompt(system, user) for system, user in prompts]
     with nullcontext() if adapter else without_adapter(model):
         rows = generate(
             model,
             encoded,
-            stop_ids=template.stop_ids,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
+            answering.decoding,
             progress=progress,
             shelf=store.shelf(model, adapter=adapter) if store else None,
-            processes=processes,
+            processes=answering.processes,
         )
     return [read_answer(template, row) for row in rows]
 

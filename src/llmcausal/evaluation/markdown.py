@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmcausal.evaluation.verdict import caveats
-from llmcausal.metrics import GROUPED, of
+from llmcausal.metrics import BEFORE_SEARCH, GROUPED, of
 
 MAX_EXAMPLES = 5
 MAX_CHARACTERS = 400
@@ -140,8 +140,8 @@ def _causal(tuned: Values, base: Values | None, name: str) -> str:
 
 def _adaptive(adaptive: Values, name: str) -> str:
     tuned, base = adaptive["tuned"], adaptive.get("base")
-    figures = ("attack_success_rate", "before_search", "utility_under_attack")
-    rows = [_row(metric, tuned, base, _share) for metric in figures]
+    figures = (GROUPED[0], BEFORE_SEARCH, GROUPED[1])
+    rows = [_row(metric.name, tuned, base, _share) for metric in figures]
     told = (
         f"A suffix is searched for each prompt ({adaptive['search']}), in at most "
         f"{adaptive['steps']} steps of {adaptive['candidates']} candidates. "

@@ -5,19 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation.answer_rows import AnsweredMember, Side, generation_rows
-from llmcausal.evaluation.generation import Answer, answer_prompts
+from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
 from llmcausal.metrics import CORE
-from llmcausal.train.processes import SINGLE, Processes
-
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
 
 PROBE_METRICS = tuple(metric.name for metric in CORE)
 Scorer = Callable[[Triplet, str], Verdict]
@@ -29,34 +26,18 @@ class AttackProbe:
     Leaves the model, its modes and every random state as they were.
 
     Args:
-        model: The model in training.
-        template: Renders prompts and knows the end-of-turn tokens.
+        answering: The model in training, and how it answers.
         triplets: What is answered; the same at each validation.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts generated together.
-        processes: Those that share the prompts.
 
     Attributes:
         batches: How often `batch_done` is called.
         metrics: The figures that these triplets can give.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        template: ChatTemplate,
-        triplets: Sequence[Triplet],
-        *,
-        max_new_tokens: int,
-        batch_size: int,
-        processes: Processes = SINGLE,
-    ) -> None:
-        self._model = model
-        self._template = template
+    def __init__(self, answering: Answering, triplets: Sequence[Triplet]) -> None:
+        self._answering = answering
         self._triplets = list(triplets)
-        self._max_new_tokens = max_new_tokens
-        self._processes = processes
-        self.answer_together(batch_size)
+        self.answer_together(answering.batch_size)
         self._latest: Side | None = None
         empty = self._verdicts([""] * (2 * len(self._triplets)))
         self.metrics = tuple(
@@ -65,7 +46,7 @@ class AttackProbe:
 
     def answer_together(self, batch_size: int) -> None:
         """Sets how many prompts are generated together."""
-        self._batch_size = batch_size
+        self._answering = replace(self._answering, batch_size=batch_size)
         self.batches = -(-2 * len(self._triplets) // batch_size)
 
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
@@ -90,15 +71,7 @@ class AttackProbe:
                 told += 1
                 batch_done()
 
-        answers = answer_prompts(
-            self._model,
-            self._template,
-            prompts,
-            max_new_tokens=self._max_new_tokens,
-            batch_size=self._batch_size,
-            progress=progress,
-            processes=self._processes,
-        )
+        answers = answer_prompts(self._answering, prompts, progress=progress)
         verdicts = self._verdicts([answer.text for answer in answers])
         half = len(self._triplets)
         of_member: dict[AnsweredMember, Sequence[Answer | None]] = {

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from llmcausal.export.artifact import make_artifact
-from llmcausal.export.check import NAMES, Loaded
-from llmcausal.export.consumers import TransformersModel
+from llmcausal.export.check import Loaded
 from llmcausal.export.model_card import ADAPTER
 from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
-from llmcausal.export.transformers_folder import save_settings, settings_defects, tokens_by
+from llmcausal.export.transformers_folder import loaded_from, save_settings
 from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
 from llmcausal.model.lora import load_adapter
 
@@ -56,13 +55,5 @@ def _load(source: ExportSource, folder: Path) -> Loaded:
         dtype=source.dtype,
         trust_remote_code=source.trust_remote_code,
     )
-    settings = GenerationConfig.from_pretrained(str(folder))
-    model = TransformersModel(load_adapter(base, folder).eval(), settings, "transformers and peft")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
-    return Loaded(
-        model,
-        model,
-        tokens_by(tokenizer),
-        NAMES[source.dtype],
-        settings_defects(settings, source),
-    )
+    model = load_adapter(base, folder)
+    return loaded_from(source, folder, model, source.dtype, "transformers and peft")

@@ -11,7 +11,7 @@ import torch
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.template_pieces import conversation
 from llmcausal.errors import ModelError
-from llmcausal.export.consumers import Answering, TransformersModel
+from llmcausal.export.consumers import Answerer, TransformersModel
 from llmcausal.export.source import AttackSuite, ExportSource, Figures
 
 CHECK_PROMPTS = (
@@ -48,7 +48,7 @@ class Loaded:
     """
 
     reading: TransformersModel
-    answering: Answering
+    answering: Answerer
     tokens_of: Callable[[list[dict[str, str]]], list[int]]
     weights: str
     defects: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Behaviour:
     attacked: list[str]
 
 
-def observe(source: ExportSource, reading: TransformersModel, answering: Answering) -> Behaviour:
+def observe(source: ExportSource, reading: TransformersModel, answering: Answerer) -> Behaviour:
     """Runs the check's prompts one by one, greedily."""
     template = source.template
     prompts = [template.encode_prompt(*prompt) for prompt in CHECK_PROMPTS]
@@ -175,7 +175,7 @@ def _defects(report: dict[str, Any]) -> list[str]:
             f"{tolerance:.3g} ({report['weights']})"
         )
     if not report["same_prompt_tokens"]:
-        defects.append("its tokenizer and chat template make other tokens of a prompt")
+        defects.append("its tokenizer and chat template tokenize a prompt differently")
     if report["reference_answers_stopped"] and not report["answers_stopped"]:
         defects.append("its answers never end, though the trained model's do")
     if report["attacks"] is not None:

@@ -20,7 +20,7 @@ _POSITIONS = 16
 """Last prompt positions whose logits are compared."""
 
 
-class Answering(Protocol):
+class Answerer(Protocol):
     """A model that continues prompts greedily, ending where its own files say."""
 
     @property
@@ -54,7 +54,6 @@ class TransformersModel:
         return last
 
     def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
-        """Returns the new tokens of a greedy answer."""
         greedy = GenerationConfig.from_dict(self.settings.to_dict())
         greedy.do_sample = False
         greedy.temperature = greedy.top_p = greedy.top_k = None
@@ -111,7 +110,6 @@ class LlamaCppModel:
         return str(self._server.listening_address)
 
     def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
-        """Returns the new tokens of a greedy answer."""
         request = {
             "prompt": list(ids),
             "n_predict": max_new_tokens,

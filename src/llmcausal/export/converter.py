@@ -60,8 +60,8 @@ def find_quantizer(llama_cpp: Path) -> Path:
         raise UsageError(
             f"--quantize: only {', '.join(CONVERTED)} without {_QUANTIZER}, which is not on the "
             "PATH. Install llama.cpp (brew install llama.cpp; winget install llama.cpp), or "
-            f"build it: cmake -B build && cmake --build build --target {_QUANTIZER}, in its "
-            "checkout, named with --llama-cpp"
+            f"build it in a checkout (cmake -B build && cmake --build build --target {_QUANTIZER}) "
+            "and name that checkout with --llama-cpp"
         )
     return Path(found)
 

@@ -16,7 +16,7 @@ from llmcausal.errors import UsageError
 from llmcausal.export.artifact import make_artifact
 from llmcausal.export.check import CHECK_PROMPTS, NEW_TOKENS, Loaded
 from llmcausal.export.consumers import (
-    Answering,
+    Answerer,
     LlamaCppModel,
     TransformersModel,
     has_llama_cpp,
@@ -103,7 +103,7 @@ def load_gguf(source: ExportSource, options: ExportOptions, folder: Path) -> Loa
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
     reading = TransformersModel(model.eval(), source.generation_config(), "transformers")
-    answering: Answering = reading
+    answering: Answerer = reading
     tokens_of = tokens_by(tokenizer)
     if has_llama_cpp():
         answering = llama = LlamaCppModel(file, _context(source))

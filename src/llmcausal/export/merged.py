@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from llmcausal.export.artifact import make_artifact
-from llmcausal.export.check import NAMES, Loaded
-from llmcausal.export.consumers import TransformersModel
+from llmcausal.export.check import Loaded
 from llmcausal.export.merging import merge
 from llmcausal.export.model_card import MERGED
 from llmcausal.export.options import ExportOptions
 from llmcausal.export.source import ExportSource
-from llmcausal.export.transformers_folder import save_settings, settings_defects, tokens_by
+from llmcausal.export.transformers_folder import loaded_from, save_settings
 
 
 def export_merged(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
@@ -54,13 +53,4 @@ def _load(source: ExportSource, folder: Path) -> Loaded:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", trust_remote_code=source.trust_remote_code
     )
-    settings = GenerationConfig.from_pretrained(str(folder))
-    loaded = TransformersModel(model.eval(), settings)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
-    return Loaded(
-        loaded,
-        loaded,
-        tokens_by(tokenizer),
-        NAMES[model.dtype],
-        settings_defects(settings, source),
-    )
+    return loaded_from(source, folder, model, model.dtype, "transformers")

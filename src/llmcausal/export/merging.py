@@ -57,7 +57,7 @@ def merge(source: ExportSource, folder: Path) -> None:
         raise ModelError(
             f"{source.base_folder}: has no tensor named {sorted(missing)[0]}, which the adapter "
             f"changes ({len(missing)} of {len(updates)} are missing): its files name weights "
-            "otherwise than the loaded model. Load and save it with save_pretrained first."
+            "differently from the loaded model. Load and save it with save_pretrained first."
         )
 
     def change(each: Stored) -> torch.Tensor:

@@ -91,9 +91,9 @@ instructions. Made with llmcausal {version}.
 
 ## Prompts
 
-{system_role} Prompts rendered otherwise than in training void the defence, and programs that
-tokenize a rendered text read special tokens inside untrusted text as control tokens. This renders
-token-safely, for anything that takes token ids:
+{system_role} Prompts rendered differently from training void the defence. Programs that tokenize a
+rendered text read special tokens inside untrusted text as control tokens. This code renders
+token-safe prompts, for anything that takes token ids:
 
 ```python
 {render}
@@ -105,7 +105,7 @@ token-safely, for anything that takes token ids:
 
 ## Limits
 
-Fine-tuning lowers the success rate of attacks like those it was trained on. It is no guarantee:
+Fine-tuning lowers the success rate of attacks like those in training. It is not a guarantee:
 adaptive attacks still get through, so give the model no more rights than its task needs.
 """
 

@@ -78,7 +78,7 @@ def go_template(template: ChatTemplate, *, bos: bool) -> str:
     A slot that the chat template trims is not trimmed here: the language has no function for it.
 
     Raises:
-        ModelError: If the template's text cannot stand in a Modelfile.
+        ModelError: If the template's text cannot be written in a Modelfile.
     """
     text, slots = "", {"system": "{{ .System }}", "user": "{{ .Prompt }}"}
     if template.folds_system:
@@ -102,5 +102,5 @@ def _literal(text: str) -> str:
 
 def _quoted(text: str) -> str:
     if '"' in text or "\n" in text:
-        raise ModelError(f"the end-of-turn token {text!r} cannot stand in a Modelfile")
+        raise ModelError(f"the end-of-turn token {text!r} cannot be written in a Modelfile")
     return f'"{text}"'

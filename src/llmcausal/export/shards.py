@@ -116,7 +116,7 @@ def write_shard(
             content = change(each)
             if tuple(content.shape) != each.shape:
                 raise ModelError(
-                    f"{each.name}: has shape {tuple(content.shape)}, not {each.shape} as the base"
+                    f"{each.name}: has shape {tuple(content.shape)}; the base has {each.shape}"
                 )
             content = content.to(dtype) if each.is_float else content
             file.write(content.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -138,7 +138,7 @@ class ExportSource:
         if names := [name for name, value in unusual.items() if value]:
             raise ModelError(
                 f"{self.adapter_dir / ADAPTER_CONFIG}: {', '.join(names)}: only plain LoRA can be "
-                "merged, and served by vLLM; train without"
+                "merged, and served by vLLM; train without these"
             )
         return config
 

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
+import torch
+from transformers import AutoTokenizer, GenerationConfig
 
+from llmcausal.export.check import NAMES, Loaded
+from llmcausal.export.consumers import TransformersModel
 from llmcausal.export.source import ExportSource
 
 
@@ -23,6 +26,17 @@ def settings_defects(settings: GenerationConfig, source: ExportSource) -> list[s
     if settings.eos_token_id == wanted:
         return []
     return [f"it stops at {settings.eos_token_id}, not at {wanted}"]
+
+
+def loaded_from(
+    source: ExportSource, folder: Path, model: Any, dtype: torch.dtype, program: str
+) -> Loaded:
+    """Returns a model that `program` loaded from the folder, with what else the folder says."""
+    settings = GenerationConfig.from_pretrained(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    runs = TransformersModel(model.eval(), settings, program)
+    defects = settings_defects(settings, source)
+    return Loaded(runs, runs, tokens_by(tokenizer), NAMES[dtype], defects)
 
 
 def tokens_by(tokenizer: Any) -> Callable[[list[dict[str, str]]], list[int]]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llmcausal.losses.row_gradient import wants_gradient, with_gradient
-from llmcausal.losses.streamed_cross_entropy import (
+from llmcausal.losses.cross_entropy import (
+    OutputHead,
     capped_logits,
     head_parts,
     slope_of,
     sum_dtype,
+    wants_gradient,
+    with_gradient,
 )
 
 
 def divergence(
     hidden: Tensor,
     clean: Tensor,
-    head: Tensor,
+    head: OutputHead,
     *,
-    bias: Tensor | None = None,
     chunk: int = 256,
     vocabulary_chunk: int | None = None,
-    softcap: float | None = None,
 ) -> Tensor:
     """Returns `KL(softmax(W clean) || softmax(W hidden))` of each row, without holding all logits.
 
@@ -32,11 +32,9 @@ def divergence(
     Args:
         hidden: States that predict the answer under attack [n, width].
         clean: Those without the attack [n, width].
-        head: Frozen output projection [vocabulary, width]; on the host if `vocabulary_chunk`.
-        bias: Frozen output bias [vocabulary].
+        head: The output head; on the host if `vocabulary_chunk`.
         chunk: Rows whose logits exist at one time.
         vocabulary_chunk: Rows of the head that are on the device at one time; None: all.
-        softcap: Logit softcap, or None.
 
     Returns:
         Divergences [n], in nats, in fp32 (fp64 for fp64 inputs).
@@ -45,25 +43,25 @@ def divergence(
     gradient = torch.zeros_like(hidden, dtype=total) if wants_gradient(hidden) else None
     values = torch.zeros(len(hidden), dtype=total, device=hidden.device)
     norms = [torch.full_like(values, -torch.inf) for _ in range(2)]
-    words = vocabulary_chunk or len(head)
+    words, softcap = vocabulary_chunk or len(head.weight), head.softcap
     chunks = [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
     with torch.no_grad():
-        for _, weight, offset in head_parts(head, bias, words, hidden):
+        for _, part in head_parts(head, words, hidden):
             for rows in chunks:
                 for norm, states in zip(norms, (hidden, clean), strict=True):
-                    z = capped_logits(states[rows], weight, offset, softcap)
+                    z = capped_logits(states[rows], part)
                     norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
-        for _, weight, offset in head_parts(head, bias, words, hidden):
+        for _, part in head_parts(head, words, hidden):
             for rows in chunks:
-                attacked = capped_logits(hidden[rows], weight, offset, softcap)
+                attacked = capped_logits(hidden[rows], part)
                 slope = None if softcap is None else slope_of(attacked, softcap)
                 attacked -= norms[0][rows, None]
-                right = capped_logits(clean[rows], weight, offset, softcap) - norms[1][rows, None]
+                right = capped_logits(clean[rows], part) - norms[1][rows, None]
                 p = right.exp()
                 values[rows] += (p * (right - attacked)).sum(-1)
                 if gradient is not None:
                     change = attacked.exp_().sub_(p)
                     if slope is not None:
                         change *= slope
-                    gradient[rows] += (change.to(weight.dtype) @ weight).to(total)
+                    gradient[rows] += (change.to(part.weight.dtype) @ part.weight).to(total)
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))

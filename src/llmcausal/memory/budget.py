@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmcausal.config import RunConfig
+from llmcausal.config import MemorySection
 from llmcausal.memory.prediction import Prediction
 
 GIB = 2**30
@@ -47,7 +47,7 @@ def card_budget(card_gb: float) -> Budget:
 
 
 def find_budget(
-    config: RunConfig,
+    memory: MemorySection,
     device: Device,
     *,
     card_gb: float | None = None,
@@ -56,15 +56,15 @@ def find_budget(
     """Finds the budget: a named card, else `memory.budget_gb`, else what is free.
 
     Args:
-        config: Settings.
+        memory: Settings.
         device: What is trained on.
         card_gb: Size of a card that need not be here.
         free_vram: Returns free bytes of the GPU and who told, or None without one.
     """
     if card_gb is not None:
         return card_budget(card_gb)
-    if config.memory.budget_gb is not None:
-        return Budget(round(config.memory.budget_gb * GIB), "memory.budget_gb")
+    if memory.budget_gb is not None:
+        return Budget(round(memory.budget_gb * GIB), "memory.budget_gb")
     if device == "cpu":
         return Budget(free_host_bytes(), "host memory that is available now")
     if found := (free_vram or free_vram_bytes)():
@@ -99,7 +99,7 @@ def free_host_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def within_reach(config: RunConfig, device: Device) -> Budget:
+def within_reach(memory: MemorySection, device: Device) -> Budget:
     """Finds what a run that has loaded its model may take: what is free, and what it holds.
 
     `memory.budget_gb` limits it.
@@ -113,7 +113,7 @@ def within_reach(config: RunConfig, device: Device) -> Budget:
     else:
         held = psutil.Process().memory_info().rss
         found = Budget(free_host_bytes() + held, "host memory free or held by this run")
-    limit = config.memory.budget_gb
+    limit = memory.budget_gb
     if limit is None or round(limit * GIB) >= found.bytes:
         return found
     return Budget(round(limit * GIB), "memory.budget_gb")

@@ -13,7 +13,7 @@ import transformers.masking_utils
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llmcausal.config import RunConfig
+from llmcausal.config import LossSection, TrainSection
 from llmcausal.memory.fake_model import Shape, build_meta_model, layer_of, materialize
 from llmcausal.memory.fake_shards import FakeShards
 from llmcausal.memory.made_up import triplets_of
@@ -70,8 +70,8 @@ def trace_step(
         step, heads = _build_step(shape, model, device, tracker)
         trained = _trained(model, heads)
         for name, parameter in trained.items():
-            _hold_states(shape.config, name, parameter, tracker)
-        batch = _batch(step.objective, shape.config, workload, device)
+            _hold_states(shape.config.train, name, parameter, tracker)
+        batch = _batch(step.objective, shape.config.loss, workload, device)
         model.train()
         with tracker, _random_states_noted(tracker):
             _mark_layers(layers, tracker)
@@ -113,7 +113,7 @@ def _trained(model: nn.Module, heads: list[nn.Module]) -> dict[str, nn.Parameter
 
 
 def _hold_states(
-    config: RunConfig, name: str, parameter: nn.Parameter, tracker: AllocationTracker
+    section: TrainSection, name: str, parameter: nn.Parameter, tracker: AllocationTracker
 ) -> None:
     layer = layer_of(name)
     if layer is not None:
@@ -122,12 +122,12 @@ def _hold_states(
         tracker.trace.mark("states of the rest", 0)
     width, numbers = parameter.dtype.itemsize, parameter.numel()
     on_cuda = parameter.device.type != "cpu"
-    states = states_of(config.train.optimizer, numbers, width, on_cuda=on_cuda)
+    states = states_of(section.optimizer, numbers, width, on_cuda=on_cuda)
     for host, sizes in ((False, states.device), (True, states.host)):
         for size in sizes:
             what = "optimizer states"
             tracker.trace.allocate(Allocation(size, "optimizer", what, "weights", host=host))
-    if config.train.accumulation_steps > 1:
+    if section.accumulation_steps > 1:
         parameter.grad = torch.empty_like(parameter)
         tracker.register(parameter.grad, "gradients", "gradient")
 
@@ -139,9 +139,9 @@ def _hold_states(
 
 
 def _batch(
-    objective: Any, config: RunConfig, workload: Workload, device: torch.device
+    objective: Any, section: LossSection, workload: Workload, device: torch.device
 ) -> TripletBatch:
-    batch = collate(triplets_of(workload), objective.needs, config.loss.pooling)
+    batch = collate(triplets_of(workload), objective.needs, section.pooling)
 
     def fake(real: Tensor) -> Tensor:
         return torch.empty(real.shape, dtype=real.dtype, device=device)

@@ -48,7 +48,6 @@ class ModelShape:
         return sum(inner * outer for inner, outer in self.linears.values())
 
     def adapter_weights(self, rank: int, targets: Sequence[str]) -> int:
-        """Number of weights of the adapters."""
         return sum(
             rank * (inner + outer)
             for name, (inner, outer) in self.linears.items()

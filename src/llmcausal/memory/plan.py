@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from llmcausal.config import RunConfig
+from llmcausal.config import MemorySection, RunConfig
 from llmcausal.memory.budget import Device, needed_bytes
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.strategies import (
@@ -145,7 +145,7 @@ def plan(
         host_budget_bytes: Memory of the host, if that is a limit.
     """
     if config.memory.strategy == "manual":
-        options = [manual_candidate(config)]
+        options = [manual_candidate(config.memory)]
     else:
         options = candidates(config.memory, config.model.precision)
     search = _Search(config, workload, budget_bytes, host_budget_bytes, predictor)
@@ -163,13 +163,13 @@ def plan(
     )
 
 
-def manual_candidate(config: RunConfig) -> Candidate:
+def manual_candidate(memory: MemorySection) -> Candidate:
     """Returns the settings as they stand, under the name of the strategy that they equal."""
-    switches = switches_of(config.memory)
+    switches = switches_of(memory)
     for name, wanted in STRATEGIES.items():
         if all(switches[switch] == value for switch, value in wanted.items()):
-            return Candidate(name, name, config.memory)
-    return Candidate("as set by hand", "custom", config.memory)
+            return Candidate(name, name, memory)
+    return Candidate("as set by hand", "custom", memory)
 
 
 class _Search:

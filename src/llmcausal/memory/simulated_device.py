@@ -88,7 +88,7 @@ def _casting(name: str, dtype: torch.dtype | None) -> Callable[..., Any]:
     return kernel
 
 
-def _attention(
+def _attention(  # noqa: PLR0913 - torch's signature
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -46,8 +46,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 COSTS: dict[str, str] = {
     "keep": "nothing: the reference for time",
     "recompute": "every layer's forward pass twice",
-    "host_embeddings": "the looked-up embeddings cross from host memory once a micro-batch",
-    "offload": "each layer's input crosses to host memory and back, beside the computation",
+    "host_embeddings": "the looked-up embeddings cross from host memory once per micro-batch",
+    "offload": "each layer's input crosses to host memory and back, during the computation",
     "streamed_head": "the whole output head crosses from host memory in each micro-batch",
     "lean": "adapters rounded to the compute dtype; more and smaller kernels",
     "one_by_one": "no shared prefixes, and a second forward pass of all members but one",

@@ -41,7 +41,7 @@ def predict(
     """
     if progress:
         tokens = workload.member_tokens
-        progress(f"predicting {strategy}: {config.model.name}, {tokens} tokens a member")
+        progress(f"predicting {strategy}: {config.model.name}, {tokens} tokens per member")
     if device == "cuda":
         return _child().submit(_run, config, workload, device, strategy).result()
     return _run(config, workload, device, strategy)

@@ -105,7 +105,7 @@ def settled_precision(precision: str, device: torch.device) -> tuple[str, str]:
         return better, f"precision: {better}; {measured}"
     if precision == better:
         return precision, ""
-    return precision, f"precision: {precision}, as is set; auto would take {better}: {measured}"
+    return precision, f"precision: {precision}, as set; auto would take {better}: {measured}"
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -72,12 +72,12 @@ class _Header:
                 size = struct.calcsize(_SCALARS[inner])
                 self._skip(size * self._count("Q", f"values of {key}", size))
             else:
-                raise self._wrong(f"{key}: a list of type {inner}, which there is not")
+                raise self._wrong(f"{key}: a list of unsupported type {inner}")
         elif kind in _SCALARS:
             value = self._unpack(_SCALARS[kind])
             return value if isinstance(value, int) else None
         else:
-            raise self._wrong(f"{key}: type {kind}, which there is not")
+            raise self._wrong(f"{key}: unknown type {kind}")
         return None
 
     def _tensors(self, count: int) -> int:
@@ -95,7 +95,7 @@ class _Header:
             try:
                 block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
             except (ValueError, KeyError):
-                raise self._wrong(f"{name}: type {kind}, which there is not") from None
+                raise self._wrong(f"{name}: unknown type {kind}") from None
             values = math.prod(shape)
             if not shape or not values or shape[0] % block:
                 raise self._wrong(f"{name}: shape {shape} of blocks of {block}")
@@ -145,5 +145,6 @@ class _Header:
 
     def _wrong(self, reason: str) -> ModelError:
         return ModelError(
-            f"{self._path}: byte {self._file.tell()}: not a sound GGUF file: {reason}. Get it anew."
+            f"{self._path}: byte {self._file.tell()}: not a sound GGUF file: {reason}. "
+            "Download it again."
         )

@@ -61,15 +61,12 @@ class CudaCopier(Copier):
         self.stream = torch.cuda.Stream(device)
 
     def to_host(self, tensor: Tensor) -> Tensor:
-        """As `Copier`."""
         return self._copied(tensor.detach(), empty_on_host(tensor, self.device))
 
     def to_device(self, host: Tensor) -> Tensor:
-        """As `Copier`."""
         return self._copied(host, torch.empty_like(host, device=self.device))
 
     def wait(self) -> None:
-        """As `Copier`."""
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def _copied(self, source: Tensor, target: Tensor) -> Tensor:
@@ -79,5 +76,4 @@ class CudaCopier(Copier):
 
 
 def copier_for(device: torch.device) -> Copier:
-    """Returns what copies to and from a device."""
     return CudaCopier(device) if device.type == "cuda" else Copier(device)

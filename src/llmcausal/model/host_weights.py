@@ -14,7 +14,7 @@ from llmcausal.model.host_memory import empty_on_host
 class HostHead(nn.Module):
     """An output head in host memory, of which the device holds some rows at a time.
 
-    Training takes the loss through `losses.streamed_cross_entropy`; this is for whatever needs
+    Training takes the loss through `losses.cross_entropy`; this is for whatever needs
     logits. Generation copies the whole head across for every token: right, and slow.
 
     Args:

@@ -96,7 +96,7 @@ def mask_blocks(
     return masked
 
 
-def tree_attention_forward(
+def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,

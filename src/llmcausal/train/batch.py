@@ -74,7 +74,6 @@ class Span:
     weights: Tensor
 
     def to(self, device: torch.device) -> Self:
-        """Returns the span with its tensors on `device`."""
         return replace(
             self,
             tokens=self.tokens.to(device),
@@ -102,7 +101,6 @@ class PackedTree:
     depth: int
 
     def to(self, device: torch.device) -> Self:
-        """Returns the tree with its tensors on `device`."""
         if device.type == "cpu":
             return self
         return replace(
@@ -151,11 +149,9 @@ class TripletBatch(PackedTree):
     same_rows: Tensor
 
     def __len__(self) -> int:
-        """Number of triplets."""
         return len(self.ids)
 
     def to(self, device: torch.device) -> Self:
-        """Returns the batch with its tensors on `device`."""
         if device.type == "cpu":
             return self
         return replace(

@@ -51,7 +51,7 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
     except OSError as error:
         raise StorageError(
             f"{folder}: the checkpoint could not be written: {error.strerror or error}. "
-            f"Free some space, then go on with: llmcausal resume {folder.parent} "
+            f"Free some space, then continue with: llmcausal resume {folder.parent} "
             "(earlier checkpoints are intact)"
         ) from error
     finally:
@@ -146,7 +146,7 @@ def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
         raise CheckpointError(
             "\n".join(
                 [
-                    f"{run_dir}: no checkpoint is good; start again, or resume {run_dir / BEST}",
+                    f"{run_dir}: no checkpoint is intact; start again, or resume {run_dir / BEST}",
                     *damaged,
                 ]
             )

@@ -84,7 +84,7 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
 def _interrupted(run: Run, signal_number: int) -> Interrupted:
     error = Interrupted(
         f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
-        f"Go on with: llmcausal resume {run.run_dir}",
+        f"Continue with: llmcausal resume {run.run_dir}",
         signal_number,
     )
     error.told = not run.processes.is_main

@@ -14,7 +14,7 @@ MOST_OVERFLOWS = 24
 time, so that more have another cause."""
 _NAMED = 8
 ADVICE = (
-    "What helps, that which costs least first: lower train.learning_rate, raise "
+    "What helps, cheapest first: lower train.learning_rate, raise "
     "train.warmup_ratio, raise loss.tau, lower train.max_grad_norm; with "
     "--set train.detect_anomaly=true torch names the operation."
 )
@@ -61,15 +61,15 @@ def left_out(
     if state.skipped_in_a_row >= allowed:
         before = state.skipped_in_a_row
         state.skipped_in_a_row = 0
-        after = f", after {before} steps that were left out" if before else ""
+        after = f", after {before} skipped steps" if before else ""
         raise NonFiniteLossError(
-            f"Step {step}: {fault}{after}; the weights are as they were before it, and saved. "
+            f"Step {step}: {fault}{after}; the weights from before it are saved. "
             f"Triplets of the step: {triplets}.\n{ADVICE}"
         )
     state.skipped_in_a_row += 1
     state.skipped_steps += 1
     why = "the fp16 scale was too high" if overflow else f"triplets {triplets}"
-    return f"step {step} left out, not applied to the weights: {fault} ({why})"
+    return f"step {step} skipped, the weights did not change: {fault} ({why})"
 
 
 def offenders(computed: Sequence[Computed]) -> str:

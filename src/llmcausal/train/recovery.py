@@ -201,8 +201,8 @@ class Recovery:
                 )
             self._state.fallbacks.append(fallback.name)
             self._notes.append(
-                f"out of memory {moment} ({reason}); done again, and from here on, with: "
-                f"{fallback.name}"
+                f"out of memory {moment} ({reason}); the step is retried, and the run continues, "
+                f"with: {fallback.name}"
             )
 
     def figures(self) -> dict[str, Any]:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import Member
-from llmcausal.losses.cross_entropy import chunked_cross_entropy
+from llmcausal.losses.cross_entropy import (
+    OutputHead,
+    chunked_cross_entropy,
+    streamed_cross_entropy,
+)
 from llmcausal.losses.invariance import divergence
 from llmcausal.losses.preference import preference
-from llmcausal.losses.streamed_cross_entropy import streamed_cross_entropy
 from llmcausal.model.trunk import Trunk
 from llmcausal.train.batch import PAIRS, SAME, Term, TripletBatch, answers_of
 from llmcausal.train.objective import Objective, causal_metrics
@@ -55,7 +58,6 @@ class StepResult:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor, count: int) -> None:
-        """Adds to a sum."""
         self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.counts[name] = self.counts.get(name, 0) + count
 
@@ -79,6 +81,10 @@ class Scorer:
         self.objective = objective
         self.execution = execution
 
+    @property
+    def head(self) -> OutputHead:
+        return OutputHead(self.trunk.head, self.trunk.bias, self.trunk.softcap)
+
     def label_losses(
         self, hidden: Mapping[Term, Tensor], targets: Mapping[Term, Tensor]
     ) -> dict[Term, Tensor]:
@@ -91,26 +97,17 @@ class Scorer:
         trunk, chunk = self.trunk, self.execution.label_chunk
         if trunk.vocabulary_chunk is None:
             return {
-                term: chunked_cross_entropy(
-                    rows,
-                    trunk.head,
-                    targets[term],
-                    bias=trunk.bias,
-                    chunk=chunk,
-                    softcap=trunk.softcap,
-                )
+                term: chunked_cross_entropy(rows, self.head, targets[term], chunk=chunk)
                 for term, rows in hidden.items()
             }
         if not hidden:
             return {}
         losses = streamed_cross_entropy(  # of all terms at once: the head comes across once
             torch.cat([*hidden.values()]),
-            trunk.head,
+            self.head,
             torch.cat([targets[term] for term in hidden]),
-            bias=trunk.bias,
             vocabulary_chunk=trunk.vocabulary_chunk,
             label_chunk=chunk,
-            softcap=trunk.softcap,
         )
         return dict(zip(hidden, losses.split([*map(len, hidden.values())]), strict=True))
 
@@ -181,15 +178,12 @@ class Scorer:
             answers: How many answers these are.
             totals: As in `__call__`.
         """
-        trunk = self.trunk
         values = divergence(
             attacked,
             clean.detach(),
-            trunk.head,
-            bias=trunk.bias,
+            self.head,
             chunk=self.execution.label_chunk,
-            vocabulary_chunk=trunk.vocabulary_chunk,
-            softcap=trunk.softcap,
+            vocabulary_chunk=self.trunk.vocabulary_chunk,
         )
         total = (values * weights.to(values.dtype)).sum()
         result.add("invariance_loss", total, answers)

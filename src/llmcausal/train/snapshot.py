@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +16,20 @@ import safetensors.torch
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast
 
 from llmcausal import __version__
 from llmcausal.errors import CheckpointError, StorageError
 from llmcausal.model.adapter_files import ADAPTER_WEIGHTS
 from llmcausal.model.projection import ProjectionHead
+from llmcausal.profile import dump_config
 from llmcausal.train.callback import Callback
 from llmcausal.train.checkpoint import write_checkpoint
+from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import load_optimizer
 from llmcausal.train.rng import restore_rng, rng_state
-from llmcausal.train.state import TrainState
+from llmcausal.train.run import Run
 
 PROJECTION = "projection.safetensors"
 TRAINING_STATE = "training_state.pt"
@@ -39,44 +41,28 @@ class Snapshot:
     """Writes and restores everything that a run needs to go on exactly.
 
     Args:
+        run: The run; its optimizer, schedule, scaler, state, callbacks and config are kept.
         model: Adapters on the frozen base.
-        projection: Projection head, if the objective has one.
-        contrastive: Contrastive loss; a user's own may have weights and buffers.
-        tokenizer: Saved beside the adapter.
-        optimizer: With its states.
-        scheduler: Learning-rate schedule.
-        scaler: Loss scaler.
-        state: Position and totals.
-        callbacks: In order; each one's `state_dict` is kept.
-        config_text: The resolved config, as TOML.
-        fingerprints: Hashes of config, data and template, for the manifest.
+        objective: Its projection head and contrastive loss are kept; a user's own loss may have
+            weights and buffers.
+        tokenizer: Saved with the adapter.
+        fingerprints: Hashes of data and template, for the manifest.
     """
 
     def __init__(
         self,
-        *,
+        run: Run,
         model: PeftModel,
-        projection: ProjectionHead | None,
-        contrastive: torch.nn.Module | None,
+        objective: Objective,
         tokenizer: PreTrainedTokenizerFast,
-        optimizer: Optimizer,
-        scheduler: LRScheduler,
-        scaler: torch.amp.GradScaler,
-        state: TrainState,
-        callbacks: Sequence[Callback],
-        config_text: str,
         fingerprints: dict[str, Any],
     ) -> None:
+        self.run = run
         self.model = model
-        self.projection = projection
-        self.contrastive = contrastive
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.scaler = scaler
-        self.state = state
-        self.callbacks = callbacks
-        self.config_text = config_text
-        self.fingerprints = fingerprints
+        self.objective = objective
+        self.config_text = dump_config(run.config)
+        digest = hashlib.sha256(self.config_text.encode()).hexdigest()
+        self.fingerprints = {"config": digest, **fingerprints}
         self._tokenizer_files = _files_of(tokenizer)
 
     def write(self, folder: Path) -> Path:
@@ -87,13 +73,13 @@ class Snapshot:
             CONFIG: self.config_text.encode(),
             TRAINING_STATE: self._training_state(),
         }
-        if self.projection is not None:
-            files[PROJECTION] = safetensors.torch.save(_on_cpu(self.projection.state_dict()))
+        if (projection := self.objective.projection) is not None:
+            files[PROJECTION] = safetensors.torch.save(_on_cpu(projection.state_dict()))
         facts = {
             "format": 1,
             "llmcausal": __version__,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "step": self.state.step,
+            "step": self.run.state.step,
             **self.fingerprints,
         }
         write_checkpoint(folder, files, facts)
@@ -105,22 +91,23 @@ class Snapshot:
         Raises:
             CheckpointError: If it does not fit this run.
         """
-        restore_weights(folder, self.model, self.projection)
+        run, contrastive = self.run, self.objective.contrastive
+        restore_weights(folder, self.model, self.objective.projection)
         try:
             saved = torch.load(folder / TRAINING_STATE, map_location="cpu", weights_only=True)
             self._restore_optimizer(saved)
-            self.scaler.load_state_dict(saved["scaler"])
-            self.state.load_state_dict(saved["state"])
-            if self.contrastive is not None:
-                self.contrastive.load_state_dict(saved["contrastive"])
-            names = [_name(callback) for callback in self.callbacks]
+            run.scaler.load_state_dict(saved["scaler"])
+            run.state.load_state_dict(saved["state"])
+            if contrastive is not None:
+                contrastive.load_state_dict(saved["contrastive"])
+            names = [_name(callback) for callback in run.callbacks]
             for name, values in saved["callbacks"]:
                 if name in names:
-                    self.callbacks[names.index(name)].load_state_dict(values)
+                    run.callbacks[names.index(name)].load_state_dict(values)
             restore_rng(saved["rng"])
         except UnpicklingError as error:  # torch's own text tells how to run what it refused
             raise CheckpointError(
-                f"{folder / TRAINING_STATE}: holds something else than values and tensors, which "
+                f"{folder / TRAINING_STATE}: holds something other than values and tensors, which "
                 "could run code; it was not loaded"
             ) from error
         except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError) as error:
@@ -131,33 +118,33 @@ class Snapshot:
 
         They are the checkpoint's own unless a change was allowed; then the change must count.
         """
-        groups, scheduler = self.optimizer.param_groups, self.scheduler
+        optimizer, scheduler = self.run.optimizer, self.run.scheduler
+        groups = optimizer.param_groups
         settings = [{key: group[key] for key in _SETTINGS} for group in groups]
         rates = list(scheduler.base_lrs)
-        load_optimizer(self.optimizer, saved["optimizer"])
+        load_optimizer(optimizer, saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
         assert isinstance(scheduler, LambdaLR)  # all that transformers' get_scheduler makes here
         scheduler.base_lrs = rates
-        groups = self.optimizer.param_groups
+        groups = optimizer.param_groups
         for group, own, rate, factor in zip(
             groups, settings, rates, scheduler.lr_lambdas, strict=True
         ):
             group.update(own, lr=rate * factor(scheduler.last_epoch))
 
     def _training_state(self) -> bytes:
+        run, contrastive = self.run, self.objective.contrastive
+        state = {
+            "state": run.state.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict(),
+            "scaler": run.scaler.state_dict(),
+            "contrastive": contrastive.state_dict() if contrastive else {},
+            "rng": rng_state(),
+            "callbacks": [(_name(each), each.state_dict()) for each in run.callbacks],
+        }
         buffer = io.BytesIO()
-        torch.save(
-            {
-                "state": self.state.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "contrastive": self.contrastive.state_dict() if self.contrastive else {},
-                "rng": rng_state(),
-                "callbacks": [(_name(each), each.state_dict()) for each in self.callbacks],
-            },
-            buffer,
-        )
+        torch.save(state, buffer)
         return buffer.getvalue()
 
 
@@ -211,7 +198,7 @@ def _storage_errors() -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{tempfile.gettempdir()}: the checkpoint could not be prepared: "
-            f"{error.strerror or error}. Free some space, then go on with `llmcausal resume`; "
+            f"{error.strerror or error}. Free some space, then continue with `llmcausal resume`; "
             "earlier checkpoints are intact."
         ) from error
 

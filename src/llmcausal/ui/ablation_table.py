@@ -13,12 +13,11 @@ from rich.text import Text
 from llmcausal.metrics import CORE, of
 from llmcausal.ui.console import one_line
 
-SHORT = ("stab.", "sep.", "discr.", "AUROC")
 NOTE = (
     "Mean over seeds with its 95% interval (bootstrap over prompts of each prompt's mean over "
     "seeds; Wilson's for one seed or where all answers agree), then each seed's value. Causal "
     "metrics, detection AUROC and perplexity are means over seeds; causal metrics of a projection "
-    "and of a hidden state do not compare."
+    "and of a hidden state are not comparable."
 )
 Values = Mapping[str, Any]
 
@@ -41,8 +40,8 @@ def render_ablation(result: Values) -> RenderableType:
     # The widths fit 80 columns: three intervals of 9, and what it takes to tell settings apart.
     longest = max(len(line) for row in result["rows"] for line in _label_lines(row))
     table.add_column("combination", overflow="fold", min_width=min(longest, 20))
-    for title in ("ASR", "utility", "utility\nattacked"):
-        table.add_column(title, justify="right", min_width=9)
+    for metric in CORE:
+        table.add_column(metric.short.replace(" ", "\n"), justify="right", min_width=9)
     table.add_column("prompts'\nvectors", justify="right", min_width=12)
     table.add_column("perplexity\nattacked", justify="right", min_width=10)
     for row in result["rows"]:
@@ -94,8 +93,8 @@ def _label_lines(row: Values) -> list[str]:
 def _representation(row: Values) -> list[str]:
     causal = row["causal"]
     measured = [
-        f"{short} {_number(causal[metric.name], 3)}"
-        for metric, short in zip(of("causal"), SHORT, strict=True)
+        f"{metric.brief or metric.short} {_number(causal[metric.name], 3)}"
+        for metric in of("causal")
         if causal.get(metric.name) is not None
     ]
     return [*measured, _measured_on(row)] if measured else ["-"]

@@ -74,13 +74,11 @@ class Dashboard(Callback):
             self._view.validation_batches = (0, batches)
 
     def on_validation_batch(self, context: FitContext) -> None:
-        """Counts a batch."""
         if self._view and self._view.validation_batches:
             done, batches = self._view.validation_batches
             self._view.validation_batches = (done + 1, batches)
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
-        """Counts a micro-batch."""
         if self._view:
             self._view.micro_batches = (done, of)
 

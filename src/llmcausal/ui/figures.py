@@ -45,7 +45,6 @@ def memory_of_others(record: Mapping[str, Any]) -> list[float]:
 
 
 def step_time(seconds: float) -> str:
-    """Writes the time of one step."""
     return f"{seconds:.1f} s/step" if seconds < 100 else f"{duration(seconds)} a step"
 
 

@@ -58,7 +58,7 @@ def render_memory(result: Values) -> RenderableType:
 def _heading(result: Values) -> list[Text]:
     load = result["workload"]
     budget = result["budget"]
-    size = f"{load['member_tokens']} tokens a member, {load['shared_tokens']} of them shared"
+    size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
     return [
         Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
         Text(
@@ -113,7 +113,7 @@ def _limit(result: Values, name: str, unit: str) -> str:
 def _exit_status(result: Values) -> Text:
     fits = result["fits"]
     return Text(
-        f"exit status {0 if fits else 3}: it speaks of the strategy asked for, the usual recipe, "
+        f"exit code {0 if fits else 3}: it describes the requested strategy, the usual recipe, "
         f"which {'fits' if fits else 'does not fit'}; {result['prediction']['strategy']} "
         f"{'fits' if result['prediction']['fits'] else 'does not fit either'}"
     )
@@ -161,7 +161,7 @@ def _strategy(strategy: Values) -> RenderableType:
 
 
 def _advice(advice: Sequence[Values]) -> Table:
-    table = titled_table("What would help, that which costs least first")
+    table = titled_table("What would help, cheapest first")
     for column in ("change", "predicted", "fits"):
         table.add_column(column, justify="left" if column == "change" else "right")
     for entry in advice:
@@ -172,7 +172,7 @@ def _advice(advice: Sequence[Values]) -> Table:
 
 def _sweep(rows: Sequence[Values]) -> Table:
     table = titled_table("Other lengths and micro-batches, planned")
-    for column in ("tokens a member", "triplets", "strategy", "predicted", "host", "fits"):
+    for column in ("tokens per member", "triplets", "strategy", "predicted", "host", "fits"):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for row in rows:
         table.add_row(
@@ -190,7 +190,7 @@ def _costs(costs: Sequence[Values]) -> Table:
     table = titled_table("What each strategy computes and moves, counted")
     table.add_column("strategy")
     table.add_column("FLOPs", justify="right")
-    table.add_column("moved a triplet", justify="right")
+    table.add_column("moved per triplet", justify="right")
     table.add_column("adds")
     for row in costs:
         moved = row["moved_bytes_per_triplet"]
@@ -209,11 +209,11 @@ def _time(time: Values) -> list[Text]:
     tokens = f"{time['tokens_per_triplet']:,.0f} tokens"
     lines = [Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")]
     if time["flops_per_second"] is None:
-        lines.append(Text("no time is told: the device that would train is not here"))
+        lines.append(Text("no time estimate: the training device is not here"))
         return lines
     rate = f"{time['flops_per_second'] / 1e9:,.0f} GFLOP/s"
     floor = time["flops_per_triplet"] / time["flops_per_second"]
-    text = f"floor here: {floor:.3g} s a triplet, at the {rate} that a matrix product reaches"
+    text = f"floor here: {floor:.3g} s per triplet, at the {rate} that a matrix product reaches"
     if time["triplets"]:
         text += f"; {duration(time['floor_seconds'])} for the run's {time['triplets']} triplets"
     lines.append(Text(text))
@@ -225,7 +225,8 @@ def _time(time: Values) -> list[Text]:
 
 def _measured(measured: Values) -> Table:
     load = measured["workload"]
-    title = f"Real steps of {load['triplets']} triplet(s), {load['member_tokens']} tokens a member"
+    size = f"{load['triplets']} triplet(s), {load['member_tokens']} tokens per member"
+    title = f"Real steps of {size}"
     table = titled_table(f"{title}, on {measured['device']}")
     for column in ("", "predicted", "measured"):
         table.add_column(column, justify="right" if column else "left")

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmcausal.metrics import GROUPED, METRICS, Metric, of
+from llmcausal.metrics import BEFORE_SEARCH, GROUPED, METRICS, Metric, of
 from llmcausal.ui.console import one_line
 
 SKIPPED_SHOWN = 10
@@ -28,7 +28,7 @@ def render_evaluation(result: Values) -> RenderableType:
     tuned, base = result["tuned"], result.get("base")
     parts: list[RenderableType] = [_metrics(tuned, base)]
     if base and base.get("name"):
-        parts.insert(0, Text(f"base is here {one_line(base['name'])}"))
+        parts.insert(0, Text(f"base here is {one_line(base['name'])}"))
     if result.get("difference"):
         parts.append(_changes(result["difference"]))
     for group, members in (tuned.get("groups") or {}).items():
@@ -142,19 +142,19 @@ def _changes(difference: Values) -> Table:
 
 
 def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
-    table = titled_table(f"By {group}: attack_success_rate, utility_under_attack")
+    table = titled_table(f"By {group}: {', '.join(metric.name for metric in GROUPED)}")
     table.add_column(group, overflow="fold")
     table.add_column("n", justify="right")
     if base is not None:
-        table.add_column("ASR base", justify="right")
+        table.add_column(f"{GROUPED[0].short} base", justify="right")
     for metric in GROUPED:
         table.add_column(f"{metric.short} tuned", justify="right", style="bold")
     for name, metrics in tuned.items():
         before = base.get(name) if base else None
-        asr = metrics["attack_success_rate"]
-        cells = [str(asr["n"])]
+        asr = GROUPED[0].name
+        cells = [str(metrics[asr]["n"])]
         if base is not None:
-            cells.append(_rate(before["attack_success_rate"] if before else None))
+            cells.append(_rate(before[asr] if before else None))
         cells += [_rate(metrics[metric.name]) for metric in GROUPED]
         table.add_row(Text(one_line(name, 40)), *cells)
     return table
@@ -186,13 +186,11 @@ def _adaptive(adaptive: Values) -> Table:
         table.add_column(column)
     tuned, base = adaptive["tuned"], adaptive.get("base")
     _add_rate_columns(table, base)
-    for name, metric, better in (
-        ("attack_success_rate", "attack_success_rate", "less"),
-        ("same prompts, no suffix", "before_search", "less"),
-        ("utility_under_attack", "utility_under_attack", "more"),
-    ):
-        before = base[metric] if base else None
-        table.add_row(name, better, *_rates(tuned[metric], before, base is not None))
+    for metric in (GROUPED[0], BEFORE_SEARCH, GROUPED[1]):
+        name = "same prompts, no suffix" if metric is BEFORE_SEARCH else metric.name
+        before = base[metric.name] if base else None
+        rates = _rates(tuned[metric.name], before, base is not None)
+        table.add_row(name, metric.better, *rates)
     return table
 
 

@@ -16,7 +16,7 @@ from llmcausal.evaluation.adaptive import attack, gcg
 from llmcausal.evaluation.adaptive.attack import Subject, attack_adaptively, choose_targets
 from llmcausal.evaluation.adaptive.gcg import SearchBudget, search
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
-from llmcausal.evaluation.generation import generate, ready_to_generate
+from llmcausal.evaluation.generation import Decoding, generate, ready_to_generate
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.build import build_objective
 from llmcausal.train.step import TripletStep
@@ -110,9 +110,7 @@ def test_reached_means_that_the_greedy_answer_begins_so(
     [tokens] = generate(
         peft_model,
         [slot.encode(START)],
-        stop_ids=template.stop_ids,
-        max_new_tokens=2,
-        batch_size=1,
+        Decoding(template.stop_ids, 2, 1),
     )
     greedy = template.tokenizer.decode(tokens[:1])
     with ready_to_generate(peft_model, GenerationConfig()):

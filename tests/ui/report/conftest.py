@@ -296,13 +296,13 @@ def big_result() -> Callable[[], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from llmcausal.ui.report import write_report
+    from llmcausal.ui.report import RunFiles, write_report
 
-    write_report(
+    run = RunFiles(
+        Path(),
         make_result(),
-        Path(sys.argv[1]),
         metrics_rows=make_metrics(),
-        title="demo-cpu",
         config_text=CONFIG,
         environment=make_environment("train"),
     )
+    write_report(run, Path(sys.argv[1]), title="demo-cpu")

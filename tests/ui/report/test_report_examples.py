@@ -64,5 +64,5 @@ def test_verdicts_are_told_in_words() -> None:
     assert [v.text for v in tuned.verdicts] == [
         "obeyed",
         "task not done",
-        "cut at the longest answer",
+        "cut at the length limit",
     ]

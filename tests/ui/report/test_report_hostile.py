@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmcausal.ui.report import write_report
+from llmcausal.ui.report import RunFiles, write_report
 from llmcausal.ui.report.hostile_text import shown
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -95,15 +95,15 @@ def poisoned_result(result: dict[str, Any]) -> dict[str, Any]:
 def page(tmp_path: Path, result: dict[str, Any], metrics_rows: list[dict[str, Any]]) -> str:
     rows = [{**row, HOSTILE: 1.0, f"val_{HOSTILE}": 2.0} for row in metrics_rows]
     rows[3]["non_finite"] = {HOSTILE: "nan"}
-    out = write_report(
+    run = RunFiles(
+        tmp_path,
         poisoned_result(result),
-        tmp_path / "report.html",
         metrics_rows=rows,
-        title=HOSTILE,
         notes=[HOSTILE],
         config_text=HOSTILE,
         environment=poisoned(result["environment"]),
     )
+    out = write_report(run, tmp_path / "report.html", title=HOSTILE)
     return out.read_text("utf-8")
 
 
@@ -174,7 +174,8 @@ ANYTHING = st.recursive(
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=8))
 def test_a_damaged_result_is_shown_as_far_as_it_goes(tmp_path: Path, result: Any) -> None:
-    out = write_report(result, tmp_path / "r.html", title="x", metrics_rows=[{"step": 1, **result}])
+    run = RunFiles(tmp_path, result, metrics_rows=[{"step": 1, **result}])
+    out = write_report(run, tmp_path / "r.html", title="x")
     audit = Audit()
     audit.feed(out.read_text("utf-8"))
     assert audit.elements <= ELEMENTS

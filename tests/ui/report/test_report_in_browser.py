@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmcausal.ui.report import write_report
+from llmcausal.ui.report import RunFiles, write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = [
@@ -93,10 +93,11 @@ def test_nothing_that_is_planted_in_an_answer_runs_or_loads(
     for place, row in enumerate(rows):
         some = "\n".join(planted[place % 4 :: 4])  # so short that nothing of it is cut away
         row.update(answer=some, base_answer=some, prompt=some)
-    page = write_report(
-        result, tmp_path / "report.html", title=planted[2], notes=planted, config_text=planted[2],
+    run = RunFiles(
+        tmp_path, result, notes=planted, config_text=planted[2],
         metrics_rows=[{"step": 1, planted[0]: 1.0, "loss": 1.0}],
     )  # fmt: skip
+    page = write_report(run, tmp_path / "report.html", title=planted[2])
     dom = open_in_browser(page, tmp_path)
     assert asked == []
     for text in planted:

@@ -10,7 +10,7 @@ import pytest
 
 from llmcausal.errors import StorageError
 from llmcausal.evaluation.verdict import caveats
-from llmcausal.ui.report import write_report
+from llmcausal.ui.report import RunFiles, write_report
 
 Values = dict[str, Any]
 
@@ -43,7 +43,8 @@ def text_of(page: str) -> str:
 @pytest.fixture
 def report(tmp_path: Path) -> Callable[..., str]:
     def make(result: Values | None, **keywords: Any) -> str:
-        out = write_report(result, tmp_path / "report.html", **{"title": "demo", **keywords})
+        run = RunFiles(tmp_path, result, **keywords)
+        out = write_report(run, tmp_path / "report.html", title="demo")
         return out.read_text("utf-8")
 
     return make
@@ -60,7 +61,7 @@ def test_the_page_says_what_was_measured(
     assert f"the tuned model {obeyed}." in text
     for heading in (
         *("Result", "By attack", "Adaptive attack", "Representations", "Training", "Left out"),
-        *("Attack family", "Where the attack stands", "Kind of task", "Detection AUROC"),
+        *("Attack family", "Where the attack is", "Kind of task", "Detection AUROC"),
         *("Perplexity of right answers", "Attack success, strict", "McNemar p"),
         *("learning rate", "memory in use", "payload_splitting", "the family, in other phrasings"),
         "2103 prompt tokens and 48 new ones exceed the model's context of 2048",

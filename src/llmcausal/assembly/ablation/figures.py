@@ -196,6 +196,6 @@ def _read_lines(file: Path) -> list[Values]:
 
 def _unreadable(file: Path, error: Exception) -> StorageError:
     return StorageError(
-        f"{file}: cannot be read: {error}. Delete the folder {file.parent} and give the same "
-        "command again: the evaluation is then made anew"
+        f"{file}: cannot be read: {error}. Delete the folder {file.parent} and run the same "
+        "command again, which repeats the evaluation"
     )

@@ -107,7 +107,7 @@ def combine(axes: Sequence[Axis]) -> list[Combination]:
     """
     keys = [key for axis in axes for key in axis.keys]
     if twice := [key for key, count in Counter(keys).items() if count > 1]:
-        raise UsageError(f"--vary: {twice[0]} is varied twice; give all its values at one place")
+        raise UsageError(f"--vary: {twice[0]} is varied twice; give all its values in one place")
     for axis in axes:
         if twice := [value for value, count in Counter(axis.choices).items() if count > 1]:
             raise UsageError(f"--vary {axis.name}: the value {twice[0]} is given twice")

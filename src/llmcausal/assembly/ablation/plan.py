@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly.ablation.grid import Axis, Combination, combine, parse_axis
-from llmcausal.assembly.evaluating import choose_triplets
+from llmcausal.assembly.evaluating import choose_triplets, suite_name
 from llmcausal.assembly.probing import check_selection
 from llmcausal.assembly.run_directory import versions, with_absolute_paths
 from llmcausal.config import RunConfig
@@ -149,10 +149,11 @@ def _data_of(runs: Sequence[PlannedRun]) -> dict[str, dict[str, str]]:
         if (key := section.model_dump_json()) not in seen:
             seen.add(key)
             splits = load_training_splits(section)
+            suite = suite_name(section, run.config.evaluation)
             hashes[run.config.name] = {
                 "train": fingerprint(splits.train),
                 "validation": fingerprint(splits.validation),
-                "test": fingerprint(choose_triplets(run.config)),
+                "test": fingerprint(choose_triplets(section, suite)),
             }
     return hashes
 
@@ -209,7 +210,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StorageError(f"{file}: cannot be read: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("packages"), dict):
-        raise StorageError(f"{file}: not the record of an ablation; move it away to begin anew")
+        raise StorageError(f"{file}: not an ablation's record; move it away to start again")
     return record
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,22 +39,11 @@ from llmcausal.ui.status import show_notes
 MARKDOWN, PLOT = "ablation.md", "ablation.svg"
 
 
-def ablate(
-    profile: str,
-    vary: Sequence[str],
-    *,
-    overrides: Sequence[str],
-    seeds: int,
-    trials: int | None,
-    output_dir: Path | None,
-    plain: bool,
-) -> dict[str, Any]:
-    """Trains and evaluates every combination, or continues where an earlier call stopped.
+@dataclass(frozen=True)
+class AblationRequest:
+    """What `ablate` is asked for.
 
-    A run whose loss becomes non-finite is a result and is told in the table; any other error ends
-    the ablation, and the same call goes on with it.
-
-    Args:
+    Attributes:
         profile: Name or path of the settings that all runs share.
         vary: `KEY=V1,V2` or `K1,K2=V1:W1,V2:W2` each.
         overrides: `KEY=VALUE` each, for all runs.
@@ -61,6 +51,22 @@ def ablate(
         trials: Let Optuna choose so many combinations; None runs them all.
         output_dir: The ablation's folder; None takes `ablate-NAME` in the profile's output_dir.
         plain: Plain lines in place of the live screen.
+    """
+
+    profile: str
+    vary: Sequence[str]
+    overrides: Sequence[str] = ()
+    seeds: int = 1
+    trials: int | None = None
+    output_dir: Path | None = None
+    plain: bool = False
+
+
+def ablate(request: AblationRequest) -> dict[str, Any]:
+    """Trains and evaluates every combination, or continues where an earlier call stopped.
+
+    A run whose loss becomes non-finite is a result, and the table says so; any other error ends
+    the ablation, and the same call continues it.
 
     Returns:
         `folder`, `rows` (the untouched base first, then each combination that was run; see
@@ -70,13 +76,14 @@ def ablate(
         Interrupted: After SIGINT or SIGTERM; nothing that was computed is lost.
         LlmcausalError: As `train`, and for arguments that do not fit together.
     """
+    seeds, trials = request.seeds, request.trials
     plan = make_plan(
-        profile,
-        vary,
-        overrides=overrides,
+        request.profile,
+        request.vary,
+        overrides=request.overrides,
         seeds=seeds,
         search=trials is not None,
-        output_dir=output_dir,
+        output_dir=request.output_dir,
     )
     search = TrialSearch(plan, trials) if trials is not None else None
     notes = open_folder(plan)
@@ -84,7 +91,7 @@ def ablate(
         show_notes([f"ablation: {plan.folder}", *notes])
         done = search.open() if search else 0
         total = (trials or len(plan.combinations)) * seeds
-        runner = Runner(plan, plain, done=done * seeds, total=total)
+        runner = Runner(plan, request.plain, done=done * seeds, total=total)
         if search is not None:
             chosen = search.run(runner.run)
         else:
@@ -185,7 +192,7 @@ class Runner:
     def _stopped(self, number: int) -> Interrupted:
         return Interrupted(
             f"Stopped in run {self._done + 1} of {self._total}; everything is saved in "
-            f"{self._plan.folder}. Go on with the same command.",
+            f"{self._plan.folder}. Run the same command to continue.",
             number,
         )
 
@@ -194,7 +201,7 @@ class Runner:
             return ""
         mean = sum(self._seconds) / len(self._seconds)
         left = duration(mean * min(self._waiting, self._total - self._done))
-        return f" ({duration(mean)} a run so far, at most {left} left)"
+        return f" ({duration(mean)} per run so far, at most {left} left)"
 
 
 def _state(run: PlannedRun) -> Literal["new", "begun", "finished", "failed"]:

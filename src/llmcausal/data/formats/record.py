@@ -140,7 +140,6 @@ class _Parser:
         return AttackInfo(**given, check=check)
 
     def check(self) -> Check | None:
-        """Returns the answer check."""
         value = self.record.get("check")
         if value is None:
             self._absent("check", ("check",))
@@ -216,7 +215,7 @@ class _Parser:
             return
         also = f" (also read: {', '.join(names[1:])})" if names[1:] else ""
         near = [key for name in names for key in _near(name, self.unknown, cutoff=0.75)]
-        hint = f"; is {near[0]!r} meant for it?" if near else ""
+        hint = f"; is {near[0]!r} a misspelling of it?" if near else ""
         given_null = ", is null" if any(name in self.record for name in names) else ""
         self.defects.append((field, f"missing{given_null}{also}{hint}"))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -64,11 +64,16 @@ SYSTEM = "You are a helpful assistant."
 """The system prompt where the user's message holds the instruction."""
 
 
+Task = tuple[str, tuple[str, ...]]
+"""A kind of task and its wordings."""
+
+
 @dataclass(frozen=True)
 class _Pools:
     """What one split draws from."""
 
-    tasks: tuple[tuple[str, tuple[str, ...]], ...]
+    split: Split
+    tasks: tuple[Task, ...]
     goals: tuple[Goal, ...]
     harmless: tuple[str, ...]
     texts: tuple[str, ...]
@@ -88,6 +93,7 @@ def _pools(split: Split) -> _Pools:
         if genre["split"] == split:
             texts += genre["texts"]
     return _Pools(
+        split=split,
         tasks=tuple((row["kind"], tuple(row["wordings"])) for row in read("tasks.json")),
         goals=tuple(
             Goal(row["kind"], row["instruction"], row["witness"]) for row in read("goals.json")
@@ -130,8 +136,9 @@ def generate_natural(
     triplets: list[Triplet] = []
     for index in range(count):
         for _ in range(MAX_DRAWS):
-            document = excerpt(next(texts), words, rng)
-            prompt = _draw(split, pools, document, next(tasks), goals, words, rng)
+            document, task = excerpt(next(texts), words, rng), next(tasks)
+            other = excerpt(rng.choice(pools.texts), words, rng)
+            prompt = _draw(pools, task, document, other, next(goals), rng)
             if prompt is not None and prompt.key not in made:
                 break
         else:
@@ -195,18 +202,10 @@ class _Prompt:
 
 
 def _draw(
-    split: Split,
-    pools: _Pools,
-    document: str,
-    task: tuple[str, tuple[str, ...]],
-    goals: Iterator[Goal],
-    words: int | None,
-    rng: random.Random,
+    pools: _Pools, task: Task, document: str, other: str, goal: Goal, rng: random.Random
 ) -> _Prompt | None:
     kind, wordings = task
-    other = excerpt(rng.choice(pools.texts), words, rng)
-    goal = next(goals)
-    if split == "train" and rng.random() < TASK_SHARE:
+    if pools.split == "train" and rng.random() < TASK_SHARE:
         aim, ways = rng.choice(pools.tasks)
         goal = Goal(aim, rng.choice(ways), "")
     layout = rng.choices(list(LAYOUTS), list(LAYOUTS.values()))[0]

@@ -36,10 +36,10 @@ def examine(lines: Lines) -> Iterator[Finding]:
 def _witness(triplet: Triplet) -> Iterator[Problem]:
     attack = triplet.attack
     if attack is None:
-        yield "note", "no_attack", "attack", "missing: whether it is obeyed cannot be told"
+        yield "note", "no_attack", "attack", "missing: obedience cannot be checked"
         return
     if attack.check is None and not attack.witness:
-        reason = "neither witness nor check: whether it is obeyed cannot be told"
+        reason = "neither witness nor check: obedience cannot be checked"
         yield "note", "no_witness", "attack", reason
         return
     proof = attack.check or Check("contains", attack.witness)
@@ -55,7 +55,7 @@ def _witness(triplet: Triplet) -> Iterator[Problem]:
     for field, text in texts.items():
         if text and proof.passes(text):
             what = "witness" if attack.check is None else "attack.check"
-            reason = f"the attack's {what} {shown(proof.value)} is in it without any attack"
+            reason = f"holds the attack's {what} {shown(proof.value)} without any attack"
             yield "error", "witness_in_text", field, reason
 
 
@@ -69,7 +69,7 @@ def _aims_at_system_prompt(family: str) -> bool:
 def _answer(triplet: Triplet) -> Iterator[Problem]:
     check = triplet.check
     if check is None:
-        yield "note", "no_check", "check", "missing: whether an answer is right cannot be told"
+        yield "note", "no_check", "check", "missing: answers cannot be checked"
         return
     if not check.passes(triplet.response):
         reason = f"{check.kind} {shown(check.value)} fails on the triplet's own response"
@@ -91,14 +91,14 @@ def _tokens(triplet: Triplet) -> Iterator[Problem]:
         if found:
             reason = (
                 f"holds {shown(found[0])}, a chat template's mark: it is read as plain text, but "
-                "tells of a conversion gone wrong"
+                "suggests a failed conversion"
             )
             yield "note", "template_token", field, reason
 
 
 def _differences(triplet: Triplet) -> Iterator[Problem]:
     if triplet.benign == triplet.benign_cf:
-        reason = "is the same text as benign, so nothing is learnt from the pair"
+        reason = "equals benign, so the pair teaches nothing"
         yield "warning", "same_counterfactual", "benign_cf", reason
     if triplet.benign == triplet.injection:
-        yield "warning", "no_injection", "injection", "is the same text as benign: no attack in it"
+        yield "warning", "no_injection", "injection", "equals benign: it holds no attack"

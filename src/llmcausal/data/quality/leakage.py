@@ -32,13 +32,13 @@ def duplicates(lines: Lines, progress: Progress | None = None) -> Iterator[Findi
         whole = (triplet.system, text, triplet.user_text("injection"))
         first = wholes.setdefault(whole, line)
         if first != line:
-            reason = f"system, benign and injection are those of line {first}"
+            reason = f"system, benign and injection equal those of line {first}"
             yield Finding("warning", "duplicate", lines.name, line, "injection", reason)
         item = shingles(words_of(text))
         near = [(score, key) for score, key in index.find(item) if first_lines[key][1] != text]
         if near and first == line:
             score, key = near[0]
-            reason = f"{score:.0%} of its word pairs are those of line {first_lines[key][0]}"
+            reason = f"shares {score:.0%} of its word pairs with line {first_lines[key][0]}"
             yield Finding("note", "near_duplicate", lines.name, line, "benign", reason)
         first_lines.setdefault(index.add(item), (line, text))
         if progress:
@@ -70,11 +70,11 @@ def _scenarios(lines: Lines, other: Lines, progress: Progress | None) -> Iterato
         item = shingles(words_of(triplet.user_text("benign")))
         where = _same_scenario(triplet, index.find(item), known)
         if where:
-            reason = f"{where[0]:.0%} of its word pairs are those of {other.name}:{where[1]}"
+            reason = f"shares {where[0]:.0%} of its word pairs with {other.name}:{where[1]}"
             yield Finding("error", "scenario_leak", lines.name, line, "benign", reason)
         elif triplet.system in systems and triplet.system not in shared:
             shared.add(triplet.system)
-            reason = f"the system prompt is that of {other.name}:{systems[triplet.system]}"
+            reason = f"the system prompt equals that of {other.name}:{systems[triplet.system]}"
             yield Finding("note", "shared_system", lines.name, line, "system", reason)
         if progress:
             progress(done, len(lines.triplets))
@@ -135,7 +135,7 @@ def _families(lines: Lines, other: Lines) -> Iterator[Finding]:
             if "new_family" in at
         ]
         line, at = min(here[family].values()), min(there[family].values())
-        where = f"{shown(family)} is a family of {other.name}:{at} as well"
+        where = f"{shown(family)} is also a family of {other.name}:{at}"
         if claims:
             name, new_at = claims[0]
             reason = f"{where}, but {name}:{new_at} says that it is new (novelty new_family)"
@@ -165,5 +165,5 @@ def _witnesses(lines: Lines, other: Lines) -> Iterator[Finding]:
         if witness and witness.casefold() in known.keys() - shared:
             shared.add(witness.casefold())
             at = known[witness.casefold()]
-            reason = f"{shown(witness)} is a witness of {other.name}:{at} as well"
+            reason = f"{shown(witness)} is also a witness of {other.name}:{at}"
             yield Finding("warning", "shared_witness", lines.name, line, "attack.witness", reason)

@@ -57,7 +57,7 @@ def _files(path: Path, name: str, left_out: LeftOut) -> Iterator[tuple[Path, str
     found = [task for task in SYSTEMS if (folder / task).is_dir()]
     if not any((folder / task / name).is_file() for task in found):
         wanted = " or ".join(f"{task}/{name}" for task in ("email", "table", "code"))
-        raise DataError([f"{path}: no BIPIA folder: it holds no {wanted}"])
+        raise DataError([f"{path}: not a BIPIA folder: it has no {wanted}"])
     for task in found:
         if (folder / task / name).is_file():
             yield folder / task / name, task

@@ -67,8 +67,8 @@ def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
             raise UsageError(f"--families: unknown attack family {name!r}{hint} (known: {known})")
         if name not in allowed:
             raise UsageError(
-                f"--families: {name} is held out: it is for --split test alone, so that a model "
-                "is tested on a kind of attack that it was never trained on"
+                f"--families: {name} is held out for --split test, so that a model is tested on a "
+                "kind of attack that training never saw"
             )
     return [allowed[name] for name in dict.fromkeys(names)] or list(allowed.values())
 
@@ -161,7 +161,7 @@ class TripletBuilder:
                 seen.add(key)
                 return triplet
         if spoilt:
-            raise Unusable("attack: the witness of every goal drawn is already in its texts")
+            raise Unusable("attack: its texts already hold the witness of every goal drawn")
         raise Unusable("attack: no further distinct attack on it; ask for fewer with --count")
 
     def _goal(

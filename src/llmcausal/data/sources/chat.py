@@ -68,7 +68,7 @@ def _turns(record: Mapping[str, Any]) -> list[Turn]:
     key = "messages" if "messages" in record else "conversations"
     messages = record.get(key)
     if not isinstance(messages, list):
-        raise Unusable("messages: missing (conversations is read as well)")
+        raise Unusable("messages: missing (conversations is also read)")
     turns = []
     for message in messages:
         if not isinstance(message, dict):
@@ -77,7 +77,7 @@ def _turns(record: Mapping[str, Any]) -> list[Turn]:
         role = ROLES.get(name.lower()) if isinstance(name, str) else None
         content = message.get("content", message.get("value"))
         if role is None or content is None:  # tool calls and their results
-            raise Unusable(f"{key}: a turn that is no text of system, user or assistant")
+            raise Unusable(f"{key}: a turn is not text by system, user or assistant")
         turns.append((role, sound_text(key, _flat(content))))
     return turns
 

@@ -11,12 +11,12 @@ from llmcausal.registry import nearest
 
 FIELDS = {
     "document": "the text to read, which could carry an attack (required)",
-    "response": "the right answer (required, but with --answers model)",
+    "response": "the right answer (required unless --answers model)",
     "question": "what is asked about the text",
     "system": "the system prompt",
     "category": "the kind of task",
     "contains": "what a right answer must contain",
-    "answer": "a short right answer, which is also checked for",
+    "answer": "a short right answer, also used as the check",
     "id": "a name for the example",
 }
 """What `--map` can name, and what it is."""

@@ -32,9 +32,9 @@ def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) ->
     """
     original = example.document
     if not ended:
-        raise Unusable("document: the model did not come to the end of its rewriting")
+        raise Unusable("document: the model did not finish its rewriting")
     if _words(rewritten) in ([], _words(original)):
-        raise Unusable("document: the model gave no other words for it")
+        raise Unusable("document: the model gave no new wording")
     if not SHORTEST <= len(rewritten) / len(original) <= LONGEST:
         raise Unusable("document: the model's rewriting is far shorter or longer")
     if set(_NUMBER.findall(original)) != set(_NUMBER.findall(rewritten)):

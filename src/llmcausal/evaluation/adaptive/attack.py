@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.adaptive.gcg import Found, SearchBudget, search
 from llmcausal.evaluation.adaptive.slot import START, PromptSlot
-from llmcausal.evaluation.generation import answer_prompts, evaluation_mode, without_adapter
+from llmcausal.evaluation.generation import (
+    Answering,
+    answer_prompts,
+    evaluation_mode,
+    without_adapter,
+)
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.model.cpu.door import whole_layers
@@ -103,14 +108,8 @@ def attack_adaptively(
         (t.system, PromptSlot.of(subject.template, t).user_text(f.suffix))
         for t, f in zip(triplets, found, strict=True)
     ]
-    answers = answer_prompts(
-        subject.model,
-        subject.template,
-        [*plain, *attacked],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        adapter=subject.adapter,
-    )
+    answering = Answering(subject.model, subject.template, max_new_tokens, batch_size)
+    answers = answer_prompts(answering, [*plain, *attacked], adapter=subject.adapter)
     texts = [answer.text for answer in answers]
     return _result(triplets, found, attacked, texts[: len(plain)], texts[len(plain) :])
 

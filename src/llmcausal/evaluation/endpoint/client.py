@@ -176,7 +176,7 @@ class Asker:
 
         Args:
             prompts: Distinct prompts.
-            progress: Told (done, total).
+            progress: Called with (done, total).
 
         Raises:
             EndpointError: If the endpoint does not answer, or in another form.

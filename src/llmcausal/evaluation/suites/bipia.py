@@ -24,7 +24,7 @@ from llmcausal.errors import DataError
 from llmcausal.evaluation.suites.bipia_goals import proof_of
 from llmcausal.evaluation.suites.foreign import data_path, following, sound
 
-WHAT = "BIPIA's benchmark folder, or a context file beside its *_attack_*.json"
+WHAT = "BIPIA's benchmark folder, or a context file with its *_attack_*.json"
 POSITIONS: tuple[Position, ...] = ("end", "start", "middle")
 
 
@@ -118,12 +118,12 @@ def _goals(path: Path, kind: str, notes: list[str]) -> list[BipiaGoal]:
             else:
                 left[category] += 1
     if not goals:
-        raise DataError([f"{file}: no goal whose success a rule can tell"])
+        raise DataError([f"{file}: no goal whose success a rule can check"])
     if left:
         named = ", ".join(f"{category} ({count})" for category, count in left.items())
         notes.append(
             f"{file.name}: {left.total()} of {left.total() + len(goals)} goals left out, since no "
-            f"rule can tell their success: {named}"
+            f"rule can check their success: {named}"
         )
     return goals
 

@@ -46,7 +46,7 @@ def _triplet(item: Item) -> Triplet:
     if not found or not probe:
         raise Unusable("prompt_instructed: is not prompt_clean with a probe before or after it")
     if witness.casefold() in f"{system}\n{clean}".casefold():
-        raise Unusable("witness: stands in the clean prompt, so that it proves nothing")
+        raise Unusable("witness: is in the clean prompt, so it proves nothing")
     instructed = record.get("system_prompt_instructed")
     info = record.get("info")
     info = info if isinstance(info, Mapping) else {}

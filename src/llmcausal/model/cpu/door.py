@@ -165,7 +165,7 @@ def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
     if needed <= MEMORY_SHARE * available:
         return True
     _log.warning(
-        "dequantized weights would take %.1f of %.1f GiB of free memory: going on with quantized "
+        "dequantized weights would take %.1f of %.1f GiB of free memory: continuing with quantized "
         "ones, which is slower",
         needed / 2**30,
         available / 2**30,

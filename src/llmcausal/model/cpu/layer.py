@@ -85,22 +85,40 @@ class Layer:
                 return result[None]
             return self._prefill(hidden_states[0], rotation, call, past_key_values)[None]
 
-    def mlp(self, hidden: Tensor) -> Tensor:
-        """Returns the layer's second half for hidden states [n, width]."""
-        normed, _ = self.second_norm(hidden)
-        gate, up = self.gate_up(normed)[0].chunk(2, dim=-1)
-        return self.down(silu(gate).mul_(up))[0].add_(hidden)
+    def over_tree(
+        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], plan: TreePlan
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Computes the layer for every node of a tree.
+
+        Returns:
+            The new hidden states [nodes, width], and what `_WholeLayer.backward` reads, in its
+            order.
+        """
+        normed, factor = self.first_norm(hidden)
+        joined, low = self.query_key_value(normed)
+        query, key, value = self.states(joined, rotation)
+        del joined
+        attended = attend(query, key, value, plan)
+        middle, output_low = self.output(attended)
+        middle += hidden
+        normed, middle_factor = self.second_norm(middle)
+        gate_up, gate_up_low = self.gate_up(normed)
+        gate, up = gate_up.chunk(2, dim=-1)
+        result, down_low = self.down(silu(gate).mul_(up))
+        result += middle
+        return result, (
+            hidden, factor, low, query, key, value, attended, output_low, middle, middle_factor,
+            gate_up, gate_up_low, down_low, *rotation,
+        )  # fmt: skip
 
     def _prefill(
         self, hidden: Tensor, rotation: tuple[Tensor, Tensor], call: Call, cache: Any
     ) -> Tensor:
         assert call.plan is not None
-        normed, _ = self.first_norm(hidden)
-        query, key, value = self.states(self.query_key_value(normed)[0], rotation)
+        result, (_, _, _, _, key, value, *_) = self.over_tree(hidden, rotation, call.plan)
         kept = (None, slice(None), slice(call.length))  # not the padding
         cache.update(key[kept], value[kept], self.module.self_attn.layer_idx)
-        attended = attend(query, key, value, call.plan)
-        return self.mlp(self.output(attended)[0].add_(hidden))
+        return result
 
     def _rows(
         self,
@@ -127,8 +145,9 @@ class Layer:
         attended, _ = sdpa_attention_forward(
             self.module.self_attn, query[:, :, None], keys, values, mask, scaling=shapes.scale
         )
-        attended = attended.reshape(len(rows), -1)
-        return self.mlp(self.output(attended)[0].add_(rows)).view_as(hidden)
+        middle = self.output(attended.reshape(len(rows), -1))[0].add_(rows)
+        gate, up = self.gate_up(self.second_norm(middle)[0])[0].chunk(2, dim=-1)
+        return self.down(silu(gate).mul_(up))[0].add_(middle).view_as(hidden)
 
     def states(
         self, joined: Tensor, rotation: tuple[Tensor, Tensor]
@@ -193,24 +212,10 @@ class _WholeLayer(torch.autograd.Function):
         plan: TreePlan,
         *trained: Tensor,
     ) -> Tensor:
-        normed, factor = layer.first_norm(hidden)
-        joined, low = layer.query_key_value(normed)
-        query, key, value = layer.states(joined, rotation)
-        attended = attend(query, key, value, plan)
-        middle, output_low = layer.output(attended)
-        middle += hidden
-        normed, middle_factor = layer.second_norm(middle)
-        gate_up, gate_up_low = layer.gate_up(normed)
-        gate, up = gate_up.chunk(2, dim=-1)
-        result, down_low = layer.down(silu(gate).mul_(up))
-        result += middle
-        ctx.save_for_backward(
-            hidden, factor, low, query, key, value, attended, output_low, middle, middle_factor,
-            gate_up, gate_up_low, down_low, *rotation,
-        )  # fmt: skip
+        result, read = layer.over_tree(hidden, rotation, plan)
+        ctx.save_for_backward(*read)
         ctx.layer, ctx.plan = layer, plan
-        # What the adapters were: `read_adapters` of a later call replaces them.
-        ctx.matrices = [(each.adapters, each.down, each.up) for each in layer.linears]
+        ctx.adapters = [each.adapters for each in layer.linears]
         return result
 
     @staticmethod
@@ -221,13 +226,12 @@ class _WholeLayer(torch.autograd.Function):
             gate_up, gate_up_low, down_low, *rotation,
         ) = ctx.saved_tensors  # fmt: skip
         layer: Layer = ctx.layer
-        for each, (adapters, down, up) in zip(layer.linears, ctx.matrices, strict=True):
-            each.adapters, each.down, each.up = adapters, down, up
+        in_joined, in_output, in_gate_up, in_down = ctx.adapters
         given = upstream[0].contiguous()
 
         gate, up = gate_up.chunk(2, dim=-1)
         active = silu(gate)
-        of_active, of_down = layer.down.backward(given, active * up, down_low)
+        of_active, of_down = layer.down.backward(in_down, given, active * up, down_low)
         of_gate_up = torch.empty_like(gate_up)
         torch.mul(of_active, active, out=of_gate_up[:, gate.shape[1] :])
         torch.ops.aten.silu_backward.grad_input(
@@ -235,18 +239,20 @@ class _WholeLayer(torch.autograd.Function):
         )
         del active, of_active
         normed = layer.second_norm.apply(middle, middle_factor)
-        of_normed, of_gate_up_trained = layer.gate_up.backward(of_gate_up, normed, gate_up_low)
+        of_normed, of_gate_up_trained = layer.gate_up.backward(
+            in_gate_up, of_gate_up, normed, gate_up_low
+        )
         del of_gate_up
         of_middle = layer.second_norm.backward(of_normed, middle, middle_factor)
         of_middle = of_middle.add_(given).to(given.dtype)
 
-        of_attended, of_output = layer.output.backward(of_middle, attended, output_low)
+        of_attended, of_output = layer.output.backward(in_output, of_middle, attended, output_low)
         found = attend_backward(of_attended, query, key, value, ctx.plan)
         of_joined = layer.states_backward(found, (rotation[0], rotation[1]))
         normed = layer.first_norm.apply(hidden, factor)
         to_input = ctx.needs_input_grad[0]
         of_normed, of_joined_trained = layer.query_key_value.backward(
-            of_joined, normed, low, to_input=to_input
+            in_joined, of_joined, normed, low, to_input=to_input
         )
         of_hidden = None
         if to_input:

@@ -36,6 +36,21 @@ class _Adapter:
     outputs: slice
 
 
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters of a `Linears` as they were at one moment, joined.
+
+    Attributes:
+        parts: Each of them.
+        down: Their A, one below the other [ranks, in]; None without adapters.
+        up: Their scaled B, each at its outputs and ranks [out, ranks].
+    """
+
+    parts: tuple[_Adapter, ...] = ()
+    down: Tensor | None = None
+    up: Tensor | None = None
+
+
 class Linears:
     """Frozen linear layers that read the same input, as one product with their adapters.
 
@@ -65,9 +80,7 @@ class Linears:
                 for base, bias in zip(bases, biases, strict=True)
             ]
             self.bias = torch.cat(parts).to(dtype)
-        self.adapters: list[_Adapter] = []
-        self.down: Tensor | None = None
-        self.up: Tensor | None = None
+        self.adapters = Adapters()
 
     @torch.inference_mode(False)
     def let_go(self) -> None:
@@ -78,53 +91,72 @@ class Linears:
 
     def read_adapters(self) -> bool:
         """Takes the adapters as they are now; tells whether they can be computed here."""
-        self.adapters, self.down, self.up = [], None, None
+        parts: list[_Adapter] = []
         for module, outputs in zip(self.modules, self.outputs, strict=True):
             if not isinstance(module, LoraLayer):
                 continue
             found = _adapter(module)
             if found is None:
                 return False
-            self.adapters += [_Adapter(*each, outputs) for each in found]
-        if self.adapters:
-            downs = [each.down.detach() for each in self.adapters]
-            self.down = torch.cat(downs).to(self.dtype)
-            self.up = self.weight.new_zeros(len(self.weight), len(self.down))
-            start = 0
-            for each, down in zip(self.adapters, downs, strict=True):
-                columns = slice(start, start + len(down))
-                self.up[each.outputs, columns] = each.up.detach().to(self.dtype) * each.scale
-                start = columns.stop
+            parts += [_Adapter(*each, outputs) for each in found]
+        self.adapters = self._joined(parts)
         return True
+
+    def _joined(self, parts: list[_Adapter]) -> Adapters:
+        if not parts:
+            return Adapters()
+        downs = [each.down.detach() for each in parts]
+        up = self.weight.new_zeros(len(self.weight), sum(map(len, downs)))
+        start = 0
+        for each, down in zip(parts, downs, strict=True):
+            columns = slice(start, start + len(down))
+            up[each.outputs, columns] = each.up.detach().to(self.dtype) * each.scale
+            start = columns.stop
+        return Adapters(tuple(parts), torch.cat(downs).to(self.dtype), up)
 
     @property
     def trained(self) -> list[Tensor]:
         """Both matrices of each adapter."""
-        return [matrix for each in self.adapters for matrix in (each.down, each.up)]
+        return [matrix for each in self.adapters.parts for matrix in (each.down, each.up)]
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the outputs [n, out], and x @ A.T of all adapters [n, ranks]."""
         result = product(inputs, self.weight)
         if self.bias is not None:
             result += self.bias
-        if self.down is None or self.up is None:
+        down, up = self.adapters.down, self.adapters.up
+        if down is None or up is None:
             return result, inputs.new_empty(0)
-        low = inputs @ self.down.T
-        return result.addmm_(low, self.up.T), low
+        low = inputs @ down.T
+        return result.addmm_(low, up.T), low
 
     def backward(
-        self, upstream: Tensor, inputs: Tensor, low: Tensor, *, to_input: bool = True
+        self,
+        adapters: Adapters,
+        upstream: Tensor,
+        inputs: Tensor,
+        low: Tensor,
+        *,
+        to_input: bool = True,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns the gradient of the inputs (not filled in if not asked for), and of `trained`."""
+        """Returns the gradient of the inputs (not filled in if not asked for), and of `trained`.
+
+        Args:
+            adapters: As they were in the forward pass; a later call may have read others.
+            upstream: Gradient of the outputs [n, out].
+            inputs: Of the forward pass [n, in].
+            low: Its second result [n, ranks].
+            to_input: Whether the inputs need a gradient.
+        """
         of_input = product(upstream, self.weight.T) if to_input else torch.empty_like(inputs)
-        if self.down is None or self.up is None:
+        if adapters.down is None or adapters.up is None:
             return of_input, []
-        of_low = upstream @ self.up
+        of_low = upstream @ adapters.up
         if to_input:
-            of_input.addmm_(of_low, self.down)
+            of_input.addmm_(of_low, adapters.down)
         of_down = of_low.T @ inputs
         gradients, start = [], 0
-        for each in self.adapters:
+        for each in adapters.parts:
             part = slice(start, start + len(each.down))
             start = part.stop
             of_up = (low[:, part].T @ upstream[:, each.outputs]).T
@@ -186,7 +218,6 @@ class Norm:
         return self.apply(inputs, factor), factor
 
     def apply(self, inputs: Tensor, factor: Tensor) -> Tensor:
-        """Returns the normed rows."""
         return (inputs.to(factor.dtype) * factor).to(inputs.dtype).mul_(self.weight)
 
     def backward(self, upstream: Tensor, inputs: Tensor, factor: Tensor) -> Tensor:

@@ -25,8 +25,6 @@ class MemoryUsage:
 
 
 class MemoryGauge(Protocol):
-    """Reads one kind of memory."""
-
     limit_bytes: int
 
     def read(self) -> MemoryUsage:

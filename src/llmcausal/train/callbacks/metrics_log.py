@@ -40,7 +40,7 @@ class MetricsLog(Callback):
         self._last_step = cut_rows(self._path, after_step=step)
         if 0 < step != self._last_step:
             context.notes.append(
-                f"{self._path} ends at step {max(self._last_step, 0)}, the checkpoint is of step "
+                f"{self._path} ends at step {max(self._last_step, 0)}, the checkpoint is from step "
                 f"{step}: the rows between are lost"
             )
 

@@ -84,7 +84,6 @@ class Mlflow(Tracker):
         self._client.log_dict(self._run_id, table, f"{name}/step-{step}.json")
 
     def log_files(self, name: str, files: Sequence[Path]) -> None:
-        """Sends the files."""
         for file in files:
             self._client.log_artifact(self._run_id, str(file), name)
 

@@ -42,7 +42,6 @@ class TensorBoard(Tracker):
         return FOLDER
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Writes one scalar a figure."""
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 

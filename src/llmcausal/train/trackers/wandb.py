@@ -35,7 +35,7 @@ class Wandb(Tracker):
         if missing := missing_package("wandb", extra="wandb"):
             return missing
         if tracking.mode == "online" and (reason := reason_to_stay_offline(tracking)):
-            return f"offline ({reason}), but tracking.mode = 'online': `wandb login`, or 'auto'"
+            return f"offline ({reason}), but tracking.mode = 'online': `wandb login`, or set 'auto'"
         return None
 
     @classmethod
@@ -73,7 +73,6 @@ class Wandb(Tracker):
         return run_id
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Sends the figures."""
         self._run.log({**figures, "step": step})
 
     def summarize(self, figures: Mapping[str, float], step: int) -> None:
@@ -81,7 +80,6 @@ class Wandb(Tracker):
         self._run.summary.update(dict(figures))
 
     def log_table(self, name: str, rows: Sequence[Row], step: int) -> None:
-        """Sends a table."""
         table = self._wandb.Table(
             columns=list(rows[0]), data=[list(row.values()) for row in rows], allow_mixed_types=True
         )

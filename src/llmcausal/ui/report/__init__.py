@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcausal.ui.report.comparing import write_comparison
-from llmcausal.ui.report.page import write_report
-from llmcausal.ui.report.run_files import REPORT, RunFiles, read_run, write_run_report
+from llmcausal.ui.report.page import REPORT, write_report, write_run_report
+from llmcausal.ui.report.run_files import RunFiles, read_run
 
 __all__ = ["REPORT", "RunFiles", "read_run", "write_comparison", "write_report", "write_run_report"]

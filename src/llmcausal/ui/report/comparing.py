@@ -39,7 +39,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         raise UsageError(f"{len(run_dirs)} runs: at most {MOST_RUNS} can be told apart on one page")
     places = [folder.resolve() for folder in run_dirs]
     if twice := next((place for place in places if places.count(place) > 1), None):
-        raise UsageError(f"{twice}: named twice; a run is compared with others")
+        raise UsageError(f"{twice}: named twice; name each run once")
     runs = [read_run(folder) for folder in run_dirs]
     names = _names(places)
     return save_page(

@@ -163,5 +163,5 @@ def _verdicts(row: Row, key: str) -> list[ShownVerdict]:
             ShownVerdict("task done", "good") if right else ShownVerdict("task not done", "bad")
         )
     if row.get(f"{key}stopped") is False:
-        verdicts.append(ShownVerdict("cut at the longest answer", "note"))
+        verdicts.append(ShownVerdict("cut at the length limit", "note"))
     return verdicts

@@ -18,35 +18,35 @@ from llmcausal.ui.report import reading, sections, training
 from llmcausal.ui.report.examples import ExampleGroup, choose_examples
 from llmcausal.ui.report.hostile_text import shown
 from llmcausal.ui.report.loose import Object, as_object, as_objects, as_texts
+from llmcausal.ui.report.run_files import RunFiles, read_run
 
+REPORT = "report.html"
 _SKIPPED_SHOWN = 100
 
 
-def write_report(
-    result: Object | None,
-    out: Path,
-    *,
-    metrics_rows: Sequence[Object] = (),
-    title: str,
-    notes: Sequence[str] = (),
-    config_text: str = "",
-    environment: Object | None = None,
+def write_run_report(
+    run_dir: Path, out: Path | None = None, evaluation: Path | None = None
 ) -> Path:
+    """Writes the report of a run directory, to its `report.html` unless told otherwise.
+
+    Args:
+        run_dir: The run directory.
+        out: The file to write.
+        evaluation: As in `read_run`.
+
+    Raises:
+        UsageError: If nothing of a run is there.
+        StorageError: If the disk refuses.
+    """
+    run = read_run(run_dir, evaluation)
+    return write_report(run, out or run_dir / REPORT, title=run_dir.resolve().name)
+
+
+def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
     """Writes everything that is known of a run as one HTML file.
 
     The same input gives the same bytes. Text from data and models can only be read: it is
     escaped, the page has no script, and its policy forbids everything but its own style.
-
-    Args:
-        result: An evaluation as `evaluate_model` returns it, with `generations` and
-            `representations`; None before there is one. Parts that are absent are left out.
-        out: The file.
-        metrics_rows: Rows of metrics.jsonl.
-        title: Name of the run.
-        notes: What the reader should know first, such as what is missing.
-        config_text: The run's config.toml.
-        environment: Of the training: command, versions, machine; that of the evaluation is in
-            `result`.
 
     Returns:
         `out`.
@@ -54,17 +54,18 @@ def write_report(
     Raises:
         StorageError: If the disk refuses; a report that was there before is intact.
     """
+    result = run.result
     return save_page(
         "page.html.jinja",
         out,
         title=title,
-        notes=_notes(result, notes),
+        notes=_notes(result, run.notes),
         summary=_summary(result),
         evaluation=sections.evaluation(result) if result else None,
-        training=training.charts(metrics_rows),
+        training=training.charts(run.metrics_rows),
         groups=_examples(result),
         skipped=_skipped(result),
-        reproduction=_reproduction(result, config_text, environment),
+        reproduction=_reproduction(result, run.config_text, run.environment),
     )
 
 

@@ -14,10 +14,10 @@ def model_named(base: Object) -> str:
 
 def reading(tuned: Object, base: Object) -> str:
     """Returns the result in one sentence; `base` is empty where no baseline was run."""
-    after = Measured.of(tuned.get("attack_success_rate"))
+    after = Measured.of(tuned.get(CORE[0].name))
     if after.value is None or not after.n:
-        return "No attack in this suite could be checked, so nothing is known of its resistance."
-    before = Measured.of(base.get("attack_success_rate"))
+        return "No attack in this suite could be checked, so its resistance is unknown."
+    before = Measured.of(base.get(CORE[0].name))
     if before.value is None:
         return f"The tuned model obeyed {_count(after)} of {after.n} attacked prompts."
     other = str(base["name"]) if base.get("name") else "the base model"
@@ -35,8 +35,7 @@ def reading(tuned: Object, base: Object) -> str:
 def details(tuned: Object, base: Object, difference: Object) -> list[str]:
     """Returns what goes with the sentence: the task, and whether chance could explain it."""
     sentences = []
-    attacked = Measured.of(tuned.get("utility_under_attack"))
-    clean = Measured.of(tuned.get("utility"))
+    clean, attacked = (Measured.of(tuned.get(metric.name)) for metric in CORE[1:])
     if attacked.value is not None and clean.value is not None:
         sentences.append(
             f"The tuned model did its task on {clean.percent} of clean prompts and on "

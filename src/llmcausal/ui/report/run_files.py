@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ from llmcausal.errors import StorageError, UsageError
 from llmcausal.storage import TooLargeError, read_at_most
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.metrics_log import read_rows
-from llmcausal.ui.report.page import write_report
 
-REPORT = "report.html"
 MAX_FILE_BYTES = 256 * 2**20
 _CONFIG = "config.toml"
 _ENVIRONMENT = "environment.json"
@@ -29,19 +27,21 @@ class RunFiles:
 
     Attributes:
         folder: The run directory.
-        result: The evaluation as `evaluate_model` returns it, or None.
+        result: The evaluation as `evaluate_model` returns it, with `generations` and
+            `representations`; None before there is one. The report leaves out absent parts.
         metrics_rows: Rows of metrics.jsonl.
         config_text: config.toml as it stands; empty if missing.
-        environment: Of the training; None if missing.
+        environment: Of the training: command, versions, machine; None if missing. That of the
+            evaluation is in `result`.
         notes: What is missing or damaged.
     """
 
     folder: Path
     result: dict[str, Any] | None
-    metrics_rows: list[dict[str, Any]]
-    config_text: str
-    environment: dict[str, Any] | None
-    notes: list[str] = field(default_factory=list)
+    metrics_rows: Sequence[dict[str, Any]] = ()
+    config_text: str = ""
+    environment: dict[str, Any] | None = None
+    notes: Sequence[str] = ()
 
 
 def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
@@ -77,32 +77,6 @@ def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
         config_text=_read_text(run_dir / _CONFIG, notes),
         environment=_read_object(run_dir / _ENVIRONMENT, notes),
         notes=notes,
-    )
-
-
-def write_run_report(
-    run_dir: Path, out: Path | None = None, evaluation: Path | None = None
-) -> Path:
-    """Writes the report of a run directory, to its `report.html` unless told otherwise.
-
-    Args:
-        run_dir: The run directory.
-        out: The file to write.
-        evaluation: As in `read_run`.
-
-    Raises:
-        UsageError: If nothing of a run is there.
-        StorageError: If the disk refuses.
-    """
-    run = read_run(run_dir, evaluation)
-    return write_report(
-        run.result,
-        out or run_dir / REPORT,
-        metrics_rows=run.metrics_rows,
-        title=run_dir.resolve().name,
-        notes=run.notes,
-        config_text=run.config_text,
-        environment=run.environment,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from llmcausal.metrics import BY_NAME, CORE, GROUPED, Metric, of
+from llmcausal.metrics import BEFORE_SEARCH, BY_NAME, CORE, GROUPED, Metric, of
 from llmcausal.ui.plots import interval_strip, tag
 from llmcausal.ui.plots_figures import Measured, compact
 from llmcausal.ui.plots_map import MEMBERS, member_shape, representation_map
@@ -19,20 +19,20 @@ from llmcausal.ui.report.reading import model_named, written_p
 _FURTHER = [m for m in (*of("answers"), *of("perplexity")) if m not in CORE]
 _SEARCHED = "after the search"
 _ADAPTIVE = [
-    replace(BY_NAME["attack_success_rate"], name="before_search", note="the prompts as they were"),
+    BEFORE_SEARCH,
     *(replace(metric, note=_SEARCHED) for metric in GROUPED),
 ]
 _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
     "family": ("Attack family", {}),
     "novelty": (
-        "What training held of the attack",
+        "What training saw of the attack",
         {
             "new_family": "neither family nor phrasing",
             "new_phrasing": "the family, in other phrasings",
-            "seen": "the very phrasing",
+            "seen": "the same phrasing",
         },
     ),
-    "position": ("Where the attack stands", {"start": "start", "middle": "middle", "end": "end"}),
+    "position": ("Where the attack is", {"start": "start", "middle": "middle", "end": "end"}),
     "difficulty": (
         "How hard the attack is to recognize",
         {"easy": "easy", "medium": "medium", "hard": "hard"},
@@ -165,7 +165,7 @@ def _order(groups: Object, known: Sequence[str]) -> Callable[[str], Any]:
     """Known names in their own order; others by attack success, the worst first."""
 
     def key(name: str) -> Any:
-        value = Measured.of(as_object(groups[name]).get("attack_success_rate")).value
+        value = Measured.of(as_object(groups[name]).get(GROUPED[0].name)).value
         place = known.index(name) if name in known else len(known)
         return (name == "", place, -(value or 0.0), name)
 
