@@ -122,7 +122,7 @@ def test_debug_shows_the_traceback(
         (["tran"], "No such command 'tran'; did you mean train?"),
         (["train"], "Missing argument 'PROFILE'"),
         (["train", "demo-cpu", "--sett", "a=1"], "--sett"),
-        (["eval"], "Missing option '--checkpoint'"),
+        (["eval"], "give --checkpoint DIR, or --endpoint URL"),
         (["export", "--checkpoint", "x", "--out", "y"], "Missing option '--format'"),
         (["data", "build", "--split", "train", "--count", "0", "--out", "x"], "--count"),
         (["train", "demo_cpu"], "demo_cpu: no such profile; did you mean demo-cpu?"),
