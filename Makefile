@@ -84,5 +84,5 @@ torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count 
 
 # Additional packages for tests, checks, documentation and other exports.
 .venv/.installed: .venv/.program
-	$(INSTALL) -e '.[dev,docs,gguf,search,trackers,wandb]'
+	$(INSTALL) -e '.[dev,docs,gguf,search,serve,trackers,wandb]'
 	touch $@

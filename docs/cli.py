@@ -24,7 +24,7 @@ go to stderr.
 |---|---|
 | 0 | done |
 | 1 | `doctor` found a problem that prevents a run; or a bug |
-| 2 | wrong usage, settings, data or model, or a disk error |
+| 2 | wrong usage, settings, data or model, or a disk or endpoint error |
 | 3 | predicted not to fit in memory |
 | 4 | memory ran out |
 | 5 | the loss became non-finite |

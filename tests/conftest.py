@@ -75,3 +75,28 @@ def tiny_files(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> tuple[
     data = tmp_path / "train.jsonl"
     write_triplets(data, short_triplets())
     return model, data
+
+
+@pytest.fixture
+def template(chatml_tokenizer: Any) -> Any:
+    """The tiny model's prompt rendering."""
+    from llmcausal.data.template import ChatTemplate
+
+    return ChatTemplate(chatml_tokenizer)
+
+
+@pytest.fixture
+def peft_model(tiny_llama: Callable[..., Any]) -> Any:
+    """A tiny model with an adapter that changes its answers."""
+    import torch
+
+    from llmcausal.config import LoraSection
+    from llmcausal.model.lora import add_lora
+
+    section = LoraSection(rank=4, target_modules=("q_proj", "v_proj"))
+    model = add_lora(tiny_llama(seed=0), section, seed=1)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.5, generator=generator)
+    return model

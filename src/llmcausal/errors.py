@@ -39,6 +39,10 @@ class CheckpointError(LlmcausalError):
     """A checkpoint is missing, damaged, or does not fit what it is resumed with."""
 
 
+class EndpointError(LlmcausalError):
+    """A deployed model does not answer, or in a form that cannot be read."""
+
+
 class StorageError(LlmcausalError):
     """The disk refused a write; what was on it before is intact."""
 

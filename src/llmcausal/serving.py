@@ -34,7 +34,7 @@ def render_prompt(
     from llmcausal.data.template import ChatTemplate
 
     if isinstance(source, str | Path):
-        template = _template_of(str(source))
+        template = template_of(str(source))
     elif isinstance(source, ChatTemplate):
         template = source
     else:
@@ -43,7 +43,13 @@ def render_prompt(
 
 
 @lru_cache(maxsize=8)
-def _template_of(name: str) -> ChatTemplate:
+def template_of(name: str) -> ChatTemplate:
+    """Loads the chat template of an exported folder or a hub id, once.
+
+    Raises:
+        ModelError: If there is no such folder, no chat template, or prompts cannot be rendered
+            safely.
+    """
     from transformers import AutoTokenizer
 
     from llmcausal.config import ModelSection

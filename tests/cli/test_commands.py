@@ -127,6 +127,85 @@ def test_eval_refuses_an_earlier_attack_without_an_attack(
     assert "give --adaptive N too" in capsys.readouterr().err
 
 
+def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmcausal.evaluation.endpoint.client import Pace
+
+    evaluate = Recorder({"tuned": {}, "base": None, "report": "r.html"})
+    monkeypatch.setattr(assembly, "evaluate_endpoint", evaluate)
+    options = ("--checkpoint", "best", "--api", "completions", "--tokenizer", "gguf", "--reuse")
+    options += ("--requests", "9", "--concurrency", "2", "--timeout", "3", "--patience", "4")
+    options += ("--max-samples", "5", "--suite", "sep", "--no-baseline")
+    assert _run(monkeypatch, "eval", "--endpoint", "http://x/v1", "--model", "m", *options) == 0
+    assert evaluate.arguments == ("http://x/v1", "m")
+    settings = dict.fromkeys(("batch_size", "max_new_tokens", "attacks"))
+    assert evaluate.options == {
+        "api": "completions",
+        "tokenizer": "gguf",
+        "checkpoint": Path("best"),
+        "pace": Pace(9, 2, 3, 4),
+        "reuse": True,
+        "data": None,
+        "suite": "sep",
+        "baseline": False,
+        "trust_remote_code": False,
+        "settings": {"max_samples": 5, **settings},
+        "out": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "give --checkpoint DIR, or --endpoint URL"),
+        (("--endpoint", "http://x"), "--endpoint needs --model NAME"),
+        (("--endpoint", "u", "--model", "m", "--adaptive", "3"), "--adaptive does not go with"),
+        (("--endpoint", "u", "--model", "m", "--against", "b"), "--against does not go with"),
+        (("--endpoint", "u", "--model", "m", "--num-processes", "2"), "--num-processes does not"),
+        (("--checkpoint", "b", "--requests", "1"), "--requests does not go without --endpoint"),
+        (("--checkpoint", "b", "--model", "m"), "--model does not go without --endpoint"),
+    ],
+)
+def test_eval_refuses_what_does_not_go_together(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    says: str,
+) -> None:
+    assert _run(monkeypatch, "eval", *options) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_serve_passes_its_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmcausal.server.engine import Limits
+
+    serve = Recorder()
+    monkeypatch.setattr(assembly, "serve", serve)
+    assert _run(monkeypatch, "serve", "--checkpoint", "best") == 0
+    started = serve.options.pop("started")
+    assert serve.arguments == (Path("best"),)
+    assert serve.options == {
+        "host": "127.0.0.1",
+        "port": 8000,
+        "base": False,
+        "name": None,
+        "limits": Limits(),
+        "trust_remote_code": False,
+    }
+    started("http://127.0.0.1:8000", "demo")
+    assert "demo is served at http://127.0.0.1:8000/v1" in capsys.readouterr().err
+    options = ("--host", "::1", "--port", "0", "--base", "--name", "n", "--max-prompt-tokens", "1")
+    options += ("--max-tokens", "2", "--max-body", "3", "--queue", "4", "--client-timeout", "5")
+    assert _run(monkeypatch, "serve", "--checkpoint", "best", *options) == 0
+    assert serve.options["limits"] == Limits(3, 1, 2, 4, 5.0)
+    assert (serve.options["host"], serve.options["base"], serve.options["name"]) == (
+        "::1",
+        True,
+        "n",
+    )
+
+
 def test_eval_help_lists_the_suites(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,10 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
+from llmcausal.evaluation.endpoint.apis import Chat, Completions
+from llmcausal.evaluation.endpoint.client import Asker, Endpoint, Pace
+from llmcausal.evaluation.endpoint.kept import KeptAnswers
+from llmcausal.evaluation.generation import Answer
 from llmcausal.export import gguf
 from llmcausal.export import gguf as gguf_module
 from llmcausal.export.consumers import LlamaCppModel
@@ -70,6 +74,29 @@ def test_ollama_folder(llama2_source: Any, export: Any, tmp_path: Path) -> None:
     assert llama.tokens_of_text(text) != template.encode_prompt(*PROMPTS[1])
     with pytest.raises(ModelError, match="exceeds the available context"):
         llama.answer([1] * 600, 4)
+
+
+def test_what_llama_cpp_serves_is_evaluated(
+    llama2_source: Any, export: Any, tmp_path: Path
+) -> None:
+    """Its own HTTP server, asked with ids, and with messages that spell nothing of the template."""
+    export("gguf", llama2_source, tmp_path / "out", check=False)
+    llama = LlamaCppModel(tmp_path / "out" / "model-f16.gguf", context=512)
+    template = llama2_source.template
+    wanted = {}
+    for prompt in PROMPTS:
+        ids = template.encode_prompt(*prompt)
+        reply = llama._post("/completion", {"prompt": ids, "n_predict": 8, "temperature": 0})
+        wanted[prompt] = Answer(reply["content"].strip(), reply["stop_type"] == "eos")
+    assert len({answer.text for answer in wanted.values()}) == 2
+    for api, prompts in ((Completions(template), PROMPTS), (Chat(), PROMPTS[:1])):
+        kept = KeptAnswers(None, "", finished=False)
+        replies = Asker(Endpoint(llama.url, "any", api), Pace(at_once=2), kept, 8).ask(prompts)
+        assert replies.answers == {prompt: wanted[prompt] for prompt in prompts}
+        assert (replies.refused, replies.retries) == ({}, 0)
+        long = ("Be kind.", "you " * 600)
+        refused = Asker(Endpoint(llama.url, "any", api), Pace(), kept, 8).ask([long]).refused
+        assert re.search("HTTP 400: .*context", refused[long])
 
 
 def test_a_wrong_end_of_turn_is_found(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.numpy
@@ -15,7 +16,9 @@ from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.reading import read_goals
 from llmcausal.evaluation import answer_store
+from llmcausal.evaluation.endpoint import kept
 from llmcausal.profile import load_config, shipped_profiles
+from llmcausal.server.asked import Refusal, read_chat, read_completion
 from llmcausal.train.callbacks.metrics_log import cut_rows, read_rows
 from llmcausal.train.checkpoint import newest_good, write_checkpoint
 from llmcausal.ui.report import write_run_report
@@ -43,6 +46,11 @@ def readers(folder: Path) -> Iterator[Reader]:
     yield from model_readers(folder)
     answers = b'{"ab12": [1, 2, 3]}\n\n{"cd34": [4]}\n'
     yield Reader("answer store", [answers], _read_answers, "answers.jsonl")
+    deployed = b'{"finished": {"at": 1}}\n{"ab": {"text": "x", "stopped": true, "at": 1.5}}\n'
+    yield Reader("an endpoint's answers", [deployed], _read_kept, "endpoint.jsonl")
+    message = {"role": "system", "content": "Sum up."}, {"role": "tool", "content": "A text."}
+    chat = json.dumps({"messages": message, "max_tokens": 9, "stream": True, "temperature": 0})
+    yield Reader("request to serve", [chat.encode()], _request, "request.json")
     (folder / "evaluation").mkdir()
     (folder / "config.toml").touch()
     yield Reader("results.json, for the report", [_results()], _report, "evaluation/results.json")
@@ -126,6 +134,19 @@ def _source_files() -> dict[str, tuple[str, list[bytes]]]:
 def _read_answers(path: Path) -> None:
     for answer in answer_store._read(path).values():
         assert all(type(token) is int for token in answer)
+
+
+def _read_kept(path: Path) -> None:
+    for finished in (True, False):
+        for answer in kept.read(path, finished=finished).values():
+            assert isinstance(answer["text"], str)
+
+
+def _request(path: Path) -> None:
+    with suppress(Refusal):
+        read_chat(path.read_bytes())
+    with suppress(Refusal):
+        read_completion(path.read_bytes())
 
 
 def _results() -> bytes:

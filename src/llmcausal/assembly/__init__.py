@@ -51,6 +51,24 @@ def evaluate(checkpoint: Path, **request: Any) -> dict[str, Any]:
         return evaluating.evaluate_checkpoint(evaluating.EvaluationRequest(checkpoint, **request))
 
 
+def evaluate_endpoint(url: str, model: str, **request: Any) -> dict[str, Any]:
+    """Evaluates a deployed model; see `assembly.endpoint`, whose `EndpointRequest` it takes."""
+    from llmcausal.assembly import endpoint
+    from llmcausal.model.device import out_of_memory_explained
+
+    with out_of_memory_explained("in the evaluation"):
+        return endpoint.evaluate_endpoint(endpoint.EndpointRequest(url, model, **request))
+
+
+def serve(checkpoint: Path, **request: Any) -> None:
+    """Serves a checkpoint; see `assembly.serving`, whose `ServeRequest` it takes."""
+    from llmcausal.assembly import serving
+    from llmcausal.model.device import out_of_memory_explained
+
+    with out_of_memory_explained("in the server"):
+        serving.serve_checkpoint(serving.ServeRequest(checkpoint, **request))
+
+
 def export(
     checkpoint: Path,
     *,

@@ -98,7 +98,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     checkpoint, against = request.checkpoint, request.against
     manifest = verify(checkpoint)
     own = without_code(load_config(checkpoint / CONFIG), request.trust_remote_code)
-    config = _with_settings(own, request.data, request.settings)
+    config = with_settings(own, request.data, request.settings)
     if against is not None:
         check_alike(config, manifest, against, request.baseline)
     name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
@@ -112,7 +112,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
     ):
         processes.on_main(lambda: fetch_model(config.model))
-        parts = _load(config, manifest, checkpoint, against)
+        parts = load_parts(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
         if not processes.is_main:
             return result
@@ -121,9 +121,14 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     return _written(result, checkpoint, folder)
 
 
-def _load(
+def load_parts(
     config: RunConfig, manifest: dict[str, Any], checkpoint: Path, against: Path | None
 ) -> Parts:
+    """Loads a checkpoint's model, and what it is compared with, if anything.
+
+    Raises:
+        CheckpointError: If it does not fit, or its template is not the one at hand.
+    """
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
     template = load_template(config.model, loaded.tokenizer)
@@ -144,7 +149,7 @@ def _written(result: dict[str, Any], checkpoint: Path, folder: Path) -> dict[str
     return {**result, "written": str(folder), "report": str(report)}
 
 
-def _with_settings(
+def with_settings(
     config: RunConfig, data: str | None, settings: Mapping[str, int | None]
 ) -> RunConfig:
     """Returns the config with what the command line says in place of what the run says."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from llmcausal.cli.launch import launch
 from llmcausal.cli.options import (
     AsJson,
-    Checkpoint,
     NumProcesses,
     TrustRemoteCode,
     examples,
@@ -25,6 +25,46 @@ from llmcausal.launched import process_index
 
 app = subcommand()
 
+Checkpoint = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="A checkpoint, such as RUN/best.")
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Evaluate the model deployed there, and compare it with --checkpoint if given. "
+        "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")
+]
+Kind = Annotated[
+    Literal["openai", "completions", "ollama"],
+    typer.Option("--api", help="openai and ollama send messages; completions sends token ids."),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Exported folder that renders the ids, if not --checkpoint."),
+]
+Requests = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Budget of requests to the endpoint.")
+]
+Concurrency = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Simultaneous requests to the endpoint.")
+]
+RequestSeconds = Annotated[
+    float,
+    typer.Option("--timeout", metavar="N", min=0.1, help="Longest time for a request, in seconds."),
+]
+Patience = Annotated[
+    float,
+    typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds."),
+]
+Reuse = Annotated[
+    bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
+]
 Data = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`."),
@@ -95,8 +135,15 @@ AdaptiveFrom = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder for the result; by default next to the checkpoint."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the result; by default next to the checkpoint, or in runs.",
+    ),
 ]
+
+_IN_MEMORY = ("against", "adaptive", "num_processes")
+_DEPLOYED = ("model", "tokenizer", "requests", "reuse")
+"""Options that only one of the two kinds of evaluation knows."""
 
 
 @app.command(
@@ -110,10 +157,21 @@ Out = Annotated[
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-from runs/y/evaluation",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
+        "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
     )
 )
 def evaluate(
-    checkpoint: Checkpoint,
+    context: typer.Context,
+    checkpoint: Checkpoint = None,
+    endpoint: EndpointUrl = None,
+    model: Model = None,
+    api: Kind = "openai",
+    tokenizer: Tokenizer = None,
+    requests: Requests = None,
+    concurrency: Concurrency = 8,
+    timeout: RequestSeconds = 120.0,
+    patience: Patience = 300.0,
+    reuse: Reuse = False,
     data: Data = None,
     suite: Suite = None,
     no_baseline: NoBaseline = False,
@@ -133,32 +191,14 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure attack success, utility and causal metrics of a checkpoint.
+    """Measure attack success, utility and causal metrics of a checkpoint or a deployed model.
 
     Answers are kept, so an interrupted evaluation can continue.
     """
+    _refuse(context.params)
     launch(num_processes)
-    from llmcausal import assembly
-
-    request = _adaptive(adaptive, adaptive_steps, search, samples, earlier)
     with reserved_stdout():
-        result = assembly.evaluate(
-            checkpoint,
-            data=data,
-            suite=suite,
-            baseline=not no_baseline,
-            reads=not answers_only,
-            trust_remote_code=trust_remote_code,
-            against=against,
-            settings={
-                "max_samples": max_samples,
-                "batch_size": batch_size,
-                "max_new_tokens": max_new_tokens,
-                "attacks": attacks,
-            },
-            adaptive=request,
-            out=out,
-        )
+        result = _deployed(context.params) if endpoint else _in_memory(context.params)
     if as_json and not process_index():
         print_json(result)
     if as_json or process_index():
@@ -170,11 +210,66 @@ def evaluate(
     console().print(f"report: {result['report']}", soft_wrap=True)
 
 
-def _adaptive(
-    prompts: int | None, steps: int, search: Search, samples: int, earlier: Path | None
-) -> AdaptiveRequest | None:
-    if prompts is not None:
-        return AdaptiveRequest(prompts, steps, search=search, samples=samples, earlier=earlier)
-    if earlier is not None:
+def _refuse(options: Mapping[str, Any]) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        UsageError: With the option that is too much, or missing.
+    """
+    deployed = options["endpoint"] is not None
+    if not deployed and options["checkpoint"] is None:
+        raise UsageError("give --checkpoint DIR, or --endpoint URL with --model NAME")
+    if deployed and options["model"] is None:
+        raise UsageError("--endpoint needs --model NAME, the model's name there")
+    for name in _IN_MEMORY if deployed else _DEPLOYED:
+        if options[name] and (name, options[name]) != ("num_processes", 1):
+            where = "with --endpoint" if deployed else "without --endpoint"
+            raise UsageError(f"--{name.replace('_', '-')} does not go {where}; leave it out")
+
+
+def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
+    from llmcausal import assembly
+
+    adaptive = None
+    if options["adaptive"] is not None:
+        steps, search, samples, earlier = (
+            options[name] for name in ("adaptive_steps", "search", "samples", "earlier")
+        )
+        adaptive = AdaptiveRequest(
+            options["adaptive"], steps, search=search, samples=samples, earlier=earlier
+        )
+    elif options["earlier"] is not None:
         raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
-    return None
+    return assembly.evaluate(
+        options["checkpoint"],
+        reads=not options["answers_only"],
+        against=options["against"],
+        adaptive=adaptive,
+        **_shared(options),
+    )
+
+
+def _deployed(options: Mapping[str, Any]) -> dict[str, Any]:
+    from llmcausal import assembly
+    from llmcausal.evaluation.endpoint.client import Pace
+
+    pace = Pace(*(options[name] for name in ("requests", "concurrency", "timeout", "patience")))
+    return assembly.evaluate_endpoint(
+        options["endpoint"],
+        options["model"],
+        api=options["api"],
+        tokenizer=options["tokenizer"],
+        checkpoint=options["checkpoint"],
+        pace=pace,
+        reuse=options["reuse"],
+        **_shared(options),
+    )
+
+
+def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    settings = ("max_samples", "batch_size", "max_new_tokens", "attacks")
+    return {
+        **{name: options[name] for name in ("data", "suite", "trust_remote_code", "out")},
+        "baseline": not options["no_baseline"],
+        "settings": {name: options[name] for name in settings},
+    }

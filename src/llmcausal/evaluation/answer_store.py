@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -22,6 +22,7 @@ _NOT_CONTENT = frozenset(
 _log = logging.getLogger(__name__)
 
 Tokens = Sequence[int]
+T = TypeVar("T")
 
 
 class AnswerStore:
@@ -46,16 +47,29 @@ class AnswerStore:
             model: A transformers model, or a `PeftModel` around one.
             adapter: Whether its adapter is part of the weights.
         """
-        name = f"{weights_fingerprint(model, adapter=adapter)}-v{_VERSION}.jsonl"
-        path = self.folder / name
+        return Shelf(*self.open(weights_fingerprint(model, adapter=adapter), _read))
+
+    def open(
+        self, identity: str, read: Callable[[Path], dict[str, T]]
+    ) -> tuple[Path | None, dict[str, T]]:
+        """Opens the answers of whatever `identity` names.
+
+        Args:
+            identity: Part of the file's name.
+            read: Reads what the file holds.
+
+        Returns:
+            The file, None where nothing can be kept, and what it holds.
+        """
+        path = self.folder / f"{identity}-v{_VERSION}.jsonl"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
             self._forget_old()
-            return Shelf(path, _read(path))
+            return path, read(path)
         except OSError as error:
             _log.warning("%s: no answers are kept: %s", path, error.strerror or error)
-            return Shelf(None, {})
+            return None, {}
 
     def _forget_old(self) -> None:
         files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
@@ -63,15 +77,15 @@ class AnswerStore:
             file.unlink(missing_ok=True)
 
 
-class Shelf:
-    """The answers of one set of weights.
+class Kept(Generic[T]):
+    """Answers of one model.
 
     Args:
         path: The file to append to, or None to keep nothing.
         answers: What it holds, by key.
     """
 
-    def __init__(self, path: Path | None, answers: dict[str, list[int]]) -> None:
+    def __init__(self, path: Path | None, answers: dict[str, T]) -> None:
         self._path = path
         self._answers = answers
 
@@ -79,12 +93,12 @@ class Shelf:
         """Number of answers."""
         return len(self._answers)
 
-    def get(self, key: str) -> list[int] | None:
-        """Returns the new tokens that were answered, if they were."""
+    def get(self, key: str) -> T | None:
+        """Returns what was answered, if anything was."""
         return self._answers.get(key)
 
-    def add(self, answers: Mapping[str, list[int]]) -> None:
-        """Keeps the answers of a batch, on disk before it returns."""
+    def add(self, answers: Mapping[str, T]) -> None:
+        """Keeps answers, on disk before it returns."""
         self._answers.update(answers)
         if self._path is None:
             return
@@ -95,6 +109,10 @@ class Shelf:
         except OSError as error:
             _log.warning("%s: no more answers are kept: %s", self._path, error.strerror or error)
             self._path = None
+
+
+class Shelf(Kept[list[int]]):
+    """The answers of one set of weights, as their new tokens."""
 
 
 def answer_key(prompt: Tokens, stop_ids: Iterable[int], max_new_tokens: int) -> str:
@@ -136,15 +154,18 @@ def _hash_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
 
 
 def _read(path: Path) -> dict[str, list[int]]:
-    answers: dict[str, list[int]] = {}
+    return {key: value for row in rows_of(path) for key, value in row.items() if _is_answer(value)}
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a file of answers, in order; damaged ones are passed over."""
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):  # also what is not UTF-8
             continue
         if isinstance(row, dict):
-            answers.update((k, v) for k, v in row.items() if _is_answer(v))
-    return answers
+            yield row
 
 
 def _is_answer(value: object) -> bool:

@@ -200,6 +200,18 @@ class TreeDecoder:
             positions = positions + 1
         return answers
 
+    def stream(self, prompt: Prompt, stop_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """Yields the new tokens of one prompt as they are chosen, a stop token included."""
+        logits, cache = self.prefill([prompt], max_new_tokens - 1)
+        position = torch.tensor([len(prompt)], device=logits.device)
+        for step in range(1, max_new_tokens + 1):
+            token = logits.argmax(-1)
+            yield int(token)
+            if step == max_new_tokens or int(token) in stop_ids:
+                break
+            logits = self.step(token, position, cache)
+            position = position + 1
+
     def prefill(self, prompts: Sequence[Prompt], new_tokens: int) -> tuple[Tensor, RowCache]:
         """Computes the prompts; returns the next token's logits [rows, vocabulary]."""
         tree, paths = pack_tensors(prompts)

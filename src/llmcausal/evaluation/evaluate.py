@@ -30,6 +30,9 @@ from llmcausal.evaluation.summary import differences, judge, likeness_between, s
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
 
+PromptPair = tuple[str, str]
+"""The trusted text and the untrusted one."""
+Answers = Mapping[PromptPair, Answer]
 Weights = Callable[[], AbstractContextManager[None]]
 """Puts other adapter weights into the model for a while."""
 
@@ -62,24 +65,49 @@ def evaluate(
         UsageError: If `baseline` is asked for and the model has no adapter.
     """
     answering = replace(answering, template=_encoding_once(answering.template))
-    usable, skipped = _usable(answering, triplets)
-    asked = {member: [_prompt(t, member) for t in usable] for member in MEMBERS_ANSWERED}
-    distinct = list(dict.fromkeys(p for of in asked.values() for p in of if p is not None))
+    usable, skipped = fitting(answering, triplets)
+    distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
 
-    def side(weights: Weights, adapter: bool, done_before: int) -> Side:
+    def answers(weights: Weights, adapter: bool, done_before: int) -> Answers:
         shown = _offset(progress, done_before, total)
         with weights():
             found = answer_prompts(answering, distinct, adapter=adapter, progress=shown)
-        by_prompt = dict(zip(distinct, found, strict=True))
-        return _judged(
-            usable,
-            {member: [by_prompt.get(p) if p else None for p in of] for member, of in asked.items()},
-        )
+        return dict(zip(distinct, found, strict=True))
 
-    base = side(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
-    tuned = side(nullcontext, True, total - len(distinct))
-    return _result(usable, skipped, tuned, base)
+    base = answers(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
+    tuned = answers(nullcontext, True, total - len(distinct))
+    return score_answers(usable, skipped, tuned, base)
+
+
+def prompts_of(triplets: Sequence[Triplet]) -> list[PromptPair]:
+    """Returns the distinct prompts that are answered of triplets, triplet by triplet."""
+    prompts = (_prompt(triplet, member) for triplet in triplets for member in MEMBERS_ANSWERED)
+    return list(dict.fromkeys(prompt for prompt in prompts if prompt is not None))
+
+
+def score_answers(
+    usable: Sequence[Triplet],
+    skipped: list[dict[str, str]],
+    tuned: Answers,
+    base: Answers | None,
+) -> dict[str, Any]:
+    """Scores answers, wherever they come from.
+
+    Args:
+        usable: At least one triplet.
+        skipped: Those that are left out, each as `id` and `reason`.
+        tuned: Answers to all of `prompts_of(usable)`.
+        base: Those of what is compared with, if anything is.
+
+    Returns:
+        As `evaluate` does.
+
+    Raises:
+        DataError: If a check takes too long.
+    """
+    after = _judged(usable, tuned)
+    return _result(usable, skipped, after, None if base is None else _judged(usable, base))
 
 
 def _result(
@@ -106,15 +134,17 @@ def _likeness(usable: Sequence[Triplet], tuned: Side, base: Side) -> dict[str, A
     return likeness_between(clean(tuned), clean(base))
 
 
-def _prompt(triplet: Triplet, member: AnsweredMember) -> tuple[str, str] | None:
+def _prompt(triplet: Triplet, member: AnsweredMember) -> PromptPair | None:
     if member == "obeying" and not asks_to_obey(triplet):
         return None
     return triplet.system_text(member), triplet.user_text(member)
 
 
-def _judged(
-    triplets: Sequence[Triplet], answers: Mapping[AnsweredMember, Sequence[Answer | None]]
-) -> Side:
+def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Side:
+    answers: dict[AnsweredMember, list[Answer | None]] = {}
+    for member in MEMBERS_ANSWERED:
+        prompts = [_prompt(triplet, member) for triplet in triplets]
+        answers[member] = [None if prompt is None else by_prompt[prompt] for prompt in prompts]
     texts = {
         member: [answer.text if answer else None for answer in of] for member, of in answers.items()
     }
@@ -128,10 +158,17 @@ def _encoding_once(template: ChatTemplate) -> ChatTemplate:
     return remembering
 
 
-def _usable(
+def fitting(
     answering: Answering, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut."""
+    """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut.
+
+    Returns:
+        The others, and what is left out, each as `id` and `reason`.
+
+    Raises:
+        DataError: If nothing is left.
+    """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
     max_new_tokens, template = answering.max_new_tokens, answering.template

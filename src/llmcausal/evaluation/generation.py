@@ -265,10 +265,25 @@ def decoder_of(
 ) -> Iterator[Decoder]:
     """Makes the model ready; what it yields answers a batch, greedily unless it is to sample."""
     stop_ids, max_new_tokens = decoding.stop_ids, decoding.max_new_tokens
+    longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
+    with ready_to_decode(model, longest) as tree:
+        if tree is None:
+            config = decoding_config(stop_ids, max_new_tokens, sampling)
+            with nullcontext() if sampling is None else _drawing_from(sampling.seed):
+                yield partial(padded, base_model_of(model), config)
+        else:
+            choose = greedy if sampling is None else sampling.choice()
+            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
+
+
+def decoding_config(
+    stop_ids: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
+) -> GenerationConfig:
+    """Returns the settings of transformers' own `generate`, greedy unless it is to sample."""
     drawn: dict[str, Any] = {}
     if sampling is not None:
         drawn = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-    config = GenerationConfig(
+    return GenerationConfig(
         **drawn,
         do_sample=bool(drawn),
         num_beams=1,
@@ -277,10 +292,22 @@ def decoder_of(
         pad_token_id=stop_ids[0],  # padding is masked by position, so any valid id serves
         use_cache=True,
     )
+
+
+@contextmanager
+def ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
+    """Makes the model ready to answer, in this thread; restores all it changes.
+
+    Args:
+        model: A transformers model, or a `PeftModel` around one.
+        longest: Tokens of the longest prompt with its answer.
+
+    Yields:
+        The decoder; None for a model that only transformers can generate from.
+    """
     base = base_model_of(model)
-    longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
     with (
-        ready_to_generate(model, config),
+        ready_to_generate(model, GenerationConfig()),
         blockwise_attention(base),
         whole_layers(model),
         torch.inference_mode(),
@@ -290,11 +317,9 @@ def decoder_of(
         except ModelError as error:
             name = type(base).__name__
             _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
-            with nullcontext() if sampling is None else _drawing_from(sampling.seed):
-                yield partial(_padded, base, config)
+            yield None
         else:
-            choose = greedy if sampling is None else sampling.choice()
-            yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
+            yield tree
 
 
 @contextmanager
@@ -328,7 +353,7 @@ def decode_batches(
         yield batch, rows
 
 
-def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
+def padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Lets transformers generate, for models that `TreeDecoder` does not take."""
     stop_ids = config.eos_token_id
     width = max(map(len, prompts))
@@ -375,9 +400,8 @@ def answer_prompts(
             shelf=store.shelf(model, adapter=adapter) if store else None,
             processes=answering.processes,
         )
-    stop_ids = set(template.stop_ids)
     return [
-        Answer(text, bool(row) and row[-1] in stop_ids)
+        _answer(template, text, row)
         for text, row in zip(texts_of(template, rows), rows, strict=True)
     ]
 
@@ -388,3 +412,12 @@ def texts_of(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[str]
         [*map(list, rows)], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return [text.strip() for text in texts]
+
+
+def read_answer(template: ChatTemplate, tokens: Sequence[int]) -> Answer:
+    """Returns an answer's new tokens as text."""
+    return _answer(template, texts_of(template, [tokens])[0], tokens)
+
+
+def _answer(template: ChatTemplate, text: str, tokens: Sequence[int]) -> Answer:
+    return Answer(text, bool(tokens) and tokens[-1] in template.stop_ids)

@@ -119,6 +119,17 @@ Side = _figures(
 """The figures of one model; `name` where it is not the untouched base."""
 
 
+class EndpointFacts(Part):
+    """The deployed model that is the tuned side, and what asking it took."""
+
+    url: str
+    model: str
+    api: str
+    requests: int
+    retries: int
+    kept: int
+
+
 class EvaluationResult(Part):
     """What results.json holds; generations.jsonl and representations.json are in its folder."""
 
@@ -134,6 +145,7 @@ class EvaluationResult(Part):
     skipped: list[SkippedTriplet]
     caveats: list[str]
     adaptive: Adaptive | None = None
+    endpoint: EndpointFacts | None = None
     environment: dict[str, Any]
 
 

@@ -104,6 +104,11 @@ class LlamaCppModel:
         except RuntimeError as error:
             raise ModelError(f"{file.name}: llama.cpp cannot load it: {error}") from error
 
+    @property
+    def url(self) -> str:
+        """Where its HTTP server answers, on this machine alone."""
+        return str(self._server.listening_address)
+
     def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
         request = {
             "prompt": list(ids),
@@ -130,7 +135,7 @@ class LlamaCppModel:
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # its server listens on this machine only
-            self._server.listening_address + path,
+            self.url + path,
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )

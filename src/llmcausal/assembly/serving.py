@@ -1,0 +1,89 @@
+"""`serve`: a checkpoint behind OpenAI's API, for trying and testing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmcausal.assembly.evaluating import load_parts, without_code
+from llmcausal.errors import UsageError
+from llmcausal.profile import load_config
+from llmcausal.server.engine import Engine, Limits
+from llmcausal.train.checkpoint import verify
+from llmcausal.train.interrupt import stopping_explained
+from llmcausal.train.snapshot import CONFIG
+from llmcausal.train.trackers.tracker import missing_package
+
+TOKEN_VARIABLE = "LLMCAUSAL_SERVE_TOKEN"
+"""Environment variable with the token that requests must bear."""
+_HERE = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What `serve` is asked for.
+
+    Attributes:
+        checkpoint: Checkpoint folder.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        base: Answer without the adapter.
+        name: Of the model in requests; None takes the name of the run.
+        trust_remote_code: Run code that comes with the model.
+        limits: What is refused.
+        started: Called with the server's URL and the model's name once clients can connect.
+    """
+
+    checkpoint: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    base: bool = False
+    name: str | None = None
+    trust_remote_code: bool = False
+    limits: Limits = field(default_factory=Limits)
+    started: Callable[[str, str], None] = lambda url, name: None
+
+
+def serve_checkpoint(request: ServeRequest) -> None:
+    """Serves a verified checkpoint until it is interrupted.
+
+    Raises:
+        UsageError: If a package is missing, the address cannot be had, or it is not this machine's
+            alone and there is no token.
+        CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
+        Interrupted: On Ctrl-C or SIGTERM.
+    """
+    if missing := missing_package("starlette", "uvicorn", extra="serve"):
+        raise UsageError(missing)
+    from llmcausal.server.app import Served, build_app
+    from llmcausal.server.connection import address, bind, is_loopback, make_server
+
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    alone = is_loopback(request.host)
+    if token is None and not alone:
+        raise UsageError(
+            f"--host {request.host}: others could ask there too; set {TOKEN_VARIABLE} to a token "
+            "that requests must bear, or listen on 127.0.0.1"
+        )
+    manifest = verify(request.checkpoint)
+    config = load_config(request.checkpoint / CONFIG)
+    config = without_code(config, request.trust_remote_code)
+    with (
+        stopping_explained("The server has stopped."),
+        closing(bind(request.host, request.port)) as taken,
+    ):
+        parts = load_parts(config, manifest, request.checkpoint, None)
+        engine = Engine(parts.model, parts.template, request.limits, adapter=not request.base)
+        engine.start()
+        served = Served(engine, request.name or config.name, token, _HERE if alone else ("*",))
+        try:
+            make_server(
+                build_app(served),
+                request.limits.client_seconds,
+                lambda: request.started(address(taken), served.name),
+            ).run([taken])
+        finally:
+            engine.close()

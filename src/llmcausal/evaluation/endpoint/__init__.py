@@ -1,0 +1,1 @@
+"""Answers of a model that is deployed, over HTTP."""

@@ -1,0 +1,361 @@
+"""Asks an endpoint: several prompts at a time, again where it fails, within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import re
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import httpx
+
+from llmcausal.errors import DataError, EndpointError, UsageError
+from llmcausal.evaluation.endpoint.apis import Api
+from llmcausal.evaluation.endpoint.kept import KeptAnswers
+from llmcausal.evaluation.evaluate import PromptPair
+from llmcausal.evaluation.generation import Answer, Progress
+
+KEY_VARIABLE = "LLMCAUSAL_ENDPOINT_KEY"
+"""Environment variable with the API key, if the endpoint wants one."""
+MAX_REPLY_BYTES = 8 * 2**20
+_SHORTEST_KEY = 8
+_SHOWN = 300
+_REFUSED = (400, 413, 422)
+"""The prompt itself is not taken."""
+_AGAIN = (408, 409, 425, 429)
+"""And everything from 500."""
+_AT_FIRST_SECONDS = 10.0
+_IN_A_ROW = 3
+_REFUSED_AT_FIRST = 8
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model behind a URL.
+
+    Attributes:
+        url: Of the API, such as `http://localhost:8000/v1`.
+        model: Its name there.
+        api: How it is asked.
+        key: API key; empty where none is wanted. It is in no text that this program writes.
+    """
+
+    url: str
+    model: str
+    api: Api
+    key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Checks URL and key.
+
+        Raises:
+            UsageError: If one cannot be used.
+        """
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"--endpoint: not a URL: {error}") from None
+        sound = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
+        if not sound:
+            raise UsageError("--endpoint: give a URL such as http://localhost:8000/v1")
+        if url.userinfo or url.query or url.fragment:
+            raise UsageError(
+                "--endpoint: a URL with a password, a query or a fragment would get into reports; "
+                f"leave it out, and give a key in the environment as {KEY_VARIABLE}"
+            )
+        if self.key and len(self.key) < _SHORTEST_KEY:
+            raise UsageError(
+                f"{KEY_VARIABLE}: shorter than {_SHORTEST_KEY} characters, so it cannot be kept "
+                "out of texts that happen to hold it; unset it if the endpoint wants no key"
+            )
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UsageError(f"{KEY_VARIABLE}: holds characters that no header may have")
+
+    @property
+    def address(self) -> str:
+        """The URL that requests go to."""
+        url = httpx.URL(self.url)
+        path = url.path.rstrip("/") or self.api.root
+        return str(url.copy_with(path=path + self.api.path))
+
+    def without_key(self, text: str) -> str:
+        """Returns text of the server, which may hold what it was sent."""
+        return text.replace(self.key, "[key]") if self.key else text
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How an endpoint is asked.
+
+    Attributes:
+        requests: The most that are sent, repeated ones included; None for any number. Attempts
+            that reach no server do not count.
+        at_once: Requests under way at the same time.
+        timeout: Seconds that one may take.
+        patience: Seconds for which a prompt is tried again.
+        first_wait: Seconds before the second try; it doubles from there.
+        longest_wait: Seconds between tries, at most.
+    """
+
+    requests: int | None = None
+    at_once: int = 8
+    timeout: float = 120.0
+    patience: float = 300.0
+    first_wait: float = 1.0
+    longest_wait: float = 30.0
+
+
+@dataclass
+class Replies:
+    """What came of the prompts.
+
+    Attributes:
+        answers: The answers.
+        refused: Why a prompt got none.
+        requests: Requests that were sent.
+        retries: How many of these were repeated ones.
+        kept: Answers that an earlier, interrupted evaluation got.
+    """
+
+    answers: dict[PromptPair, Answer] = field(default_factory=dict)
+    refused: dict[PromptPair, str] = field(default_factory=dict)
+    requests: int = 0
+    retries: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """An attempt that may be repeated.
+
+    Attributes:
+        text: What went wrong.
+        wait: Seconds that the server asks to wait for.
+        is_of_server: It is not for this prompt alone.
+    """
+
+    text: str
+    wait: float = 0.0
+    is_of_server: bool = False
+
+
+class _OutOfBudget(Exception):
+    pass
+
+
+class Asker:
+    """Asks one endpoint.
+
+    Args:
+        endpoint: Whom.
+        pace: How.
+        kept: Answers that are there, and where new ones go at once.
+        max_new_tokens: Longest answer, in tokens.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, pace: Pace, kept: KeptAnswers, max_new_tokens: int
+    ) -> None:
+        self._endpoint = endpoint
+        self._pace = pace
+        self._kept = kept
+        self._max_new_tokens = max_new_tokens
+        self._replies = Replies()
+        self._reached = False
+        self._failing = False
+        self._given_up_in_a_row = 0
+
+    def ask(self, prompts: Sequence[PromptPair], progress: Progress | None = None) -> Replies:
+        """Asks for answers, the first prompts first.
+
+        Args:
+            prompts: Distinct prompts.
+            progress: Called with (done, total).
+
+        Raises:
+            EndpointError: If the endpoint does not answer, or in another form.
+            UsageError: If it does not take the key, or has no such model.
+        """
+        for prompt in prompts:
+            if (answer := self._kept.get(prompt, self._max_new_tokens)) is not None:
+                self._replies.answers[prompt] = answer
+        self._replies.kept = len(self._replies.answers)
+        left = deque(prompt for prompt in prompts if prompt not in self._replies.answers)
+        asyncio.run(self._ask_all(left, len(prompts), progress))
+        return self._replies
+
+    async def _ask_all(
+        self, left: deque[PromptPair], total: int, progress: Progress | None
+    ) -> None:
+        headers = {"accept-encoding": "identity", "content-type": "application/json"}
+        if self._endpoint.key:
+            headers["authorization"] = f"Bearer {self._endpoint.key}"
+        timeout = httpx.Timeout(None, connect=min(10.0, self._pace.timeout))
+        host = httpx.URL(self._endpoint.url).host
+        proxied = host not in ("localhost", "127.0.0.1", "::1")
+
+        def show() -> None:
+            if progress:
+                progress(len(self._replies.answers) + len(self._replies.refused), total)
+
+        async def work(client: httpx.AsyncClient) -> None:
+            while left:
+                prompt = left.popleft()
+                try:
+                    await self._settle(client, prompt)
+                except _OutOfBudget:
+                    left.clear()
+                show()
+
+        show()
+        async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=proxied) as client:
+            tasks = [
+                asyncio.ensure_future(work(client))
+                for _ in range(min(self._pace.at_once, len(left)))
+            ]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _settle(self, client: httpx.AsyncClient, prompt: PromptPair) -> None:
+        """Gets the answer to a prompt, or why there is none."""
+        try:
+            body = self._endpoint.api.body(prompt, self._endpoint.model, self._max_new_tokens)
+        except DataError as error:
+            self._replies.refused[prompt] = "; ".join(error.defects)
+            return
+        came = await self._tried(client, json.dumps(body))
+        if isinstance(came, Answer):
+            self._kept.add(prompt, self._max_new_tokens, came)
+            self._replies.answers[prompt] = came
+            return
+        self._replies.refused[prompt] = came
+        if not self._replies.answers and len(self._replies.refused) >= _REFUSED_AT_FIRST:
+            raise EndpointError(f"{self._endpoint.address} answers no prompt: {came}")
+
+    async def _tried(self, client: httpx.AsyncClient, body: str) -> Answer | str:
+        """Tries until there is an answer, or the reason for which there will be none."""
+        pace, loop = self._pace, asyncio.get_running_loop()
+        began, wait, attempts = loop.time(), pace.first_wait, 0
+        while True:
+            came = await self._attempt(client, body, again=attempts > 0)
+            attempts += 1
+            if not isinstance(came, _Problem):
+                self._recovered()
+                return came
+            patience = pace.patience if self._reached else min(_AT_FIRST_SECONDS, pace.patience)
+            pause = max(min(wait, pace.longest_wait) * random.uniform(0.5, 1), came.wait)
+            if loop.time() - began + pause > patience:
+                return self._given_up(came, attempts)
+            self._tell(came)
+            wait *= 2
+            await asyncio.sleep(pause)
+
+    def _given_up(self, problem: _Problem, attempts: int) -> str:
+        self._given_up_in_a_row += 1
+        text = f"{problem.text}, {attempts} times"
+        if problem.is_of_server or self._given_up_in_a_row >= _IN_A_ROW:
+            raise EndpointError(f"{self._endpoint.address}: {text}")
+        return text
+
+    def _tell(self, problem: _Problem) -> None:
+        """Tells of an outage once, not of each attempt in it."""
+        if not self._failing:
+            _log.warning("%s: %s; trying again", self._endpoint.address, problem.text)
+        self._failing = True
+
+    def _recovered(self) -> None:
+        self._failing = False
+        self._given_up_in_a_row = 0
+
+    async def _attempt(
+        self, client: httpx.AsyncClient, body: str, *, again: bool
+    ) -> Answer | str | _Problem:
+        replies, pace = self._replies, self._pace
+        if pace.requests is not None and replies.requests >= pace.requests:
+            raise _OutOfBudget
+        replies.requests += 1
+        replies.retries += again
+        try:
+            async with (
+                asyncio.timeout(pace.timeout),
+                client.stream("POST", self._endpoint.address, content=body) as response,
+            ):
+                content = await _content(response)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            replies.requests -= 1
+            replies.retries -= again
+            reason = self._endpoint.without_key(str(error)) or type(error).__name__
+            return _Problem(f"cannot connect: {reason}", is_of_server=True)
+        except (TimeoutError, httpx.TimeoutException):
+            came: Answer | str | _Problem = _Problem(f"no answer within {pace.timeout:g} s")
+        except httpx.HTTPError as error:
+            came = _Problem(f"the connection broke ({type(error).__name__})")
+        else:
+            came = self._judged(response, content)
+        self._reached = True
+        return came
+
+    def _judged(self, response: httpx.Response, content: bytes) -> Answer | str | _Problem:
+        status = response.status_code
+        if status == 200:
+            return self._answer(content)
+        text = f"HTTP {status}{self._said(content)}"
+        if status in _REFUSED:
+            return text
+        if status >= 500 or status in _AGAIN:
+            return _Problem(text, _retry_after(response), is_of_server=status == 429)
+        where = f"{self._endpoint.address}: {text}"
+        if status in (401, 403):
+            has = "does not take the key in" if self._endpoint.key else "wants a key: set"
+            raise UsageError(f"{where}; the endpoint {has} {KEY_VARIABLE}")
+        if status in (404, 405):
+            raise UsageError(f"{where}; check --endpoint, --model and --api")
+        raise EndpointError(where)
+
+    def _answer(self, content: bytes) -> Answer:
+        try:
+            answer = self._endpoint.api.read(json.loads(content))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise EndpointError(
+                f"{self._endpoint.address}: the reply has another form than --api expects "
+                f"({type(error).__name__}): {self._shown(content)}"
+            ) from None
+        return Answer(self._endpoint.without_key(answer.text), answer.stopped)
+
+    def _said(self, content: bytes) -> str:
+        """Returns the server's own words on an error."""
+        text = ""
+        with suppress(ValueError, LookupError, TypeError, RecursionError):
+            error = json.loads(content)["error"]
+            text = error if isinstance(error, str) else str(error["message"])
+        shown = self._shown(text.encode() or content)
+        return f": {shown}" if shown else ""
+
+    def _shown(self, content: bytes) -> str:
+        # Decoded and without the key before it is cut, or a part of the key could be left.
+        text = self._endpoint.without_key(content.decode("utf-8", errors="replace"))
+        return " ".join(text.split())[:_SHOWN]
+
+
+async def _content(response: httpx.Response) -> bytes:
+    content = b""
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > MAX_REPLY_BYTES:
+            raise EndpointError(f"a reply is larger than {MAX_REPLY_BYTES} bytes")
+    return content
+
+
+def _retry_after(response: httpx.Response) -> float:
+    given = response.headers.get("retry-after", "")
+    return float(given) if re.fullmatch(r"[0-9]{1,6}", given) else 0.0

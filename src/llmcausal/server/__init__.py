@@ -1,0 +1,1 @@
+"""A small server over a checkpoint, for trying and testing."""

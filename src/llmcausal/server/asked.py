@@ -1,0 +1,163 @@
+"""What a request asks for, read strictly: what the server cannot do is refused, not overlooked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmcausal.data.template_pieces import fold
+
+Values = Mapping[str, Any]
+
+_ORDERS = (("system", "user"), ("system", "tool"), ("user", "tool"), ("system", "user", "tool"))
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "temperature": (0,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "echo": (False,),
+    "stop": ([],),
+    "tools": ([],),
+    "response_format": ({"type": "text"},),
+}
+"""Fields that may only say what greedy decoding of one answer does anyway; null always may."""
+_WITHOUT_EFFECT = ("top_p", "top_k", "seed", "user", "metadata", "stream_options", "suffix")
+_SHARED = ("model", "max_tokens", "max_completion_tokens", "stream")
+
+
+class Refusal(Exception):
+    """A request that is not answered.
+
+    Attributes:
+        status: HTTP status.
+        code: For programs.
+        message: For people: what is wrong, and what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request.
+
+    Attributes:
+        prompt: The trusted and the untrusted text, or token ids.
+        model: Which model is meant; empty where the request does not say.
+        max_tokens: Longest answer; None where the request does not say.
+        streams: Whether the answer is wanted piece by piece.
+    """
+
+    prompt: tuple[str, str] | tuple[int, ...]
+    model: str
+    max_tokens: int | None
+    streams: bool
+
+
+def read_chat(body: bytes) -> Asked:
+    """Reads a request for a chat completion.
+
+    The messages are one system, one user and one tool message, in this order; one of the first
+    two may be left out, or the tool message. The last one is the untrusted text, as the user's
+    turn is in training; those before it are the trusted task.
+
+    Raises:
+        Refusal: If it asks for anything else.
+    """
+    values = _object(body)
+    _refuse_others(values, "messages")
+    messages = values.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+        raise _bad("messages: must be a list of objects with role and content")
+    roles = tuple(str(message.get("role")) for message in messages)
+    if roles not in _ORDERS:
+        known = "; ".join(", ".join(order) for order in _ORDERS)
+        raise _bad(
+            f"messages: roles {', '.join(roles)[:80] or 'none'} are not one turn as in training, "
+            f"which is one of: {known}. The last message is the untrusted text"
+        )
+    *trusted, untrusted = [_content(message, index) for index, message in enumerate(messages)]
+    return _asked(values, (fold(*trusted) if len(trusted) == 2 else trusted[0], untrusted))
+
+
+def read_completion(body: bytes) -> Asked:
+    """Reads a request for a completion, whose prompt is a list of token ids.
+
+    Raises:
+        Refusal: If it asks for anything else.
+    """
+    values = _object(body)
+    _refuse_others(values, "prompt")
+    prompt = values.get("prompt")
+    if isinstance(prompt, str):
+        raise _bad(
+            "prompt: text could spell control tokens; give the token ids that "
+            "llmcausal.render_prompt returns, or messages to /v1/chat/completions"
+        )
+    if not isinstance(prompt, list) or not prompt or not all(_is_whole(each) for each in prompt):
+        raise _bad("prompt: must be a list of token ids")
+    return _asked(values, tuple(prompt))
+
+
+def _object(body: bytes) -> Values:
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+        raise _bad(f"the body is not JSON: {type(error).__name__}") from None
+    if not isinstance(values, dict):
+        raise _bad("the body must be a JSON object")
+    return values
+
+
+def _refuse_others(values: Values, own: str) -> None:
+    for name, value in values.items():
+        if value is None or name in (own, *_SHARED, *_WITHOUT_EFFECT):
+            continue
+        if name not in _NEUTRAL:
+            raise _bad(f"{name[:80]}: this server does not know it; leave it out")
+        if value not in _NEUTRAL[name]:
+            only = json.dumps(_NEUTRAL[name][0])
+            raise _bad(f"{name}: this server decodes greedily; only {only} can be done")
+
+
+def _asked(values: Values, prompt: tuple[str, str] | tuple[int, ...]) -> Asked:
+    model, streams = values.get("model"), values.get("stream")
+    if model is not None and not isinstance(model, str):
+        raise _bad("model: must be a string")
+    if streams is not None and not isinstance(streams, bool):
+        raise _bad("stream: must be true or false")
+    limits = [values.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    given = [limit for limit in limits if limit is not None]
+    if not all(_is_whole(limit) and limit > 0 for limit in given) or len(set(given)) > 1:
+        raise _bad("max_tokens: must be one whole number above 0")
+    return Asked(prompt, model or "", given[0] if given else None, bool(streams))
+
+
+def _content(message: Values, index: int) -> str:
+    content = message.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+        parts = [text for text in texts if isinstance(text, str)]
+        content = "".join(parts) if len(parts) == len(texts) else None
+    if not isinstance(content, str):
+        raise _bad(f"messages[{index}].content: must be text")
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        raise _bad(f"messages[{index}].content: holds half of a character") from None
+    return content
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _bad(message: str) -> Refusal:
+    return Refusal(400, "invalid_request", message)
