@@ -200,7 +200,7 @@ def main() -> None:
     for suite in ("sep", "alpaca-farm", "bipia", "injecagent"):
         parser.add_argument(f"--{suite}", type=Path)
     parser.add_argument("--adaptive", type=int, metavar="N",
-                        help="also search suffixes on N built-in prompts, seed 0")  # fmt: skip
+                        help="also search attacks on N built-in prompts of --methods")  # fmt: skip
     parser.add_argument("--note", default="", help="what the page says of this run")
     parser.add_argument("--add-to", type=Path, metavar="RESULT")
     parser.add_argument("--out", type=Path)
@@ -227,7 +227,7 @@ def main() -> None:
                     rows.append({**named, "method": "untouched", **base})
                 tuned = figures(folder, "tuned", untouched[suite])
                 rows.append({**named, "method": method, **tuned})
-            if arguments.adaptive and seed == 0:
+            if arguments.adaptive and seed == 0 and method in methods:
                 named = {"seed": seed, "suite": "adaptive", "method": method}
                 rows.append({**named, **searched(best, arguments.adaptive)})
     result = header("evidence", {"train.seed": arguments.seeds}) | {

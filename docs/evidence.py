@@ -40,8 +40,8 @@ COLUMNS = {
     "likeness": "likeness to the untouched",
 }
 ABOUT = {
-    "adaptive": "A search against each model itself (GCG, `eval --adaptive`) adds a suffix to the "
-    "attacked prompt of the first built-in test prompts. Every method gets the same few steps; "
+    "adaptive": "A search against each model itself (GCG, `eval --adaptive`) adds text to the "
+    "attack in the first built-in test prompts. Every method gets the same few steps; "
     "attackers who search longer do better.\n\n",
 }
 INTRODUCTION = """# Evidence

@@ -158,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", action="store_true", help="the demo's model; many minutes")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
+    if given.steps < (least := 2 * STRETCHES * EVERY):
+        parser.error(f"--steps {given.steps}: the slope needs at least {least}")
     from llmcausal.launched import settle_libraries
 
     settle_libraries()
