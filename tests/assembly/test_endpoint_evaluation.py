@@ -98,6 +98,7 @@ def test_figures_and_files_are_those_of_the_model_in_memory(
         "kept": 0,
     }
     assert f"tiny at {url}/v1/chat/completions" in (folder / "report.html").read_text("utf-8")
+    assert "- endpoint: tiny at http" in (folder / "report.md").read_text("utf-8")
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes()
     # It has ended, so the deployment is asked anew; on request its answers are taken again.

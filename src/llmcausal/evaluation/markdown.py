@@ -80,6 +80,8 @@ def _facts(result: Values, name: str) -> str:
     facts = [
         f"{key}: {escape(str(result[key]))}" for key in ("suite", "checkpoint") if result.get(key)
     ]
+    if endpoint := result.get("endpoint"):
+        facts.append(f"endpoint: {escape(endpoint['model'])} at {escape(endpoint['url'])}")
     if result.get("base"):
         facts.append(f"compared with: {escape(name)}")
     if result.get("verdict"):

@@ -117,6 +117,7 @@ def _summary(result: Object | None) -> dict[str, Any]:
     facts = [
         ("Suite", result.get("suite")),
         ("Checkpoint", result.get("checkpoint")),
+        ("Endpoint", as_object(result.get("endpoint")).get("url")),
         ("Evaluated", environment.get("date")),
         ("On", environment.get("gpu") or environment.get("processor")),
     ]
