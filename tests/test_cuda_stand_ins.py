@@ -16,7 +16,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from llmcausal.config import LoraSection, MemorySection, ModelSection, TrainSection
 from llmcausal.diagnostics import compute
 from llmcausal.errors import ModelError
-from llmcausal.evaluation.generation import _decoded
+from llmcausal.evaluation.generation import decode_batches
 from llmcausal.memory import symbolic
 from llmcausal.memory.budget import (
     CONTEXT_BYTES,
@@ -141,10 +141,10 @@ def test_answering_goes_on_in_smaller_batches_whatever_ran_out(error: Exception)
         return [[len(batch)] for _ in batch]
 
     batches = [[(index,) for index in range(5)]]
-    found = list(_decoded(decode, batches, halving=True))  # type: ignore[arg-type]
+    found = list(decode_batches(decode, batches, halving=True))  # type: ignore[arg-type]
     assert [index for batch, _ in found for (index,) in batch] == list(range(5))
     with pytest.raises(type(error)):
-        list(_decoded(decode, batches, halving=False))  # type: ignore[arg-type]
+        list(decode_batches(decode, batches, halving=False))  # type: ignore[arg-type]
 
 
 def test_a_bug_is_no_lack_of_memory() -> None:
@@ -152,7 +152,7 @@ def test_a_bug_is_no_lack_of_memory() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(_decoded(decode, [[(1,), (2,)]], halving=True))  # type: ignore[arg-type]
+        list(decode_batches(decode, [[(1,), (2,)]], halving=True))  # type: ignore[arg-type]
 
 
 def test_the_process_that_predicts_ends_after_planning() -> None:

@@ -132,7 +132,7 @@ def test_a_step_needs_a_micro_batch_for_each(tiny_config: Callable[..., RunConfi
 @pytest.mark.parametrize(
     ("memory", "count", "named"),
     [
-        ({"shards": 2}, 1, r"memory.shards = 2.*which has 1; start it with --num-processes 2"),
+        ({"shards": 2}, 1, r"memory.shards = 2.*this run has 1; start it with --num-processes 2"),
         ({"shards": 2}, 3, r"memory.shards = 2.*or set memory.shards to 3"),
         ({"shards": 2, "members": "one_by_one"}, 2, r"memory.members = 'one_by_one'"),
         ({"shards": 2, "members": "separate"}, 2, r"memory.members = 'separate'"),

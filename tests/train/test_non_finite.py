@@ -32,8 +32,8 @@ def test_what_is_not_finite_is_named(record: Any, norm: float, fault: str | None
 def test_so_many_in_a_row_and_then_no_more() -> None:
     state = TrainState(step=4)
     told = [left_out(state, "loss nan", "a, b", overflow=False, most=2) for _ in range(2)]
-    assert all("step 5 left out" in line and "a, b" in line for line in told)
-    with pytest.raises(NonFiniteLossError, match="Step 5: loss nan, after 2 steps") as caught:
+    assert all("step 5 skipped" in line and "a, b" in line for line in told)
+    with pytest.raises(NonFiniteLossError, match="loss nan, after 2 skipped steps") as caught:
         left_out(state, "loss nan", "a, b", overflow=False, most=2)
     assert "train.learning_rate" in str(caught.value)
     assert (state.skipped_in_a_row, state.skipped_steps) == (0, 2)
@@ -86,7 +86,7 @@ def test_a_planted_fault_is_left_out_of_the_weights_and_the_run_goes_on(
     outcome = assembly.train(config, plain=True)
     assert outcome.steps == 4
     shown = capsys.readouterr().out.replace("\n", " ")
-    assert "step 2 left out" in shown
+    assert "step 2 skipped" in shown
     assert f"{term} {value}".removeprefix("-") in shown.replace("-inf", "inf")
     assert all(identity in shown for identity in named)
     assert torch.equal(weights[2], weights[4])  # before step 2, and before step 3

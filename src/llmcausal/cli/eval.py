@@ -155,7 +155,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
         "llmcausal eval --checkpoint runs/x/best --against runs/task-only/best",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
-        "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-from runs/y/evaluation",
+        "llmcausal eval --checkpoint b/best --adaptive 9 --adaptive-from a/evaluation",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
         "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
     )
