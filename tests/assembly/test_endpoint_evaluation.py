@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -154,7 +155,11 @@ def test_a_spent_budget_leaves_triplets_out_and_the_next_run_goes_on(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
 def test_an_interrupted_evaluation_goes_on(
-    checkpoint: Path, url: str, number: signal.Signals, code: int
+    checkpoint: Path,
+    url: str,
+    number: signal.Signals,
+    code: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked: dict[str, Any] = {"checkpoint": checkpoint, "baseline": False, "pace": Pace(at_once=2)}
 
@@ -165,6 +170,8 @@ def test_an_interrupted_evaluation_goes_on(
     with pytest.raises(Interrupted, match="run the same command again") as stopped:
         assembly.evaluate_endpoint(url, "tiny", progress=stop, **asked)
     assert stopped.value.exit_code == code
+    gc.collect()
+    assert "never retrieved" not in caplog.text
     result = assembly.evaluate_endpoint(url, "tiny", progress=silent, **asked)
     assert 4 <= result["endpoint"]["kept"] <= 6
     assert result["endpoint"]["requests"] == len(answers(result)) - result["endpoint"]["kept"]

@@ -114,7 +114,7 @@ def test_every_command_is_understood(page: str, line: str) -> None:
         "llmcausal train demo-gpu",
         "llmcausal train demo-cpu --epochs 3",
         "llmcausal trian demo-cpu",
-        "llmcausal eval --check x",
+        "llmcausal export --out y",
         "llmcausal eval --checkpoint x --suite bipai",
         "llmcausal export --checkpoint x --out y --format merge",
         "llmcausal data validate a.jsonl --model demo-gpu",

@@ -221,6 +221,8 @@ class Asker:
             ]
             try:
                 await asyncio.gather(*tasks)
+            except KeyboardInterrupt:  # SIGTERM in a task; it has left the loop already
+                raise asyncio.CancelledError from None
             finally:
                 for task in tasks:
                     task.cancel()
