@@ -50,7 +50,7 @@ QUICK_START: dict[str, tuple[str, int, str]] = {
     f"llmcausal train demo-cpu {OWN}": (f"llmcausal train demo-cpu {OWN} {SHORT}", 0, "next: "),
 }
 """By the line shown: what is typed in its place (shorter), the exit code, and what it prints."""
-ELSEWHERE = {"make test", "make demo --help", "pip install -e ."}
+ELSEWHERE = {"make test", "make demo --help", "pip install -e . -c constraints.txt"}
 
 
 @pytest.fixture(scope="module")
