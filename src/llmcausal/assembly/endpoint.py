@@ -23,7 +23,7 @@ from llmcausal.assembly.prepare import load_template
 from llmcausal.config import RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import DataError, UsageError
+from llmcausal.errors import UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.endpoint.apis import Api, Chat, Completions, Ollama
 from llmcausal.evaluation.endpoint.client import (
@@ -34,11 +34,10 @@ from llmcausal.evaluation.endpoint.client import (
     Replies,
 )
 from llmcausal.evaluation.endpoint.kept import KeptAnswers
-from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, score_answers
+from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, require_some, score_answers
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.summary import caveats
-from llmcausal.model.cpu.door import whole_layers
 from llmcausal.profile import load_config
 from llmcausal.serving import template_of
 from llmcausal.train.checkpoint import verify
@@ -154,9 +153,7 @@ def answered(
             skipped.append({"id": triplet.id, "reason": reason})
         else:
             usable.append(triplet)
-    if not usable:
-        defects = [f"{item['id']}: {item['reason']}" for item in skipped]
-        raise DataError(defects, "no test triplet has all its answers; answers so far are kept")
+    require_some(usable, skipped, "no test triplet has all its answers; answers so far are kept")
     return usable, skipped
 
 
@@ -200,10 +197,7 @@ def _of_checkpoint(
     )
     usable, skipped = fitting(answering, triplets)
     prompts = prompts_of(usable)
-    with whole_layers(parts.model):
-        found = answer_prompts(
-            answering, prompts, progress=ProgressLine("answers of the checkpoint")
-        )
+    found = answer_prompts(answering, prompts, progress=ProgressLine("answers of the checkpoint"))
     return usable, skipped, dict(zip(prompts, found, strict=True))
 
 

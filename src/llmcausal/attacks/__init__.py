@@ -1,7 +1,7 @@
 """Prompt injections as pure text, seeded, without any model.
 
 An attack is made of two parts: a goal, which is what the model is told to do and how to prove
-that it did (`goal.py`; kinds of goals in `goals/`), and a family, which is a way of making that
+that it did (`base.py`; kinds of goals in `goals/`), and a family, which is a way of making that
 instruction look worth obeying (`base.py`). A family that only wraps the instruction in words is a
 data file, `families/NAME.toml`; one that does more, such as encoding it, is a module, `NAME.py`,
 with a subclass of `AttackFamily`.

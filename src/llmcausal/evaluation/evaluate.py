@@ -189,10 +189,20 @@ def fitting(
             skipped.append({"id": triplet.id, "reason": reason})
         else:
             usable.append(triplet)
-    if not usable:
-        defects = [f"{item['id']}: {item['reason']}" for item in skipped]
-        raise DataError(defects, "none of the test prompts can be used")
+    require_some(usable, skipped, "none of the test prompts can be used")
     return usable, skipped
+
+
+def require_some(
+    usable: Sequence[Triplet], skipped: Sequence[Mapping[str, str]], otherwise: str
+) -> None:
+    """Refuses to score nothing.
+
+    Raises:
+        DataError: With the reason for each triplet left out, if none is usable.
+    """
+    if not usable:
+        raise DataError([f"{item['id']}: {item['reason']}" for item in skipped], otherwise)
 
 
 def _offset(

@@ -31,7 +31,7 @@ class ExportOptions:
 
     Attributes:
         quantize: Number format of a GGUF file, as llama.cpp names it in lower case.
-        llama_cpp: A llama.cpp checkout; None looks for one (`converter.find_llama_cpp`).
+        llama_cpp: A llama.cpp checkout; None looks for one (`gguf.find_llama_cpp`).
         check: Load the artifact back and compare it with the model in memory. That needs memory
             for the whole model, which merging does not.
     """

@@ -208,8 +208,9 @@ class Engine:
             if job.cancelled.is_set() or self._closed:
                 job.tell(_closed())
                 return
-            text = answer.add(token)
-            if text and job.asked.streams:
+            if not job.asked.streams:  # its text is read once, at the end
+                answer.tokens.append(token)
+            elif text := answer.add(token):
                 job.tell(Piece(text))
         rest, whole = answer.finish()
         job.tell(Finished(rest, whole, len(prompt), len(answer.tokens)))

@@ -35,7 +35,7 @@ def read_csv_table(
     """Reads CSV whose delimiter is whichever of comma, semicolon, tab or bar the header has most.
 
     Raises:
-        DataError: If the file cannot be read_csv_table, or lacks a mapped column.
+        DataError: If the file cannot be read, or lacks a mapped column.
     """
     items = _rows(path, request, left_out)
     return usable(
@@ -60,7 +60,7 @@ def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Ite
                 else:
                     yield where, f"{path.stem}-{rows.line_num}", row
     except OSError as error:
-        raise DataError([f"{path}: cannot be read_csv_table: {error.strerror}"]) from error
+        raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise DataError(
             [f"{path}: not UTF-8 at byte {error.start + 1}; save it as UTF-8"]
