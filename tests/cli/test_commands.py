@@ -159,6 +159,7 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
         ((), "give --checkpoint DIR, or --endpoint URL"),
         (("--endpoint", "http://x"), "--endpoint needs --model NAME"),
         (("--endpoint", "u", "--model", "m", "--adaptive", "3"), "--adaptive does not go with"),
+        (("--endpoint", "u", "--model", "m", "--adaptive-from", "x"), "--adaptive-from does not"),
         (("--endpoint", "u", "--model", "m", "--against", "b"), "--against does not go with"),
         (("--endpoint", "u", "--model", "m", "--num-processes", "2"), "--num-processes does not"),
         (("--checkpoint", "b", "--requests", "1"), "--requests does not go without --endpoint"),

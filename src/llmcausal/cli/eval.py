@@ -112,14 +112,11 @@ AdaptiveSteps = Annotated[
 ]
 AdaptiveSearch = Annotated[
     Search,
-    typer.Option(
-        "--adaptive-search", help="Search with the gradient (gcg) or without it (random)."
-    ),
+    typer.Option(help="Search with the gradient (gcg) or without it (random)."),
 ]
 AdaptiveSamples = Annotated[
     int,
     typer.Option(
-        "--adaptive-samples",
         metavar="N",
         min=0,
         help="Answers drawn beside the greedy one; any that obeys counts.",
@@ -128,7 +125,6 @@ AdaptiveSamples = Annotated[
 AdaptiveFrom = Annotated[
     Path | None,
     typer.Option(
-        "--adaptive-from",
         metavar="PATH",
         help="Begin with what an earlier result found: its results.json or folder.",
     ),
@@ -141,7 +137,7 @@ Out = Annotated[
     ),
 ]
 
-_IN_MEMORY = ("against", "adaptive", "num_processes")
+_IN_MEMORY = ("against", "adaptive", "adaptive_from", "num_processes")
 _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 """Options that only one of the two kinds of evaluation knows."""
 
@@ -183,9 +179,9 @@ def evaluate(
     attacks: Attacks = None,
     adaptive: Adaptive = None,
     adaptive_steps: AdaptiveSteps = AdaptiveRequest.steps,
-    search: AdaptiveSearch = "gcg",
-    samples: AdaptiveSamples = AdaptiveRequest.samples,
-    earlier: AdaptiveFrom = None,
+    adaptive_search: AdaptiveSearch = "gcg",
+    adaptive_samples: AdaptiveSamples = AdaptiveRequest.samples,
+    adaptive_from: AdaptiveFrom = None,
     out: Out = None,
     num_processes: NumProcesses = 1,
     trust_remote_code: TrustRemoteCode = False,
@@ -233,12 +229,12 @@ def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
     adaptive = None
     if options["adaptive"] is not None:
         steps, search, samples, earlier = (
-            options[name] for name in ("adaptive_steps", "search", "samples", "earlier")
+            options[f"adaptive_{name}"] for name in ("steps", "search", "samples", "from")
         )
         adaptive = AdaptiveRequest(
             options["adaptive"], steps, search=search, samples=samples, earlier=earlier
         )
-    elif options["earlier"] is not None:
+    elif options["adaptive_from"] is not None:
         raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
     return assembly.evaluate(
         options["checkpoint"],
