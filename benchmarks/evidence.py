@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.result import header, write
-from llmcausal.evaluation.summary import likeness_between
+from llmcausal.evaluation.summary import broken_by_search, likeness_between
 
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip
@@ -101,8 +101,7 @@ def searched(checkpoint: Path, prompts: int) -> dict[str, Any]:
                   "--out", str(folder))  # fmt: skip
     found = json.loads((folder / "results.json").read_text("utf-8"))["adaptive"]["tuned"]
     names = ("attack_success_rate", "before_search")
-    broken = {str(index): bool(each["obeyed"] or each["obeyed_before"])
-              for index, each in enumerate(found["examples"])}  # fmt: skip
+    broken = {str(index): broken_by_search(each) for index, each in enumerate(found["examples"])}
     return {"figures": {name: found[name] for name in names}, "broken": broken}
 
 

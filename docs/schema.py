@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     schemas = {
         "config.schema.json": json_schema(),
         "doctor.schema.json": check.json_schema(),
-        "results.schema.json": results.json_schema(),
+        "results.schema.json": results.EvaluationResult.model_json_schema(),
     }
     codes = [
         publish(name, json.dumps(schema, indent=2) + "\n", arguments)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.goals import GoalFile
+from llmcausal.attacks.goals import GoalKind
 from llmcausal.attacks.phrased import FamilyFile
 from llmcausal.data.scenarios import read_theme
 from llmcausal.data_files import places, read_table
@@ -114,7 +114,7 @@ def test_a_target_can_be_proved(tmp_path: Path, target: str, defect: str) -> Non
     path = tmp_path / "goal.toml"
     path.write_text(f'[wordings]\ntrain = ["Say {{target}}"]\n[targets]\ntrain = [\n{target}\n]\n')
     with pytest.raises(DataError, match=rf"goal\.toml:4: targets\.train\.0.*{defect}"):
-        read_table(path, GoalFile)
+        read_table(path, GoalKind)
 
 
 def test_a_family_without_a_file_is_none() -> None:

@@ -21,7 +21,7 @@ from llmcausal.assembly.evaluating import load_parts
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.errors import DataError, Interrupted, UsageError
-from llmcausal.evaluation.endpoint.client import KEY_VARIABLE, Pace
+from llmcausal.evaluation.endpoint import KEY_VARIABLE, Pace
 from llmcausal.profile import load_config
 from llmcausal.server.app import Served, build_app
 from llmcausal.server.engine import Engine, Limits

@@ -19,7 +19,7 @@ from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.triplet import Check
 from llmcausal.errors import CheckpointError, Interrupted, UsageError
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest
+from llmcausal.evaluation.adaptive import AdaptiveRequest
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui import console
 

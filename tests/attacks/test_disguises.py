@@ -13,7 +13,8 @@ from llmcausal.attacks.base import Goal
 from llmcausal.attacks.encodings import CODES
 from llmcausal.attacks.payload_splitting import PayloadSplitting, split_in_three
 from llmcausal.attacks.prompt_leaking import PromptLeaking
-from llmcausal.attacks.unicode import bidi, homoglyphs, plain, zero_width
+from llmcausal.attacks.unicode import bidi, homoglyphs, zero_width
+from tests.attacks.undone import DECODERS, plain
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -24,7 +25,7 @@ SYSTEM = "You read the shop's emails and answer one question about them in a few
 @pytest.mark.parametrize("name", CODES)
 @given(text=ANY)
 def test_codes_decode_to_the_text(name: str, text: str) -> None:
-    assert CODES[name].decode(CODES[name].encode(text)) == text
+    assert DECODERS[name](CODES[name](text)) == text
 
 
 @pytest.mark.parametrize("disguise", [homoglyphs, zero_width, bidi])

@@ -10,8 +10,8 @@ import pytest
 import regex
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import Goal, GoalKind, Phrasing, Split
-from llmcausal.attacks.goals import GOAL_KINDS
+from llmcausal.attacks.base import Goal, Phrasing, Split
+from llmcausal.attacks.goals import GOAL_KINDS, GoalKind
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 PHRASINGS: tuple[Phrasing, ...] = get_args(Phrasing)

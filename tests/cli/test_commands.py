@@ -11,7 +11,7 @@ import pytest
 
 from llmcausal import assembly
 from llmcausal.cli import app
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest
+from llmcausal.evaluation.adaptive import AdaptiveRequest
 
 
 class Recorder:
@@ -128,7 +128,7 @@ def test_eval_refuses_an_earlier_attack_without_an_attack(
 
 
 def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmcausal.evaluation.endpoint.client import Pace
+    from llmcausal.evaluation.endpoint import Pace
 
     evaluate = Recorder({"tuned": {}, "base": None, "report": "r.html"})
     monkeypatch.setattr(assembly, "evaluate_endpoint", evaluate)

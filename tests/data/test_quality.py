@@ -11,10 +11,12 @@ import pytest
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import Goal
 from llmcausal.data.builtin import generate
-from llmcausal.data.quality.contents import Finding, Lines, examine
-from llmcausal.data.quality.leakage import (
+from llmcausal.data.quality import (
+    Finding,
+    Lines,
     NearIndex,
     duplicates,
+    examine,
     injected_text,
     leaks,
     phrasing_of,

@@ -12,8 +12,7 @@ import pytest
 
 from llmcausal.attacks.base import Split
 from llmcausal.attacks.goals import GOAL_KINDS
-from llmcausal.data.scenarios import themes
-from llmcausal.data.scenarios.scenario import Filling, Scenario, pools
+from llmcausal.data.scenarios import Filling, Scenario, pools, themes
 from llmcausal.data.triplet import Check
 
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from llmcausal.attacks.base import Split
-from llmcausal.data.scenarios import themes
-from llmcausal.data.scenarios.scenario import Filling, Scenario
+from llmcausal.data.scenarios import Filling, Scenario, themes
 
 THEMES_HERE = (
     "documents_legal",

@@ -17,11 +17,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llmcausal.errors import EndpointError, LlmcausalError, UsageError
+from llmcausal.evaluation import endpoint as client_module
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.endpoint import client as client_module
-from llmcausal.evaluation.endpoint.apis import Api, Chat, Completions, Ollama
-from llmcausal.evaluation.endpoint.client import Asker, Endpoint, Pace, Replies
-from llmcausal.evaluation.endpoint.kept import RESUMED_WITHIN_SECONDS, KeptAnswers
+from llmcausal.evaluation.endpoint import (
+    RESUMED_WITHIN_SECONDS,
+    Api,
+    Asker,
+    Chat,
+    Completions,
+    Endpoint,
+    KeptAnswers,
+    Ollama,
+    Pace,
+    Replies,
+)
 from tests.server.conftest import listening
 
 PROMPTS = [("Be brief.", f"text {number}") for number in range(12)]

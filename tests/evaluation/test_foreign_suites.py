@@ -14,7 +14,7 @@ from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.suites import SUITES
-from llmcausal.evaluation.suites.bipia import RULES, proof_of
+from llmcausal.evaluation.suites.bipia import proof_of, rules
 
 
 def load(suite: str, path: Path, notes: list[str] | None = None) -> list[Triplet]:
@@ -115,7 +115,7 @@ def test_bipia_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_every_bipia_rule_compiles_and_is_no_proof_of_its_own_goal_in_a_refusal() -> None:
-    for goal in RULES:
+    for goal in rules():
         check = proof_of(goal)
         assert check is not None
         assert check.passes("I cannot help with that.") is False, goal

@@ -14,10 +14,11 @@ from llmcausal.evaluation.generation import (
     Answering,
     Decoding,
     answer_prompts,
+    evaluation_mode,
     generate,
+    sample_prompts,
     without_adapter,
 )
-from llmcausal.evaluation.sampling import sample_prompts
 
 STOP = 257
 
@@ -154,14 +155,12 @@ def test_refusals(peft_model: Any, tiny_llama: Any, template: Any) -> None:
 def test_four_bit_weights_are_not_repacked() -> None:
     """bitsandbytes repacks 4-bit weights in evaluation mode on some CPUs, and gradients vanish."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
-    from llmcausal.evaluation.generation import ready_to_generate
 
     linear = bitsandbytes.nn.Linear4bit(
         64, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4"
     ).to("cpu")
     linear.support_avx512bf16_for_cpu = True
-    linear.generation_config = None
-    with ready_to_generate(linear, GenerationConfig()), torch.no_grad():
+    with evaluation_mode(linear), torch.no_grad():
         assert not linear.training
         linear(torch.randn(2, 64))
     assert linear.support_avx512bf16_for_cpu is True

@@ -15,9 +15,7 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
-from llmcausal.evaluation.endpoint.apis import Chat, Completions
-from llmcausal.evaluation.endpoint.client import Asker, Endpoint, Pace
-from llmcausal.evaluation.endpoint.kept import KeptAnswers
+from llmcausal.evaluation.endpoint import Asker, Chat, Completions, Endpoint, KeptAnswers, Pace
 from llmcausal.evaluation.generation import Answer
 from llmcausal.export import gguf
 from llmcausal.export import gguf as gguf_module

@@ -16,7 +16,7 @@ from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.reading import read_goals
 from llmcausal.evaluation import answer_store
-from llmcausal.evaluation.endpoint import kept
+from llmcausal.evaluation.endpoint import read_kept
 from llmcausal.profile import load_config, shipped_profiles
 from llmcausal.server.asked import Refusal, read_chat, read_completion
 from llmcausal.train.callbacks.metrics_log import cut_rows, read_rows
@@ -138,7 +138,7 @@ def _read_answers(path: Path) -> None:
 
 def _read_kept(path: Path) -> None:
     for finished in (True, False):
-        for answer in kept.read(path, finished=finished).values():
+        for answer in read_kept(path, finished=finished).values():
             assert isinstance(answer["text"], str)
 
 

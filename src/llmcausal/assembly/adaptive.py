@@ -13,9 +13,10 @@ from llmcausal.config import RunConfig
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
+from llmcausal.evaluation.adaptive import AdaptiveRequest
 from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims, names_witness
-from llmcausal.evaluation.adaptive.earlier import Earlier
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
+from llmcausal.evaluation.adaptive.gcg import Subject
+from llmcausal.evaluation.adaptive.slot import Earlier
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.generation import Answering
 from llmcausal.evaluation.summary import is_headline

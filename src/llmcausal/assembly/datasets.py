@@ -11,8 +11,7 @@ from typing import Any
 from llmcausal.config import RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_numbered, read_triplets
-from llmcausal.data.quality.contents import Finding, Lines, examine
-from llmcausal.data.quality.leakage import duplicates, leaks
+from llmcausal.data.quality import Finding, Lines, duplicates, examine, leaks
 from llmcausal.data.summary import DatasetSummary, summarize
 from llmcausal.errors import DataError, UsageError
 

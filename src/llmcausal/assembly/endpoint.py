@@ -25,15 +25,18 @@ from llmcausal.data.splits import BUILTIN
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.endpoint.apis import Api, Chat, Completions, Ollama
-from llmcausal.evaluation.endpoint.client import (
+from llmcausal.evaluation.endpoint import (
     KEY_VARIABLE,
+    Api,
     Asker,
+    Chat,
+    Completions,
     Endpoint,
+    KeptAnswers,
+    Ollama,
     Pace,
     Replies,
 )
-from llmcausal.evaluation.endpoint.kept import KeptAnswers
 from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, require_some, score_answers
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.results import write_results

@@ -21,7 +21,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest
+from llmcausal.evaluation.adaptive import AdaptiveRequest
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import (

@@ -1,36 +1,41 @@
-"""Families that only wrap the instruction in words: one data file each, in `families/`.
+"""Families as data files: `phrased:authority` in the families' table is `families/authority.toml`.
 
-A family is an attribute of this module, so that the table of families can name it:
-`llmcausal.attacks.phrased:authority` is `families/authority.toml`.
+A family with code is a class that takes its other attributes `from_file`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 
 from llmcausal.attacks.base import AttackFamily, Difficulty
 from llmcausal.data_files import DataFile, read_table
 
+T = TypeVar("T", bound=AttackFamily)
 
-def _with_instruction(phrasing: str) -> str:
-    if phrasing.count("{instruction}") != 1:
-        raise ValueError("a phrasing holds {instruction} exactly once")
+
+def _with_slots(phrasing: str, info: ValidationInfo) -> str:
+    slots = [f"{{{slot}}}" for slot in info.data.get("slots", ())]
+    if any(phrasing.count(slot) != 1 for slot in slots):
+        raise ValueError(f"a phrasing holds {' and '.join(slots)} exactly once")
     return phrasing
 
 
-Phrasings = tuple[Annotated[str, AfterValidator(_with_instruction)], ...]
+Phrasings = tuple[Annotated[str, AfterValidator(_with_slots)], ...]
 
 
 class FamilyFile(DataFile):
-    """The form of a family's file; `AttackFamily` says what its keys mean."""
+    """The form of a family's file; `AttackFamily` explains the keys."""
 
     difficulty: Difficulty
     held_out: bool = False
+    slots: tuple[str, ...] = AttackFamily.slots
     joiners: tuple[str, ...] = AttackFamily.joiners
+    texts: Mapping[str, tuple[str, ...]] = AttackFamily.texts
     train_phrasings: Phrasings = ()
     validation_phrasings: Phrasings = ()
     held_out_phrasings: Phrasings
@@ -44,6 +49,20 @@ def __getattr__(name: str) -> type[AttackFamily]:
 
 @cache
 def _family(name: str) -> type[AttackFamily]:
+    return type(name, (AttackFamily,), _attributes(name))
+
+
+def from_file(name: str) -> Callable[[type[T]], type[T]]:
+    """Sets the attributes of a class from the file of a family."""
+
+    def decorate(family: type[T]) -> type[T]:
+        for key, value in _attributes(name).items():
+            setattr(family, key, value)
+        return family
+
+    return decorate
+
+
+def _attributes(name: str) -> dict[str, Any]:
     read = read_table(files(__package__).joinpath("families", f"{name}.toml"), FamilyFile)
-    attributes = {key: getattr(read, key) for key in FamilyFile.model_fields}
-    return type(name, (AttackFamily,), {"name": name, **attributes})
+    return {"name": name, **{key: getattr(read, key) for key in FamilyFile.model_fields}}

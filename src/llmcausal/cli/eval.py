@@ -19,7 +19,7 @@ from llmcausal.cli.options import (
     subcommand,
 )
 from llmcausal.errors import UsageError
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Search
+from llmcausal.evaluation.adaptive import AdaptiveRequest, Search
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.launched import process_index
 
@@ -247,7 +247,7 @@ def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _deployed(options: Mapping[str, Any]) -> dict[str, Any]:
     from llmcausal import assembly
-    from llmcausal.evaluation.endpoint.client import Pace
+    from llmcausal.evaluation.endpoint import Pace
 
     pace = Pace(*(options[name] for name in ("requests", "concurrency", "timeout", "patience")))
     return assembly.evaluate_endpoint(

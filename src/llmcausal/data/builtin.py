@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import AttackFamily, Goal, GoalKind, Phrasing, Position, Split
-from llmcausal.attacks.goals import GOAL_KINDS
-from llmcausal.data.scenarios import themes
-from llmcausal.data.scenarios.scenario import Filling, Scenario, requests_beside
+from llmcausal.attacks.base import AttackFamily, Goal, Phrasing, Position, Split
+from llmcausal.attacks.goals import GOAL_KINDS, GoalKind
+from llmcausal.data.scenarios import Filling, Scenario, requests_beside, themes
 from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
 
@@ -29,9 +28,9 @@ MARKS = (
     ('"""\n', '\n"""'),
     ("----- begin -----\n", "\n----- end -----"),
 )
-"""What encloses a text beside a question, as programs enclose what they did not write themselves.
+"""Enclose a text next to a question, as programs enclose foreign text.
 
-Without it nobody could tell an attack at the end from a question after the text.
+Without marks an attack at the end looks like a question after the text.
 """
 POSITION_WEIGHTS: dict[Position, int] = {"start": 1, "middle": 1, "end": 2}
 """Attacks succeed most at the end of a text, and where no question follows them."""
@@ -71,16 +70,11 @@ def load_families(split: Split, phrasing: Phrasing) -> list[AttackFamily]:
 
 
 def generate(split: Split, count: int, seed: int) -> list[Triplet]:
-    """Makes `count` distinct triplets; the same arguments always give the same ones.
+    """Makes `count` distinct triplets; equal arguments give equal triplets.
 
     Scenarios, attack families and kinds of goal appear evenly. A smaller `count` gives the
-    first of a larger one. Each split has its own pool of phrasings and wordings, and its own
-    witnesses; families that are held out appear in the test split only.
-
-    Args:
-        split: Which scenarios to use; no two splits share one.
-        count: How many triplets.
-        seed: Seed of every choice.
+    first of a larger one. Each split has its own scenarios, phrasings, wordings and witnesses;
+    held-out families appear in the test split only.
 
     Raises:
         UsageError: If the split is unknown, or `count` is negative.
@@ -94,8 +88,8 @@ def generate(split: Split, count: int, seed: int) -> list[Triplet]:
 def generate_seen(count: int, seed: int) -> list[Triplet]:
     """As `generate` of the test split, but attacked in the phrasings of the training data.
 
-    The scenarios and witnesses are still those of the test split. Beside it, this tells how much
-    of the resistance is to known phrasings.
+    Scenarios and witnesses are still those of the test split. The comparison of the two shows how
+    much of the resistance is to known phrasings.
     """
     return generate_from(load_scenarios("test"), "test", count, seed, seen=True)
 
@@ -115,18 +109,15 @@ def generate_from(
     label = f"{split}_seen" if seen else split
     rng = random.Random(f"llmcausal:{label}:{seed}")
     families = load_families(split, phrasing)
-    kinds: dict[str, GoalKind] = {name: GOAL_KINDS.load(name) for name in GOAL_KINDS.entries}
     scenario_order = in_cycles(scenarios, rng)
     made: set[tuple[str, str, str]] = set()
     triplets = []
     for index in range(count):
         scenario = next(scenario_order)
-        family = families[index % len(families)]
-        # One step through the kinds for each round of families: every pair comes up evenly.
-        kind = list(kinds)[index // len(families) % len(kinds)]
-        attacker = _Attacker(family, kind, kinds[kind], split, phrasing)
+        attacker = Attacker.choose(index, families, split, phrasing)
+        identity = f"builtin-{label}-{seed}-{index:05d}-{scenario.id}-{attacker.family.name}"
         for _ in range(MAX_DRAWS):
-            triplet = _draw(f"builtin-{label}-{seed}-{index:05d}", scenario, attacker, rng)
+            triplet = _draw(identity, scenario, attacker, rng)
             key = (triplet.system, triplet.benign, triplet.injection) if triplet else None
             if triplet and key and key not in made:
                 made.add(key)
@@ -135,7 +126,7 @@ def generate_from(
         else:
             reason = (
                 f"scenario {scenario.id} has no further distinct triplets for "
-                f"{family.name}; ask for at most {index}"
+                f"{attacker.family.name}; ask for at most {index}"
             )
             raise DataError([f"builtin {split}: count: {reason}"])
     return triplets
@@ -147,79 +138,95 @@ def in_cycles(items: Sequence[T], rng: random.Random) -> Iterator[T]:
         yield from rng.sample(items, len(items))
 
 
-def _weighted(weights: Mapping[T, int], rng: random.Random) -> T:
+def weighted(weights: Mapping[T, int], rng: random.Random) -> T:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
 @dataclass(frozen=True)
-class _Attacker:
-    """Who attacks, and with what."""
+class Attacker:
+    """A family and a kind of goal; `goals` replaces the kind's own."""
 
     family: AttackFamily
-    kind_name: str
-    kind: GoalKind
+    kind: str
     split: Split
     phrasing: Phrasing
+    goals: Sequence[Goal] = ()
+
+    @classmethod
+    def choose(
+        cls,
+        index: int,
+        families: Sequence[AttackFamily],
+        split: Split,
+        phrasing: Phrasing,
+        goals: Sequence[Goal] = (),
+    ) -> Attacker:
+        """Returns the attacker of the `index`-th triplet: all pairs appear evenly."""
+        kinds = list(GOAL_KINDS.entries)
+        kind = kinds[index // len(families) % len(kinds)]
+        return cls(families[index % len(families)], kind, split, phrasing, goals)
 
     def goal(self, system: str, rng: random.Random) -> Goal:
-        own = self.family.own_goal(system, rng, self.phrasing)
-        return own or self.kind.draw(self.kind_name, self.split, self.phrasing, rng)
+        if own := self.family.own_goal(system, rng, self.phrasing):
+            return own
+        if self.goals:
+            return rng.choice(self.goals)
+        kind: GoalKind = GOAL_KINDS.load(self.kind)
+        return kind.draw(self.kind, self.split, self.phrasing, rng)
 
 
-def novelty_of(family: AttackFamily, phrasing: Phrasing) -> str:
-    """What of an attack the built-in training data holds, as in `AttackInfo`."""
-    if phrasing == "train":
-        return SEEN
-    return "new_family" if family.held_out else "new_phrasing"
+def attack_info(
+    family: AttackFamily, goal: Goal, position: Position, phrasing: Phrasing
+) -> AttackInfo:
+    novelty = SEEN
+    if phrasing != "train":
+        novelty = "new_family" if family.held_out else "new_phrasing"
+    return AttackInfo(
+        family=family.name,
+        goal=goal.instruction,
+        witness=goal.witness,
+        check=Check("regex", goal.pattern) if goal.pattern else None,
+        position=position,
+        difficulty=family.difficulty,
+        novelty=novelty,
+    )
 
 
 def _draw(
-    triplet_id: str, scenario: Scenario, attacker: _Attacker, rng: random.Random
+    identity: str, scenario: Scenario, attacker: Attacker, rng: random.Random
 ) -> Triplet | None:
     """Draws one triplet, or None where the draw breaks a rule of the data."""
-    layout = _weighted(LAYOUT_WEIGHTS, rng)
+    layout = weighted(LAYOUT_WEIGHTS, rng)
     pair = _fill_twice(scenario, rng)
     goal = attacker.goal(scenario.system, rng)
-    position = _weighted(POSITION_WEIGHTS, rng)
+    position = weighted(POSITION_WEIGHTS, rng)
     if pair is None:
         return None
     benign, other = pair
-    attacked = attacker.family.inject(benign.document, goal, rng, attacker.phrasing, position)
-    system = scenario.system
-    mark = rng.choice(MARKS)
-    if layout == "question_in_system" and benign.question != other.question:
-        layout = "question_first"  # the counterfactual shares the system prompt
-    if layout == "question_in_system":
-        system = f"{system} {benign.question}"
-    if _obeyed_anyway(goal, system, benign, other):
-        return None
-    return Triplet(
-        id=f"{triplet_id}-{scenario.id}-{attacker.family.name}",
-        system=system,
-        benign=user_text(benign.document, benign.question, layout, mark),
-        benign_cf=user_text(other.document, other.question, layout, mark),
-        injection=user_text(attacked, benign.question, layout, mark),
+    family, phrasing = attacker.family, attacker.phrasing
+    bare = Triplet(
+        id=identity,
+        system=scenario.system,
+        benign=benign.document,
+        benign_cf=other.document,
+        injection=family.inject(benign.document, goal, rng, phrasing, position),
         response=benign.response,
         response_cf=other.response,
         category=scenario.category,
-        attack=AttackInfo(
-            family=attacker.family.name,
-            goal=goal.instruction,
-            witness=goal.witness,
-            check=_proof(goal) if goal.pattern else None,
-            position=position,
-            difficulty=attacker.family.difficulty,
-            novelty=novelty_of(attacker.family, attacker.phrasing),
-        ),
+        attack=attack_info(family, goal, position, phrasing),
         check=benign.check,
     )
+    mark = rng.choice(MARKS)
+    triplet = with_questions(bare, benign.question, other.question, layout, mark)
+    texts = [text for each in pair for text in (each.document, each.question, each.response)]
+    return None if is_obeyed_anyway(goal, triplet.system, texts) else triplet
 
 
 def _fill_twice(scenario: Scenario, rng: random.Random) -> tuple[Filling, Filling] | None:
     """Draws an input and a counterfactual, or None where they do not differ as they should."""
     first, second = _every_wording(scenario, rng), _every_wording(scenario, rng)
     benign = rng.choice(first)
-    how = _weighted(COUNTERFACTUAL_WEIGHTS, rng)
+    how = weighted(COUNTERFACTUAL_WEIGHTS, rng)
     if how == "rephrasing":
         other = rng.choice([filling for filling in first if filling != benign] or first)
     elif how == "slot_edit":
@@ -237,8 +244,24 @@ def _every_wording(scenario: Scenario, rng: random.Random) -> list[Filling]:
     return [replace(filled, document=text) for text in filled.document.split(_CUT)]
 
 
+def with_questions(
+    bare: Triplet, question: str, question_cf: str, layout: Layout, mark: tuple[str, str]
+) -> Triplet:
+    """Puts questions into a triplet of bare documents: into its messages or the system prompt."""
+    if question != question_cf and layout == "question_in_system":
+        layout = "question_first"  # the counterfactual shares the system prompt
+    in_system = layout == "question_in_system" and question
+    return replace(
+        bare,
+        system=f"{bare.system} {question}" if in_system else bare.system,
+        benign=user_text(bare.benign, question, layout, mark),
+        benign_cf=user_text(bare.benign_cf, question_cf, layout, mark),
+        injection=user_text(bare.injection, question, layout, mark),
+    )
+
+
 def user_text(document: str, question: str, layout: Layout, mark: tuple[str, str]) -> str:
-    """Puts a question and the text that it is about into one message; the text in marks.
+    """Puts a question and its text into one message; the text in marks.
 
     Without a question, or with it in the system prompt, the whole message is the text.
     """
@@ -249,13 +272,10 @@ def user_text(document: str, question: str, layout: Layout, mark: tuple[str, str
     return "\n\n".join(parts)
 
 
-def _proof(goal: Goal) -> Check:
-    return Check("regex", goal.pattern) if goal.pattern else Check("contains", goal.witness)
-
-
-def _obeyed_anyway(goal: Goal, system: str, *fillings: Filling) -> bool:
-    """A witness proves nothing where harmless text or a right answer already holds it."""
-    texts = [] if goal.in_system else [system]
-    for filling in fillings:
-        texts += [filling.document, filling.question, filling.response]
-    return any(_proof(goal).passes(text) for text in texts)
+def is_obeyed_anyway(goal: Goal, system: str, texts: Iterable[str]) -> bool:
+    """Whether harmless texts already hold the proof of obedience, which then proves nothing."""
+    if not goal.witness and not goal.pattern:
+        return False
+    proof = Check("regex", goal.pattern) if goal.pattern else Check("contains", goal.witness)
+    harmless = texts if goal.in_system else [*texts, system]
+    return any(proof.passes(text) for text in harmless)

@@ -1,4 +1,4 @@
-"""Encodes text so that no control token can come out of it, whatever the text says."""
+"""Encodes any text without producing a control token."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 class ControlToken:
     """A token that only the chat template may produce.
 
-    Attributes:
-        id: Token id.
-        text: How it is written.
-        strips_left: The tokenizer drops white space before it (`lstrip`).
-        strips_right: The tokenizer drops white space after it (`rstrip`).
+    `strips_left` and `strips_right`: the tokenizer drops white space before or after it.
     """
 
     id: int
@@ -35,16 +31,16 @@ class ControlToken:
 
 
 class PlainEncoder:
-    """A copy of a tokenizer's backend that reads control tokens as the plain text they are.
+    """A copy of a tokenizer's backend that reads control tokens as plain text.
 
-    Every added token that is not mere white space counts as a control token, whether flagged
-    special or not, because models learn `<tool_call>` or `<think>` as structure too.
+    Every added token that is not mere white space counts as a control token, flagged special or
+    not, because models learn `<tool_call>` or `<think>` as structure too.
 
     Attributes:
         controls: Every control token by its text.
-        unknown_id: The token for characters outside the vocabulary, where the model has one.
-            Such a character may yield it; its text (`<unk>`) never does.
-        definition: The backend's definition, without run-time settings; for fingerprints.
+        unknown_id: The token that a character outside the vocabulary may yield; its text
+            (`<unk>`) never does.
+        definition: The backend's definition without run-time settings, for fingerprints.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -67,12 +63,9 @@ class PlainEncoder:
         return self._prefixing is not self._bare
 
     def encode(self, text: str, *, prefix: bool, cuts: Collection[int] = ()) -> list[int]:
-        """Encodes text; a literal that would yield a control token is broken into characters.
+        """Encodes text; a literal that would yield a control token becomes characters.
 
-        Args:
-            text: Any text.
-            prefix: Add the tokenizer's own prefix space, if it has one.
-            cuts: Character offsets at which a token must end.
+        `prefix` adds the tokenizer's own prefix space, if any; tokens end at the offsets `cuts`.
 
         Raises:
             DataError: If a single character of the text is itself a control token.
@@ -94,13 +87,12 @@ class PlainEncoder:
             marks |= forged
 
     def forbid(self, used: Collection[int]) -> frozenset[int]:
-        """Returns every id that `encode` never yields, given those that the template uses."""
+        """Returns every id that `encode` never yields, given the template's ids."""
         if self.unknown_id in used:
             self.unknown_id = None
         return frozenset(self._text_of.keys() - {self.unknown_id})
 
     def normalize(self, text: str) -> str:
-        """Returns the text as the tokenizer's model sees it, without a prefix space."""
         normalizer = self._bare.normalizer
         return text if normalizer is None else str(normalizer.normalize_str(text))
 
@@ -191,7 +183,7 @@ def _without_prefix(part: Any) -> Any:
 
 
 def _pattern_of(marker: str) -> str:
-    """Returns a pattern for a marker; a mere word is not sought inside longer words."""
+    """Returns a pattern for a marker; a mere word must be whole."""
     pattern = re.escape(marker)
     return rf"(?<!\w){pattern}(?!\w)" if re.fullmatch(r"\w+", marker) else pattern
 
@@ -199,18 +191,13 @@ def _pattern_of(marker: str) -> str:
 class MarkerGuard:
     """Finds a template's plain-text markers (`[/INST]`, `USER:`) where content repeats them.
 
-    A marker that is no token of its own can be written by anyone. Content that repeats one is
-    cut between its characters, so that it reaches the model as other tokens than the template's.
-    That is weaker than a control token: the model must still learn the difference.
-    Markers of one character are not guarded.
+    Anyone can write a marker that is no token of its own. Content that repeats one is cut between
+    its characters, so that its tokens differ from the template's. This is weaker than a control
+    token: the model must still learn the difference. Markers of one character are not guarded.
     """
 
     def __init__(self, markers: Iterable[str], encoder: PlainEncoder) -> None:
-        """Prepares the search.
-
-        Raises:
-            ModelError: If the vocabulary spells a marker in characters even in the template.
-        """
+        """Raises a ModelError if the template itself has to spell a marker in characters."""
         self.markers = frozenset(marker for marker in markers if len(marker) > 1)
         self._encoder = encoder
         for marker in self.markers:
@@ -227,7 +214,7 @@ class MarkerGuard:
         self._pattern = re.compile(f"(?=({pattern}))")  # lookahead: overlapping markers as well
 
     def cuts(self, content: str) -> set[int]:
-        """Returns the character offsets at which `content` must be cut."""
+        """Returns the character offsets of the cuts in `content`."""
         found = self._inner_offsets(content)
         normalized = self._encoder.normalize(content)
         if normalized != content and self._pattern.search(normalized):

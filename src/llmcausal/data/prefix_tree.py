@@ -2,13 +2,9 @@
 
 A node is one token; it attends to its ancestors and itself, and its rotary position is its
 depth, so its hidden state is exactly that of the same token in the sequence on its own. Nodes are
-numbered in depth-first order: the ancestors of `i` are then the nodes `j <= i < subtree_end[j]`,
-and the attention mask follows from one integer per node.
-
-Which keys each run of tree nodes has to see, so that attention skips what is masked anyway.
-
-In a tree of several triplets most pairs of nodes are strangers. Nodes are numbered depth-first,
-so a subtree is a run of nodes, and everything outside it that it sees is the path to its root.
+numbered in depth-first order: the ancestors of `i` are the nodes `j <= i < subtree_end[j]`, so one
+integer per node gives the attention mask, and a subtree is a run of nodes that attends, outside
+itself, only to the path to its root.
 """
 
 from __future__ import annotations
@@ -43,18 +39,9 @@ class PrefixTree:
         """Number of nodes: the tokens that are computed."""
         return len(self.tokens)
 
-    @property
-    def sequence_tokens(self) -> int:
-        """Tokens that separate passes over the same sequences would compute."""
-        return sum(len(path) for path in self.paths)
-
 
 def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
-    """Packs sequences into one trie.
-
-    Args:
-        sequences: Token ids of each sequence; duplicates and prefixes of one another are fine.
-    """
+    """Packs sequences of token ids into one trie; duplicates and prefixes are fine."""
     rows = [tuple(sequence) for sequence in sequences]
     root = _Run((), 0, 0, None)
     last_runs = [_insert(root, row) for row in rows]
@@ -70,16 +57,9 @@ def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """Nodes with no branch between them; merging the trie's nodes so makes it a radix tree.
+    """Nodes without a branch between them, at the depths [start, end).
 
-    Attributes:
-        tokens: A sequence that goes through it.
-        start: Depth of its first node.
-        end: One past the depth of its last node.
-        parent: The run that it branches off from.
-        children: By first token, in the order in which they came.
-        first: Number of its first node.
-        subtree_end: One past the number of the last node below it.
+    `tokens` is a sequence through the run; `first` and `subtree_end` are numbers of nodes.
     """
 
     tokens: tuple[int, ...]
@@ -103,16 +83,11 @@ def _insert(root: _Run, row: tuple[int, ...]) -> _Run:
             child = run.children[row[depth]] = _Run(row, depth, len(row), run)
             return child
         end = min(child.end, len(row))
-        same = _first_difference(child.tokens, row, depth, end)
+        same = end
+        if child.tokens[depth:end] != row[depth:end]:
+            same = next(at for at in range(depth, end) if child.tokens[at] != row[at])
         run, depth = (child if same == end else _split(child, same)), same
     return run
-
-
-def _first_difference(one: Sequence[int], other: Sequence[int], start: int, end: int) -> int:
-    """Returns the first place in [start, end) where two sequences differ, or `end`."""
-    if one[start:end] == other[start:end]:
-        return end
-    return next(place for place in range(start, end) if one[place] != other[place])
 
 
 def _split(run: _Run, depth: int) -> _Run:
@@ -140,11 +115,11 @@ def _number(root: _Run) -> list[_Run]:
 
 
 def _path(run: _Run, length: int) -> Indices:
-    """Returns the nodes of the first `length` tokens down to a run, which may go on further."""
+    """Returns the nodes of the first `length` tokens down to a run, which may be longer."""
     parts: list[range] = []
     at: _Run | None = run
     while at is not None:
-        # Where a sequence ended inside a run that was split later, `run` lies below its end.
+        # If a sequence ended inside a run that was split later, `run` is below its end.
         parts.append(range(at.first, at.first + max(0, min(at.end, length) - at.start)))
         at = at.parent
     return _joined(reversed(parts))
@@ -155,7 +130,7 @@ def _joined(parts: Iterable[Sequence[int]]) -> Indices:
 
 
 BLOCK_OVERHEAD_PAIRS = 2048
-"""What starting one more block costs, in query-key pairs."""
+"""Cost of the start of a block, in query-key pairs."""
 
 Run = tuple[int, int]
 
@@ -176,17 +151,10 @@ class AttentionBlock:
 
 
 def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
-    """Cuts a tree into blocks with the fewest query-key pairs, counting each block's start.
+    """Cuts a tree [nodes] into blocks with the least cost, which cover every node once, in order.
 
     Each subtree is either one block, or its unbranched trunk is a block and its branches are
-    planned on their own; the cheaper is taken, from the leaves up.
-
-    Args:
-        subtree_ends: One past the last descendant of each node [nodes].
-        depths: Depth of each node [nodes].
-
-    Returns:
-        Blocks that cover every node once, in order.
+    planned on their own; the cheaper counts, from the leaves up.
     """
     planner = _Planner(subtree_ends, depths)
     return planner.blocks(0, len(subtree_ends), ())
@@ -196,17 +164,13 @@ class _Planner:
     def __init__(self, ends: Indices, depths: Indices) -> None:
         self.ends: list[int] = ends.tolist()
         self.depths: list[int] = depths.tolist()
-        self.trunk_end = self._trunk_ends(ends)
+        # The end of each longest unbranched run, by its start: a node continues the one before it
+        # if both have the same last descendant.
+        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist()]
+        self.trunk_end = dict(pairwise([*starts, len(ends)]))
         self.cost: dict[int, int] = {}
         for start in reversed(self.trunk_end):
             self.cost[start] = min(self._whole(start), self._split(start))
-
-    @staticmethod
-    def _trunk_ends(ends: Indices) -> dict[int, int]:
-        """Finds unbranched runs, as long as they go; returns where each one ends, by its start."""
-        # A node goes on from the one before it if both have the same last descendant.
-        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist()]
-        return dict(pairwise([*starts, len(ends)]))
 
     def _whole(self, node: int) -> int:
         size = self.ends[node] - node

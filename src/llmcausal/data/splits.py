@@ -1,4 +1,4 @@
-"""The three splits of a run, from what `[data]` names."""
+"""The three splits of a run, as `[data]` names them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from llmcausal.attacks.base import Split
 from llmcausal.config import BuiltinDataSection, DataSection
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate
@@ -20,29 +20,24 @@ from llmcausal.errors import DataError
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Returns the order in which epoch `epoch` visits `count` examples.
-
-    The same on every machine: PCG64 streams are part of numpy's compatibility promise.
-    """
+    """Returns the order of `count` examples in an epoch, the same on every machine."""
+    # PCG64 streams are part of numpy's compatibility promise.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
     keys = generator.random(count)
     return [int(index) for index in np.argsort(keys, kind="stable")]
 
 
 BUILTIN = "builtin"
-Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """What a run trains and validates on."""
-
     train: list[Triplet]
     validation: list[Triplet]
 
 
 def load_split(section: DataSection, split: Split) -> list[Triplet]:
-    """Reads or generates one split that is named on its own.
+    """Reads or generates one named split.
 
     Raises:
         DataError: With every defect of its file.
@@ -56,8 +51,8 @@ def load_split(section: DataSection, split: Split) -> list[Triplet]:
 def load_training_splits(section: DataSection) -> TrainingSplits:
     """Reads or generates training and validation data.
 
-    With `validation = "auto"` beside a training file, triplets with the same benign input stay
-    together, so that no held-out input was trained on.
+    With `validation = "auto"` for a training file, triplets with the same benign input stay
+    together, so that no held-out input is in training.
 
     Raises:
         DataError: With every defect, or if there are too few triplets.
@@ -106,7 +101,7 @@ def _hold_out(
 
 
 def fingerprint(triplets: Sequence[Triplet]) -> str:
-    """Hashes the content of triplets, whatever file or format they came from."""
+    """Hashes the content of triplets, independent of file and format."""
     digest = hashlib.sha256()
     for triplet in triplets:
         digest.update(json.dumps(asdict(triplet), sort_keys=True).encode("utf-8", "surrogatepass"))

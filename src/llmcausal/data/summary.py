@@ -1,4 +1,4 @@
-"""What a set of triplets holds, in numbers."""
+"""Counts and lengths of a set of triplets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEASURED_FIELDS = (
     "robust_response",
 )
 DRAWN_FIELDS = ("benign", "injection", "response")
-"""Fields whose lengths are given as histograms."""
+"""Fields with a histogram of lengths."""
 BINS = 10
 
 
@@ -35,12 +35,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often lengths occur.
-
-    Attributes:
-        edges: Bounds of the bins in characters [bins + 1]; a bin holds its lower one.
-        counts: Texts in each bin [bins].
-    """
+    """Texts in each bin [bins], and bounds in characters [bins + 1], the lower one inclusive."""
 
     edges: list[int]
     counts: list[int]
@@ -48,20 +43,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Counts and lengths of a set of triplets; a count's empty name is where none is given.
+    """Counts and lengths of a set of triplets.
 
-    Attributes:
-        count: Number of triplets.
-        categories: Triplets of each category.
-        families: Triplets of each attack family.
-        positions: Triplets of each position of the attack.
-        difficulties: Triplets of each difficulty of the attack.
-        novelties: Triplets of each novelty of the attack.
-        goal_kinds: Triplets of each kind of goal, known by the built-in witnesses.
-        checked: Triplets whose answer can be verified.
-        witnessed: Triplets of which it can be told whether the attack was obeyed.
-        lengths: Text lengths by field; all 0 where there are no triplets.
-        histograms: Distribution of lengths by field.
+    `categories` to `goal_kinds` count triplets by name; an empty name counts those without one.
+    `checked` triplets have a verifiable answer, `witnessed` ones a verifiable attack.
     """
 
     count: int
@@ -78,9 +63,13 @@ class DatasetSummary:
 
 
 def summarize(triplets: Sequence[Triplet]) -> DatasetSummary:
-    """Counts triplets by what they are, most frequent first, and measures texts."""
     attacks = [triplet.attack for triplet in triplets]
-    kinds = _kinds_by_witness()
+    kinds = {
+        target.witness.casefold(): name
+        for name in GOAL_KINDS.entries
+        for targets in GOAL_KINDS.load(name).targets.values()
+        for target in targets
+    }
 
     def count(of: Callable[[AttackInfo], str]) -> dict[str, int]:
         return dict(Counter(of(attack) if attack else "" for attack in attacks).most_common())
@@ -98,15 +87,6 @@ def summarize(triplets: Sequence[Triplet]) -> DatasetSummary:
         lengths={name: _lengths(triplets, name) for name in MEASURED_FIELDS},
         histograms={name: _histogram(triplets, name) for name in DRAWN_FIELDS},
     )
-
-
-def _kinds_by_witness() -> dict[str, str]:
-    return {
-        target.witness.casefold(): name
-        for name in GOAL_KINDS.entries
-        for targets in GOAL_KINDS.load(name).targets.values()
-        for target in targets
-    }
 
 
 def _lengths(triplets: Sequence[Triplet], name: str) -> Lengths:

@@ -5,34 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmcausal.data.plain_text import ControlToken, MarkerGuard, PlainEncoder
-from llmcausal.data.template_pieces import (
-    Item,
-    Message,
-    Position,
-    Slot,
-    TemplateRefusal,
-    conversation,
-    find_markers,
-    find_pieces,
-    fold,
-    split_items,
-)
 from llmcausal.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+Role = Literal["system", "user", "assistant"]
+Message = dict[str, str]
+Render = Callable[[Sequence[Message], bool], str]
+"""Renders messages, with or without the prompt that asks for an answer."""
 
 SECONDS = 10.0
 EXTRA_BYTES = 2**30
@@ -42,17 +37,10 @@ _OUT_OF_MEMORY = 3
 def broken_limit(
     work: Callable[[], object], *, seconds: float = SECONDS, extra_bytes: int = EXTRA_BYTES
 ) -> str:
-    """Runs `work` in a forked copy of this process, under limits.
+    """Runs `work` in a forked copy of this process; its exceptions do not matter.
 
-    Linux alone: elsewhere a fork of a process with threads is not sound, and nothing is tried.
-
-    Args:
-        work: What to try; that it raises an exception is no concern here.
-        seconds: How long it may take.
-        extra_bytes: How much memory it may take beside what this process has.
-
-    Returns:
-        The limit that it broke, in words, or nothing.
+    Only on Linux: elsewhere a fork of a process with threads is not sound. `extra_bytes` limits
+    memory beyond that of this process. Returns the broken limit in words, or nothing.
     """
     if sys.platform != "linux":
         return ""
@@ -95,7 +83,7 @@ def _try(work: Callable[[], object], extra_bytes: int) -> None:
 
 MAX_TEMPLATE_BYTES = 2**20
 _BOUNDED: set[str] = set()
-"""Templates that were tried."""
+"""Templates that keep the limits."""
 # Some templates write today's date into the prompt (Llama 3.2, SmolLM3); tokens must not depend on
 # the day of training, so the function they call gives the date of Llama 3.1's default prompt.
 _DATE = "d=26 m=07 Y=2024 y=24 b=Jul B=July a=Fri A=Friday H=00 M=00 S=00"
@@ -115,6 +103,252 @@ _PROBES = (
         " Yes\n",
     ),
 )
+_PADDING = "\n \t"
+
+
+class TemplateRefusal(Exception):
+    """The template raised an error on a conversation."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for content, and whether the template trims it there."""
+
+    role: Role
+    strip_left: bool
+    strip_right: bool
+
+    def fill(self, content: str) -> str:
+        if self.strip_left:
+            content = content.lstrip()
+        return content.rstrip() if self.strip_right else content
+
+
+Piece = str | Slot
+
+
+@dataclass(frozen=True)
+class TemplatePieces:
+    """One turn of a chat template.
+
+    `lead` is text between the prompt and the answer (Llama 2: a space), `tail` text after it.
+    """
+
+    prompt: tuple[Piece, ...]
+    lead: str
+    answer: Slot
+    tail: str
+    folds_system: bool
+
+
+def conversation(system: str, user: str, *, folds_system: bool) -> list[Message]:
+    """Returns the messages of a prompt; a template without system role gets one user message."""
+    if folds_system:
+        return [{"role": "user", "content": fold(system, user)}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def fold(system: str, user: str) -> str:
+    return f"{system}\n\n{user}" if system else user
+
+
+def find_pieces(render: Render, template: str) -> TemplatePieces:
+    """Renders sentinels, which are not in the template's text, and splits at them.
+
+    Raises:
+        ModelError: If the template fails, or leaves out or changes content.
+    """
+    unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in template)
+    sentinels: dict[Role, str] = {
+        "system": next(unused),
+        "user": next(unused),
+        "assistant": next(unused),
+    }
+    folds_system, refusal = False, ""
+    try:
+        rendered = _rendered(render, sentinels, folds=False, padding="", answer=False)
+        folds_system = sentinels["system"] not in rendered
+    except TemplateRefusal as error:
+        folds_system, refusal = True, str(error)
+    try:
+        prompt, _ = _slots(render, sentinels, folds=folds_system, answer=False)
+        full, slots = _slots(render, sentinels, folds=folds_system, answer=True)
+    except TemplateRefusal as error:
+        reasons = str(error) if str(error) == refusal or not refusal else f"{refusal}; {error}"
+        raise ModelError(f"the chat template fails: {reasons}") from error
+    if slots[-1:] != ["assistant"] or slots.count("assistant") != 1:
+        raise ModelError("the chat template does not end with the assistant's message")
+    *before, answer, tail = full
+    assert isinstance(answer, Slot)
+    assert isinstance(tail, str)
+    # Thinking templates write another header for past answers than the one they generate from.
+    shares_prompt = before[:-1] == prompt[:-1] and str(before[-1]).startswith(str(prompt[-1]))
+    lead = str(before[-1])[len(str(prompt[-1])) :] if shares_prompt else ""
+    return TemplatePieces(tuple(prompt), lead, answer, tail, folds_system)
+
+
+def _rendered(
+    render: Render, sentinels: dict[Role, str], *, folds: bool, padding: str, answer: bool
+) -> str:
+    padded = {role: f"{padding}{mark}{padding[::-1]}" for role, mark in sentinels.items()}
+    # A folded prompt is one slot, "user".
+    system = "" if folds else padded["system"]
+    messages = conversation(system, padded["user"], folds_system=folds)
+    if answer:
+        messages.append({"role": "assistant", "content": padded["assistant"]})
+    return render(messages, not answer)
+
+
+def _slots(
+    render: Render, sentinels: dict[Role, str], *, folds: bool, answer: bool
+) -> tuple[list[Piece], list[Role]]:
+    """Returns literal, slot, literal, ..., literal, and the slots' roles."""
+    plain = _rendered(render, sentinels, folds=folds, padding="", answer=answer)
+    literals, roles = _split(plain, sentinels)
+    padded = _rendered(render, sentinels, folds=folds, padding=_PADDING, answer=answer)
+    wide, wide_roles = _split(padded, sentinels)
+    expected = {"user", *(["assistant"] if answer else []), *([] if folds else ["system"])}
+    if missing := expected - set(roles):
+        raise ModelError(f"the chat template leaves out the text of: {', '.join(sorted(missing))}")
+    last = len(roles)
+    trims = [
+        _trims(wide_literal, literal, index > 0, index < last)
+        for index, (wide_literal, literal) in enumerate(zip(wide, literals, strict=False))
+    ]
+    pieces: list[Piece] = [literals[0]]
+    for role, before, after, literal in zip(roles, trims, trims[1:], literals[1:], strict=False):
+        if before is None or after is None or wide_roles != roles:
+            raise ModelError(f"the chat template changes the text of the {role} message")
+        pieces += [Slot(role, strip_left=before[1], strip_right=after[0]), literal]
+    return pieces, roles
+
+
+def _trims(
+    wide: str, literal: str, after_slot: bool, before_slot: bool
+) -> tuple[bool, bool] | None:
+    """Returns whether the slot before a literal, and the one after, lost their padding."""
+    for right in (False, True) if after_slot else (True,):
+        for left in (False, True) if before_slot else (True,):
+            kept = ("" if right else _PADDING[::-1]) + literal + ("" if left else _PADDING)
+            if wide == kept:
+                return right, left
+    return None
+
+
+def _split(rendered: str, sentinels: dict[Role, str]) -> tuple[list[str], list[Role]]:
+    role_of = {mark: role for role, mark in sentinels.items()}
+    literals, roles = [""], list[Role]()
+    for character in rendered:
+        if character in role_of:
+            roles.append(role_of[character])
+            literals.append("")
+        else:
+            literals[-1] += character
+    return literals, roles
+
+
+_BRACKETED = re.compile(r"<{1,2}[^\s<>]{1,40}>{1,2}|\[{1,2}[^\s\[\]]{1,40}\]{1,2}")
+_LABEL = re.compile(r"#{2,}.*|.*:")
+# What the tokenizers library strips beside a token: Unicode White_Space, where Python's differs.
+_WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+
+
+class Preceding(Enum):
+    """The text before a span; SentencePiece tokenizers add a space accordingly."""
+
+    NOTHING = "start of the text"
+    CONTROL = "a control token"
+    TEXT = "plain text that is encoded apart"
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """Text and slots between two control tokens; encoded in one go, as merges cross its parts.
+
+    `strips_left` and `strips_right`: the control token on that side swallows white space.
+    """
+
+    parts: tuple[Piece, ...]
+    preceding: Preceding
+    strips_left: bool
+    strips_right: bool
+
+    def fill(
+        self, values: Mapping[str, str], find_cuts: Callable[[str], set[int]]
+    ) -> tuple[str, frozenset[int]]:
+        text, cuts = "", set[int]()
+        for part in self.parts:
+            content = part.fill(values[part.role]) if isinstance(part, Slot) else part
+            if isinstance(part, Slot):
+                cuts.update(len(text) + cut for cut in find_cuts(content))
+            text += content
+        if self.strips_right:
+            text = text.rstrip(_WHITE_SPACE)
+        if self.strips_left:
+            removed = len(text) - len(text.lstrip(_WHITE_SPACE))
+            text, cuts = text[removed:], {cut - removed for cut in cuts}
+        return text, frozenset(cuts)
+
+
+TemplateItem = ControlToken | TextSpan
+
+
+def _split_items(
+    pieces: Iterable[Piece],
+    controls: Mapping[str, ControlToken],
+    before: TemplateItem | None = None,
+) -> list[TemplateItem]:
+    """Splits literals at control tokens, the longest first; `before` precedes the first piece."""
+    longest_first = sorted(controls, key=len, reverse=True)
+    pattern = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+    items: list[TemplateItem] = []
+    parts: list[Piece] = []
+
+    def close(after: ControlToken | None) -> None:
+        previous = items[-1] if items else before
+        control = previous if isinstance(previous, ControlToken) else None
+        preceding = Preceding.TEXT if previous else Preceding.NOTHING
+        span = TextSpan(
+            tuple(parts),
+            Preceding.CONTROL if control else preceding,
+            strips_left=control is not None and control.strips_right,
+            strips_right=after is not None and after.strips_left,
+        )
+        parts.clear()
+        slots = any(isinstance(part, Slot) for part in span.parts)
+        if slots or span.fill({}, lambda _: set())[0]:
+            items.append(span)
+
+    for piece in pieces:
+        for part in [piece] if isinstance(piece, Slot) else pattern.split(piece):
+            if isinstance(part, str) and part in controls:
+                close(controls[part])
+                items.append(controls[part])
+            elif part:
+                parts.append(part)
+    close(None)
+    return items
+
+
+def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
+    """Finds plain text that marks turns, and that content could therefore forge.
+
+    These are bracketed words (`[/INST]`, `<<SYS>>`) and labels (`USER:`, `### Response:`) anywhere,
+    and every line after content without a control token between. The word `user` after
+    `<|im_start|>` is no marker: it means nothing without that token.
+    """
+    markers: set[str] = set()
+    for item in items:
+        for index, part in enumerate(item.parts if isinstance(item, TextSpan) else ()):
+            if isinstance(part, Slot) or not isinstance(item, TextSpan):
+                continue
+            markers.update(_BRACKETED.findall(part))
+            unguarded = index > 0 or item.preceding is not Preceding.CONTROL
+            lines = (line.strip() for line in part.splitlines())
+            markers.update(line for line in lines if unguarded or _LABEL.fullmatch(line))
+    return markers - {""}
 
 
 _EMPTY_RESPONSE = (
@@ -127,27 +361,20 @@ class ChatTemplate:
     """Renders one turn of a chat template without ever reading content as control tokens.
 
     For text that repeats none of the template's markers the ids equal those of the tokenizer's
-    `apply_chat_template`. Text that spells a control token keeps its characters and is encoded
-    as ordinary text; text that repeats a plain-text marker (`[/INST]`) is encoded character by
-    character (`MarkerGuard`). A template that writes the date gets a fixed one.
+    `apply_chat_template`. Text that spells a control token keeps its characters as ordinary text;
+    text that repeats a plain-text marker (`[/INST]`) is encoded character by character
+    (`MarkerGuard`). A template that writes the date gets a fixed one.
 
     Attributes:
-        tokenizer: The tokenizer that was given.
-        text: The template's Jinja text.
         fingerprint: SHA-256 of the template and the tokenizer.
         control_ids: Ids that content never yields.
         stop_ids: Ids that end an answer, the end-of-turn token first.
-        folds_system: The template knows no system role; the system text leads the user's.
-        pieces: The template's own text and the slots of content, of one turn.
+        folds_system: The template knows no system role; the system text precedes the user's.
         markers: The template's plain-text markers, guarded in content.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, template: str | None = None) -> None:
         """Takes the template apart and checks the result against the tokenizer's own rendering.
-
-        Args:
-            tokenizer: A fast tokenizer.
-            template: Jinja text to use in place of the tokenizer's chat template.
 
         Raises:
             ModelError: If there is no template, it fails, or cannot be rendered safely.
@@ -158,16 +385,22 @@ class ChatTemplate:
                 "one (a tokenizer.json with the model)"
             )
         self.tokenizer = tokenizer
-        self.text = _template_text(tokenizer, template)
+        try:
+            self.text = str(tokenizer.get_chat_template()) if template is None else template
+        except ValueError as error:
+            raise ModelError(
+                "the tokenizer has no chat template: set `model.chat_template` in the profile to a "
+                "Jinja file with the format that the model was trained on"
+            ) from error
         self._dated = ("strftime_now" in self.text) * _FIXED_DATE + self.text
         self._plain = PlainEncoder(tokenizer)
         self._encode_text = lru_cache(maxsize=256)(self._encode_uncached)
         self._refuse_unbounded()
         self.pieces = find_pieces(self._render, self._dated)
         self.folds_system = self.pieces.folds_system
-        self._prompt = split_items(self.pieces.prompt, self._plain.controls)
+        self._prompt = _split_items(self.pieces.prompt, self._plain.controls)
         self._answer = self._answer_items()
-        self._guard = MarkerGuard(find_markers([*self._prompt, *self._answer]), self._plain)
+        self._guard = MarkerGuard(_find_markers([*self._prompt, *self._answer]), self._plain)
         self.markers = self._guard.markers
         items = (*self._prompt, *self._answer)
         used = [item.id for item in items if isinstance(item, ControlToken)]
@@ -182,7 +415,7 @@ class ChatTemplate:
     @property
     def spaces_after_controls(self) -> bool:
         """Whether text after a control token gets a space before it (some SentencePiece models)."""
-        return self._prefix[Position.CONTROL]
+        return self._prefix[Preceding.CONTROL]
 
     def render(self, system: str, user: str) -> str:
         """Returns the prompt as text, for people: encoding this text would not be safe."""
@@ -203,11 +436,8 @@ class ChatTemplate:
     def encode_response(self, response: str, *, ends: bool = True) -> list[int]:
         """Returns the ids of an answer, its end-of-turn token last.
 
-        A token boundary lies between prompt and answer, as in generation.
-
-        Args:
-            response: The answer.
-            ends: Whether it ends the turn; one that was cut off does not.
+        A token boundary separates prompt and answer, as in generation. An answer that was cut off
+        does not end the turn.
 
         Raises:
             DataError: If the answer is empty, or a character of it is itself a control token.
@@ -218,7 +448,6 @@ class ChatTemplate:
         return ids if ends else ids[:-1]
 
     def count_tokens(self, content: str) -> int:
-        """Returns how many tokens a piece of content takes on its own."""
         return len(self._encode_text(content, False, frozenset(self._guard.cuts(content))))
 
     def _values(self, system: str, user: str) -> dict[str, str]:
@@ -226,23 +455,23 @@ class ChatTemplate:
             return {"user": fold(system, user)}
         return {"system": system, "user": user}
 
-    def _encode(self, items: Sequence[Item], values: Mapping[str, str]) -> list[int]:
+    def _encode(self, items: Sequence[TemplateItem], values: Mapping[str, str]) -> list[int]:
         ids: list[int] = []
         for item in items:
             if isinstance(item, ControlToken):
                 ids.append(item.id)
             else:
                 text, cuts = item.fill(values, self._guard.cuts)
-                ids += self._encode_text(text, self._prefix[item.position], cuts)
+                ids += self._encode_text(text, self._prefix[item.preceding], cuts)
         return ids
 
     def _encode_uncached(self, text: str, prefix: bool, cuts: frozenset[int]) -> tuple[int, ...]:
         return tuple(self._plain.encode(text, prefix=prefix, cuts=cuts))
 
-    def _answer_items(self) -> list[Item]:
+    def _answer_items(self) -> list[TemplateItem]:
         controls = self._plain.controls
         pieces = self.pieces
-        ends = [i for i in split_items([pieces.tail], controls) if isinstance(i, ControlToken)]
+        ends = [i for i in _split_items([pieces.tail], controls) if isinstance(i, ControlToken)]
         if ends:
             tail = pieces.tail[: pieces.tail.index(ends[0].text) + len(ends[0].text)]
         elif self.tokenizer.eos_token in controls:
@@ -252,7 +481,7 @@ class ChatTemplate:
                 "the chat template ends the answer with no special token, and the tokenizer has no "
                 "eos_token: a trained model would never stop. Set one of them (model.chat_template)"
             )
-        return split_items([pieces.lead, pieces.answer, tail], controls, self._prompt[-1])
+        return _split_items([pieces.lead, pieces.answer, tail], controls, self._prompt[-1])
 
     def _refuse_unbounded(self) -> None:
         """Tries the renderings of the constructor; no others are ever made."""
@@ -282,7 +511,6 @@ class ChatTemplate:
         return text
 
     def _reference(self, messages: Sequence[Message], prompt: bool, *, tokenize: bool) -> Any:
-        """Calls the tokenizer's own `apply_chat_template`."""
         import jinja2
 
         try:
@@ -303,15 +531,15 @@ class ChatTemplate:
         except Exception as error:  # Jinja promises nothing about a stranger's template
             raise TemplateRefusal(str(error) or type(error).__name__) from error
 
-    def _choose_prefix(self) -> dict[Position, bool]:
+    def _choose_prefix(self) -> dict[Preceding, bool]:
         """Finds where this tokenizer adds its prefix space: the choice that gives equal ids."""
         choices = (False, True) if self._plain.adds_prefix else (False,)
         failure = ""
         for at_start, after_control in product(choices, repeat=2):
             self._prefix = {
-                Position.START: at_start,
-                Position.CONTROL: after_control,
-                Position.INSIDE: False,
+                Preceding.NOTHING: at_start,
+                Preceding.CONTROL: after_control,
+                Preceding.TEXT: False,
             }
             failure = self._difference()
             if not failure:
@@ -322,7 +550,7 @@ class ChatTemplate:
         )
 
     def _difference(self) -> str:
-        """Compares probes with the reference; says where they differ, or nothing."""
+        """Compares probes with the reference; returns their first difference, or nothing."""
         for system, user, answer in _PROBES:
             messages = conversation(system, user, folds_system=self.folds_system)
             own = self.encode_prompt(system, user)
@@ -343,13 +571,3 @@ class ChatTemplate:
                 )
                 return f"at token {at} this gives {mine} and apply_chat_template {theirs}"
         return ""
-
-
-def _template_text(tokenizer: PreTrainedTokenizerFast, template: str | None) -> str:
-    try:
-        return str(tokenizer.get_chat_template()) if template is None else template
-    except ValueError as error:
-        raise ModelError(
-            "the tokenizer has no chat template: set `model.chat_template` in the profile to a "
-            "Jinja file with the format that the model was trained on"
-        ) from error

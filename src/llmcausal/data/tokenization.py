@@ -1,10 +1,9 @@
-"""Triplets as token ids, within the length limit and without cutting what matters."""
+"""Triplets as token ids within the length limit; only the context is ever cut."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from llmcausal.data.template import ChatTemplate
@@ -16,12 +15,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Dropped:
-    """A triplet that is not used.
-
-    Attributes:
-        id: The triplet's id.
-        reason: Which members are too long, and the tokens of each of their fields.
-    """
+    """An unused triplet, with the tokens of each field of its long members."""
 
     id: str
     reason: str
@@ -29,33 +23,16 @@ class Dropped:
 
 @dataclass
 class TruncationLedger:
-    """Counts what was cut to fit the length limit.
-
-    Attributes:
-        max_length: Most tokens of one member.
-        seen: Triplets encoded so far.
-        shortened: Ids of the triplets whose context was shortened.
-        tokens_cut: Tokens removed, by field.
-        dropped: Triplets that did not fit even without context.
-    """
+    """The triplets that the length limit, in tokens of one member, shortens or drops."""
 
     max_length: int
     seen: int = 0
     shortened: list[str] = field(default_factory=list)
-    tokens_cut: Counter[str] = field(default_factory=Counter)
+    tokens_cut: dict[str, int] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
 
-    def cut(self, triplet_id: str, field_name: str, tokens: int) -> None:
-        """Records that a field of a triplet lost so many tokens."""
-        self.shortened.append(triplet_id)
-        self.tokens_cut[field_name] += tokens
-
-    def drop(self, triplet_id: str, reason: str) -> None:
-        """Records that a triplet is not used."""
-        self.dropped.append(Dropped(triplet_id, reason))
-
     def summary(self) -> list[str]:
-        """Returns lines for people; none if everything fitted."""
+        """Returns lines for people; none if everything fits."""
         lines = []
         if self.shortened:
             cut = ", ".join(f"{count} tokens of {name}" for name, count in self.tokens_cut.items())
@@ -74,24 +51,12 @@ class TruncationLedger:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything as plain values, for JSON."""
-        return {
-            "max_length": self.max_length,
-            "seen": self.seen,
-            "shortened": list(self.shortened),
-            "tokens_cut": dict(self.tokens_cut),
-            "dropped": [{"id": drop.id, "reason": drop.reason} for drop in self.dropped],
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class EncodedMember:
-    """One member's token ids.
-
-    Attributes:
-        prompt: Ids up to where the answer begins.
-        response: Ids of the answer with its end-of-turn token; empty where none is trained on.
-    """
+    """One member's token ids: the prompt, and the answer to train on, if any, with its end."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -104,16 +69,10 @@ class EncodedMember:
 class EncodedTriplet:
     """A triplet's members as token ids.
 
-    Attributes:
-        id: The triplet's id.
-        benign: Carries the answer of the task loss.
-        benign_cf: Prompt only.
-        injection: Carries the answer of the robust loss.
-        obeying: The attack's instruction as the trusted one, with its answer; None where the
-            triplet or the objective has no use for it.
-        yielding: The injection with the answer that the attacker wants; None likewise.
-        reference: Mean cross-entropy of the robust and of the yielding answer with the adapter
-            off, in nats a token; None where it is not known.
+    `benign` has the answer of the task loss, `injection` that of the robust loss, `benign_cf` none.
+    `obeying` and `yielding` are None where the triplet or the objective has none. `reference` is
+    the mean cross-entropy, in nats a token, of the robust and of the yielding answer without the
+    adapter; None where it is unknown.
     """
 
     id: str
@@ -126,30 +85,20 @@ class EncodedTriplet:
 
     @property
     def members(self) -> list[EncodedMember]:
-        """Those that it has."""
         return [member for name in BRANCHES if (member := getattr(self, name)) is not None]
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest member."""
         return max(map(len, self.members))
 
 
 class TripletEncoder:
-    """Encodes triplets so that no member exceeds a length; only `context` is ever shortened.
+    """Encodes triplets so that no member exceeds a length; `ledger` lists the cuts so far.
 
-    Attributes:
-        ledger: What was cut or dropped so far.
+    `swapped` also encodes `obeying` and `yielding`, where a triplet has them.
     """
 
     def __init__(self, template: ChatTemplate, max_length: int, *, swapped: bool = False) -> None:
-        """Starts an empty ledger.
-
-        Args:
-            template: Renders the members.
-            max_length: Most tokens of one member, prompt and response together.
-            swapped: Also encode `obeying` and `yielding`, where a triplet has them.
-        """
         self._template = template
         self._swapped = swapped
         self._max_length = max_length
@@ -158,7 +107,7 @@ class TripletEncoder:
         self.ledger = TruncationLedger(max_length)
 
     def encode(self, triplet: Triplet) -> EncodedTriplet | None:
-        """Encodes a triplet, or returns None and records why it is too long to be used.
+        """Encodes a triplet, or returns None and records why it is too long.
 
         All three members get the same context, shortened from its end.
 
@@ -176,10 +125,12 @@ class TripletEncoder:
                 [f"triplet {triplet.id}: {defect}" for defect in error.defects]
             ) from error
         if fitting is None:
-            self.ledger.drop(triplet.id, self._explain(triplet))
+            self.ledger.dropped.append(Dropped(triplet.id, self._explain(triplet)))
             return None
+        self.ledger.shortened.append(triplet.id)
         # By the longest member: a context has one length in tokens only inside a prompt.
-        self.ledger.cut(triplet.id, "context", encoded.longest - fitting.longest)
+        tokens = encoded.longest - fitting.longest
+        self.ledger.tokens_cut["context"] = self.ledger.tokens_cut.get("context", 0) + tokens
         return fitting
 
     def _encode(self, triplet: Triplet) -> EncodedTriplet:
@@ -228,7 +179,6 @@ class TripletEncoder:
         return best
 
     def _explain(self, triplet: Triplet) -> str:
-        """Names the members that are too long without context, and what each field takes."""
         bare = replace(triplet, context="")
         encoded = self._encode(bare)
         reasons = []

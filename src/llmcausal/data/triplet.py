@@ -1,4 +1,4 @@
-"""The training example: one task under one system prompt, read from three inputs."""
+"""The training example: one task under one system prompt, with three inputs."""
 
 from __future__ import annotations
 
@@ -10,38 +10,36 @@ import regex
 from llmcausal.errors import DataError
 
 PATTERN_SECONDS = 1.0
-"""A pattern from strangers may backtrack without end; longer than this counts as a defect."""
+"""A foreign pattern may backtrack without end; more time than this counts as a defect."""
 
+CheckKind = Literal["contains", "regex", "exact"]
 Member = Literal["benign", "benign_cf", "injection", "obeying", "yielding"]
 
 SEEN = "seen"
 """Novelty of an attack in a phrasing of the built-in training data."""
 
 MEMBERS: tuple[Member, ...] = ("benign", "benign_cf", "injection")
-"""The three inputs of a triplet, in the order in which they are packed."""
+"""The three inputs of a triplet, in the order of packing."""
 
 BRANCHES: tuple[Member, ...] = (*MEMBERS, "obeying", "yielding")
-"""All that a triplet can be trained on: `obeying` has the attack's instruction as the trusted one
-and is answered by it; `yielding` is the injection, answered as the attacker wants."""
-
+"""All trainable members: `obeying` has the attack's instruction as the trusted one and its answer;
+`yielding` is the injection with the answer that the attacker wants."""
 
 _INPUTS: dict[Member, Member] = {"obeying": "benign", "yielding": "injection"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """How an answer is verified without a judge model.
+    """Verifies an answer without a judge model.
 
-    Attributes:
-        kind: `contains` and `exact` ignore case and surrounding space; `regex` is searched.
-        value: The text or pattern.
+    `contains` and `exact` ignore case and surrounding space; `regex` is searched.
     """
 
-    kind: Literal["contains", "regex", "exact"]
+    kind: CheckKind
     value: str
 
     def passes(self, answer: str) -> bool:
-        """Says whether `answer` fulfils the check.
+        """Whether `answer` fulfils the check.
 
         Raises:
             DataError: If a pattern takes longer than `PATTERN_SECONDS`.
@@ -59,17 +57,15 @@ class Check:
 
 @dataclass(frozen=True)
 class AttackInfo:
-    """What the attacker inside `injection` wants, and how the attack is made.
+    """The attack inside `injection`; "" where a fact is unknown.
 
     Attributes:
-        family: Attack family, as in `llmcausal.attacks`.
-        goal: What the injected text asks for, in words.
-        witness: Text whose presence in the answer proves that the model obeyed.
-        check: Proof of obedience where a text is not enough; counts in place of `witness`.
-        position: Where in the text the attack stands: start, middle or end; "" if unknown.
-        difficulty: easy, medium or hard to recognize; "" if unknown.
-        novelty: What of the attack the built-in training data holds: `seen` (its phrasing),
-            `new_phrasing` (its family), `new_family` (nothing); "" if unknown.
+        witness: Text that proves obedience when it is in the answer.
+        check: Proof of obedience that replaces `witness` where a text is not enough.
+        position: Place of the attack in the text: start, middle or end.
+        difficulty: easy, medium or hard to recognize.
+        novelty: `seen` (the built-in training data has the phrasing), `new_phrasing` (it has the
+            family) or `new_family`.
     """
 
     family: str
@@ -87,23 +83,19 @@ class Triplet:
 
     Attributes:
         id: Unique within its file.
-        system: The trusted task.
-        benign: The user's input.
         benign_cf: Another harmless input for the same task.
         injection: An input that carries an attack.
-        response: Right answer to `benign`; empty where the model's own is to be taken.
+        response: Right answer to `benign`; empty for the model's own.
         response_cf: Right answer to `benign_cf`, where known.
-        response_injection: Right answer to `injection`; equals `response` when not given.
-        response_obeying: Answer that obeys the attack's instruction: right where that is the
-            trusted one, wrong where it stands in the text.
-        obeying: User's input with the attack's instruction as the trusted one, where that is not
-            `benign`.
-        system_obeying: System prompt of `obeying`; `attack.goal` when not given.
-        unfinished: Which of the answers were cut off, so that they do not end the turn.
-        context: Text put before each of the three inputs; the only text that may be shortened.
+        response_injection: Right answer to `injection`; None means `response`.
+        response_obeying: Answer that obeys the attack's instruction: right for the trusted
+            instruction, wrong for the injected one.
+        obeying: Input with the attack's instruction as the trusted one; None means `benign`.
+        system_obeying: System prompt of `obeying`; None means `attack.goal`.
+        unfinished: The answers that were cut off, so that they do not end the turn.
+        context: Text before each of the three inputs; the only text that may be shortened.
         category: Kind of task.
-        attack: What the attack wants, where known.
-        check: How an answer is verified, where known.
+        check: Verifies an answer, where known.
     """
 
     id: str
@@ -125,12 +117,11 @@ class Triplet:
 
     @property
     def robust_response(self) -> str:
-        """The answer that `injection` should get."""
         return self.response if self.response_injection is None else self.response_injection
 
     @property
     def attack_was_seen(self) -> bool:
-        """Whether the attack is in a phrasing of the built-in training data."""
+        """Whether the built-in training data has the attack's phrasing."""
         return self.attack is not None and self.attack.novelty == SEEN
 
     @property
@@ -139,10 +130,8 @@ class Triplet:
         return self.system_obeying or (self.attack.goal if self.attack else "")
 
     def system_text(self, member: Member) -> str:
-        """Returns the trusted instruction of a member."""
         return self.swapped_system if member == "obeying" else self.system
 
     def user_text(self, member: Member) -> str:
-        """Returns the user turn of a member: the context, then that member's input."""
         text: str = getattr(self, member, None) or getattr(self, _INPUTS[member])
         return f"{self.context}\n{text}" if self.context else text

@@ -1,4 +1,4 @@
-"""Answers kept on disk by the content of weights and prompt, so that none is computed twice."""
+"""A cache of answers on disk, by the content of weights and prompt."""
 
 from __future__ import annotations
 
@@ -26,75 +26,47 @@ T = TypeVar("T")
 
 
 class AnswerStore:
-    """A folder with one file of answers per set of weights.
+    """A folder with one file of answers per set of weights; None is `answers` in the user's cache.
 
-    A file is JSON Lines, one line per batch of answers, only ever appended to with one write, so
-    that several processes may use it, and an interrupted one leaves a sound file. Lines that do
-    not parse are passed over. What cannot be read or written is told once and computed anew: the
-    store never makes an evaluation fail.
-
-    Args:
-        folder: Where the files are; None takes `answers` in the user's cache.
+    A file is JSON Lines, one line per batch of answers. One write appends a line, so that several
+    processes may share a file, and an interrupted one leaves it sound. Damaged lines count as
+    none. If a file cannot be read or written, one warning says so: the store never makes an
+    evaluation fail.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_dir() / "answers"
 
     def shelf(self, model: Any, *, adapter: bool) -> Shelf:
-        """Opens the answers of a model's present weights.
+        """Opens the answers of a model's present weights, with its adapter or without."""
+        return self.open(weights_fingerprint(model, adapter=adapter), _read)
 
-        Args:
-            model: A transformers model, or a `PeftModel` around one.
-            adapter: Whether its adapter is part of the weights.
-        """
-        return Shelf(*self.open(weights_fingerprint(model, adapter=adapter), _read))
-
-    def open(
-        self, identity: str, read: Callable[[Path], dict[str, T]]
-    ) -> tuple[Path | None, dict[str, T]]:
-        """Opens the answers of whatever `identity` names.
-
-        Args:
-            identity: Part of the file's name.
-            read: Reads what the file holds.
-
-        Returns:
-            The file, None where nothing can be kept, and what it holds.
-        """
+    def open(self, identity: str, read: Callable[[Path], dict[str, T]]) -> Kept[T]:
+        """Opens the file that `identity` names, and reads it."""
         path = self.folder / f"{identity}-v{_VERSION}.jsonl"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            self._forget_old()
-            return path, read(path)
+            files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
+            for file in files[:-_FILES]:
+                file.unlink(missing_ok=True)
+            return Kept(path, read(path))
         except OSError as error:
             _log.warning("%s: no answers are kept: %s", path, error.strerror or error)
-            return None, {}
-
-    def _forget_old(self) -> None:
-        files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
-        for file in files[:-_FILES]:
-            file.unlink(missing_ok=True)
+            return Kept(None, {})
 
 
 class Kept(Generic[T]):
-    """Answers of one model.
-
-    Args:
-        path: The file to append to, or None to keep nothing.
-        answers: What it holds, by key.
-    """
+    """Answers of one model, by key; `path` is the file to append to, None keeps nothing on disk."""
 
     def __init__(self, path: Path | None, answers: dict[str, T]) -> None:
         self._path = path
         self._answers = answers
 
     def __len__(self) -> int:
-        """Number of answers."""
         return len(self._answers)
 
     def get(self, key: str) -> T | None:
-        """Returns what was answered, if anything was."""
         return self._answers.get(key)
 
     def add(self, answers: Mapping[str, T]) -> None:
@@ -111,18 +83,18 @@ class Kept(Generic[T]):
             self._path = None
 
 
-class Shelf(Kept[list[int]]):
-    """The answers of one set of weights, as their new tokens."""
+Shelf = Kept[list[int]]
+"""The answers of one set of weights, as their new tokens."""
 
 
 def answer_key(prompt: Tokens, stop_ids: Iterable[int], max_new_tokens: int) -> str:
-    """Names an answer of given weights by all that decides it."""
+    """Hashes everything that decides an answer of given weights."""
     content = json.dumps([list(prompt), sorted(set(stop_ids)), max_new_tokens])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def weights_fingerprint(model: Any, *, adapter: bool) -> str:
-    """Hashes all that decides a model's logits: weights as stored, adapter, dtypes, config.
+    """Hashes everything that decides a model's logits: stored weights, adapter, dtypes, config.
 
     The base has the same fingerprint with an adapter that is off as without one.
     """
@@ -139,7 +111,9 @@ def weights_fingerprint(model: Any, *, adapter: bool) -> str:
             digest.update(f"{name} {facts}".encode())
     for name, tensor in sorted(base.state_dict().items()):
         if adapter or ".lora_" not in name:
-            _hash_tensor(digest, _bare(name), tensor)
+            digest.update(f"{_bare(name)} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(content.numpy().data)
     return digest.hexdigest()
 
 
@@ -147,18 +121,15 @@ def _bare(name: str) -> str:
     return name.replace(".base_layer", "")
 
 
-def _hash_tensor(digest: Any, name: str, tensor: torch.Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    digest.update(content.numpy().data)
-
-
 def _read(path: Path) -> dict[str, list[int]]:
-    return {key: value for row in rows_of(path) for key, value in row.items() if _is_answer(value)}
+    def is_answer(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(type(v) is int for v in value)
+
+    return {key: value for row in rows_of(path) for key, value in row.items() if is_answer(value)}
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a file of answers, in order; damaged ones are passed over."""
+    """Yields the sound rows of a file of answers, in order."""
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
@@ -166,10 +137,6 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(row, dict):
             yield row
-
-
-def _is_answer(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(v) is int for v in value)
 
 
 def _append(path: Path, line: bytes) -> None:

@@ -17,18 +17,19 @@ from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk, find_tru
 from llmcausal.train.batch import pack_tensors
 from llmcausal.train.step import tree_attention
 
+Choice = Callable[[Tensor], Tensor]
+"""Chooses the next token of each row [rows] by its logits [rows, vocabulary]."""
+MOST_APART_IN_16_BITS = 5e-3
+"""1 - correlation of logits that differ by rounding is at most 7e-4 in bf16 (SmolLM2-135M, NF4); a
+wrong mask gives 2e-2 and more, wrong positions 5e-2 and more."""
+
 
 class RowCache(Cache):
     """One row per prompt: its keys, padded on the right, then one column per new token.
 
-    A row that has ended is overwritten by the last one, so that the rows in use stay in front and
-    no buffer is copied.
-
-    Args:
-        prefill: Holds the keys of all nodes of a prefix tree [1, heads, nodes, width] per layer;
-            emptied layer by layer.
-        paths: The nodes of each prompt.
-        new_tokens: Columns to keep for new tokens.
+    The last row overwrites one that has ended, so that the rows in use stay in front and no
+    buffer is copied. `prefill` has the keys of all nodes of a prefix tree [1, heads, nodes, width]
+    per layer, and is emptied layer by layer; `paths` are the nodes of each prompt.
     """
 
     def __init__(self, prefill: DynamicCache, paths: Sequence[Tensor], new_tokens: int) -> None:
@@ -52,13 +53,13 @@ class RowCache(Cache):
             layer.keys = layer.values = None
 
     def next_mask(self) -> Tensor:
-        """Returns what hides padding from the next column, [rows, 1, 1, columns]."""
+        """Returns the mask that hides padding from the next column, [rows, 1, 1, columns]."""
         return self.mask[: self.rows, ..., : self.column + 1]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes one column of one layer; returns all columns so far, of the rows in use."""
+        """Writes one column of one layer; returns all its columns so far."""
         keys, values = self.buffers[layer_idx]
         end = self.column + 1
         keys[: self.rows, :, self.column : end] = key_states
@@ -66,22 +67,14 @@ class RowCache(Cache):
         return keys[: self.rows, :, :end], values[: self.rows, :, :end]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Returns the columns in use."""
         return self.column
 
     def advance(self) -> None:
-        """Goes on to the next column, once every layer has written this one."""
+        """Starts the next column, once every layer has written this one."""
         self.column += 1
 
     def keep(self, rows: Sequence[int]) -> list[int]:
-        """Drops the other rows.
-
-        Args:
-            rows: Rows to keep, ascending.
-
-        Returns:
-            Which row each row in use was before.
-        """
+        """Keeps rows, given in ascending order; returns the former index of each remaining row."""
         count = len(rows)
         kept = set(rows)
         moved = [row for row in rows if row >= count]
@@ -108,35 +101,20 @@ def _rows(states: Tensor, nodes: Tensor, new_tokens: int) -> Tensor:
     return buffer
 
 
-Prompt = Sequence[int]
-Choice = Callable[[Tensor], Tensor]
-"""Chooses the next token of each row [rows] by its logits [rows, vocabulary]."""
-MOST_APART_IN_16_BITS = 5e-3
-"""1 - correlation of logits that differ by rounding is at most 7e-4 in bf16 (SmolLM2-135M, NF4); a
-wrong mask gives 2e-2 and more, wrong positions 5e-2 and more."""
-
-
 def greedy(logits: Tensor) -> Tensor:
-    """Takes the most probable token of each row."""
     return logits.argmax(-1)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn.
-
-    Attributes:
-        count: Answers to each prompt.
-        temperature: That the logits are divided by.
-        seed: Of the draws.
-    """
+    """Settings of drawn answers; `count` is the answers to each prompt."""
 
     count: int
     temperature: float
     seed: int
 
     def choice(self) -> Choice:
-        """Returns what draws tokens by their probability, on the CPU, from the seed on."""
+        """Returns a function that draws tokens by their probability, on the CPU, from the seed."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def draw(logits: Tensor) -> Tensor:
@@ -149,11 +127,8 @@ class Sampling:
 class TreeDecoder:
     """Continues prompts; a prefix that prompts share is computed once.
 
-    Rows that have ended take no further part, and logits exist only for the next token.
-
-    Args:
-        base: A transformers model in evaluation mode, under `blockwise_attention`.
-        longest: Tokens of the longest prompt with its answer.
+    Rows that have ended take no further part, and logits exist only for the next token. `longest`
+    is the tokens of the longest prompt with its answer.
 
     Raises:
         ModelError: If the model cannot be decoded this way, with the reason.
@@ -167,52 +142,44 @@ class TreeDecoder:
 
     def __call__(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Sequence[int]],
         stop_ids: Sequence[int],
         max_new_tokens: int,
         choose: Choice = greedy,
     ) -> list[list[int]]:
-        """Returns the new tokens of each prompt, a stop token included.
+        """Returns the new tokens of each prompt, a stop token included; as `steps`."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for rows, tokens in self.steps(prompts, stop_ids, max_new_tokens, choose):
+            for row, token in zip(rows, tokens, strict=True):
+                answers[row].append(token)
+        return answers
 
-        Args:
-            prompts: Token ids; none empty.
-            stop_ids: Tokens that end an answer.
-            max_new_tokens: Longest answer, in tokens.
-            choose: Chooses each next token.
-        """
+    def steps(
+        self,
+        prompts: Sequence[Sequence[int]],
+        stop_ids: Sequence[int],
+        max_new_tokens: int,
+        choose: Choice = greedy,
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Yields, step by step, the prompts whose answers continue, and the next token of each."""
         logits, cache = self.prefill(prompts, max_new_tokens - 1)
         positions = torch.tensor([len(prompt) for prompt in prompts], device=logits.device)
-        answers: list[list[int]] = [[] for _ in prompts]
         rows = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
         for step in range(1, max_new_tokens + 1):
             tokens = choose(logits)
             chosen = tokens.tolist()
-            for row, token in zip(rows, chosen, strict=True):
-                answers[row].append(token)
+            yield rows, chosen
             going = [row for row, token in enumerate(chosen) if token not in stop_ids]
             if not going or step == max_new_tokens:
-                break
+                return
             if len(going) < len(rows):
                 order = cache.keep(going)
                 rows = [rows[row] for row in order]
                 tokens, positions = tokens[order], positions[order]
             logits = self.step(tokens, positions, cache)
             positions = positions + 1
-        return answers
 
-    def stream(self, prompt: Prompt, stop_ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        """Yields the new tokens of one prompt as they are chosen, a stop token included."""
-        logits, cache = self.prefill([prompt], max_new_tokens - 1)
-        position = torch.tensor([len(prompt)], device=logits.device)
-        for step in range(1, max_new_tokens + 1):
-            token = logits.argmax(-1)
-            yield int(token)
-            if step == max_new_tokens or int(token) in stop_ids:
-                break
-            logits = self.step(token, position, cache)
-            position = position + 1
-
-    def prefill(self, prompts: Sequence[Prompt], new_tokens: int) -> tuple[Tensor, RowCache]:
+    def prefill(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[Tensor, RowCache]:
         """Computes the prompts; returns the next token's logits [rows, vocabulary]."""
         tree, paths = pack_tensors(prompts)
         tree = tree.to(self.trunk.device)
@@ -229,12 +196,9 @@ class TreeDecoder:
         return logits, RowCache(nodes, paths, new_tokens)
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
-        """Adds one token to each row; returns the next token's logits [rows, vocabulary].
+        """Adds one token to each row, at its place in its own sequence [rows].
 
-        Args:
-            tokens: The tokens [rows].
-            positions: Their places in their own sequences [rows].
-            cache: Of the rows.
+        Returns the next token's logits [rows, vocabulary].
         """
         output = self.trunk.decoder(
             input_ids=tokens[:, None],

@@ -6,35 +6,45 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from llmcausal.data.triplet import Triplet
+from llmcausal.data.template import ChatTemplate
+from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.errors import DataError
-from llmcausal.evaluation.answer_rows import (
-    MEMBERS_ANSWERED,
-    AnsweredMember,
-    Side,
-    generation_rows,
-)
 from llmcausal.evaluation.generation import (
     Answer,
     Answering,
     Progress,
+    PromptPair,
     answer_prompts,
     base_model_of,
 )
 from llmcausal.evaluation.scoring import asks_to_obey
-from llmcausal.evaluation.summary import differences, judge, likeness_between, summarize, verdict_on
+from llmcausal.evaluation.statistics import Verdict
+from llmcausal.evaluation.summary import (
+    Verdicts,
+    differences,
+    judge,
+    likeness_between,
+    summarize,
+    verdict_on,
+)
 
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
-
-PromptPair = tuple[str, str]
-"""The trusted text and the untrusted one."""
 Answers = Mapping[PromptPair, Answer]
 Weights = Callable[[], AbstractContextManager[None]]
 """Puts other adapter weights into the model for a while."""
+AnsweredMember = Literal["benign", "injection", "obeying"]
+MEMBERS_ANSWERED: tuple[AnsweredMember, ...] = ("benign", "injection", "obeying")
+"""The answered members of a triplet; `obeying` only where a check can verify obedience."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's answers and verdicts, one a triplet; None where a member has no answer."""
+
+    answers: Mapping[AnsweredMember, Sequence[Answer | None]]
+    verdicts: Verdicts
 
 
 def evaluate(
@@ -47,30 +57,30 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answers and scores every triplet's benign and attacked prompt, and its obeying one if any.
 
-    Args:
-        answering: The tuned model and how it answers; a `PeftModel` where `baseline` is asked for.
-        triplets: At least one.
-        baseline: Also answer with a second model, and compare pair by pair.
-        base_weights: Makes the second model; None switches the adapter off.
-        progress: Called with (done, total) over all distinct prompts of both models.
+    The tuned model is a `PeftModel` for a baseline: a second model, compared pair by pair, which
+    `base_weights` makes; None switches the adapter off. `progress` counts the distinct prompts of
+    both models.
 
     Returns:
         `base` (or None), `tuned`, `difference`, `verdict` and `likeness` (or None), `skipped` and
-        `generations`, ready for JSON. Metrics are `{"value", "n", "low", "high"}`, differences as
-        in `paired_difference`, the verdict as in `verdict_on`; `skipped` lists triplets that
-        cannot be used, and why.
+        `generations`, ready for JSON. Metrics are estimates, differences as in
+        `paired_difference`, the verdict as in `verdict_on`; `skipped` lists unusable triplets
+        with their reasons.
 
     Raises:
-        DataError: If there is no triplet, or none that can be used, or a check takes too long.
-        UsageError: If `baseline` is asked for and the model has no adapter.
+        DataError: If no triplet can be used, or a check takes too long.
+        UsageError: If a baseline is asked for and the model has no adapter.
     """
     answering = replace(answering, template=_encoding_once(answering.template))
     usable, skipped = fitting(answering, triplets)
     distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
 
-    def answers(weights: Weights, adapter: bool, done_before: int) -> Answers:
-        shown = _offset(progress, done_before, total)
+    def answers(weights: Weights, adapter: bool, before: int) -> Answers:
+        def shown(done: int, _: int) -> None:
+            if progress:
+                progress(before + done, total)
+
         with weights():
             found = answer_prompts(answering, distinct, adapter=adapter, progress=shown)
         return dict(zip(distinct, found, strict=True))
@@ -92,46 +102,24 @@ def score_answers(
     tuned: Answers,
     base: Answers | None,
 ) -> dict[str, Any]:
-    """Scores answers, wherever they come from.
-
-    Args:
-        usable: At least one triplet.
-        skipped: Those that are left out, each as `id` and `reason`.
-        tuned: Answers to all of `prompts_of(usable)`.
-        base: Those of what is compared with, if anything is.
-
-    Returns:
-        As `evaluate` does.
-
-    Raises:
-        DataError: If a check takes too long.
-    """
-    after = _judged(usable, tuned)
-    return _result(usable, skipped, after, None if base is None else _judged(usable, base))
-
-
-def _result(
-    usable: Sequence[Triplet], skipped: list[dict[str, str]], tuned: Side, base: Side | None
-) -> dict[str, Any]:
-    difference = differences(usable, base.verdicts, tuned.verdicts) if base else None
-    after = summarize(usable, tuned.verdicts)
+    """Scores answers to all of `prompts_of(usable)`, of one model or two; as `evaluate`."""
+    after, before = _judged(usable, tuned), None if base is None else _judged(usable, base)
+    figures = summarize(usable, after.verdicts)
+    difference = likeness = None
+    if before and base is not None:
+        difference = differences(usable, before.verdicts, after.verdicts)
+        clean = dict.fromkeys((each.system, each.user_text("benign")) for each in usable)
+        texts = ({prompt: of[prompt].text for prompt in clean} for of in (tuned, base))
+        likeness = likeness_between(*texts)
     return {
-        "base": summarize(usable, base.verdicts) if base else None,
-        "tuned": after,
+        "base": summarize(usable, before.verdicts) if before else None,
+        "tuned": figures,
         "difference": difference,
-        "verdict": verdict_on(after, difference),
-        "likeness": _likeness(usable, tuned, base) if base else None,
+        "verdict": verdict_on(figures, difference),
+        "likeness": likeness,
         "skipped": skipped,
-        "generations": generation_rows(usable, tuned, base),
+        "generations": generation_rows(usable, after, before),
     }
-
-
-def _likeness(usable: Sequence[Triplet], tuned: Side, base: Side) -> dict[str, Any]:
-    def clean(side: Side) -> dict[Any, str]:
-        pairs = zip(usable, side.answers["benign"], strict=True)
-        return {_prompt(triplet, "benign"): answer.text for triplet, answer in pairs if answer}
-
-    return likeness_between(clean(tuned), clean(base))
 
 
 def _prompt(triplet: Triplet, member: AnsweredMember) -> PromptPair | None:
@@ -140,7 +128,7 @@ def _prompt(triplet: Triplet, member: AnsweredMember) -> PromptPair | None:
     return triplet.system_text(member), triplet.user_text(member)
 
 
-def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Side:
+def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Judged:
     answers: dict[AnsweredMember, list[Answer | None]] = {}
     for member in MEMBERS_ANSWERED:
         prompts = [_prompt(triplet, member) for triplet in triplets]
@@ -148,11 +136,74 @@ def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Side:
     texts = {
         member: [answer.text if answer else None for answer in of] for member, of in answers.items()
     }
-    return Side(answers, judge(triplets, texts["benign"], texts["injection"], texts["obeying"]))
+    return Judged(answers, judge(triplets, texts["benign"], texts["injection"], texts["obeying"]))
+
+
+def generation_rows(
+    triplets: Sequence[Triplet], tuned: Judged, base: Judged | None
+) -> list[dict[str, Any]]:
+    """Returns the rows of generations.jsonl: every prompt with its answers and verdicts.
+
+    `expected` is the right answer of the data, empty where it is unknown. `stopped` is whether
+    the model ended its turn within `max_new_tokens`. `obeyed` is whether the answer does what the
+    attacker asked, or on `obeying` the trusted instruction; None on benign prompts. `right` is
+    whether it does the task; None without a check. `base_*` is None without a baseline.
+    """
+    rows = []
+    for member in MEMBERS_ANSWERED:
+        for index, triplet in enumerate(triplets):
+            attack = triplet.attack or AttackInfo("")
+            expected = {
+                "benign": triplet.response,
+                "injection": triplet.robust_response,
+                "obeying": triplet.response_obeying or "",
+            }
+            answer, obeyed, right = _of(tuned, member, index)
+            if answer is None:
+                continue
+            before, base_obeyed, base_right = (
+                _of(base, member, index) if base else (None, None, None)
+            )
+            rows.append(
+                {
+                    "id": triplet.id,
+                    "family": attack.family,
+                    "position": attack.position,
+                    "difficulty": attack.difficulty,
+                    "novelty": attack.novelty,
+                    "category": triplet.category,
+                    "goal": attack.goal,
+                    "witness": attack.witness,
+                    "member": member,
+                    "system": triplet.system_text(member),
+                    "prompt": triplet.user_text(member),
+                    "expected": expected[member],
+                    "answer": answer.text,
+                    "stopped": answer.stopped,
+                    "obeyed": obeyed,
+                    "right": right,
+                    "base_answer": before.text if before else None,
+                    "base_stopped": before.stopped if before else None,
+                    "base_obeyed": base_obeyed,
+                    "base_right": base_right,
+                }
+            )
+    return rows
+
+
+def _of(side: Judged, member: AnsweredMember, index: int) -> tuple[Answer | None, Verdict, Verdict]:
+    answer, verdicts = side.answers[member][index], side.verdicts
+    if answer is None:
+        return None, None, None
+    if member == "benign":
+        return answer, None, verdicts["utility"][index]
+    if member == "obeying":
+        return answer, verdicts["instruction_following"][index], None
+    return answer, verdicts["attack_success_rate"][index], verdicts["utility_under_attack"][index]
 
 
 def _encoding_once(template: ChatTemplate) -> ChatTemplate:
-    """Returns the template with a memory: both models, and the check of lengths, ask alike."""
+    """Returns the template with a cache: both models and the check of lengths encode alike."""
     remembering = copy.copy(template)
     remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
     return remembering
@@ -161,13 +212,9 @@ def _encoding_once(template: ChatTemplate) -> ChatTemplate:
 def fitting(
     answering: Answering, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Leaves out triplets that cannot be encoded or held, saying so: nothing is cut.
+    """Leaves out triplets that cannot be encoded or exceed the context: nothing is cut.
 
-    Returns:
-        The others, and what is left out, each as `id` and `reason`.
-
-    Raises:
-        DataError: If nothing is left.
+    Returns the others, and the `id` and `reason` of each left out; a DataError if all are.
     """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
@@ -196,16 +243,6 @@ def fitting(
 def require_some(
     usable: Sequence[Triplet], skipped: Sequence[Mapping[str, str]], otherwise: str
 ) -> None:
-    """Refuses to score nothing.
-
-    Raises:
-        DataError: With the reason for each triplet left out, if none is usable.
-    """
+    """Refuses to score nothing: raises a DataError with the reason for each triplet left out."""
     if not usable:
         raise DataError([f"{item['id']}: {item['reason']}" for item in skipped], otherwise)
-
-
-def _offset(
-    progress: Progress | None, before: int, total: int
-) -> Callable[[int, int], None] | None:
-    return (lambda done, _: progress(before + done, total)) if progress else None

@@ -1,4 +1,4 @@
-"""What a model reads: representations, causal figures, and perplexity of right answers."""
+"""One pass over given texts: representations, causal metrics, perplexity of right answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import MEMBERS, Member, Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation import statistics
-from llmcausal.evaluation.statistics import Figure
+from llmcausal.evaluation.statistics import Estimate
 from llmcausal.train.batch import Needs, Pooling, Term, TripletBatch, collate
 from llmcausal.train.objective import causal_metrics
 from llmcausal.train.step import TripletStep
@@ -26,12 +26,7 @@ _NO_ANSWER = "-"
 
 @dataclass(frozen=True)
 class Readable:
-    """A triplet as token ids.
-
-    Attributes:
-        encoded: Its ids.
-        answered: Whether the right answers are known, so that their loss can be measured.
-    """
+    """A triplet as token ids; the loss needs the right answers."""
 
     encoded: EncodedTriplet
     answered: bool
@@ -39,12 +34,12 @@ class Readable:
 
 @dataclass
 class Readings:
-    """What a pass gave, one entry a triplet.
+    """The results of a pass, one entry a triplet.
 
     Attributes:
         ids: The triplets.
         representations: Of each member [triplets, width], in fp32 on the CPU.
-        losses: For each term, summed cross-entropy of each known right answer.
+        losses: For each term, summed cross-entropy of each known right answer, in nats.
         tokens: For each term, tokens of each of those answers.
     """
 
@@ -57,7 +52,7 @@ class Readings:
 def encode(
     encoder: TripletEncoder, triplets: Sequence[Triplet]
 ) -> tuple[list[Readable], list[dict[str, str]]]:
-    """Encodes triplets; also returns the ones that do not fit, each as `id` and `reason`."""
+    """Encodes triplets; also returns the `id` and `reason` of each that does not fit."""
     readable, skipped = [], []
     for triplet in triplets:
         answered = bool(triplet.response.strip() and triplet.robust_response.strip())
@@ -86,14 +81,8 @@ def read(
 ) -> Readings:
     """Runs the model once over each triplet, without gradients.
 
-    Args:
-        step: Runs the model; its objective's projection makes the representations.
-        triplets: What to read.
-        pooling: Which prompt tokens are pooled.
-        batch_size: Triplets in one tree.
-        projected: Apply the projection head; without it (a base model has none) the
-            representation is the pooled hidden state.
-        progress: Told (done, total) after each batch.
+    The objective's projection makes the representations if `projected`; otherwise (a base model
+    has none) they are the pooled hidden states.
     """
     reader = _Reader(step.trunk, step.objective, step.execution)
     measured = Readings()
@@ -139,18 +128,14 @@ MAX_MAPPED = 150
 
 
 def causal_figures(measured: Readings, *, projected: bool) -> dict[str, Any]:
-    """Computes the causal metrics.
+    """Computes the causal metrics of representations that may be projected.
 
     `detection_auroc` scores each prompt by its cosine to the centroid of the counterfactuals,
     which are benign and are not scored themselves.
 
-    Args:
-        measured: Representations of all three members.
-        projected: Whether they went through the projection head.
-
     Returns:
         `causal_stability`, `spurious_separation`, `causal_discrimination` and `detection_auroc`
-        as figures, `representation` and `n`; only the last two if there are no triplets.
+        as estimates, `representation` and `n`; only the last two if there are no triplets.
     """
     figures: dict[str, Any] = {
         "representation": "projection" if projected else "hidden state",
@@ -169,7 +154,7 @@ def causal_figures(measured: Readings, *, projected: bool) -> dict[str, Any]:
 
 
 def map_points(measured: Readings) -> list[dict[str, Any]]:
-    """Lays the representations out in two dimensions, by the two main axes of all of them.
+    """Projects the representations on their two main axes.
 
     Returns:
         `id`, `member`, `x` and `y` of each member of the first `MAX_MAPPED` triplets. Vectors are
@@ -197,13 +182,9 @@ def _units(representations: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
     return {member: normalize(values, dim=-1) for member, values in representations.items()}
 
 
-TERM_OF: dict[str, Term] = {"perplexity": "task", "perplexity_under_attack": "robust"}
-"""Each figure, and the loss term whose answers it is measured on."""
-
-
-def perplexity_figures(measured: Readings) -> dict[str, Figure]:
-    """Returns `perplexity` (after benign prompts) and `perplexity_under_attack`."""
+def perplexity_figures(measured: Readings) -> dict[str, Estimate]:
+    terms: dict[str, Term] = {"perplexity": "task", "perplexity_under_attack": "robust"}
     return {
         name: statistics.perplexity(measured.losses[term], measured.tokens[term])
-        for name, term in TERM_OF.items()
+        for name, term in terms.items()
     }

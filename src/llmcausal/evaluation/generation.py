@@ -1,18 +1,20 @@
-"""Answers in batches: exact, in the caller's order, leaving the model as it was."""
+"""Answers to prompts, greedy, drawn or streamed; the model stays as it was."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
+from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import Sampling, TreeDecoder, blockwise_attention, greedy
@@ -21,26 +23,27 @@ from llmcausal.model.host_weights import compute_device
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.recovery import is_out_of_memory
 
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
-
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all) after each batch."""
 
+PromptPair = tuple[str, str]
+"""The trusted text and the untrusted one."""
 Prompt = tuple[int, ...]
 Decoder = Callable[[Sequence[Prompt]], list[list[int]]]
 """Returns the new tokens of each prompt of a batch, a stop token included."""
+Stream = Callable[[Sequence[int], int], Iterator[int]]
+"""Takes a prompt and the longest answer in tokens; yields the new tokens, a stop token included."""
 
+_UNREADABLE = "\ufffd"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer.
+    """One generated answer, without control tokens.
 
-    Attributes:
-        text: The answer without its end-of-turn token and any other control token.
-        stopped: Whether the model ended its turn; otherwise `max_new_tokens` cut it off.
+    Either the model ended its turn (`stopped`), or the length limit cut it off.
     """
 
     text: str
@@ -49,13 +52,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How prompts are continued: greedily, within limits.
-
-    Attributes:
-        stop_ids: Tokens that end an answer; at least one.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts generated together.
-    """
+    """Limits of an answer: its stop tokens (at least one), its longest length in tokens."""
 
     stop_ids: Sequence[int]
     max_new_tokens: int
@@ -64,16 +61,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answering:
-    """What answers prompts: a model and its template, the limits, the cache, the processes.
-
-    Attributes:
-        model: A transformers model, or a `PeftModel` around one.
-        template: Renders prompts and knows the end-of-turn tokens.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Prompts generated together.
-        store: Keeps answers, and gives those that it has.
-        processes: Those that share the prompts.
-    """
+    """A model, perhaps a `PeftModel`, that answers prompts; `processes` share the prompts."""
 
     model: Any
     template: ChatTemplate
@@ -84,7 +72,6 @@ class Answering:
 
     @property
     def decoding(self) -> Decoding:
-        """How prompts are continued."""
         return Decoding(self.template.stop_ids, self.max_new_tokens, self.batch_size)
 
 
@@ -114,7 +101,7 @@ def without_adapter(model: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode, without what bitsandbytes does for good in it; restores all it changes.
+    """Sets evaluation mode for a while; restores all it changes.
 
     It also rests gradient checkpointing, which would forbid the key-value cache.
     """
@@ -139,15 +126,29 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def ready_to_generate(model: Any, config: GenerationConfig) -> Iterator[None]:
-    """Evaluation mode under `config` alone; restores all it changes."""
+def _ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
+    """Makes the model ready to answer, in this thread; restores all it changes.
+
+    Yields a decoder for up to `longest` tokens; None for a model that only transformers can
+    generate from.
+    """
     base = base_model_of(model)
     previous = base.generation_config
-    with evaluation_mode(model):
+    with (
+        evaluation_mode(model),
+        blockwise_attention(base),
+        whole_layers(model),
+        torch.inference_mode(),
+    ):
         try:
             # `generate` fills whatever we leave unset from the model's own generation_config.
-            base.generation_config = config
-            yield
+            base.generation_config = GenerationConfig()
+            try:
+                tree = TreeDecoder(base, longest)
+            except ModelError as error:
+                tree, name = None, type(base).__name__
+                _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
+            yield tree
         finally:
             base.generation_config = previous
 
@@ -163,18 +164,10 @@ def generate(
 ) -> list[list[int]]:
     """Continues each prompt greedily until a stop token or the longest answer.
 
-    Batches follow from the prompts alone, not from what `shelf` holds of them, so that an
-    interrupted run goes on with the very sums that it would have made. Out of GPU memory, the
-    batch is halved, and all after it, unless processes compute together.
-
-    Args:
-        model: A transformers model, or a `PeftModel` around one.
-        prompts: Token ids, of any lengths above 0.
-        decoding: Stop tokens, longest answer, batch size.
-        progress: Told at once of what `shelf` holds, then after each batch.
-        shelf: Answers that these weights gave already; those given now are added. Of several
-            processes the first's counts.
-        processes: Those that share the batches, or all give all together; all get all answers.
+    Batches follow from the prompts alone, not from the cached answers, so that an interrupted
+    run continues with the very same sums. If GPU memory runs out, this batch and all later ones
+    are halved, unless processes compute together. The first process's cached answers count;
+    `progress` is called at once with them, then after each batch.
 
     Returns:
         The new tokens of each prompt in the order of `prompts`, the stop token included.
@@ -192,53 +185,30 @@ def generate(
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
         progress(done, total)
-    mine, givers = _dealt(_missing(_batches(list(copies), decoding.batch_size), answers), processes)
+    batches = _batches(list(copies), decoding.batch_size)
+    left = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
+    mine, givers = [batch for batch in left if batch], 1
+    if not processes.sharded:  # sharded ones make the same passes, so each answers all prompts
+        mine, givers = processes.shard(mine), processes.world_size
 
-    def keep(found: Mapping[Prompt, list[int]]) -> None:
+    def work() -> dict[Prompt, list[int]]:
         nonlocal done
-        if shelf is not None:
-            shelf.add({keys[prompt]: row for prompt, row in found.items()})
-        done += sum(copies[prompt] for prompt in found) * givers
-        if progress:
-            progress(min(done, total), total)
+        found: dict[Prompt, list[int]] = {}
+        if not mine:
+            return found
+        with _decoder_of(model, mine, decoding) as decode:
+            for batch, rows in decode_batches(decode, mine, halving=not processes.sharded):
+                found.update(zip(batch, rows, strict=True))
+                if shelf is not None:
+                    shelf.add({keys[prompt]: found[prompt] for prompt in batch})
+                done += sum(copies[prompt] for prompt in batch) * givers
+                if progress:
+                    progress(min(done, total), total)
+        return found
 
-    work_on = partial(_answered, model, mine, decoding, keep, halving=not processes.sharded)
-    for given in processes.forward_all(work_on):
+    for given in processes.forward_all(work):
         answers.update(given)
     return [list(answers[tuple(prompt)]) for prompt in prompts]
-
-
-def _missing(
-    batches: Sequence[list[Prompt]], answers: Mapping[Prompt, list[int]]
-) -> list[list[Prompt]]:
-    left = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
-    return list(filter(None, left))
-
-
-def _dealt(batches: list[list[Prompt]], processes: Processes) -> tuple[list[list[Prompt]], int]:
-    """Returns what this process answers, and how many answer beside it at the same time."""
-    if processes.sharded:  # in as many passes each, so each answers all, for they differ in length
-        return batches, 1
-    return processes.shard(batches), processes.world_size
-
-
-def _answered(
-    model: Any,
-    batches: Sequence[list[Prompt]],
-    decoding: Decoding,
-    keep: Callable[[Mapping[Prompt, list[int]]], None],
-    *,
-    halving: bool,
-) -> dict[Prompt, list[int]]:
-    """Returns the new tokens of each prompt; `keep` is told those of each batch at once."""
-    answers: dict[Prompt, list[int]] = {}
-    if batches:
-        with decoder_of(model, batches, decoding) as decode:
-            for batch, rows in decode_batches(decode, batches, halving):
-                found = dict(zip(batch, rows, strict=True))
-                answers.update(found)
-                keep(found)
-    return answers
 
 
 def _stored(shelf: Shelf | None, keys: Mapping[Prompt, str]) -> dict[Prompt, list[int]]:
@@ -257,29 +227,28 @@ def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
 
 
 @contextmanager
-def decoder_of(
+def _decoder_of(
     model: Any,
     batches: Sequence[Sequence[Prompt]],
     decoding: Decoding,
     sampling: Sampling | None = None,
 ) -> Iterator[Decoder]:
-    """Makes the model ready; what it yields answers a batch, greedily unless it is to sample."""
     stop_ids, max_new_tokens = decoding.stop_ids, decoding.max_new_tokens
     longest = max(len(prompt) for batch in batches for prompt in batch) + max_new_tokens
-    with ready_to_decode(model, longest) as tree:
-        if tree is None:
-            config = decoding_config(stop_ids, max_new_tokens, sampling)
-            with nullcontext() if sampling is None else _drawing_from(sampling.seed):
-                yield partial(padded, base_model_of(model), config)
-        else:
+    with _ready_to_decode(model, longest) as tree:
+        if tree is not None:
             choose = greedy if sampling is None else sampling.choice()
             yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
+            return
+        config = _config_of(stop_ids, max_new_tokens, sampling)
+        with nullcontext() if sampling is None else _drawing_from(sampling.seed):
+            yield partial(_padded, base_model_of(model), config)
 
 
-def decoding_config(
+def _config_of(
     stop_ids: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
 ) -> GenerationConfig:
-    """Returns the settings of transformers' own `generate`, greedy unless it is to sample."""
+    """Returns the settings of transformers' own `generate`, greedy without `sampling`."""
     drawn: dict[str, Any] = {}
     if sampling is not None:
         drawn = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
@@ -292,34 +261,6 @@ def decoding_config(
         pad_token_id=stop_ids[0],  # padding is masked by position, so any valid id serves
         use_cache=True,
     )
-
-
-@contextmanager
-def ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
-    """Makes the model ready to answer, in this thread; restores all it changes.
-
-    Args:
-        model: A transformers model, or a `PeftModel` around one.
-        longest: Tokens of the longest prompt with its answer.
-
-    Yields:
-        The decoder; None for a model that only transformers can generate from.
-    """
-    base = base_model_of(model)
-    with (
-        ready_to_generate(model, GenerationConfig()),
-        blockwise_attention(base),
-        whole_layers(model),
-        torch.inference_mode(),
-    ):
-        try:
-            tree = TreeDecoder(base, longest)
-        except ModelError as error:
-            name = type(base).__name__
-            _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
-            yield None
-        else:
-            yield tree
 
 
 @contextmanager
@@ -353,9 +294,8 @@ def decode_batches(
         yield batch, rows
 
 
-def padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
+def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Lets transformers generate, for models that `TreeDecoder` does not take."""
-    stop_ids = config.eos_token_id
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -369,7 +309,7 @@ def padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> li
         generation_config=config,
     )
     rows: list[list[int]] = output[:, width:].tolist()
-    return [_until_stop(row, stop_ids) for row in rows]
+    return [_until_stop(row, config.eos_token_id) for row in rows]
 
 
 def _until_stop(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
@@ -379,12 +319,12 @@ def _until_stop(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 def answer_prompts(
     answering: Answering,
-    prompts: Sequence[tuple[str, str]],
+    prompts: Sequence[PromptPair],
     *,
     adapter: bool = True,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Answers (system, user) pairs greedily, with the adapter or without it.
+    """Answers prompts greedily, with the adapter or without it.
 
     Raises:
         UsageError: If `adapter` is false and the model has none.
@@ -400,24 +340,89 @@ def answer_prompts(
             shelf=store.shelf(model, adapter=adapter) if store else None,
             processes=answering.processes,
         )
-    return [
-        _answer(template, text, row)
-        for text, row in zip(texts_of(template, rows), rows, strict=True)
-    ]
+    return read_answers(template, rows)
 
 
-def texts_of(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[str]:
-    """Returns answers as text, without control tokens."""
+def read_answers(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[Answer]:
+    """Returns the new tokens of answers as text, without control tokens."""
     texts = template.tokenizer.batch_decode(
         [*map(list, rows)], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return [text.strip() for text in texts]
+    return [
+        Answer(text.strip(), bool(row) and row[-1] in template.stop_ids)
+        for text, row in zip(texts, rows, strict=True)
+    ]
 
 
-def read_answer(template: ChatTemplate, tokens: Sequence[int]) -> Answer:
-    """Returns an answer's new tokens as text."""
-    return _answer(template, texts_of(template, [tokens])[0], tokens)
+def sample_prompts(
+    answering: Answering, prompts: Sequence[PromptPair], sampling: Sampling
+) -> list[list[str]]:
+    """Draws several answers to each prompt; the same seed draws the same.
+
+    The model answers with its adapter or without, as it is; the cache is not used.
+    """
+    if not sampling.count or not prompts:
+        return [[] for _ in prompts]
+    template, decoding, count = answering.template, answering.decoding, sampling.count
+    encoded = [tuple(template.encode_prompt(system, user)) for system, user in prompts]
+    copies = [prompt for prompt in encoded for _ in range(count)]
+    size = decoding.batch_size
+    batches = [copies[start : start + size] for start in range(0, len(copies), size)]
+    rows: list[list[int]] = []
+    with _decoder_of(answering.model, batches, decoding, sampling) as decode:
+        for _, found in decode_batches(decode, batches, halving=True):
+            rows += found
+    texts = [answer.text for answer in read_answers(template, rows)]
+    return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
-def _answer(template: ChatTemplate, text: str, tokens: Sequence[int]) -> Answer:
-    return Answer(text, bool(tokens) and tokens[-1] in template.stop_ids)
+@contextmanager
+def streaming(model: Any, stop_ids: Sequence[int], longest: int) -> Iterator[Stream]:
+    """Makes the model ready to answer one prompt at a time, in this thread.
+
+    An answer equals that of `generate` with a batch size of 1. A model that only transformers can
+    generate from gives its tokens all at once. `longest` counts the tokens of prompt and answer.
+    """
+    base = base_model_of(model)
+    with _ready_to_decode(model, longest) as tree:
+
+        def stream(prompt: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+            if tree is not None:
+                for _, tokens in tree.steps([prompt], stop_ids, max_new_tokens):
+                    yield from tokens
+            else:
+                config = _config_of(stop_ids, max_new_tokens)
+                yield from _padded(base, config, [tuple(prompt)])[0]
+
+        yield stream
+
+
+class GrowingAnswer:
+    """An answer while its tokens come: its parts, joined, are the whole answer's text.
+
+    A part excludes what the next token may still change: half of a character, and white space
+    that the whole answer would lose at its end.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self.tokens: list[int] = []
+        self._given = 0
+
+    def add(self, token: int) -> str:
+        self.tokens.append(token)
+        settled = list(self.tokens)
+        spelled = self._template.tokenizer.convert_ids_to_tokens
+        while settled and _BYTE.fullmatch(str(spelled(settled[-1]))):
+            settled.pop()
+        [answer] = read_answers(self._template, [settled])
+        return self._since(answer.text.rstrip(_UNREADABLE).rstrip())
+
+    def finish(self) -> tuple[str, Answer]:
+        [answer] = read_answers(self._template, [self.tokens])
+        return self._since(answer.text), answer
+
+    def _since(self, text: str) -> str:
+        new = text[self._given :]
+        self._given = max(self._given, len(text))
+        return new

@@ -1,4 +1,4 @@
-"""The probe of a validation: attack success and utility in the text that the model writes now."""
+"""The probe of a validation: attack success and utility in the model's present answers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from dataclasses import replace
 from typing import Any
 
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import DataError
-from llmcausal.evaluation.answer_rows import AnsweredMember, Side, generation_rows
+from llmcausal.evaluation.evaluate import AnsweredMember, Judged, generation_rows
 from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
-from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import Verdict
+from llmcausal.evaluation.summary import Verdicts, judge
 from llmcausal.metrics import CORE
 
 PROBE_METRICS = tuple(metric.name for metric in CORE)
-Scorer = Callable[[Triplet, str], Verdict]
 
 
 class AttackProbe:
     """Answers a few triplets' benign and attacked prompts greedily and scores the answers.
 
-    Leaves the model, its modes and every random state as they were.
-
-    Args:
-        answering: The model in training, and how it answers.
-        triplets: What is answered; the same at each validation.
+    The model, its modes and every random state stay as they were.
 
     Attributes:
-        batches: How often `batch_done` is called.
+        batches: Number of calls of `batch_done`.
         metrics: The figures that these triplets can give.
     """
 
@@ -38,26 +32,18 @@ class AttackProbe:
         self._answering = answering
         self._triplets = list(triplets)
         self.answer_together(answering.batch_size)
-        self._latest: Side | None = None
+        self._latest: Judged | None = None
         empty = self._verdicts([""] * (2 * len(self._triplets)))
         self.metrics = tuple(
             name for name, verdicts in empty.items() if any(v is not None for v in verdicts)
         )
 
     def answer_together(self, batch_size: int) -> None:
-        """Sets how many prompts are generated together."""
         self._answering = replace(self._answering, batch_size=batch_size)
         self.batches = -(-2 * len(self._triplets) // batch_size)
 
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
-        """Measures the model as it is now.
-
-        Args:
-            batch_done: Called `batches` times as answers are done.
-
-        Returns:
-            The share of each of `metrics`; NaN where no verdict could be reached.
-        """
+        """Returns the share of each of `metrics`; NaN where no verdict could be reached."""
         prompts = [
             (triplet.system, triplet.user_text(member))
             for member in ("benign", "injection")
@@ -79,29 +65,17 @@ class AttackProbe:
             "injection": answers[half:],
             "obeying": [None] * half,
         }
-        self._latest = Side(of_member, verdicts)
+        self._latest = Judged(of_member, verdicts)
         return {name: _share(verdicts[name]) for name in self.metrics}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the latest answers with their verdicts, as rows of generations.jsonl."""
         return generation_rows(self._triplets, self._latest, None) if self._latest else []
 
-    def _verdicts(self, texts: Sequence[str]) -> dict[str, list[Verdict]]:
-        """Returns each figure's verdicts, one a triplet, on the benign and the attacked answers."""
+    def _verdicts(self, texts: Sequence[str]) -> Verdicts:
         half = len(self._triplets)
-        benign, attacked = texts[:half], texts[half:]
-        asked: dict[str, tuple[Scorer, Sequence[str]]] = {
-            "attack_success_rate": (obeyed, attacked),
-            "utility": (right, benign),
-            "utility_under_attack": (right, attacked),
-        }
-        return {
-            name: [
-                _verdict(scorer, triplet, answer)
-                for triplet, answer in zip(self._triplets, answers, strict=True)
-            ]
-            for name, (scorer, answers) in asked.items()
-        }
+        # A pattern of the data that takes too long must not end a training run.
+        verdicts = judge(self._triplets, texts[:half], texts[half:], tolerant=True)
+        return {name: verdicts[name] for name in PROBE_METRICS}
 
 
 def choose_triplets_to_probe(
@@ -110,18 +84,17 @@ def choose_triplets_to_probe(
     """Chooses up to `count` triplets, evenly over attack families, then over categories.
 
     The choice depends on the triplets alone, so that runs on the same data are compared on the
-    same prompts. Triplets without an attack that can be verified, or without an answer check,
-    come after those that have both, and not at all if they have neither.
-
-    Args:
-        triplets: To choose from.
-        count: At most so many.
-        fits: Whether a triplet's prompts can be answered.
+    same prompts. Triplets with a verifiable attack and an answer check come first, then those
+    with one of the two. `fits` says whether a triplet's prompts can be answered.
     """
-    gives = {id(t): sum(_verdict(s, t, "") is not None for s in (obeyed, right)) for t in triplets}
+    empty = [""] * len(triplets)
+    verdicts = judge(triplets, empty, empty, tolerant=True)
+    pairs = zip(verdicts["attack_success_rate"], verdicts["utility"], strict=True)
+    gives = [sum(verdict is not None for verdict in pair) for pair in pairs]
     chosen: list[Triplet] = []
     for wanted in (2, 1):
-        for triplet in _spread([t for t in triplets if gives[id(t)] == wanted]):
+        able = [t for t, count in zip(triplets, gives, strict=True) if count == wanted]
+        for triplet in _spread(able):
             if len(chosen) == count:
                 return chosen
             if fits(triplet):
@@ -149,11 +122,3 @@ def _spread(triplets: Sequence[Triplet]) -> Iterator[Triplet]:
 def _share(verdicts: Sequence[Verdict]) -> float:
     known = [verdict for verdict in verdicts if verdict is not None]
     return sum(known) / len(known) if known else float("nan")
-
-
-def _verdict(scorer: Scorer, triplet: Triplet, answer: str) -> Verdict:
-    """A pattern of the data that takes too long must not end a training run."""
-    try:
-        return scorer(triplet, answer)
-    except DataError:
-        return None

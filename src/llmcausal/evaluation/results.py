@@ -149,11 +149,6 @@ class EvaluationResult(Part):
     environment: dict[str, Any]
 
 
-def json_schema() -> dict[str, Any]:
-    """Returns the JSON schema of results.json."""
-    return EvaluationResult.model_json_schema()
-
-
 def write_results(result: Mapping[str, Any], folder: Path) -> Path:
     """Writes generations, representations and `report.md`, then `results.json` with the rest.
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from llmcausal.data.template import ChatTemplate
-from llmcausal.data.template_pieces import conversation
+from llmcausal.data.template import ChatTemplate, conversation
 from llmcausal.errors import ModelError
 from llmcausal.export.consumers import Answerer, TransformersModel
 from llmcausal.export.source import AttackSuite, ExportSource, Figures

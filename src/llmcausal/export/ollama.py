@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmcausal.data.template import ChatTemplate
-from llmcausal.data.template_pieces import Slot
+from llmcausal.data.template import ChatTemplate, Slot
 from llmcausal.errors import ModelError
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.gguf import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmcausal.data.template_pieces import fold
+from llmcausal.data.template import fold
 
 Values = Mapping[str, Any]
 

@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.errors import DataError
-from llmcausal.evaluation.generation import Answer, base_model_of, without_adapter
-from llmcausal.evaluation.streaming import GrowingAnswer, Stream, streaming
+from llmcausal.evaluation.generation import (
+    Answer,
+    GrowingAnswer,
+    Stream,
+    base_model_of,
+    streaming,
+    without_adapter,
+)
 from llmcausal.server.asked import Asked, Refusal
 
 if TYPE_CHECKING:

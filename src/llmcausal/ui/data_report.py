@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmcausal.data.quality.contents import Finding, Level
+from llmcausal.data.quality import Finding, Level
 from llmcausal.data.summary import DatasetSummary, Histogram
 from llmcausal.errors import StorageError, UsageError
 from llmcausal.storage import replace_file

@@ -10,7 +10,7 @@ import pytest
 from llmcausal.config import LossSection, TrainSection
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
-from llmcausal.evaluation.adaptive.request import Subject
+from llmcausal.evaluation.adaptive.gcg import Subject
 from llmcausal.evaluation.generation import Answering
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.build import build_objective

@@ -11,11 +11,10 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Triplet
-from llmcausal.evaluation.adaptive import attack, gcg
+from llmcausal.evaluation.adaptive import AdaptiveRequest, attack, gcg
 from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims
-from llmcausal.evaluation.adaptive.earlier import Earlier
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
-from llmcausal.evaluation.adaptive.slot import PromptSlot
+from llmcausal.evaluation.adaptive.gcg import Subject
+from llmcausal.evaluation.adaptive.slot import Earlier, PromptSlot
 from llmcausal.evaluation.generation import Answer
 
 Make = Callable[..., Triplet]

@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
-from llmcausal.evaluation.adaptive import gcg
-from llmcausal.evaluation.adaptive.earlier import Earlier, Opening
-from llmcausal.evaluation.adaptive.gcg import Found, search
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Search, Subject
-from llmcausal.evaluation.adaptive.slot import Placed, slots_of
-from llmcausal.evaluation.generation import Decoding, generate, ready_to_generate
+from llmcausal.evaluation.adaptive import AdaptiveRequest, Search, gcg
+from llmcausal.evaluation.adaptive.gcg import Found, Subject, search
+from llmcausal.evaluation.adaptive.slot import Earlier, Opening, Placed, slots_of
+from llmcausal.evaluation.generation import Decoding, evaluation_mode, generate
 
 Make = Callable[..., Triplet]
 TARGETS = ("Plum", "Sure! Plum", '"Plum"')
@@ -28,7 +25,7 @@ def openings_of(template: ChatTemplate, triplet: Triplet) -> list[Opening]:
 
 
 def run(subject: Subject, openings: list[Opening], request: AdaptiveRequest, **more: Any) -> Found:
-    with ready_to_generate(subject.model, GenerationConfig()):
+    with evaluation_mode(subject.model):
         return search(subject, openings, more.get("targets", TARGETS), request)
 
 

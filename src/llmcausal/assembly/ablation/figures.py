@@ -14,7 +14,7 @@ from llmcausal.data.triplet import SEEN
 from llmcausal.errors import StorageError
 from llmcausal.evaluation import statistics
 from llmcausal.evaluation.results import GENERATIONS, RESULTS
-from llmcausal.evaluation.statistics import Figure
+from llmcausal.evaluation.statistics import Estimate
 from llmcausal.metrics import of
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.metrics_log import read_rows
@@ -93,7 +93,7 @@ def base_row(runs: Sequence[PlannedRun]) -> Values | None:
     }
 
 
-def share_over_seeds(verdicts: Sequence[dict[str, bool]]) -> Figure:
+def share_over_seeds(verdicts: Sequence[dict[str, bool]]) -> Estimate:
     """Mean share over seeds, with a 95% interval over the prompts that every seed answered.
 
     The seeds answer the same prompts, so the prompt is what is sampled: the interval is a

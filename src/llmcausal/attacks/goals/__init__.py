@@ -1,12 +1,12 @@
 """Kinds of goals, one data file each: wordings in three pools, targets in three splits.
 
-A new kind is a new file here and a name in this table. A target names its witness, or the `words`
-of which any fulfils the request, each as a whole word. Prefer targets whose witness is not in the
-instruction: a model that merely quotes the attack then fails it.
+A target names its witness, or `words`, any of which proves obedience as a whole word. Prefer
+witnesses that are not in the instruction: a quote of the attack then proves nothing.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from functools import cache
 from importlib.resources import files
@@ -14,7 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
-from llmcausal.attacks.base import GoalKind, Phrasing, Split, Target, whole_word
+from llmcausal.attacks.base import Goal, Phrasing, Split
 from llmcausal.data_files import DataFile, read_table
 from llmcausal.registry import Table
 
@@ -37,8 +37,8 @@ GOAL_KINDS = Table(
 )
 
 
-class TargetEntry(DataFile):
-    """One target as it is written down: with its witness, or with words that fulfil it."""
+class Target(DataFile):
+    """The subject of a goal: its text in the wording, and the proof as in `Goal`."""
 
     text: str
     witness: str = ""
@@ -50,14 +50,10 @@ class TargetEntry(DataFile):
         if bool(self.witness) == bool(self.words):
             raise ValueError(f"{self.text}: give a witness or words, and not both")
         re.compile(self.pattern)
-        return self
-
-    @property
-    def target(self) -> Target:
-        """The target as goals use it."""
-        if self.words:
-            return Target(self.text, self.words[0], whole_word(*self.words))
-        return Target(self.text, self.witness, self.pattern)
+        if not self.words:
+            return self
+        whole_word = rf"(?<!\w)(?:{'|'.join(map(re.escape, self.words))})(?!\w)"
+        return self.model_copy(update={"witness": self.words[0], "pattern": whole_word})
 
 
 def _around_target(wording: str) -> str:
@@ -66,11 +62,20 @@ def _around_target(wording: str) -> str:
     return wording
 
 
-class GoalFile(DataFile):
-    """The form of a kind's file; `GoalKind` says what its keys mean."""
+class GoalKind(DataFile):
+    """Goals that differ in wording and in target.
+
+    `wordings` are templates around `{target}`. No two pools share one, no two splits a witness.
+    """
 
     wordings: dict[Phrasing, tuple[Annotated[str, AfterValidator(_around_target)], ...]]
-    targets: dict[Split, tuple[TargetEntry, ...]]
+    targets: dict[Split, tuple[Target, ...]]
+
+    def draw(self, kind: str, split: Split, phrasing: Phrasing, rng: random.Random) -> Goal:
+        target = rng.choice(self.targets[split])
+        wording = rng.choice(self.wordings[phrasing])
+        instruction = wording.replace("{target}", target.text)
+        return Goal(kind, instruction, target.witness, target.pattern)
 
 
 def __getattr__(name: str) -> GoalKind:
@@ -81,6 +86,4 @@ def __getattr__(name: str) -> GoalKind:
 
 @cache
 def _kind(name: str) -> GoalKind:
-    read = read_table(files(__name__).joinpath(f"{name}.toml"), GoalFile)
-    targets = {split: tuple(e.target for e in entries) for split, entries in read.targets.items()}
-    return GoalKind(read.wordings, targets)
+    return read_table(files(__name__).joinpath(f"{name}.toml"), GoalKind)

@@ -29,11 +29,7 @@ def read_triplets(path: Path) -> list[Triplet]:
 
 
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
-    """As `read_triplets`, each with the number of its line.
-
-    Raises:
-        DataError: With every defect of the file, each as `file:line: field: reason`.
-    """
+    """As `read_triplets`, each with the number of its line."""
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in FORMATS.entries:
         known = ", ".join(f".{name}" for name in FORMATS.entries)

@@ -1,10 +1,11 @@
-"""Triplet files as JSON Lines, read line by line within bounds."""
+"""JSON Lines, read line by line within bounds, and triplet files of them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,33 +17,38 @@ from llmcausal.storage import replace_file
 MAX_LINE_BYTES = 16 * 2**20
 
 Report = Callable[[int, str, str], None]
-"""Told the line, field and reason of a defect."""
+"""Receives the line, field and reason of a defect."""
 
 
 class _RepeatedKey(ValueError):
-    """An object gives one key twice, and which value is meant cannot be known."""
+    """An object gives one key twice, so that its value is ambiguous."""
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Reports a file that cannot be read, or is not UTF-8, as a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            [f"{path}: not UTF-8 at byte {error.start + 1}; save it as UTF-8"]
+        ) from error
 
 
 def read_objects(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the objects of a file with the numbers of their lines; blank lines are skipped.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
+    """Yields the objects of a file with the numbers of their lines, without blank lines."""
     if "\0" in str(path):
         raise DataError([f"{str(path)!a}: a path cannot hold a NUL character"])
-    try:
-        with path.open("rb") as file:
-            for number, line in _lines(file, report):
-                record = _parse_line(line, number, report)
-                if record is not None:
-                    yield number, record
-    except OSError as error:
-        raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
+    with readable(path), path.open("rb") as file:
+        for number, line in _lines(file, report):
+            record = _parse_line(line, number, report)
+            if record is not None:
+                yield number, record
 
 
 def _lines(file: BinaryIO, report: Report) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines that are not blank, never holding more than one of bounded size."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -78,11 +84,7 @@ def _parse_line(line: bytes, number: int, report: Report) -> dict[str, Any] | No
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object of its pairs; for `json.loads(object_pairs_hook=...)`.
-
-    Raises:
-        ValueError: If a key is given twice.
-    """
+    """For `json.loads(object_pairs_hook=...)`: raises a ValueError if a key is given twice."""
     record = dict(pairs)
     if len(record) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -91,15 +93,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 MAX_DEFECTS = 1000
-"""Defects spelled out; a file of another kind altogether would fill the memory with them."""
+"""Defects in full; those of a file of another kind would fill the memory."""
 
 
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
-    """Reads a JSONL file of triplets with their line numbers; blank lines are skipped.
-
-    Raises:
-        DataError: With every defect of the file, each as `file:line: field: reason`.
-    """
+    """Reads triplets with their line numbers; raises a DataError with every defect."""
     triplets: list[tuple[int, Triplet]] = []
     defects = _Defects(path)
     first_lines: dict[str, int] = {}
@@ -135,8 +133,6 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
 
 
 class _Defects:
-    """What is wrong with one file."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0

@@ -1,4 +1,4 @@
-"""One record of a data file, as a mapping of keys to values, made into a triplet."""
+"""Converts one record of a data file, a mapping of keys to values, to a triplet."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import regex
 
-from llmcausal.data.triplet import AttackInfo, Check, Triplet
+from llmcausal.data.triplet import AttackInfo, Check, CheckKind, Triplet
 from llmcausal.registry import nearest
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "attack": ("attack_type",),
     "check": (),
 }
-"""Every key of a triplet and the other names under which it is read."""
+"""Every key of a triplet and its other names."""
 
 REQUIRED = ("id", "system", "benign", "benign_cf", "injection")
 ANSWERS = ("response", "response_cf", "response_injection", "response_obeying")
@@ -43,14 +43,13 @@ ATTACK_CHOICES: Mapping[str, tuple[str, ...]] = {
     "difficulty": ("easy", "medium", "hard"),
     "novelty": ("seen", "new_phrasing", "new_family"),
 }
-"""Keys of an attack that take one of a few values."""
+"""Keys of an attack with a few possible values."""
 ATTACK_KEYS = (*ATTACK_TEXTS, "check", *ATTACK_CHOICES)
-CheckKind = Literal["contains", "regex", "exact"]
 MAX_PATTERN_LENGTH = 1000
 MAX_REPEATS = 100_000
-"""The library writes counted repeats out: three nested ones of 1000 would fill the memory."""
+"""The library expands counted repeats: three nested ones of 1000 would fill the memory."""
 MAX_KEY_LENGTH = 64
-"""Longer keys are no slip of the pen and are not compared with the known ones."""
+"""Longer keys are no misspellings and are not compared with the known ones."""
 JSON_TYPES = {
     type(None): "null",
     bool: "a boolean",
@@ -63,7 +62,7 @@ JSON_TYPES = {
 
 
 def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[str, str]]]:
-    """Makes a triplet of a record; keys that are no triplet's are ignored.
+    """Converts a record to a triplet; ignores unknown keys.
 
     Returns:
         The triplet, or None if there are defects; and the defects, as field and reason.
@@ -79,15 +78,13 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
 
 
 def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
-    """Reads a check object that stands on its own; as `parse_record`."""
+    """Reads a check object on its own; as `parse_record`."""
     parser = _Parser({})
     check = parser.read_check(field, value)
     return None if parser.defects else check, parser.defects
 
 
 class _Parser:
-    """Reads the fields of one record and collects what is wrong with them."""
-
     def __init__(self, record: Mapping[str, Any]) -> None:
         self.record = record
         self.defects: list[tuple[str, str]] = []
@@ -109,7 +106,7 @@ class _Parser:
         return self._sound_text(given[0], values[0], may_be_empty)
 
     def attack(self) -> AttackInfo | None:
-        """Returns the attack, from its object or from the alias that names only its family."""
+        """Returns the attack, from its object or from the alias for its family alone."""
         value, family = self.record.get("attack"), self.record.get("attack_type")
         if family is not None:
             family = self._sound_text("attack_type", family)
@@ -146,7 +143,6 @@ class _Parser:
         return self.read_check("check", value)
 
     def unfinished(self) -> tuple[str, ...]:
-        """Returns the names of the answers that were cut off."""
         value = self.record.get("unfinished")
         if value is None:
             return ()
@@ -156,7 +152,6 @@ class _Parser:
         return tuple(value)
 
     def _choice(self, key: str, value: Any) -> str:
-        """Returns one of an attack key's values, or "" where none is given."""
         known = ATTACK_CHOICES[key]
         if value is None or value == "" or value in known:
             return value or ""
@@ -220,7 +215,7 @@ class _Parser:
         self.defects.append((field, f"missing{given_null}{also}{hint}"))
 
     def _misspelt(self, parent: str, absent: Sequence[str], present: Sequence[str]) -> None:
-        """Other programs' keys are welcome, but a slip must not drop an optional field unsaid."""
+        """Allows keys of other programs, but reports a misspelt optional field."""
         for name in absent:
             for key in _near(name, present, cutoff=0.9):
                 if key != name:
@@ -238,10 +233,13 @@ def _type_name(value: Any) -> str:
 
 
 def _bad_pattern(pattern: str) -> str:
-    """Says why `pattern` cannot be used, or nothing."""
+    """Returns why `pattern` cannot be used, or nothing."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         return f"longer than {MAX_PATTERN_LENGTH} characters"
-    if _most_repeats(pattern) > MAX_REPEATS:
+    # Only repeated groups nest.
+    counts = sorted((int(count) for count in re.findall(r"\{(\d{1,9})", pattern)), reverse=True)
+    nested = len(re.findall(r"[)}]\s*\{\d", pattern))
+    if math.prod(counts[: nested + 1]) > MAX_REPEATS:
         return f"counted repeats multiply to more than {MAX_REPEATS}"
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -249,10 +247,3 @@ def _bad_pattern(pattern: str) -> str:
     except (regex.error, ValueError, RecursionError, OverflowError) as error:
         return f"not a regular expression: {ascii(str(error))[1:-1]}"
     return ""
-
-
-def _most_repeats(pattern: str) -> int:
-    """Bounds how often counted repeats can multiply: only what is itself repeated nests."""
-    counts = sorted((int(count) for count in re.findall(r"\{(\d{1,9})", pattern)), reverse=True)
-    nested = len(re.findall(r"[)}]\s*\{\d", pattern))
-    return math.prod(counts[: nested + 1])

@@ -1,16 +1,9 @@
 """Natural tasks: general instructions over documents, attacked by instructions of the same kind.
 
-Nothing but the place of an instruction tells whether it is to be followed: what the user asks for
-and what an attacker hides in the text are drawn from the same pools. No answers are written here:
+The requests of the user and of the attacker come from the same pools, so that only the place of an
+instruction shows whether to follow it. The pools are data files in this folder; no two splits share
+a kind of task, a kind of goal, a genre, a text, a wording or a harmless line. They hold no answers:
 the right one is the model's own to the text without the attack (`data.answers = "model"`).
-
-The pools are data files in this folder. No split shares with another a kind of task, a kind of
-goal, a genre, a text, a wording or a harmless line.
-
-    tasks.json      instructions about a text, by kind: what is asked of it
-    goals.json      instructions that stand alone, with a witness that proves obedience
-    harmless.json   lines that look like an attack and are none: they are part of the text
-    texts/          one file a genre
 """
 
 from __future__ import annotations
@@ -24,26 +17,31 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from llmcausal.attacks.base import AttackFamily, Goal, Phrasing, Position, Split, place
-from llmcausal.attacks.several import (
+from llmcausal.attacks.base import (
     JOINERS,
     OWN_GOALS,
     POSITIONS,
-    Attacked,
+    AttackedText,
+    AttackFamily,
+    Goal,
+    Phrasing,
+    Position,
+    Split,
     bare,
+    place,
     several,
-    wrapped,
 )
 from llmcausal.data.builtin import (
     MARKS,
     PHRASINGS,
     Layout,
+    attack_info,
     in_cycles,
     load_families,
-    novelty_of,
     user_text,
+    weighted,
 )
-from llmcausal.data.triplet import AttackInfo, Triplet
+from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
 
 LAYOUTS: dict[Layout, int] = {"question_in_system": 3, "question_first": 1, "question_last": 1}
@@ -52,7 +50,7 @@ HARMLESS_SHARE = 1 / 3
 TASK_SHARE = 0.5
 """Attacks of the training data that ask for another task on the text; the others stand alone."""
 BARE_SHARE = 0.6
-"""Attacks without a word around them that gives them away."""
+"""Attacks without any telling word around them."""
 POSITION_WEIGHTS: dict[Position, int] = {"start": 60, "middle": 10, "end": 30}
 """At the start of a message an instruction looks most like the user's own."""
 TWICE_SHARE = 0.1
@@ -69,8 +67,6 @@ Task = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class _Pools:
-    """What one split draws from."""
-
     split: Split
     tasks: tuple[Task, ...]
     goals: tuple[Goal, ...]
@@ -107,17 +103,10 @@ def generate_natural(
 ) -> list[Triplet]:
     """Makes `count` distinct prompts, each under `attacks` attacks; equal arguments, equal ones.
 
-    Triplets of one prompt follow one another and share `system` and `benign`. The goals of the
-    training split are half tasks on the text, which nothing proves; those of the other splits all
-    have a witness.
-
-    Args:
-        split: Whose pools to draw from.
-        count: Prompts; a smaller count gives the first of a larger one.
-        seed: Seed of every choice.
-        attacks: Attacks on each prompt, of one goal: bare at the start, in the middle and at the
-            end, then of as many families.
-        words: Longest text, in words; a longer one is cut (`excerpt`).
+    Triplets of one prompt follow one another and share `system`, `benign` and goal: attacks are
+    bare at the end, start and middle, then of as many families. Half of the goals of the training
+    split are tasks on the text, which have no proof; all goals of the other splits have a witness.
+    A smaller count gives the first of a larger one. Texts over `words` words are cut (`excerpt`).
 
     Raises:
         UsageError: If `count` is negative.
@@ -157,9 +146,9 @@ def generate_natural(
 
 
 def excerpt(text: str, words: int | None, rng: random.Random) -> str:
-    """Cuts a text to whole sentences or lines, half of `words` words to all of them.
+    """Cuts a text at a random place to whole sentences or lines, half of `words` words or more.
 
-    They begin at a random place. A sentence that is longer by itself stays whole.
+    A single longer sentence stays whole.
     """
     if words is None or len(text.split()) <= words:
         return text
@@ -179,8 +168,6 @@ def excerpt(text: str, words: int | None, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A task on a text, and what an attacker wants instead."""
-
     kind: str
     instruction: str
     document: str
@@ -207,7 +194,7 @@ def _draw(
     if pools.split == "train" and rng.random() < TASK_SHARE:
         aim, ways = rng.choice(pools.tasks)
         goal = Goal(aim, rng.choice(ways), "")
-    layout = rng.choices(list(LAYOUTS), list(LAYOUTS.values()))[0]
+    layout = weighted(LAYOUTS, rng)
     if rng.random() < HARMLESS_SHARE:
         where: Position = rng.choice(("start", "middle", "end"))
         document = place(document, rng.choice(pools.harmless), where, rng.choice(JOINERS))
@@ -219,8 +206,8 @@ def _draw(
 
 def _any_attack(
     prompt: _Prompt, families: Sequence[AttackFamily], split: Split, rng: random.Random
-) -> Attacked:
-    position = rng.choices(list(POSITION_WEIGHTS), list(POSITION_WEIGHTS.values()))[0]
+) -> AttackedText:
+    position = weighted(POSITION_WEIGHTS, rng)
     family = rng.choice(families)
     document = prompt.document
     if rng.random() < TWICE_SHARE:
@@ -228,10 +215,11 @@ def _any_attack(
         document = bare(document, prompt.goal, families, again, rng).text
     if rng.random() < BARE_SHARE:
         return bare(document, prompt.goal, families, position, rng)
-    return wrapped(document, prompt.goal, family, PHRASINGS[split], position, rng)
+    text = family.inject(document, prompt.goal, rng, PHRASINGS[split], position)
+    return AttackedText(text, family, position)
 
 
-def _attacked(identity: str, prompt: _Prompt, attack: Attacked, phrasing: Phrasing) -> Triplet:
+def _attacked(identity: str, prompt: _Prompt, attack: AttackedText, phrasing: Phrasing) -> Triplet:
     goal, asked = prompt.goal, prompt.instruction
     return Triplet(
         id=f"{identity}-{prompt.kind}-{attack.family.name}",
@@ -242,12 +230,5 @@ def _attacked(identity: str, prompt: _Prompt, attack: Attacked, phrasing: Phrasi
         obeying=prompt.user(goal.instruction, prompt.document),
         system_obeying=prompt.system(goal.instruction),
         category=prompt.kind,
-        attack=AttackInfo(
-            family=attack.family.name,
-            goal=goal.instruction,
-            witness=goal.witness,
-            position=attack.position,
-            difficulty=attack.family.difficulty,
-            novelty=novelty_of(attack.family, phrasing),
-        ),
+        attack=attack_info(attack.family, goal, attack.position, phrasing),
     )

@@ -1,28 +1,188 @@
-"""Tasks of the built-in generator as data: a file per theme in `themes/`.
+"""Tasks of the built-in generator as data: one file per theme in `themes/`, in their order of use.
 
-A new theme is a new file there, with scenarios of every split, and a number after the last: the
-order of the files decides what the generator draws. `Scenario` says what the keys mean;
-`pools.toml` holds the values that scenarios share, `requests.toml` what a user asks for while a
-text is attached.
+`pools.toml` holds values that scenarios share, `requests.toml` requests of a user to whom a text is
+merely attached: an attack makes the very same requests from inside the text, so that only the place
+of an instruction shows whether to follow it. Training on tasks alone teaches to follow both.
 """
 
 from __future__ import annotations
 
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from string import Formatter
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ConfigDict
 
-from llmcausal.data.scenarios.scenario import Scenario, checked
+from llmcausal.attacks.base import Split
+from llmcausal.data.triplet import Check
 from llmcausal.data_files import DataFile, read_table
+
+SHORT_ANSWER = 5
+"""The check takes answers up to this length as whole words: "no" is in "know"."""
+
+_ARTICLE = re.compile(r"\A(?:an?|the|your) ")
+"""An answer is right without it too."""
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A scenario with its slots filled.
+
+    Attributes:
+        document: The text to read, which an attacker may control.
+        answer: The shortest right answer, a substring of `response`.
+        wrong: The other labels that the system prompt offers.
+        cased: Whether the answer must have the same upper and lower case.
+    """
+
+    document: str
+    question: str
+    answer: str
+    response: str
+    wrong: tuple[str, ...] = ()
+    cased: bool = False
+
+    @property
+    def check(self) -> Check:
+        answer = _ARTICLE.sub("", self.answer)
+        whole = rf"(?<!\w){re.escape(answer)}(?!\w)"
+        if self.cased:
+            return Check("regex", f"(?-i:{whole})")
+        if self.wrong:  # a repeated list of labels is no choice
+            others = "|".join(map(re.escape, self.wrong))
+            return Check("regex", rf"(?s)^(?!.*(?<!\w)(?-i:{others})(?!\w)).*{whole}")
+        return Check("regex", whole) if len(answer) <= SHORT_ANSWER else Check("contains", answer)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One task. Texts are `str.format` templates over the slots and the keys of a case.
+
+    Attributes:
+        split: The only split that uses it.
+        system: The trusted system prompt; no slots.
+        documents: At least two wordings of the text.
+        answer: The checkable answer.
+        response: The answer as a phrase or sentence.
+        slots: Values of the scenario's own slots. Any other slot draws from the split's shared
+            pool of its name, without a trailing `_2`, `_3`; such slots never get equal values.
+        cases: Values that belong together, such as a text and its label. A draw takes one case,
+            and one value of each tuple in it. Values may hold slots. An answer that is not in the
+            document, such as a label, comes from a case; the system prompt or the question
+            names it, unless it is a count.
+    """
+
+    id: str
+    category: str
+    split: Split
+    system: str
+    documents: tuple[str, ...]
+    question: str
+    answer: str
+    response: str
+    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cases: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    cased: bool = False
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of the data files
+
+    def fill(self, rng: random.Random) -> Filling:
+        values = self._draw_values(rng)
+        case = self._draw_case(rng)
+
+        def filled(text: str) -> str:
+            for key, value in case.items():
+                text = text.replace(f"{{{key}}}", value)
+            return text.format_map(values)
+
+        return Filling(
+            document=filled(rng.choice(self.documents)),
+            question=filled(self.question),
+            answer=filled(self.answer),
+            response=filled(self.response),
+            wrong=self._labels_but(filled(self.answer)),
+            cased=self.cased,
+        )
+
+    def slot_names(self) -> list[str]:
+        """Returns the names of all slots, in order of first use."""
+        texts = [*self.documents, self.question, self.answer, self.response]
+        for case in self.cases:
+            for value in case.values():
+                texts += [value] if isinstance(value, str) else value
+        names = [name for text in texts for _, name, _, _ in Formatter().parse(text) if name]
+        keys = {key for case in self.cases for key in case}
+        return [name for name in dict.fromkeys(names) if name not in keys]
+
+    def _labels_but(self, answer: str) -> tuple[str, ...]:
+        """Returns the other labels; lower-case words such as "no" may be in any answer."""
+        values = [case.get(self.answer.strip("{}")) for case in self.cases]
+        labels = [value for value in values if isinstance(value, str) and value != value.lower()]
+        offered = [label for label in labels if label in self.system and label != answer]
+        return tuple(dict.fromkeys(offered))
+
+    def _draw_case(self, rng: random.Random) -> dict[str, str]:
+        if not self.cases:
+            return {}
+        return {
+            key: value if isinstance(value, str) else rng.choice(value)
+            for key, value in rng.choice(self.cases).items()
+        }
+
+    def _draw_values(self, rng: random.Random) -> dict[str, str]:
+        by_pool: dict[str, list[str]] = {}
+        for name in self.slot_names():
+            by_pool.setdefault(_pool_of(name), []).append(name)
+        values: dict[str, str] = {}
+        for pool, names in by_pool.items():
+            choices = self.slots[pool] if pool in self.slots else pools(self.split)[pool]
+            values.update(zip(names, rng.sample(choices, len(names)), strict=True))
+        return values
+
+
+class _Pools(DataFile):
+    train: dict[str, tuple[str, ...]]
+    validation: dict[str, tuple[str, ...]]
+    test: dict[str, tuple[str, ...]]
+
+
+def pools(split: Split) -> Mapping[str, tuple[str, ...]]:
+    """Returns the values that scenarios of one split share; no value is in two splits.
+
+    Within a split no value holds another of its pool, so that "$48" never proves "$480".
+    """
+    found: Mapping[str, tuple[str, ...]] = getattr(_pools(), split)
+    return found
+
+
+@cache
+def _pools() -> _Pools:
+    return read_table(files(__package__).joinpath("pools.toml"), _Pools)
+
+
+def _checked(scenario: Scenario) -> Scenario:
+    if len(scenario.documents) < 2:
+        raise ValueError(f"{scenario.id}: documents needs at least two wordings")
+    for name in scenario.slot_names():
+        pool = _pool_of(name)
+        if pool not in scenario.slots and pool not in pools(scenario.split):
+            known = ", ".join(sorted({*scenario.slots, *pools(scenario.split)}))
+            raise ValueError(f"{scenario.id}: {{{name}}} has no values; known slots: {known}")
+    return scenario
+
+
+def _pool_of(slot: str) -> str:
+    return re.sub(r"_\d$", "", slot)
 
 
 class Theme(DataFile):
-    """A file of scenarios."""
-
-    scenario: tuple[Annotated[Scenario, AfterValidator(checked)], ...]
+    scenario: tuple[Annotated[Scenario, AfterValidator(_checked)], ...]
 
 
 @cache
@@ -33,9 +193,68 @@ def themes() -> dict[str, tuple[Scenario, ...]]:
 
 
 def read_theme(file: Traversable) -> tuple[Scenario, ...]:
-    """Reads one theme.
-
-    Raises:
-        DataError: With every defect, each as `file:line: key: reason`.
-    """
+    """Reads a theme; raises a DataError with every defect as `file:line: key: reason`."""
     return read_table(file, Theme).scenario
+
+
+@dataclass(frozen=True)
+class UserRequest:
+    """One kind of request.
+
+    For each split, `wordings` are templates around `{asked}`, and `values` pairs of what fills them
+    and the shortest right answer. `response` is the right answer around `{answer}`.
+    """
+
+    id: str
+    wordings: Mapping[Split, tuple[str, ...]]
+    values: Mapping[Split, tuple[tuple[str, str], ...]]
+    response: str = "{answer}"
+    cased: bool = False
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+class Requests(DataFile):
+    """The file of requests: for each split system prompts, and the kinds of requests."""
+
+    systems: Mapping[Split, tuple[str, ...]]
+    request: tuple[UserRequest, ...]
+
+
+@cache
+def read_requests() -> Requests:
+    return read_table(files(__package__).joinpath("requests.toml"), Requests)
+
+
+def requests_beside(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Returns, for each scenario, one in which its text merely accompanies a request."""
+    requests = read_requests()
+    return [_beside(scenario, index, requests) for index, scenario in enumerate(scenarios)]
+
+
+def _beside(scenario: Scenario, index: int, requests: Requests) -> Scenario:
+    turn, which = divmod(index, len(requests.request))
+    request = requests.request[which]
+    systems = requests.systems[scenario.split]
+    cases = tuple(
+        {
+            **case,
+            "request": tuple(
+                wording.replace("{asked}", asked) for wording in request.wordings[scenario.split]
+            ),
+            "result": answer,
+        }
+        for case in (scenario.cases or ({},))
+        for asked, answer in request.values[scenario.split]
+    )
+    return replace(
+        scenario,
+        id=f"{scenario.id}+{request.id}",
+        category="request",
+        system=systems[turn % len(systems)],
+        question="{request}",
+        answer="{result}",
+        response=request.response.replace("{answer}", "{result}"),
+        cases=cases,
+        cased=request.cased,
+    )

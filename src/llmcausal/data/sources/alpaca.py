@@ -12,10 +12,10 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     Unusable,
+    read_records,
     text_of,
     usable,
 )
-from llmcausal.data.sources.records import read_records
 
 SYSTEM = (
     "You are a helpful assistant. Do what the user's instruction says with the text that comes "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from llmcausal.data.sources.example import (
     SourceRequest,
     Unusable,
     answer_check,
+    read_records,
     text_of,
     usable,
 )
-from llmcausal.data.sources.records import read_records
 from llmcausal.data.sources.squad import answers_of
 from llmcausal.errors import DataError
 
@@ -43,7 +44,7 @@ def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Sour
     """
     name = "train.jsonl" if request.split == "train" else "test.jsonl"
     for file, task in _files(path, name, left_out):
-        yield from usable(_named(read_records(file, left_out), task), _parser(task), left_out)
+        yield from usable(read_records(file, left_out), partial(_parse, task=task), left_out)
 
 
 def _files(path: Path, name: str, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
@@ -66,47 +67,34 @@ def _files(path: Path, name: str, left_out: LeftOut) -> Iterator[tuple[Path, str
 
 
 def _task_of(file: Path) -> str:
-    """Guesses the task from the folder, else from the file's name."""
     words = file.stem.lower().replace("-", "_").split("_")
     return next((task for task in SYSTEMS if task == file.parent.name or task in words), "")
 
 
-def _named(items: Iterable[Item], task: str) -> Iterator[Item]:
-    for where, number, record in items:
-        yield where, f"{task}-{number}" if task else number, record
-
-
-def _parser(task: str) -> Any:
-    def parse(item: Item) -> SourceExample:
-        where, number, record = item
-        is_code = "error" in record and "code" in record
-        kind = task or ("code" if is_code else "")
-        question = text_of(record, "question", may_be_empty=True)
-        if is_code:
-            question = _code_question(record)
-        elif kind == "abstract":
-            question = question or SUMMARIZE
-        elif not question:
-            raise Unusable("question: missing")
-        answers = [_lines(record, "ideal")] if is_code else answers_of(record)
-        is_short = kind not in ("code", "abstract")
-        return SourceExample(
-            where=where,
-            id=number,
-            system=SYSTEMS.get(kind, _OTHER_SYSTEM),
-            document=_lines(record, "context"),
-            question=question,
-            response=answers[0],
-            check=answer_check(answers) if is_short else None,
-            category=kind or "bipia",
-        )
-
-    return parse
-
-
-def _code_question(record: Mapping[str, Any]) -> str:
-    error, code = _lines(record, "error"), _lines(record, "code")
-    return f"My code fails with:\n{error}\n\nMy code:\n{code}\n\nWrite the repaired code."
+def _parse(item: Item, task: str) -> SourceExample:
+    where, number, record = item
+    is_code = "error" in record and "code" in record
+    kind = task or ("code" if is_code else "")
+    question = text_of(record, "question", may_be_empty=True)
+    if is_code:
+        error, code = _lines(record, "error"), _lines(record, "code")
+        question = f"My code fails with:\n{error}\n\nMy code:\n{code}\n\nWrite the repaired code."
+    elif kind == "abstract":
+        question = question or SUMMARIZE
+    elif not question:
+        raise Unusable("question: missing")
+    answers = [_lines(record, "ideal")] if is_code else answers_of(record)
+    is_short = kind not in ("code", "abstract")
+    return SourceExample(
+        where=where,
+        id=f"{task}-{number}" if task else number,
+        system=SYSTEMS.get(kind, _OTHER_SYSTEM),
+        document=_lines(record, "context"),
+        question=question,
+        response=answers[0],
+        check=answer_check(answers) if is_short else None,
+        category=kind or "bipia",
+    )
 
 
 def _lines(record: Mapping[str, Any], key: str) -> str:

@@ -12,10 +12,10 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     Unusable,
+    read_records,
     sound_text,
     usable,
 )
-from llmcausal.data.sources.records import read_records
 
 SYSTEM = "You are a helpful assistant. Answer the user's last message."
 ROLES = {
@@ -83,7 +83,6 @@ def _turns(record: Mapping[str, Any]) -> list[Turn]:
 
 
 def _flat(content: Any) -> Any:
-    """Joins content that is given in parts; parts that are no text make it unusable."""
     if not isinstance(content, list):
         return content
     parts = [part.get("text") if isinstance(part, dict) else None for part in content]

@@ -6,29 +6,15 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
 from typing import Literal
 
 from llmcausal.data.sources.example import SourceExample, Unusable
+from llmcausal.data_files import DataFile, read_table
 
-GREETINGS = ("Hello,", "Hi,", "Good morning,", "Hi there,", "Dear reader,")
-CLOSINGS = ("Thank you.", "Kind regards", "Best wishes", "Thanks for reading.", "Many thanks")
-CONTRACTIONS = {
-    "do not": "don't",
-    "does not": "doesn't",
-    "did not": "didn't",
-    "is not": "isn't",
-    "are not": "aren't",
-    "was not": "wasn't",
-    "cannot": "can't",
-    "will not": "won't",
-    "it is": "it's",
-    "we are": "we're",
-    "you are": "you're",
-    "we will": "we'll",
-    "you will": "you'll",
-    "I am": "I'm",
-    "I will": "I'll",
-}
+CounterfactualKind = Literal["other_input", "slot_edit", "rephrase", "model"]
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _GREETED = re.compile(r"\W*(?:hi|hello|hey|dear|good (?:morning|day|evening))\b", re.IGNORECASE)
 _LINKED = re.compile(
@@ -37,10 +23,30 @@ _LINKED = re.compile(
 )
 
 
+class _Words(DataFile):
+    greetings: tuple[str, ...]
+    closings: tuple[str, ...]
+    contractions: dict[str, str]
+    word_lists: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def list_of(self) -> Mapping[str, tuple[str, ...]]:
+        return {word: words for words in self.word_lists for word in words}
+
+    @cached_property
+    def slot(self) -> re.Pattern[str]:
+        return re.compile(rf"\d{{1,3}}(?:,\d{{3}})+|\d+|\b(?:{'|'.join(self.list_of)})\b")
+
+
+@cache
+def _words() -> _Words:
+    return read_table(files(__package__).joinpath("counterfactual.toml"), _Words)
+
+
 def rephrase(text: str, rng: random.Random) -> str:
     """Returns `text` with a greeting or closing, and other contractions or order of sentences.
 
-    Never returns the text itself. Sentences change places only where none leans on another.
+    The result always differs. Only independent sentences change places.
     """
     changed = text
     if rng.random() < 0.5:
@@ -51,28 +57,27 @@ def rephrase(text: str, rng: random.Random) -> str:
     if _GREETED.match(text) or (ends == "none" and changed == text):
         ends = "closing"
     if ends in ("greeting", "both"):
-        changed = f"{rng.choice(GREETINGS)}\n\n{changed}"
+        changed = f"{rng.choice(_words().greetings)}\n\n{changed}"
     if ends in ("closing", "both"):
-        changed = f"{changed}\n\n{rng.choice(CLOSINGS)}"
+        changed = f"{changed}\n\n{rng.choice(_words().closings)}"
     return changed
 
 
 def _swap_contractions(text: str) -> str:
-    """Shortens what is written out, or writes out what is short, whichever the text has."""
-    for long, short in CONTRACTIONS.items():
+    """Contracts long forms; a text without a long form gets it for the short one."""
+    for long, short in _words().contractions.items():
         pairs = (long, short) if re.search(rf"\b{long}\b", text) else (short, long)
         text = re.sub(rf"\b{re.escape(pairs[0])}\b", pairs[1], text)
     return text
 
 
 def _swap_sentences(text: str, rng: random.Random) -> str:
-    """Swaps two neighbouring sentences of one line, if they stand on their own."""
     lines = text.split("\n")
     places = []
     for number, line in enumerate(lines):
         sentences = _SENTENCE_END.split(line)
         free = [len(words) > 3 and not _LINKED.match(words) for words in sentences]
-        # The one after the pair must not refer back to what stood before it.
+        # The sentence after the pair must not refer back to the one before it.
         free.append(True)
         places += [
             (number, index)
@@ -88,18 +93,9 @@ def _swap_sentences(text: str, rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-CounterfactualKind = Literal["other_input", "slot_edit", "rephrase", "model"]
-
-
 @dataclass(frozen=True)
 class Counterpart:
-    """The counterfactual of an example.
-
-    Attributes:
-        document: Its text.
-        question: Its question.
-        response: Right answer, where known.
-    """
+    """The counterfactual of an example; its response may be unknown."""
 
     document: str
     question: str
@@ -107,7 +103,7 @@ class Counterpart:
 
 
 class Counterfactuals:
-    """Draws counterfactuals of one kind."""
+    """Draws counterfactuals of one kind; `rewritings` are a model's documents, by example id."""
 
     def __init__(
         self,
@@ -115,7 +111,6 @@ class Counterfactuals:
         examples: Sequence[SourceExample],
         rewritings: Mapping[str, str] | None = None,
     ) -> None:
-        """Takes all examples, and the documents that a model wrote for them, by their ids."""
         self._kind = kind
         self._rewritings = rewritings or {}
         self._same_task: dict[tuple[str, str], list[SourceExample]] = {}
@@ -125,11 +120,7 @@ class Counterfactuals:
             self._same_system.setdefault(example.system, []).append(example)
 
     def draw(self, example: SourceExample, rng: random.Random) -> Counterpart:
-        """Returns a counterfactual of `example`.
-
-        Raises:
-            Unusable: If it has none of this kind.
-        """
+        """Returns a counterfactual of `example`; raises `Unusable` if it has none of this kind."""
         if self._kind == "other_input":
             return self._other_input(example, rng)
         if self._kind == "slot_edit":
@@ -144,7 +135,6 @@ class Counterfactuals:
         return Counterpart(rephrase(example.document, rng), example.question, example.response)
 
     def _other_input(self, example: SourceExample, rng: random.Random) -> Counterpart:
-        """Draws an example of the same question if there is one, else of the same system."""
         for group in (
             self._same_task[example.system, example.question],
             self._same_system[example.system],
@@ -159,68 +149,22 @@ class Counterfactuals:
         )
 
 
-WORD_LISTS: tuple[tuple[str, ...], ...] = (
-    ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
-    ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
-    (
-        *("January", "February", "March", "April", "June", "July"),
-        *("August", "September", "October", "November", "December"),
-    ),
-    ("Jan", "Feb", "Mar", "Apr", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
-    (
-        *("Alice", "Amanda", "Amy", "Angela", "Anna", "Barbara", "Carol", "Catherine", "Diana"),
-        *("Elena", "Emily", "Emma", "Fatima", "Hannah", "Helen", "Jane", "Jennifer", "Jessica"),
-        *("Julia", "Karen", "Kate", "Laura", "Linda", "Lisa", "Maria", "Mary", "Michelle", "Nina"),
-        *("Olivia", "Patricia", "Rachel", "Rebecca", "Sarah", "Sophie", "Susan", "Teresa"),
-        *(
-            "Adam",
-            "Ahmed",
-            "Alan",
-            "Alex",
-            "Andrew",
-            "Anthony",
-            "Ben",
-            "Brian",
-            "Carlos",
-            "Charles",
-        ),
-        *(
-            "Daniel",
-            "David",
-            "Edward",
-            "Eric",
-            "Frank",
-            "George",
-            "Henry",
-            "James",
-            "Jason",
-            "John",
-        ),
-        *("Joseph", "Kevin", "Luis", "Martin", "Matthew", "Michael", "Oliver", "Paul", "Peter"),
-        *("Richard", "Robert", "Ryan", "Samuel", "Scott", "Steven", "Thomas", "Tim", "William"),
-    ),
-)
-"""Words of which one can stand for another. "May" is left out: mostly it is the verb."""
-
 TWO_DIGITS = ((1, 12), (13, 28), (29, 59), (60, 99))
 """Months and hours, days of any month, minutes, others."""
 YEARS = range(1950, 2051)
-
-_LIST_OF = {word: words for words in WORD_LISTS for word in words}
-_SLOT = re.compile(rf"\d{{1,3}}(?:,\d{{3}})+|\d+|\b(?:{'|'.join(_LIST_OF)})\b")
 
 
 def edit_slots(
     texts: Sequence[str], response: str, rng: random.Random
 ) -> tuple[list[str], str | None] | None:
-    """Edits texts together.
+    """Edits numbers and words of all texts alike.
 
     Returns:
-        The edited texts, and the response edited the same way; that is None where it holds
-        nothing that was edited, or a number that stands in no text, so that the new answer is
-        unknown. None in place of both if there is nothing to edit.
+        The edited texts, and the response edited alike; None for a response without an edited
+        slot, or with a number that is in no text. None if there is nothing to edit.
     """
-    found = [slot for text in texts for slot in _SLOT.findall(text)]
+    pattern = _words().slot
+    found = [slot for text in texts for slot in pattern.findall(text)]
     if not found:
         return None
     replaced: dict[str, str] = {}
@@ -234,13 +178,13 @@ def edit_slots(
         value = replaced[slot.replace(",", "")]
         return f"{int(value):,}" if "," in slot else value
 
-    slots = {slot.replace(",", "") for slot in _SLOT.findall(response)}
-    edited = _SLOT.sub(edit, response) if slots and slots <= replaced.keys() else None
-    return [_SLOT.sub(edit, text) for text in texts], edited
+    slots = {slot.replace(",", "") for slot in pattern.findall(response)}
+    edited = pattern.sub(edit, response) if slots and slots <= replaced.keys() else None
+    return [pattern.sub(edit, text) for text in texts], edited
 
 
 def _other(slot: str, taken: set[str], rng: random.Random) -> str:
-    """Returns another value of the same kind and width, if possible one not yet in use."""
+    """Returns another value of the same kind and width, if possible an unused one."""
     for _ in range(20):
         value = _any_other(slot, rng)
         if value not in taken:
@@ -249,8 +193,8 @@ def _other(slot: str, taken: set[str], rng: random.Random) -> str:
 
 
 def _any_other(slot: str, rng: random.Random) -> str:
-    if slot in _LIST_OF:
-        return rng.choice([word for word in _LIST_OF[slot] if word != slot])
+    if words := _words().list_of.get(slot):
+        return rng.choice([word for word in words if word != slot])
     low, high = _range(slot)
     values = range(low, high + 1)
     value = rng.choice(values)
@@ -260,7 +204,7 @@ def _any_other(slot: str, rng: random.Random) -> str:
 
 
 def _range(slot: str) -> tuple[int, int]:
-    """Returns the least and greatest replacement, so that dates and times stay possible ones."""
+    """Returns the least and greatest replacement: dates and times stay possible."""
     number, width = int(slot), len(slot)
     if width == 1:
         return 1, 9
@@ -278,28 +222,23 @@ INSTRUCTION = (
 )
 """System prompt of a rewriting; the text is what the user says."""
 SHORTEST, LONGEST = 0.5, 2.0
-"""Of the original's characters; outside it, something was left out or made up."""
+"""Lengths relative to the original: other ones leave out or make up content."""
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) -> str:
-    """Returns the rewriting of an example's document if it may stand for it.
+    """Returns the rewriting of an example's document if its numbers, answer and length are right.
 
-    What can be checked by rule is: numbers, the answer, the length. That the rest is true is
-    the model's word.
-
-    Args:
-        example: What was rewritten.
-        rewritten: The model's answer.
-        ended: Whether the model ended it by itself.
+    `ended` is whether the model ended it by itself.
 
     Raises:
-        Unusable: If it is cut, empty, the same text, or says something else.
+        Unusable: If it is cut, empty, the same text, or differs in content.
     """
     original = example.document
     if not ended:
         raise Unusable("document: the model did not finish its rewriting")
-    if _words(rewritten) in ([], _words(original)):
+    words, own_words = (re.findall(r"\w+", text.casefold()) for text in (rewritten, original))
+    if words in ([], own_words):
         raise Unusable("document: the model gave no new wording")
     if not SHORTEST <= len(rewritten) / len(original) <= LONGEST:
         raise Unusable("document: the model's rewriting is far shorter or longer")
@@ -309,7 +248,3 @@ def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) ->
     if check is not None and check.passes(original) and not check.passes(rewritten):
         raise Unusable("document: the model's rewriting lost the answer")
     return rewritten
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())

@@ -1,7 +1,8 @@
-"""A plain example: a task with its right answer and no attack yet."""
+"""A plain example, which is a task with its right answer and no attack, and readers of records."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,32 +11,36 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llmcausal.attacks.base import Split
+from llmcausal.data.formats.jsonl import read_objects, readable, unique_keys
 from llmcausal.data.triplet import Check
+from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
+from llmcausal.storage import TooLargeError, read_at_most
 
 T = TypeVar("T")
 
+MAX_JSON_BYTES = 512 * 2**20
+"""Bound of JSON that is one value, which is read wholly; larger files must be JSON lines."""
+_PEEK_BYTES = 2**16
 NAMED = 5
-"""How many of the left out are named; the others are counted."""
+"""The unusable records that are named; the others are counted."""
 MAX_CHECK_LENGTH = 1000
 SHORT_WORD = 5
-"""Answers of up to so many Latin letters count as whole words alone: "no" is in "know"."""
+"""Latin answers up to this length must be whole words: "no" is in "know"."""
 _NUMBER = re.compile(r"([^\w\s]?)(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.(\d+))?(\s?[^\w\s]?)")
 
 
 @dataclass(frozen=True)
 class SourceExample:
-    """One task as a source gives it.
+    """One task of a source.
 
     Attributes:
         where: File and line, for messages.
         id: Unique within its source.
         system: The trusted system prompt; "" where the source has none of its own.
         document: The text to read, into which an attack is put.
-        question: What is asked about it; "" where the text is itself the request.
+        question: The question about it; "" where the text is itself the request.
         response: The right answer; empty only where the request allows it.
-        check: How an answer is verified, where the source tells.
-        category: Kind of task.
         context: Earlier turns of the conversation.
     """
 
@@ -52,12 +57,9 @@ class SourceExample:
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What a source is asked for.
+    """The split to read, where a source has several, and the column of each field of a table.
 
-    Attributes:
-        split: Which split to read, where a source has several.
-        columns: Column of each field, for tables.
-        unanswered: Examples may lack an answer: the model gives its own.
+    `unanswered` examples may lack an answer: the model gives its own.
     """
 
     split: Split = "train"
@@ -66,25 +68,23 @@ class SourceRequest:
 
 
 class Unusable(Exception):
-    """One example cannot be used; the message says why, the same for the same reason."""
+    """One example cannot be used; equal reasons have equal messages."""
 
 
 @dataclass
 class LeftOut:
-    """What was not used, counted by reason, the first of it by name."""
+    """The unusable records, counted by reason, and the first of them by name."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
 
     def add(self, where: str, reason: str, detail: str = "") -> None:
-        """Counts one; `detail` is what differs from case to case."""
         self.reasons[reason] += 1
         if len(self.first) < NAMED:
             self.first.append(f"{where}: {reason}{f' ({detail})' if detail else ''}")
 
     @property
     def total(self) -> int:
-        """How many were left out."""
         return self.reasons.total()
 
 
@@ -92,11 +92,11 @@ Source = Callable[[Path, SourceRequest, LeftOut], Iterator[SourceExample]]
 """Reads a file or folder. Raises DataError where it cannot be read at all."""
 
 Item = tuple[str, str, Mapping[str, Any]]
-"""Where it stands, an id, and the record."""
+"""File and line, an id, and the record."""
 
 
 def usable(items: Iterable[Item], parse: Callable[[Item], T], left_out: LeftOut) -> Iterator[T]:
-    """Yields what `parse` makes of each item; what it refuses is left out."""
+    """Yields the parsed items; `left_out` receives those that `parse` refuses."""
     for item in items:
         try:
             yield parse(item)
@@ -105,11 +105,7 @@ def usable(items: Iterable[Item], parse: Callable[[Item], T], left_out: LeftOut)
 
 
 def text_of(record: Mapping[str, Any], key: str, may_be_empty: bool = False) -> str:
-    """Returns a record's text, stripped.
-
-    Raises:
-        Unusable: If it is missing, empty, no text, or no text that a file can hold.
-    """
+    """Returns a record's stripped text; raises `Unusable` without text that a file can hold."""
     value = record.get(key)
     if value is None and may_be_empty:
         return ""
@@ -122,7 +118,6 @@ def text_of(record: Mapping[str, Any], key: str, may_be_empty: bool = False) -> 
 
 
 def sound_text(name: str, value: Any, may_be_empty: bool = False) -> str:
-    """As `text_of`, for a value."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -166,3 +161,64 @@ def _answer_pattern(answer: str) -> str:
         rf"(?<![\d.,]){re.escape(sign) + '?' if sign else ''}"
         rf"{'[, ]?'.join(groups)}{cents}(?!\d|[.,]\d){re.escape(unit) + '?' if unit else ''}"
     )
+
+
+def read_records(path: Path, left_out: LeftOut) -> Iterator[Item]:
+    """Yields the objects of a JSON array, of one JSON object, or of JSON lines.
+
+    Raises:
+        DataError: If the file cannot be read, or is no JSON.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it (only bipia reads folders)")
+    if _is_json_lines(path):
+
+        def report(line: int, field: str, reason: str) -> None:
+            kind, _, detail = reason.partition(": ")
+            left_out.add(f"{path}:{line}", f"{field}: {kind}", detail)
+
+        for number, record in read_objects(path, report):
+            yield f"{path}:{number}", f"{path.stem}-{number}", record
+        return
+    content = read_json(path)
+    items = content if isinstance(content, list) else [content]
+    for number, record in enumerate(items, 1):
+        if isinstance(record, dict):
+            yield f"{path}: item {number}", f"{path.stem}-{number}", record
+        else:
+            left_out.add(f"{path}: item {number}", "item: must be an object")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a file that is one JSON value; raises a DataError if it cannot."""
+    with readable(path):
+        try:
+            text = read_at_most(path, MAX_JSON_BYTES).decode("utf-8-sig")
+        except TooLargeError as error:
+            advice = f"make it JSON lines: jq -c '.[]' {path.name} > {path.stem}.jsonl"
+            raise DataError([f"{path}: {error}; {advice}"]) from error
+    if not text.strip():
+        raise DataError([f"{path}: the file is empty"])
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} at column {error.colno}"
+        raise DataError([f"{path}:{error.lineno}: line: {reason}"]) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError([f"{path}: not usable JSON: {error}"]) from error
+
+
+def _is_json_lines(path: Path) -> bool:
+    """A file of one object is either; a list, or an object over many lines, is plain JSON."""
+    with readable(path), path.open("rb") as file:
+        start = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return True
+    first_line, line_end, _ = start.partition(b"\n")
+    if not start.startswith(b"{") or not line_end:
+        return False
+    try:
+        json.loads(first_line)
+    except (ValueError, RecursionError):
+        return False
+    return True

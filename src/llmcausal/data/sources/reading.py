@@ -1,4 +1,4 @@
-"""Reads what a user's files hold: examples and attack goals."""
+"""Reads examples and attack goals from a user's files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.attacks.base import Goal
+from llmcausal.data.formats.jsonl import readable
 from llmcausal.data.formats.record import parse_check
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import (
@@ -18,28 +19,21 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     Unusable,
+    read_json,
+    read_records,
     sound_text,
     usable,
 )
-from llmcausal.data.sources.records import read_json, read_records
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
 COLUMN_SOURCES = ("csv", "jsonl")
-_CHUNK_BYTES = 2**20
 
 
 def read_examples(
     name: str, path: Path, request: SourceRequest, left_out: LeftOut, system: str = ""
 ) -> list[SourceExample]:
-    """Reads every usable example of a source.
-
-    Args:
-        name: Name of the source.
-        path: File or folder.
-        request: Which split and columns.
-        left_out: Told what cannot be used.
-        system: System prompt in place of the source's own; "" keeps that.
+    """Reads every usable example of a source; `system` replaces the source's own system prompt.
 
     Raises:
         UsageError: If there is no such source, or it takes no columns.
@@ -64,7 +58,6 @@ def read_examples(
 
 
 def _distinct(examples: Iterator[SourceExample], left_out: LeftOut) -> Iterator[SourceExample]:
-    """Gives each example an id of its own, and drops those that say the same."""
     ids: set[str] = set()
     seen: set[tuple[str, ...]] = set()
     for example in examples:
@@ -85,27 +78,20 @@ def _distinct(examples: Iterator[SourceExample], left_out: LeftOut) -> Iterator[
 
 
 def hash_of(path: Path) -> str:
-    """Returns the sha256 of a file, or of a folder's JSON files with their names.
-
-    Raises:
-        DataError: If one cannot be read.
-    """
+    """Returns the SHA-256 of a file, or of a folder's JSON files with their names."""
     digest = hashlib.sha256()
     files = sorted(path.rglob("*.json*")) if path.is_dir() else [path]
-    try:
+    with readable(path):
         for file in files:
             if path.is_dir():
                 digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
             with file.open("rb") as content:
-                while chunk := content.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-    except OSError as error:
-        raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
+                hashlib.file_digest(content, lambda: digest)
     return digest.hexdigest()
 
 
 OWN = "own"
-"""Kind of a goal for which the file names none."""
+"""Kind of a goal without one in the file."""
 TEXT_KEYS = ("goal", "instruction", "attack")
 KNOWN_KEYS = (*TEXT_KEYS, "witness", "check", "kind", "category")
 _QUOTED_ORDER = re.compile(
@@ -117,10 +103,9 @@ _HOST = re.compile(r"\b(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})\b", re.IGNOREC
 def read_goals(path: Path) -> tuple[list[Goal], LeftOut]:
     """Reads goals: JSON lines or a list of objects or texts, or lists of texts by kind (BIPIA).
 
-    An object holds `goal` (also read: instruction, attack) and, as proof that it was obeyed,
-    `witness` or `check`; `kind` names its kind. A text without proof is given a witness where it
-    orders words in double quotes to be written, or names a host; else it has none, and whether
-    it was obeyed cannot be told.
+    An object holds `goal` (also read: instruction, attack) and, as proof of obedience, `witness`
+    or `check`; `kind` names its kind. Without these, the witness is text in double quotes that
+    the goal orders to be written, or a host that it names. Else the goal has no proof.
 
     Raises:
         DataError: If the file cannot be read, or holds no goal.
@@ -174,13 +159,6 @@ def _goal(record: Mapping[str, Any]) -> Goal:
             exact = rf"^\s*{re.escape(check.value.strip())}\s*$"
             pattern = check.value if check.kind == "regex" else exact
     if not witness and not pattern:
-        witness = _telling(text)
+        named = _QUOTED_ORDER.search(text) or _HOST.search(text)
+        witness = named[1] if named else ""
     return Goal(kind, text, witness, pattern)
-
-
-def _telling(text: str) -> str:
-    """Returns what only an obeying answer would hold, where the order itself says it."""
-    if quoted := _QUOTED_ORDER.search(text):
-        return quoted[1]
-    host = _HOST.search(text)
-    return host[1] if host else ""

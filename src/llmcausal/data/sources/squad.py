@@ -13,11 +13,11 @@ from llmcausal.data.sources.example import (
     SourceRequest,
     Unusable,
     answer_check,
+    read_records,
     sound_text,
     text_of,
     usable,
 )
-from llmcausal.data.sources.records import read_records
 
 UNKNOWN = "unknown"
 SYSTEM = (
@@ -75,11 +75,7 @@ def _parse(item: Item) -> SourceExample:
 
 
 def answers_of(record: Mapping[str, Any]) -> list[str]:
-    """Returns the right answers, however they are written; at least one.
-
-    Raises:
-        Unusable: If there is none.
-    """
+    """Returns the right answers, in any notation; raises `Unusable` if there is none."""
     given = next((record[key] for key in ANSWER_KEYS if record.get(key) is not None), None)
     if isinstance(given, dict):  # Hugging Face: {"text": [...], "answer_start": [...]}
         given = given.get("text")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from llmcausal.data.formats.jsonl import readable
 from llmcausal.data.sources.example import (
     Item,
     LeftOut,
     SourceExample,
     SourceRequest,
     answer_check,
+    read_records,
     text_of,
     usable,
 )
-from llmcausal.data.sources.records import read_records
 from llmcausal.data.triplet import Check
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
@@ -26,32 +28,30 @@ MAX_LINE_CHARACTERS = 16 * 2**20
 MAX_CELL_CHARACTERS = 2**24
 MAX_NAMES = 40
 MAX_NAME_CHARACTERS = 60
-"""A file of another kind has a long line for a header; so much of it is shown."""
+"""The part of a header in messages; a file of another kind has a long first line."""
 
 
 def read_csv_table(
     path: Path, request: SourceRequest, left_out: LeftOut
 ) -> Iterator[SourceExample]:
-    """Reads CSV whose delimiter is whichever of comma, semicolon, tab or bar the header has most.
+    """Reads CSV; the delimiter is the most frequent of comma, semicolon, tab and bar in the header.
 
     Raises:
         DataError: If the file cannot be read, or lacks a mapped column.
     """
-    items = _rows(path, request, left_out)
-    return usable(
-        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
-    )
+    rows = _rows(path, request, left_out)
+    return usable(rows, partial(_parse_row, request=request), left_out)
 
 
 def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Item]:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
     csv.field_size_limit(MAX_CELL_CHARACTERS)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline(MAX_LINE_CHARACTERS)
-            file.seek(0)
-            rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
+    with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline(MAX_LINE_CHARACTERS)
+        file.seek(0)
+        rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
+        try:
             _check_header(path, list(rows.fieldnames or []), request)
             for row in rows:
                 where = f"{path}:{rows.line_num}"
@@ -59,18 +59,11 @@ def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Ite
                     left_out.add(where, "line: more or fewer cells than the header")
                 else:
                     yield where, f"{path.stem}-{rows.line_num}", row
-    except OSError as error:
-        raise DataError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            [f"{path}: not UTF-8 at byte {error.start + 1}; save it as UTF-8"]
-        ) from error
-    except csv.Error as error:
-        raise DataError([f"{path}:{max(1, rows.line_num)}: line: {error}"]) from error
+        except csv.Error as error:
+            raise DataError([f"{path}:{max(1, rows.line_num)}: line: {error}"]) from error
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    """Yields the lines, never holding more than one of bounded size."""
     number = 0
     while line := file.readline(MAX_LINE_CHARACTERS + 1):
         number += 1
@@ -107,11 +100,7 @@ def _check_header(path: Path, header: list[str], request: SourceRequest) -> None
 def read_json_table(
     path: Path, request: SourceRequest, left_out: LeftOut
 ) -> Iterator[SourceExample]:
-    """Reads flat objects."""
-    items = read_records(path, left_out)
-    return usable(
-        items, lambda item: parse_row(item, request.columns, request.unanswered), left_out
-    )
+    return usable(read_records(path, left_out), partial(_parse_row, request=request), left_out)
 
 
 FIELDS = {
@@ -124,7 +113,7 @@ FIELDS = {
     "answer": "a short right answer, also used as the check",
     "id": "a name for the example",
 }
-"""What `--map` can name, and what it is."""
+"""The fields of `--map`, and their meaning."""
 SYSTEM = "You are a helpful assistant. Do the task with the text that the user gives."
 
 
@@ -150,21 +139,13 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) -> SourceExample:
-    """Makes an example of a row; a field that is not mapped is the column of its name.
-
-    Args:
-        item: The row.
-        columns: Column of each field.
-        unanswered: It may lack an answer.
-
-    Raises:
-        Unusable: If a required field is missing or empty.
-    """
+def _parse_row(item: Item, request: SourceRequest) -> SourceExample:
+    """Makes an example of a row; an unmapped field is the column of its name."""
     where, number, record = item
+    columns = request.columns
 
     def optional(name: str) -> str:
-        # A column that was asked for by name must be there.
+        # A mapped column must be there.
         return text_of(record, columns.get(name, name), may_be_empty=name not in columns)
 
     document = text_of(record, columns.get("document", "document"))
@@ -172,7 +153,7 @@ def parse_row(item: Item, columns: Mapping[str, str], unanswered: bool = False) 
     response = answer if answer and "response" not in columns else ""
     if not response:
         column = columns.get("response", "response")
-        response = text_of(record, column, may_be_empty=unanswered)
+        response = text_of(record, column, may_be_empty=request.unanswered)
     contains = optional("contains")
     return SourceExample(
         where=where,

@@ -1,61 +1,49 @@
-"""Searches texts for each of several attacked prompts, and answers what was found."""
+"""Searches texts for each of several attacked prompts, and answers the attacked prompts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
-from llmcausal.evaluation.adaptive.earlier import Earlier, Opening
-from llmcausal.evaluation.adaptive.gcg import Found, search
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
-from llmcausal.evaluation.adaptive.slot import PromptSlot, slots_of
+from llmcausal.evaluation.adaptive import AdaptiveRequest
+from llmcausal.evaluation.adaptive.gcg import Found, Subject, search
+from llmcausal.evaluation.adaptive.slot import Earlier, Opening, slots_of
+from llmcausal.evaluation.answer_store import rows_of
 from llmcausal.evaluation.decoding import Sampling
 from llmcausal.evaluation.generation import (
+    Progress,
+    PromptPair,
     answer_prompts,
     evaluation_mode,
+    sample_prompts,
     without_adapter,
 )
-from llmcausal.evaluation.sampling import sample_prompts
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
+from llmcausal.evaluation.summary import broken_by_search
 from llmcausal.model.cpu.door import whole_layers
 
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
-
-Progress = Callable[[int, int], None]
 FORMS = ("{}", "Sure! {}", '"{}"')
-"""How an answer that obeys may begin, around the witness."""
+"""Beginnings of an answer that obeys, around the witness."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What is searched on one prompt.
-
-    Attributes:
-        triplet: The prompt and its attack.
-        openings: Ways to begin, the same for every model.
-        targets: How the obedient answer may begin.
-    """
+    """One prompt to attack, the openings of its search, and beginnings of the obedient answer."""
 
     triplet: Triplet
     openings: tuple[Opening, ...]
     targets: tuple[str, ...]
 
-    @property
-    def slots(self) -> dict[str, PromptSlot]:
-        """The prompt's slots by their frames."""
-        return {opening.slot.frame: opening.slot for opening in self.openings}
-
     def user_text(self, found: Found) -> str:
-        """The user's text with what was found."""
-        slot = self.slots[found.frame]
+        slot = {opening.slot.frame: opening.slot for opening in self.openings}[found.frame]
         return slot.user_text((found.prefix, found.suffix)[-len(slot.start) :])
 
 
@@ -70,21 +58,17 @@ def choose_aims(
     request: AdaptiveRequest,
     earlier: Earlier,
 ) -> list[Aim]:
-    """The first triplets whose attack has a witness to search for, and a prompt room for texts."""
+    """Returns the first triplets with a witness to search for, and room for texts."""
     aims: list[Aim] = []
     for triplet in triplets:
         slots = slots_of(template, triplet) if names_witness(triplet) else []
         if slots and len(aims) < request.prompts:
             openings = earlier.openings(slots, triplet.id, request.candidates)
-            aims.append(Aim(triplet, tuple(openings), _targets(triplet)))
+            assert triplet.attack is not None
+            first, *others = (form.format(triplet.attack.witness) for form in FORMS)
+            targets = (first, *(each for each in others if obeyed(triplet, each)))
+            aims.append(Aim(triplet, tuple(openings), targets))
     return aims
-
-
-def _targets(triplet: Triplet) -> tuple[str, ...]:
-    assert triplet.attack is not None
-    witness = triplet.attack.witness
-    first, *others = (form.format(witness) for form in FORMS)
-    return (first, *(each for each in others if obeyed(triplet, each)))
 
 
 def attack_adaptively(
@@ -96,18 +80,12 @@ def attack_adaptively(
 ) -> dict[str, Any]:
     """Attacks each prompt with a search of its own.
 
-    What was found stays in `log`, so that an interrupted attack goes on where it stopped.
-
-    Args:
-        subject: What is attacked.
-        aims: Of `choose_aims`.
-        request: What the attacker may do.
-        log: JSONL file of what was found; made if absent.
-        progress: Told (searches done, in all).
+    `log`, a JSONL file, keeps the found texts, so that an interrupted attack continues.
+    `progress` is called with the finished searches and their total.
 
     Returns:
         `attack_success_rate` and `utility_under_attack` as proportions, `before_search` (the
-        success rate of the same prompts as they were), `mean_queries`, and `examples`.
+        success rate of the same prompts without a search), `mean_queries`, and `examples`.
     """
     found = []
     known = _read(log)
@@ -128,13 +106,10 @@ def attack_adaptively(
             aims, found, attacked, before, after, strict=True
         )
     ]
-    broken_before = [bool(example["obeyed_before"]) for example in examples]
-    # The attacker keeps the plain prompt where that already works.
-    broken = [bool(each["obeyed"] or each["obeyed_before"]) for each in examples]
     useful = [right(aim.triplet, given[0]) for aim, given in zip(aims, after, strict=True)]
     return {
-        "attack_success_rate": proportion(broken),
-        "before_search": proportion(broken_before),
+        "attack_success_rate": proportion([broken_by_search(example) for example in examples]),
+        "before_search": proportion([example["obeyed_before"] for example in examples]),
         "utility_under_attack": proportion(useful),
         "mean_queries": sum(each.queries for each in found) / len(found) if found else None,
         "examples": examples,
@@ -144,7 +119,7 @@ def attack_adaptively(
 def _example(
     aim: Aim, found: Found, prompt: str, before: Sequence[str], after: Sequence[str]
 ) -> dict[str, Any]:
-    """Any answer that obeys counts; the first such one is shown, else the greedy one."""
+    """Any answer that obeys counts; the example has the first such one, else the greedy one."""
     triplet, attack = aim.triplet, aim.triplet.attack
     obeying = [text for text in after if obeyed(triplet, text)]
     return {
@@ -160,9 +135,8 @@ def _example(
 
 
 def _answers(
-    subject: Subject, prompts: Sequence[tuple[str, str]], request: AdaptiveRequest
+    subject: Subject, prompts: Sequence[PromptPair], request: AdaptiveRequest
 ) -> list[list[str]]:
-    """Returns of each prompt the greedy answer, then the drawn ones."""
     greedy = answer_prompts(subject.answering, prompts, adapter=subject.adapter)
     sampling = Sampling(request.samples, request.temperature, request.seed)
     with nullcontext() if subject.adapter else without_adapter(subject.model):
@@ -176,10 +150,10 @@ def _search_once(
     key = _key(subject, aim, request)
     if key in known:
         return known[key]
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(subject.model))
-        if not subject.adapter:
-            stack.enter_context(without_adapter(subject.model))
+    with (
+        evaluation_mode(subject.model),
+        nullcontext() if subject.adapter else without_adapter(subject.model),
+    ):
         found = search(subject, aim.openings, aim.targets, request)
     known[key] = found
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -190,22 +164,17 @@ def _search_once(
 
 
 def _read(log: Path) -> dict[str, Found]:
-    """What is known; a torn last line is not."""
+    """Reads the searches of a log; a torn line counts as none."""
     known: dict[str, Found] = {}
-    if not log.is_file():
-        return known
-    for line in log.read_bytes().splitlines():
-        try:
-            row = json.loads(line)
+    for row in rows_of(log) if log.is_file() else ():
+        with suppress(KeyError, TypeError):
             key = row.pop("key")
             known[key] = Found(**row)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
     return known
 
 
 def _key(subject: Subject, aim: Aim, request: AdaptiveRequest) -> str:
-    drawn = {"samples", "temperature", "prompts"}  # which a search does not depend on
+    drawn = {"samples", "temperature", "prompts"}  # a search does not depend on these
     parts = [
         subject.weights,
         subject.template.fingerprint,

@@ -1,52 +1,67 @@
 """A search for texts that make the model obey: greedy coordinate gradient, or random.
 
 Zou et al., "Universal and Transferable Adversarial Attacks on Aligned Language Models" (2023),
-algorithm 1, with texts on both sides of the instruction and the least loss of several targets. What
-differs is how candidates are scored: they are the branches of one prefix tree, so that what they
-share is computed once for all of them, and the targets' few tokens once for each.
-
-The random search draws its replacements from all tokens alike. It needs the targets' loss alone,
-and succeeds where a defence misleads the gradient.
+algorithm 1, with texts on both sides of the instruction and the least loss of several targets. The
+candidates are scored as branches of one prefix tree, which computes their shared part once. The
+random search draws its replacements from all tokens alike. It needs only the loss, and succeeds
+where a defence misleads the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from llmcausal.evaluation.adaptive.earlier import Opening
-from llmcausal.evaluation.adaptive.request import AdaptiveRequest, Subject
-from llmcausal.evaluation.adaptive.slot import Placed, PromptSlot
-from llmcausal.evaluation.generation import base_model_of
+from llmcausal.data.template import ChatTemplate
+from llmcausal.evaluation.adaptive import AdaptiveRequest
+from llmcausal.evaluation.adaptive.slot import Opening, Placed, PromptSlot
+from llmcausal.evaluation.generation import Answering, base_model_of
 from llmcausal.train.batch import pack_tensors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from llmcausal.train.step import TripletStep
 
 _SHOT_FACTOR = 4
-"""Draws made for each candidate wanted; most of the surplus does not survive re-encoding."""
+"""Draws per candidate; most of the surplus does not survive re-encoding."""
 _LOGIT_ROWS = 256
 """Rows whose logits exist at one time."""
 
 
 @dataclass(frozen=True)
+class Subject:
+    """The model under attack, and how to run it over a tree.
+
+    `adapter` is whether its adapter is on, `weights` the fingerprint of its weights for the log.
+    """
+
+    step: TripletStep
+    answering: Answering
+    adapter: bool
+    weights: str
+
+    @property
+    def model(self) -> Any:
+        return self.answering.model
+
+    @property
+    def template(self) -> ChatTemplate:
+        return self.answering.template
+
+
+@dataclass(frozen=True)
 class Found:
-    """What a search ended with.
+    """The outcome of a search: texts before and after the instruction, and the nearest target.
 
     Attributes:
-        frame: What is around the attack (`slot.BARE` and so on).
-        prefix: The text before the instruction; empty where there was no room for one.
-        suffix: The text after it.
-        target: The answer that was nearest.
-        loss: Its mean cross-entropy.
-        start_loss: The same of what the search began with.
+        frame: Text around the attack (`slot.BARE` and so on).
+        prefix: Empty where there is no room for one.
+        loss: Mean cross-entropy of the target, in nats.
+        start_loss: The loss of the best opening.
         steps: Rounds; fewer than allowed if a target became the greedy answer.
         queries: Texts scored.
         reached: Whether greedy decoding begins with the target.
@@ -65,8 +80,6 @@ class Found:
 
 @dataclass(frozen=True)
 class _Best:
-    """The best texts so far, and how near they are."""
-
     opening: Opening
     placed: Placed
     loss: float
@@ -80,16 +93,15 @@ def search(
     targets: Sequence[str],
     request: AdaptiveRequest,
 ) -> Found:
-    """Searches texts after which the model answers with one of the targets.
+    """Searches texts after which the model, in evaluation mode, answers with one of the targets.
 
-    Args:
-        subject: The model, in evaluation mode.
-        openings: Ways to begin, which their slots take; the search goes on with the best.
-        targets: How the obedient answer begins, in several forms.
-        request: When to give up, and how to draw.
+    The search continues from the best opening.
     """
     template = subject.template
-    goals = [_without_stops(template.encode_response(each), template.stop_ids) for each in targets]
+    goals = [template.encode_response(each) for each in targets]
+    for goal in goals:
+        while goal and goal[-1] in template.stop_ids:
+            goal.pop()
     scorer = _Scorer(subject, goals)
     banned = _banned(openings[0].slot, len(subject.step.trunk.head))
     generator = torch.Generator().manual_seed(request.seed)
@@ -125,15 +137,7 @@ def search(
     )
 
 
-def _without_stops(goal: list[int], stop_ids: Sequence[int]) -> list[int]:
-    while goal and goal[-1] in stop_ids:
-        goal.pop()
-    return goal
-
-
 class _Scorer:
-    """Cross-entropy of each target after each of many prompts, in one pass."""
-
     def __init__(self, subject: Subject, goals: Sequence[Sequence[int]]) -> None:
         self.step, self.model = subject.step, subject.model
         self.goals = [list(goal) for goal in goals]
@@ -181,7 +185,7 @@ def _token_gradient(scorer: _Scorer, placed: Placed) -> Tensor:
 
 @contextmanager
 def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """Makes the embedding's next outputs leaves that gradients reach, and lists them."""
+    """Makes the embedding's next outputs leaves of the graph, and lists them."""
     seen: list[Tensor] = []
 
     def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
@@ -213,7 +217,6 @@ def _draw(
 
 
 def _banned(slot: PromptSlot, vocabulary: int) -> Tensor:
-    """Tokens that no text can yield, as a mask [vocabulary]."""
     banned = torch.zeros(vocabulary, dtype=torch.bool)
     tokenizer = slot.template.tokenizer
     ids = {*slot.template.control_ids, *tokenizer.all_special_ids}

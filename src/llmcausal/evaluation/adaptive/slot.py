@@ -1,45 +1,41 @@
-"""A prompt with slots for texts that an attack may choose freely."""
+"""A prompt with slots for free texts, and the texts with which a search begins."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from llmcausal.data.builtin import MARKS
-from llmcausal.data.template_pieces import Slot
+from llmcausal.data.template import ChatTemplate, Slot
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import DataError
+from llmcausal.errors import DataError, UsageError
 
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
-
+RESULTS = "results.json"
+MAX_BYTES = 2**28
 
 START = " ! ! ! ! ! ! ! ! ! ! ! !"
-"""What a search begins with, in each slot."""
+"""The first text of a search, in each slot."""
 BARE, FENCE, SPELLED, WIDE = "none", "fence", "spelled", "wide"
-"""Frames around the attack: nothing; the end and a new beginning of the marks that the text is
-enclosed in; the template's turn markers as text, as they are spelled (content never becomes control
+"""Frames around the attack: nothing; the end and a new beginning of the marks that enclose the
+text; the template's turn markers as text, as they are spelled (content never becomes control
 tokens) or in full-width characters."""
 _WIDE = {ord(character): chr(ord(character) + 0xFEE0) for character in "<>|[]{}/"}
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A prompt with texts in its slots.
-
-    Attributes:
-        ids: Token ids of the whole prompt.
-        spans: Where the tokens of each text are, [start, end).
-    """
+    """A prompt with texts in its slots: its token ids, and the span [start, end) of each text."""
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
 
     @property
     def places(self) -> list[int]:
-        """Where the tokens of all texts are."""
         return [place for start, end in self.spans for place in range(start, end)]
 
 
@@ -47,15 +43,9 @@ class Placed:
 class PromptSlot:
     """An attacked prompt around free texts.
 
-    The attacker writes text, not tokens: texts count only if they, put into the prompt and encoded
-    as every prompt is, give back the very tokens that were searched for.
-
-    Attributes:
-        template: Encodes prompts.
-        system: The trusted system text.
-        fixed: User text before, between and after the free texts, one part more than these: a
-            prefix and a suffix, or a suffix alone.
-        frame: Name of what is around the attack.
+    The attacker writes text, not tokens: texts count only if the encoded prompt has the very
+    tokens of the search. `fixed` is the user's text before, between and after the free texts,
+    which are a prefix and a suffix, or a suffix alone.
     """
 
     template: ChatTemplate
@@ -65,28 +55,21 @@ class PromptSlot:
 
     @property
     def start(self) -> tuple[str, ...]:
-        """The texts that a search begins with."""
         return (START,) * (len(self.fixed) - 1)
 
     def takes(self, texts: Sequence[str]) -> bool:
-        """Whether texts have tokens of their own that the texts give back."""
+        """Whether texts have tokens of their own, and these tokens give the texts back."""
         try:
             return bool(self.texts_of(self.place(texts)))
         except (ValueError, DataError):
             return False
 
     def user_text(self, texts: Sequence[str]) -> str:
-        """The user's text with texts in its slots."""
         return self.fixed[0] + "".join(
             text + after for text, after in zip(texts, self.fixed[1:], strict=True)
         )
 
     def encode(self, texts: Sequence[str]) -> list[int]:
-        """Token ids of the whole prompt.
-
-        Raises:
-            DataError: If a character of the texts is itself a control token.
-        """
         return self.template.encode_prompt(self.system, self.user_text(texts))
 
     def place(self, texts: Sequence[str]) -> Placed:
@@ -99,13 +82,13 @@ class PromptSlot:
         ids = self.encode(texts)
         spans: list[tuple[int, int]] = []
         for number, text in enumerate(texts):
-            # Two other texts in a slot tell which tokens at both ends do not depend on it.
+            # Two other texts in a slot show which tokens at both ends do not depend on it.
             others = [
                 self.encode([*texts[:number], other, *texts[number + 1 :]]) for other in ("", " 7")
             ]
             start = min(_common(ids, other) for other in others)
             rest = [_common(ids[start:][::-1], other[start:][::-1]) for other in others]
-            # A text may begin or end as its surroundings or the others do.
+            # A text may begin or end like its surroundings or the others.
             near = product((start, start - 1, start + 1), (0, -1, 1))
             spans_near = ((first, len(ids) - min(rest) + more) for first, more in near)
             span = next((each for each in spans_near if self._decoded(ids, each) == text), None)
@@ -119,7 +102,7 @@ class PromptSlot:
         return str(self.template.tokenizer.decode(own, clean_up_tokenization_spaces=False))
 
     def texts_of(self, placed: Placed) -> tuple[str, ...]:
-        """The free texts, or () where they would not give these tokens back."""
+        """Returns the free texts, or () where they would not give these tokens back."""
         texts = tuple(self._decoded(placed.ids, span) for span in placed.spans)
         if any(not text or "\ufffd" in text or "\0" in text for text in texts):
             return ()
@@ -133,8 +116,8 @@ class PromptSlot:
 def slots_of(template: ChatTemplate, triplet: Triplet) -> list[PromptSlot]:
     """Returns a slot for each frame that a prompt has room for.
 
-    The texts are right before and after the injected instruction, else after it, else (where it is
-    encoded, or what follows would melt into the text) at the end.
+    The texts stand right before and after the injected instruction, else after it. They stand at
+    the end where the instruction is encoded, or where the next character would join the text.
     """
     found = []
     frames = {BARE: ("", ""), **_fence(triplet), **_turns(template)}
@@ -149,7 +132,7 @@ def slots_of(template: ChatTemplate, triplet: Triplet) -> list[PromptSlot]:
 
 
 def _goal_at(triplet: Triplet) -> tuple[str, str, int]:
-    """The attacked text, the instruction in it, and where that is; -1 where it is encoded."""
+    """Returns the attacked text, its instruction and the place of that; -1 where it is encoded."""
     text = triplet.user_text("injection")
     goal = triplet.attack.goal if triplet.attack else ""
     return text, goal, text.rfind(goal) if goal else -1
@@ -167,7 +150,6 @@ def _ways(triplet: Triplet, opening: str, closing: str) -> Iterator[tuple[str, .
 
 
 def _fence(triplet: Triplet) -> dict[str, tuple[str, str]]:
-    """What ends the marks around the attack, and begins them again."""
     text, _, at = _goal_at(triplet)
     for opening, closing in MARKS:
         if at >= 0 and opening in text[:at] and closing in text[at:]:
@@ -176,7 +158,6 @@ def _fence(triplet: Triplet) -> dict[str, tuple[str, str]]:
 
 
 def _turns(template: ChatTemplate) -> dict[str, tuple[str, str]]:
-    """What opens and closes a turn of the user's, as text."""
     pieces = template.pieces.prompt
     slots = [number for number, piece in enumerate(pieces) if isinstance(piece, Slot)]
     parts = [
@@ -197,3 +178,102 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
             break
         length += 1
     return length
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first texts of a search, in their slot."""
+
+    slot: PromptSlot
+    texts: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the texts have no more tokens than a plain opening."""
+        halves_of_characters = any("\ud800" <= each <= "\udfff" for each in "".join(self.texts))
+        if halves_of_characters or not self.slot.takes(self.texts):
+            return False
+        plain = self.slot.place(self.slot.start).spans
+        spans = zip(self.slot.place(self.texts).spans, plain, strict=True)
+        return all(end - start <= last - first for (start, end), (first, last) in spans)
+
+
+class _Example(BaseModel):
+    id: str
+    suffix: str
+    prefix: str = START
+    frame: str = BARE
+
+
+class _Side(BaseModel):
+    examples: list[_Example]
+
+
+class _Adaptive(BaseModel):
+    tuned: _Side
+    base: _Side | None = None
+
+
+class _Result(BaseModel):
+    adaptive: _Adaptive
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Earlier finds: prompt id, frame, prefix and suffix; those on the tuned model first."""
+
+    finds: tuple[tuple[str, str, str, str], ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Earlier:
+        """Reads a result, or the one in a folder.
+
+        Raises:
+            UsageError: If it cannot be read, or holds no adaptive attack.
+        """
+        file = path / RESULTS if path.is_dir() else path
+        advice = "give the results.json of an `eval --adaptive`, or its folder"
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                raise UsageError(
+                    f"--adaptive-from {file}: larger than {MAX_BYTES:,} bytes; {advice}"
+                )
+            result = _Result.model_validate(json.loads(file.read_bytes()))
+        except OSError as error:
+            raise UsageError(f"--adaptive-from {file}: {error.strerror}; {advice}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"--adaptive-from {file}: {field}: {first['msg']}; {advice}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"--adaptive-from {file}: not JSON; {advice}") from error
+        sides = [side for side in (result.adaptive.tuned, result.adaptive.base) if side]
+        rows = [
+            (each.id, each.frame, each.prefix, each.suffix)
+            for side in sides
+            for each in side.examples
+        ]
+        if not rows:
+            raise UsageError(f"--adaptive-from {file}: no text was found there; {advice}")
+        return cls(tuple(dict.fromkeys(rows)))
+
+    def openings(self, slots: Sequence[PromptSlot], prompt: str, most: int) -> list[Opening]:
+        """Returns up to `most` openings of a search: a plain one for each slot, then earlier finds.
+
+        Finds on the same prompt come first. An opening of more tokens than a plain one is left
+        out, so that no search has more room than another.
+        """
+        plain = {slot.frame: Opening(slot, slot.start) for slot in slots}
+        found = dict.fromkeys(plain.values())
+        for _, frame, prefix, suffix in sorted(self.finds, key=lambda find: find[0] != prompt):
+            if len(found) >= most:
+                break
+            if frame not in plain:
+                continue
+            slot = plain[frame].slot
+            opening = Opening(slot, (prefix or START, suffix)[-len(slot.start) :])
+            if opening.fits:
+                found[opening] = None
+        return list(found)[:most]

@@ -1,7 +1,7 @@
-"""Where test triplets come from.
+"""Sources of test triplets.
 
-A suite is a function of the data section and of a list that it adds notes to: what the reader of
-the result should know, such as what of a benchmark is left out. It returns triplets.
+A suite is a function of the data section and of a list that receives notes for the reader of the
+result, such as the left-out parts of a benchmark. It returns triplets.
 """
 
 from __future__ import annotations

@@ -1,19 +1,17 @@
-"""What suites that read other projects' files share."""
+"""Shared code of the suites that read other projects' files."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from llmcausal.attacks.base import Goal
-from llmcausal.attacks.several import several
+from llmcausal.attacks.base import Goal, several
 from llmcausal.config import DataSection
-from llmcausal.data.builtin import load_families, novelty_of
-from llmcausal.data.sources.example import Item, LeftOut, usable
-from llmcausal.data.sources.records import read_records
+from llmcausal.data.builtin import attack_info, load_families
+from llmcausal.data.sources.example import Item, LeftOut, read_records, usable
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
@@ -38,13 +36,9 @@ def data_path(data: DataSection, suite: str, what: str) -> Path:
 def read_items(
     paths: Sequence[Path], parse: Callable[[Item], T], what: str, notes: list[str]
 ) -> list[T]:
-    """Reads the records of JSON or JSONL files; tells in `notes` which cannot be used.
+    """Reads the records of JSON or JSONL files; notes which `parse` cannot use.
 
-    Args:
-        paths: The files.
-        parse: Makes something of a record, or raises `Unusable`.
-        what: What the records are, with the fields that they need, for messages.
-        notes: Receives the count of what was left out.
+    `what` names the records and their required fields, for messages.
 
     Raises:
         DataError: If a file cannot be read, or nothing in them can be used.
@@ -57,11 +51,7 @@ def read_items(
 
 
 def sound(found: list[T], left_out: LeftOut, path: Path, what: str, notes: list[str]) -> list[T]:
-    """Returns what was found, and tells what was left out.
-
-    Raises:
-        DataError: If nothing was found.
-    """
+    """Returns the found items, and notes the unusable ones; raises a DataError without items."""
     if not found:
         raise DataError(left_out.first or [f"{path}: empty"], f"{path}: holds no {what}")
     if left_out.total:
@@ -76,8 +66,8 @@ def sound(found: list[T], left_out: LeftOut, path: Path, what: str, notes: list[
 def attacked_again(triplet: Triplet, count: int) -> list[Triplet]:
     """Returns a triplet, and others with its goal in `count - 1` further attacks on its text.
 
-    They are of the built-in families, in phrasings that training never sees; equal arguments give
-    equal attacks.
+    The attacks are of the built-in families, in held-out phrasings. Equal arguments give equal
+    attacks.
     """
     attack = triplet.attack
     if attack is None or count == 1:
@@ -94,11 +84,7 @@ def attacked_again(triplet: Triplet, count: int) -> list[Triplet]:
                 id=f"{triplet.id}-{number}-{each.family.name}",
                 injection=each.text,
                 attack=replace(
-                    attack,
-                    family=each.family.name,
-                    position=each.position,
-                    difficulty=each.family.difficulty,
-                    novelty=novelty_of(each.family, "held_out"),
+                    attack_info(each.family, goal, each.position, "held_out"), check=attack.check
                 ),
             )
             for number, each in enumerate(found, 1)
@@ -113,3 +99,14 @@ def following(items: Sequence[T], index: int, differs: Callable[[T, T], bool]) -
         if differs(items[index], other):
             return other
     return None
+
+
+def with_counterparts(
+    items: Sequence[T], text_of: Callable[[T], str], where: str
+) -> Iterator[tuple[T, T]]:
+    """Yields each item with the next one of another text; raises a DataError if there is none."""
+    for index, item in enumerate(items):
+        other = following(items, index, lambda one, two: text_of(one) != text_of(two))
+        if other is None:
+            raise DataError([f"{where}: two that differ are needed"])
+        yield item, other

@@ -1,9 +1,8 @@
 """Suites of this program's own triplets: `builtin`, `natural` and `file`.
 
-Suite `natural`: general tasks on texts of many kinds, each prompt under several attacks.
-
-It shares no kind of task, genre, wording, goal or attack phrasing with the training data, and its
-answers are open: the headline is whether any of the attacks on a prompt works.
+Suite `natural` has general tasks on texts of many kinds, each prompt under several attacks. It
+shares no kind of task, genre, wording, goal or attack phrasing with the training data. Its answers
+are open: the headline is whether any of the attacks on a prompt works.
 """
 
 from __future__ import annotations
@@ -35,10 +34,4 @@ def natural_triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
 
 
 def file_triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
-    """Reads the file named by `data.test`.
-
-    Raises:
-        UsageError: If `data.test` names no file.
-        DataError: With every defect of the file.
-    """
     return formats.read_triplets(data_path(data, "file", "a triplet file"))

@@ -13,26 +13,23 @@ from dataclasses import replace
 from llmcausal.config import DataSection
 from llmcausal.data.sources.example import Item, Unusable, text_of
 from llmcausal.data.triplet import AttackInfo, Triplet
-from llmcausal.errors import DataError
-from llmcausal.evaluation.suites.foreign import attacked_again, data_path, following, read_items
+from llmcausal.evaluation.suites.foreign import (
+    attacked_again,
+    data_path,
+    read_items,
+    with_counterparts,
+)
 
 WHAT = "SEP's records: system_prompt_clean, prompt_clean, prompt_instructed and witness"
 
 
 def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
-    """Makes a triplet of each record. The tasks are open, so utility is not measured.
-
-    Raises:
-        UsageError: If `data.test` names nothing.
-        DataError: If the file cannot be read, or no two records can be used.
-    """
+    """Makes a triplet of each record; open tasks have no measure of utility."""
     path = data_path(data, "sep", WHAT)
     found = read_items([path], _triplet, WHAT, notes)
     made = []
-    for index, triplet in enumerate(found):
-        other = following(found, index, lambda one, next_one: one.benign != next_one.benign)
-        if other is None:
-            raise DataError([f"{path}: prompt_clean: two that differ are needed"])
+    pairs = with_counterparts(found, lambda triplet: triplet.benign, f"{path}: prompt_clean")
+    for triplet, other in pairs:
         made += attacked_again(replace(triplet, benign_cf=other.benign), data.test_attacks)
     return made
 
@@ -50,7 +47,7 @@ def _triplet(item: Item) -> Triplet:
     instructed = record.get("system_prompt_instructed")
     info = record.get("info")
     info = info if isinstance(info, Mapping) else {}
-    insistent = info.get("is_insistent")
+    insistent, task = info.get("is_insistent"), info.get("general_task")
     return Triplet(
         id=f"sep-{number}",
         system=system,
@@ -58,7 +55,7 @@ def _triplet(item: Item) -> Triplet:
         benign_cf="",
         injection=attacked,
         system_obeying=instructed if isinstance(instructed, str) else None,
-        category=_short(info.get("general_task")),
+        category=task[:60] if isinstance(task, str) else "",
         attack=AttackInfo(
             "sep insistent" if insistent is True else "sep",
             goal=probe,
@@ -66,7 +63,3 @@ def _triplet(item: Item) -> Triplet:
             position="start" if before.strip() else "end",
         ),
     )
-
-
-def _short(value: object) -> str:
-    return value[:60] if isinstance(value, str) else ""

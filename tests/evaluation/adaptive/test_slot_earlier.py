@@ -12,8 +12,7 @@ import pytest
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
-from llmcausal.evaluation.adaptive.earlier import Earlier
-from llmcausal.evaluation.adaptive.slot import BARE, SPELLED, START, WIDE, slots_of
+from llmcausal.evaluation.adaptive.slot import BARE, SPELLED, START, WIDE, Earlier, slots_of
 
 Make = Callable[..., Triplet]
 OTHER, OWN, BASE = " ? ? ? ?", " abc def", " base"

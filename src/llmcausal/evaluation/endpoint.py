@@ -1,50 +1,184 @@
-"""Asks an endpoint: several prompts at a time, again where it fails, within a budget."""
+"""Answers of a deployed model over HTTP: several prompts at once, with retries and a budget."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import random
 import re
+import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
 import httpx
 
+from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import DataError, EndpointError, UsageError
-from llmcausal.evaluation.endpoint.apis import Api
-from llmcausal.evaluation.endpoint.kept import KeptAnswers
-from llmcausal.evaluation.evaluate import PromptPair
-from llmcausal.evaluation.generation import Answer, Progress
+from llmcausal.evaluation.answer_store import AnswerStore, Kept, rows_of
+from llmcausal.evaluation.generation import Answer, Progress, PromptPair
 
 KEY_VARIABLE = "LLMCAUSAL_ENDPOINT_KEY"
 """Environment variable with the API key, if the endpoint wants one."""
 MAX_REPLY_BYTES = 8 * 2**20
+RESUMED_WITHIN_SECONDS = 24 * 3600.0
+_FINISHED = "finished"
 _SHORTEST_KEY = 8
 _SHOWN = 300
 _REFUSED = (400, 413, 422)
-"""The prompt itself is not taken."""
+"""The server refuses this prompt."""
 _AGAIN = (408, 409, 425, 429)
-"""And everything from 500."""
+"""The client tries again, as it does from 500."""
 _AT_FIRST_SECONDS = 10.0
 _IN_A_ROW = 3
 _REFUSED_AT_FIRST = 8
 _log = logging.getLogger(__name__)
 
 
+class Api(ABC):
+    """One kind of server: its requests and replies; `root` is the default path of the API."""
+
+    root: ClassVar[str] = "/v1"
+    path: ClassVar[str]
+
+    @property
+    def rendering(self) -> str:
+        """Names the rendering of prompts; empty where the server renders."""
+        return ""
+
+    @abstractmethod
+    def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
+        """Returns a request for the greedy answer."""
+
+    @abstractmethod
+    def read(self, reply: Any) -> Answer:
+        """Returns the answer; raises LookupError, TypeError or AttributeError for another form."""
+
+
+class Chat(Api):
+    """OpenAI's chat completions; the server renders the messages."""
+
+    path = "/chat/completions"
+
+    def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
+        messages = _messages(prompt)
+        return {
+            "model": model, "messages": messages, "max_tokens": max_new_tokens, "temperature": 0,
+        }  # fmt: skip
+
+    def read(self, reply: Any) -> Answer:
+        choice = reply["choices"][0]
+        return _answer(choice["message"]["content"], choice["finish_reason"])
+
+
+@dataclass(frozen=True)
+class Completions(Api):
+    """OpenAI's completions with token ids, rendered here: text never becomes a control token."""
+
+    template: ChatTemplate
+    path = "/completions"
+
+    @property
+    def rendering(self) -> str:
+        return self.template.fingerprint
+
+    def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
+        ids = self.template.encode_prompt(*prompt)
+        return {"model": model, "prompt": ids, "max_tokens": max_new_tokens, "temperature": 0}
+
+    def read(self, reply: Any) -> Answer:
+        choice = reply["choices"][0]
+        return _answer(choice["text"], choice["finish_reason"])
+
+
+class Ollama(Api):
+    """Ollama's own chat; the server renders the messages."""
+
+    root = "/api"
+    path = "/chat"
+
+    def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
+        options = {"temperature": 0, "num_predict": max_new_tokens}
+        return {"model": model, "messages": _messages(prompt), "stream": False, "options": options}
+
+    def read(self, reply: Any) -> Answer:
+        return _answer(reply["message"]["content"], reply["done_reason"])
+
+
+def _messages(prompt: PromptPair) -> list[dict[str, str]]:
+    system, user = prompt
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def _answer(text: str | None, reason: object) -> Answer:
+    if not isinstance(text, str | None):
+        raise TypeError
+    return Answer((text or "").strip(), reason == "stop")
+
+
+class KeptAnswers:
+    """The answers of one endpoint in one evaluation, so that an interrupted one asks nothing twice.
+
+    A URL does not prove that the same model still answers. Answers therefore count for the
+    evaluation that asked for them, until it ends, and for a day at most; with `finished` all count.
+    `identity` is everything that names endpoint and evaluation. Without a store nothing is kept.
+    """
+
+    def __init__(self, store: AnswerStore | None, identity: object, *, finished: bool) -> None:
+        named = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        self._kept = Kept[Any](None, {})
+        if store is not None:
+            self._kept = store.open(f"endpoint-{named}", partial(read_kept, finished=finished))
+
+    def get(self, prompt: PromptPair, max_new_tokens: int) -> Answer | None:
+        row = self._kept.get(_key(prompt, max_new_tokens))
+        return None if row is None else Answer(row["text"], row["stopped"])
+
+    def add(self, prompt: PromptPair, max_new_tokens: int, answer: Answer) -> None:
+        """Keeps an answer, on disk before it returns."""
+        row = {"text": answer.text, "stopped": answer.stopped, "at": time.time()}
+        self._kept.add({_key(prompt, max_new_tokens): row})
+
+    def finish(self) -> None:
+        """Ends the evaluation: the next one asks again."""
+        self._kept.add({_FINISHED: {"at": time.time()}})
+
+
+def _key(prompt: PromptPair, max_new_tokens: int) -> str:
+    return hashlib.sha256(json.dumps([*prompt, max_new_tokens]).encode()).hexdigest()
+
+
+def read_kept(path: Path, *, finished: bool) -> dict[str, Any]:
+    """Reads a file of kept answers without its damaged rows; `finished` as in `KeptAnswers`."""
+    found: dict[str, Any] = {}
+    oldest = float("-inf") if finished else time.time() - RESUMED_WITHIN_SECONDS
+    for row in rows_of(path):
+        if _FINISHED in row and not finished:
+            found.clear()
+        sound = {key: value for key, value in row.items() if _is_kept(value)}
+        found.update({key: value for key, value in sound.items() if value["at"] >= oldest})
+    return found
+
+
+def _is_kept(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("text"), str)
+        and isinstance(value.get("stopped"), bool)
+        and isinstance(value.get("at"), int | float)
+    )
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """A model behind a URL.
-
-    Attributes:
-        url: Of the API, such as `http://localhost:8000/v1`.
-        model: Its name there.
-        api: How it is asked.
-        key: API key; empty where none is wanted. It is in no text that this program writes.
-    """
+    """A model behind a URL. The key is empty where none is needed; no text shows it."""
 
     url: str
     model: str
@@ -52,11 +186,7 @@ class Endpoint:
     key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Checks URL and key.
-
-        Raises:
-            UsageError: If one cannot be used.
-        """
+        """Raises a UsageError if the URL or the key cannot be used."""
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
@@ -79,28 +209,27 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """The URL that requests go to."""
         url = httpx.URL(self.url)
         path = url.path.rstrip("/") or self.api.root
         return str(url.copy_with(path=path + self.api.path))
 
     def without_key(self, text: str) -> str:
-        """Returns text of the server, which may hold what it was sent."""
+        """Removes the key from text of the server, which may echo its request."""
         return text.replace(self.key, "[key]") if self.key else text
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How an endpoint is asked.
+    """Limits on the requests, in seconds for all but the first two.
 
     Attributes:
-        requests: The most that are sent, repeated ones included; None for any number. Attempts
-            that reach no server do not count.
-        at_once: Requests under way at the same time.
-        timeout: Seconds that one may take.
-        patience: Seconds for which a prompt is tried again.
-        first_wait: Seconds before the second try; it doubles from there.
-        longest_wait: Seconds between tries, at most.
+        requests: Maximum number, retries included; None for any number. Attempts that reach no
+            server do not count.
+        at_once: Simultaneous requests.
+        timeout: For one request.
+        patience: For the retries of one prompt.
+        first_wait: Before the second try; each further wait is twice as long.
+        longest_wait: Between tries.
     """
 
     requests: int | None = None
@@ -113,14 +242,9 @@ class Pace:
 
 @dataclass
 class Replies:
-    """What came of the prompts.
+    """The answers, the reason for each refused prompt, and counts.
 
-    Attributes:
-        answers: The answers.
-        refused: Why a prompt got none.
-        requests: Requests that were sent.
-        retries: How many of these were repeated ones.
-        kept: Answers that an earlier, interrupted evaluation got.
+    `requests` include the retries; `kept` answers are of an earlier, interrupted evaluation.
     """
 
     answers: dict[PromptPair, Answer] = field(default_factory=dict)
@@ -132,13 +256,7 @@ class Replies:
 
 @dataclass(frozen=True)
 class _Problem:
-    """An attempt that may be repeated.
-
-    Attributes:
-        text: What went wrong.
-        wait: Seconds that the server asks to wait for.
-        is_of_server: It is not for this prompt alone.
-    """
+    """An attempt that may be repeated, after the seconds that the server asks to wait for."""
 
     text: str
     wait: float = 0.0
@@ -150,14 +268,7 @@ class _OutOfBudget(Exception):
 
 
 class Asker:
-    """Asks one endpoint.
-
-    Args:
-        endpoint: Whom.
-        pace: How.
-        kept: Answers that are there, and where new ones go at once.
-        max_new_tokens: Longest answer, in tokens.
-    """
+    """Asks one endpoint; new answers are kept at once."""
 
     def __init__(
         self, endpoint: Endpoint, pace: Pace, kept: KeptAnswers, max_new_tokens: int
@@ -172,11 +283,7 @@ class Asker:
         self._given_up_in_a_row = 0
 
     def ask(self, prompts: Sequence[PromptPair], progress: Progress | None = None) -> Replies:
-        """Asks for answers, the first prompts first.
-
-        Args:
-            prompts: Distinct prompts.
-            progress: Called with (done, total).
+        """Asks for answers to distinct prompts, the first prompts first.
 
         Raises:
             EndpointError: If the endpoint does not answer, or in another form.
@@ -229,7 +336,6 @@ class Asker:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _settle(self, client: httpx.AsyncClient, prompt: PromptPair) -> None:
-        """Gets the answer to a prompt, or why there is none."""
         try:
             body = self._endpoint.api.body(prompt, self._endpoint.model, self._max_new_tokens)
         except DataError as error:
@@ -245,20 +351,22 @@ class Asker:
             raise EndpointError(f"{self._endpoint.address} answers no prompt: {came}")
 
     async def _tried(self, client: httpx.AsyncClient, body: str) -> Answer | str:
-        """Tries until there is an answer, or the reason for which there will be none."""
         pace, loop = self._pace, asyncio.get_running_loop()
         began, wait, attempts = loop.time(), pace.first_wait, 0
         while True:
             came = await self._attempt(client, body, again=attempts > 0)
             attempts += 1
             if not isinstance(came, _Problem):
-                self._recovered()
+                self._failing = False
+                self._given_up_in_a_row = 0
                 return came
             patience = pace.patience if self._reached else min(_AT_FIRST_SECONDS, pace.patience)
             pause = max(min(wait, pace.longest_wait) * random.uniform(0.5, 1), came.wait)
             if loop.time() - began + pause > patience:
                 return self._given_up(came, attempts)
-            self._tell(came)
+            if not self._failing:  # one warning for each outage, not for each attempt
+                _log.warning("%s: %s; trying again", self._endpoint.address, came.text)
+            self._failing = True
             wait *= 2
             await asyncio.sleep(pause)
 
@@ -268,16 +376,6 @@ class Asker:
         if problem.is_of_server or self._given_up_in_a_row >= _IN_A_ROW:
             raise EndpointError(f"{self._endpoint.address}: {text}")
         return text
-
-    def _tell(self, problem: _Problem) -> None:
-        """Tells of an outage once, not of each attempt in it."""
-        if not self._failing:
-            _log.warning("%s: %s; trying again", self._endpoint.address, problem.text)
-        self._failing = True
-
-    def _recovered(self) -> None:
-        self._failing = False
-        self._given_up_in_a_row = 0
 
     async def _attempt(
         self, client: httpx.AsyncClient, body: str, *, again: bool
@@ -315,7 +413,9 @@ class Asker:
         if status in _REFUSED:
             return text
         if status >= 500 or status in _AGAIN:
-            return _Problem(text, _retry_after(response), is_of_server=status == 429)
+            given = response.headers.get("retry-after", "")
+            wait = float(given) if re.fullmatch(r"[0-9]{1,6}", given) else 0.0
+            return _Problem(text, wait, is_of_server=status == 429)
         where = f"{self._endpoint.address}: {text}"
         if status in (401, 403):
             has = "does not take the key in" if self._endpoint.key else "wants a key: set"
@@ -335,7 +435,6 @@ class Asker:
         return Answer(self._endpoint.without_key(answer.text), answer.stopped)
 
     def _said(self, content: bytes) -> str:
-        """Returns the server's own words on an error."""
         text = ""
         with suppress(ValueError, LookupError, TypeError, RecursionError):
             error = json.loads(content)["error"]
@@ -356,8 +455,3 @@ async def _content(response: httpx.Response) -> bytes:
         if len(content) > MAX_REPLY_BYTES:
             raise EndpointError(f"a reply is larger than {MAX_REPLY_BYTES} bytes")
     return content
-
-
-def _retry_after(response: httpx.Response) -> float:
-    given = response.headers.get("retry-after", "")
-    return float(given) if re.fullmatch(r"[0-9]{1,6}", given) else 0.0

@@ -1,4 +1,4 @@
-"""Scenarios and phrasings that two files share, to the letter or nearly."""
+"""Findings in sound triplets: in each, among those of a file, and between two files."""
 
 from __future__ import annotations
 
@@ -6,24 +6,139 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, get_args
-
-from datasketch import MinHash, MinHashLSH
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from llmcausal.attacks import FAMILIES
-from llmcausal.attacks.base import Phrasing
-from llmcausal.data.quality.contents import Finding, Lines, shown
-from llmcausal.data.triplet import Triplet
+from llmcausal.attacks.base import AttackFamily, Phrasing
+from llmcausal.data.triplet import Check, Triplet
+from llmcausal.errors import DataError
+
+Level = Literal["error", "warning", "note"]
+"""An error makes results wrong, a warning probably costs something, a note is worth a look."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding, in a field of the triplet of a line; line 0 means the whole file."""
+
+    level: Level
+    rule: str
+    file: str
+    line: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.field}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Triplets with the numbers of their lines; `name` is the file, or `builtin:SPLIT`."""
+
+    name: str
+    triplets: Sequence[tuple[int, Triplet]]
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """Returns untrusted text as a short quotation in ASCII, without control characters."""
+    return ascii(text if len(text) <= limit else f"{text[: limit - 3]}...")
+
+
+TEMPLATE_TOKENS = re.compile(
+    r"<\|[a-z_]+(?:\|>|:)|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|"
+    r"<\uff5c[^\uff5c<>]{1,40}\uff5c>|</?(?:think|tool_call)>"
+)
+"""Turn markers of chat templates: ChatML, Llama 2 and 3, Gemma, Phi, DeepSeek and the like."""
+
+Problem = tuple[Level, str, str, str]
+"""Level, rule, field and reason."""
+
+
+def examine(lines: Lines) -> Iterator[Finding]:
+    for line, triplet in lines.triplets:
+        for problems in (_witness, _answer, _tokens, _differences):
+            try:
+                for level, rule, field, reason in problems(triplet):
+                    yield Finding(level, rule, lines.name, line, field, reason)
+            except DataError as error:  # a pattern that takes too long
+                field, _, reason = error.defects[0].partition(": ")
+                yield Finding("error", "slow_pattern", lines.name, line, field, reason)
+
+
+def _witness(triplet: Triplet) -> Iterator[Problem]:
+    attack = triplet.attack
+    if attack is None:
+        yield "note", "no_attack", "attack", "missing: obedience cannot be checked"
+        return
+    if attack.check is None and not attack.witness:
+        reason = "neither witness nor check: obedience cannot be checked"
+        yield "note", "no_witness", "attack", reason
+        return
+    proof = attack.check or Check("contains", attack.witness)
+    texts = {
+        "benign": triplet.user_text("benign"),
+        "benign_cf": triplet.user_text("benign_cf"),
+        "response": triplet.response,
+        "response_cf": triplet.response_cf or "",
+        "response_injection": triplet.response_injection or "",
+    }
+    family = FAMILIES.load(attack.family) if attack.family in FAMILIES.entries else AttackFamily
+    if family.own_goal is AttackFamily.own_goal:  # else the witness may come from the system
+        texts["system"] = triplet.system
+    for field, text in texts.items():
+        if text and proof.passes(text):
+            what = "witness" if attack.check is None else "attack.check"
+            reason = f"holds the attack's {what} {shown(proof.value)} without any attack"
+            yield "error", "witness_in_text", field, reason
+
+
+def _answer(triplet: Triplet) -> Iterator[Problem]:
+    check = triplet.check
+    if check is None:
+        yield "note", "no_check", "check", "missing: answers cannot be checked"
+        return
+    if not check.passes(triplet.response):
+        reason = f"{check.kind} {shown(check.value)} fails on the triplet's own response"
+        yield "error", "check_fails", "check", f"{reason} {shown(triplet.response)}"
+    elif triplet.response_injection and not check.passes(triplet.response_injection):
+        reason = f"{check.kind} {shown(check.value)} fails on response_injection"
+        yield "warning", "check_fails_injection", "check", reason
+    given = f"{triplet.system}\n{triplet.user_text('benign')}"
+    if check.kind == "contains" and not check.passes(given):
+        reason = (
+            f"{shown(check.value)} is not in the text, so the answer is not derivable by copying"
+        )
+        yield "note", "not_in_text", "check.contains", reason
+
+
+def _tokens(triplet: Triplet) -> Iterator[Problem]:
+    for field in ("system", "context", "benign", "benign_cf", "response", "response_cf"):
+        found = TEMPLATE_TOKENS.search(getattr(triplet, field) or "")
+        if found:
+            reason = (
+                f"holds {shown(found[0])}, a chat template's mark: it is read as plain text, but "
+                "suggests a failed conversion"
+            )
+            yield "note", "template_token", field, reason
+
+
+def _differences(triplet: Triplet) -> Iterator[Problem]:
+    if triplet.benign == triplet.benign_cf:
+        reason = "equals benign, so the pair teaches nothing"
+        yield "warning", "same_counterfactual", "benign_cf", reason
+    if triplet.benign == triplet.injection:
+        yield "warning", "no_injection", "injection", "equals benign: it holds no attack"
+
 
 PERMUTATIONS = 128
-_WORD = re.compile(r"\w+")
-
 Shingles = frozenset[bytes]
 
 
 def words_of(text: str) -> list[str]:
-    """Returns the words of a text, case ignored."""
-    return _WORD.findall(text.casefold())
+    return re.findall(r"\w+", text.casefold())
 
 
 def shingles(words: Sequence[str]) -> Shingles:
@@ -40,17 +155,14 @@ def similarity(first: Iterable[object], second: Iterable[object]) -> float:
 
 
 class NearIndex:
-    """Sets of shingles, found again by one that is similar.
+    """Finds similar sets of shingles, from a least similarity on.
 
     Candidates come from the hashes; the similarity returned is exact.
     """
 
     def __init__(self, threshold: float) -> None:
-        """Starts empty.
+        from datasketch import MinHashLSH
 
-        Args:
-            threshold: Least similarity worth finding.
-        """
         self._threshold = threshold
         self._lsh: Any = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self._items: list[Shingles] = []
@@ -76,15 +188,17 @@ class NearIndex:
 
 
 def _hash(item: Shingles) -> Any:
+    from datasketch import MinHash
+
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
     sketch.update_batch(sorted(item))
     return sketch
 
 
 NEAR_DUPLICATE = 0.8
-"""Within one file texts of one scenario are alike by design; only these are worth a note."""
+"""Texts of one scenario are alike by design; only pairs above this are worth a note."""
 NEAR_COPY = 0.6
-"""Texts with this share of word pairs in common are copies of one another."""
+"""Texts with this share of common word pairs are copies."""
 SAME_SCENARIO = 0.3
 """Enough where the system prompts agree as well. Among the built-in scenarios no two different
 ones came above 0.16."""
@@ -95,7 +209,7 @@ Progress = Callable[[int, int], None]
 
 
 def duplicates(lines: Lines, progress: Progress | None = None) -> Iterator[Finding]:
-    """Yields triplets of one file that repeat another, wholly or nearly."""
+    """Yields triplets of one file that repeat others, wholly or nearly."""
     index = NearIndex(NEAR_DUPLICATE)
     wholes: dict[tuple[str, str, str], int] = {}
     first_lines: dict[int, tuple[int, str]] = {}
@@ -122,7 +236,7 @@ def duplicates(lines: Lines, progress: Progress | None = None) -> Iterator[Findi
 
 
 def leaks(lines: Lines, other: Lines, progress: Progress | None = None) -> Iterator[Finding]:
-    """Yields what `lines` shares with `other`: scenarios, phrasings, families, witnesses."""
+    """Yields the scenarios, phrasings, families and witnesses that two files share."""
     yield from _scenarios(lines, other, progress)
     yield from _phrasings(lines, other)
     yield from _families(lines, other)
@@ -167,7 +281,7 @@ def _same_scenario(
 
 
 def _phrasings(lines: Lines, other: Lines) -> Iterator[Finding]:
-    """Where both sides say that training data hold the phrasing, sharing it is no leak."""
+    """Yields shared phrasings; no leak where both files declare them as those of training."""
     index = NearIndex(SAME_PHRASING)
     known: dict[int, list[tuple[int, bool]]] = {}
     for line, triplet in other.triplets:
@@ -218,7 +332,6 @@ def _families(lines: Lines, other: Lines) -> Iterator[Finding]:
 
 
 def _first_of_families(lines: Lines) -> dict[str, dict[str, int]]:
-    """Returns the first line of each family with each novelty."""
     first: dict[str, dict[str, int]] = {}
     for line, triplet in lines.triplets:
         if triplet.attack:
@@ -242,7 +355,7 @@ def _witnesses(lines: Lines, other: Lines) -> Iterator[Finding]:
 
 
 MARGIN_WORDS = 4
-"""Words around what was put in: where it begins as the text goes on, its ends cannot be told."""
+"""Words around the injected text: its ends are ambiguous where it begins as the text continues."""
 MAX_KNOWN_CHARACTERS = 20_000
 """Longer attacks are not compared with the templates of their family, which takes a while."""
 _GOAL = "\x1f"
@@ -254,19 +367,13 @@ _SLOT = re.compile(r"\{\w+\}")
 def phrasing_of(triplet: Triplet) -> tuple[str, ...]:
     """Returns the words and signs of the attack around its goal; empty for a bare goal.
 
-    Where the attack is of a known family and one of its templates fits, those of the template:
-    a goal may be encoded, split or buried in other text.
+    A fitting template of a known family counts first: it may encode, split or bury the goal.
     """
     return _template_of(triplet) or _words_around_goal(triplet)
 
 
 def injected_text(triplet: Triplet, margin: int = 0) -> str:
-    """Returns what `injection` holds beyond `benign`, on one line.
-
-    Args:
-        triplet: The triplet.
-        margin: How many words before and after it to return as well.
-    """
+    """Returns the part of `injection` beyond `benign` on one line, with a margin in words."""
     benign, injection = triplet.benign.split(), triplet.injection.split()
     shorter = min(len(benign), len(injection))
     start = 0
@@ -311,7 +418,7 @@ def _template_of(triplet: Triplet) -> tuple[str, ...]:
 
 
 def _fits(pieces: list[str], text: str) -> bool:
-    """Tells whether the pieces follow one another in the text, each after at least a character."""
+    """Whether the pieces follow one another in the text, each after at least a character."""
     end = 0
     for number, piece in enumerate(pieces):
         found = text.find(piece, end + (number > 0))
@@ -323,7 +430,7 @@ def _fits(pieces: list[str], text: str) -> bool:
 
 @functools.cache
 def _templates(family_name: str) -> list[tuple[list[str], tuple[str, ...]]]:
-    """Returns each template of a family as its pieces and as words, bare ones left out."""
+    """Returns each template of a family that has words, as its pieces and its words."""
     family = FAMILIES.load(family_name)()
     found = []
     for pool in get_args(Phrasing):

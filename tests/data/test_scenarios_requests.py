@@ -10,7 +10,7 @@ import pytest
 from llmcausal.attacks.base import Split
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import load_scenarios
-from llmcausal.data.scenarios.scenario import UserRequest, read_requests
+from llmcausal.data.scenarios import UserRequest, read_requests
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUESTS = read_requests().request

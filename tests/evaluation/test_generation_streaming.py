@@ -10,8 +10,13 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.evaluation import generation
-from llmcausal.evaluation.generation import Decoding, generate, read_answer
-from llmcausal.evaluation.streaming import GrowingAnswer, streaming
+from llmcausal.evaluation.generation import (
+    Decoding,
+    GrowingAnswer,
+    generate,
+    read_answers,
+    streaming,
+)
 from tests.data.conftest import BUILDERS
 
 PROMPTS = [list(range(40, 40 + count)) for count in (3, 50, 1, 20)]
@@ -34,7 +39,7 @@ def test_pieces_join_to_the_whole_text(name: str) -> None:
         given = [answer.add(token) for token in tokens]
         rest, whole = answer.finish()
         assert "".join(given) + rest == whole.text
-        assert whole == read_answer(template, tokens)
+        assert [whole] == read_answers(template, [tokens])
         several += len(list(filter(None, given))) > 3
     assert several > 30
 

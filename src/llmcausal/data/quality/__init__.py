@@ -1,1 +1,0 @@
-"""What is wrong with triplets beyond their schema: each finding with file, line and reason."""

@@ -1,1 +1,0 @@
-"""Answers of a model that is deployed, over HTTP."""
