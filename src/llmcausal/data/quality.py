@@ -42,9 +42,9 @@ class Lines:
     triplets: Sequence[tuple[int, Triplet]]
 
 
-def shown(text: str, limit: int = 60) -> str:
+def shown(text: str) -> str:
     """Returns untrusted text as a short quotation in ASCII, without control characters."""
-    return ascii(text if len(text) <= limit else f"{text[: limit - 3]}...")
+    return ascii(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 TEMPLATE_TOKENS = re.compile(

@@ -63,9 +63,6 @@ class Kept(Generic[T]):
         self._path = path
         self._answers = answers
 
-    def __len__(self) -> int:
-        return len(self._answers)
-
     def get(self, key: str) -> T | None:
         return self._answers.get(key)
 

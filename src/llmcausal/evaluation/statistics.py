@@ -37,9 +37,7 @@ def proportion(verdicts: Sequence[Verdict]) -> Estimate:
     return _estimate(float(test.statistic), len(measured), interval)
 
 
-def paired_difference(
-    base: Sequence[Verdict], tuned: Sequence[Verdict], seed: int = 0
-) -> dict[str, Any]:
+def paired_difference(base: Sequence[Verdict], tuned: Sequence[Verdict]) -> dict[str, Any]:
     """Tuned share minus base share on the same examples, in the same order.
 
     Returns:
@@ -63,7 +61,7 @@ def paired_difference(
         p_value = float(stats.binomtest(only_base, discordant, 0.5).pvalue)
     if len(pairs) > 1 and discordant:
         differences = np.array([int(after) - int(before) for before, after in pairs])
-        interval = _interval((differences,), np.mean, seed)
+        interval = _interval((differences,), np.mean)
     return {
         **_estimate(value, len(pairs), interval),
         "p_value": p_value,
@@ -72,36 +70,36 @@ def paired_difference(
     }
 
 
-def mean(values: Sequence[float], seed: int = 0) -> Estimate:
+def mean(values: Sequence[float]) -> Estimate:
     """Mean with a 95% percentile bootstrap interval over its values.
 
     All but `n` are None without values, and the interval is None below two.
     """
-    return _bootstrapped((np.asarray(values, dtype=float),), np.mean, seed)
+    return _bootstrapped((np.asarray(values, dtype=float),), np.mean)
 
 
-def perplexity(losses: Sequence[float], tokens: Sequence[int], seed: int = 0) -> Estimate:
+def perplexity(losses: Sequence[float], tokens: Sequence[int]) -> Estimate:
     """Exponential of the mean cross-entropy, in nats, of a token; `n` is the number of answers.
 
     The bootstrap draws whole answers, since their tokens are dependent.
     """
     data = (np.asarray(losses, dtype=float), np.asarray(tokens, dtype=float))
-    return _bootstrapped(data, _perplexity, seed)
+    return _bootstrapped(data, _perplexity)
 
 
 def _perplexity(losses: Any, tokens: Any, axis: int = -1) -> Any:
     return np.exp(np.sum(losses, axis=axis) / np.sum(tokens, axis=axis))
 
 
-def _bootstrapped(data: tuple[Any, ...], statistic: Any, seed: int) -> Estimate:
+def _bootstrapped(data: tuple[Any, ...], statistic: Any) -> Estimate:
     n = len(data[0])
     if not n:
         return _estimate(None, 0)
-    interval = _interval(data, statistic, seed) if n > 1 else None
+    interval = _interval(data, statistic) if n > 1 else None
     return _estimate(float(statistic(*data)), n, interval)
 
 
-def _interval(data: tuple[Any, ...], statistic: Any, seed: int) -> Any:
+def _interval(data: tuple[Any, ...], statistic: Any) -> Any:
     return stats.bootstrap(
         data,
         statistic,
@@ -109,7 +107,7 @@ def _interval(data: tuple[Any, ...], statistic: Any, seed: int) -> Any:
         batch=500,
         paired=len(data) > 1,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     ).confidence_interval
 
 
