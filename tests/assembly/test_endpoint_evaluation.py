@@ -21,7 +21,7 @@ from llmcausal.assembly.evaluating import load_parts
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.errors import DataError, Interrupted, UsageError
-from llmcausal.evaluation.endpoint import KEY_VARIABLE, Pace
+from llmcausal.evaluation.endpoint import KEY_VARIABLE, RequestPace
 from llmcausal.profile import load_config
 from llmcausal.server.app import Served, build_app
 from llmcausal.server.engine import Engine, Limits
@@ -139,7 +139,7 @@ def test_a_spent_budget_leaves_triplets_out_and_the_next_run_goes_on(
     asked: dict[str, Any] = {"checkpoint": checkpoint, "baseline": False, "progress": silent}
     whole = assembly.evaluate_endpoint(url, "tiny", suite="builtin", **asked)
     prompts = len(whole["generations"])
-    part = assembly.evaluate_endpoint(url, "tiny", pace=Pace(requests=6, at_once=1), **asked)
+    part = assembly.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=6, at_once=1), **asked)
     assert part["endpoint"]["requests"] == 6
     left_out = {item["id"] for item in part["skipped"]}
     assert all("budget of --requests ended" in item["reason"] for item in part["skipped"])
@@ -148,7 +148,7 @@ def test_a_spent_budget_leaves_triplets_out_and_the_next_run_goes_on(
     assert (rest["endpoint"]["kept"], rest["endpoint"]["requests"]) == (6, prompts - 6)
     assert figures(rest["tuned"]) == figures(whole["tuned"])
     with pytest.raises(DataError, match="the budget of --requests ended"):
-        assembly.evaluate_endpoint(url, "tiny", pace=Pace(requests=1), **asked)
+        assembly.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=1), **asked)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,11 @@ def test_an_interrupted_evaluation_goes_on(
     code: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    asked: dict[str, Any] = {"checkpoint": checkpoint, "baseline": False, "pace": Pace(at_once=2)}
+    asked: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "baseline": False,
+        "pace": RequestPace(at_once=2),
+    }
 
     def stop(done: int, total: int) -> None:
         if done == 4:
@@ -230,7 +234,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(
             "tiny",
             checkpoint=checkpoint,
             progress=kill_once,
-            pace=Pace(at_once=2, patience=300, longest_wait=2),
+            pace=RequestPace(at_once=2, patience=300, longest_wait=2),
         )
         assert first.returncode == -signal.SIGKILL
         assert answers(result) == answers(local)

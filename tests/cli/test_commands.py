@@ -128,7 +128,7 @@ def test_eval_refuses_an_earlier_attack_without_an_attack(
 
 
 def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmcausal.evaluation.endpoint import Pace
+    from llmcausal.evaluation.endpoint import RequestPace
 
     evaluate = Recorder({"tuned": {}, "base": None, "report": "r.html"})
     monkeypatch.setattr(assembly, "evaluate_endpoint", evaluate)
@@ -142,7 +142,7 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
         "api": "completions",
         "tokenizer": "gguf",
         "checkpoint": Path("best"),
-        "pace": Pace(9, 2, 3, 4),
+        "pace": RequestPace(9, 2, 3, 4),
         "reuse": True,
         "data": None,
         "suite": "sep",

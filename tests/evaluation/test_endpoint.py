@@ -28,8 +28,8 @@ from llmcausal.evaluation.endpoint import (
     Endpoint,
     KeptAnswers,
     Ollama,
-    Pace,
     Replies,
+    RequestPace,
 )
 from tests.server.conftest import listening
 
@@ -94,7 +94,7 @@ def ask(url: str, count: int = 4, **changes: Any) -> Replies:
     pace = {"patience": 20, "first_wait": 0.01, "longest_wait": 0.05}
     pace |= {name: changes[name] for name in names if name in changes}
     endpoint = Endpoint(url, "m", given["api"], given["key"])
-    asker = Asker(endpoint, Pace(**pace), kept, 7)  # type: ignore[arg-type]
+    asker = Asker(endpoint, RequestPace(**pace), kept, 7)  # type: ignore[arg-type]
     return asker.ask(PROMPTS[:count], given["progress"])
 
 
@@ -293,7 +293,7 @@ def test_half_of_a_character_is_sent_as_it_is(start: Any) -> None:
     server, url = start(lambda body, _: failed(400, "bad text"))
     kept = KeptAnswers(None, "", finished=False)
     prompt = ("Be brief.", "\ud800")
-    replies = Asker(Endpoint(url, "m", Chat()), Pace(), kept, 7).ask([prompt])
+    replies = Asker(Endpoint(url, "m", Chat()), RequestPace(), kept, 7).ask([prompt])
     assert replies.refused == {prompt: "HTTP 400: bad text"}
     assert server.requests[0]["messages"][1]["content"] == "\ud800"
 

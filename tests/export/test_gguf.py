@@ -15,7 +15,14 @@ import pytest
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
-from llmcausal.evaluation.endpoint import Asker, Chat, Completions, Endpoint, KeptAnswers, Pace
+from llmcausal.evaluation.endpoint import (
+    Asker,
+    Chat,
+    Completions,
+    Endpoint,
+    KeptAnswers,
+    RequestPace,
+)
 from llmcausal.evaluation.generation import Answer
 from llmcausal.export import gguf
 from llmcausal.export import gguf as gguf_module
@@ -89,11 +96,13 @@ def test_what_llama_cpp_serves_is_evaluated(
     assert len({answer.text for answer in wanted.values()}) == 2
     for api, prompts in ((Completions(template), PROMPTS), (Chat(), PROMPTS[:1])):
         kept = KeptAnswers(None, "", finished=False)
-        replies = Asker(Endpoint(llama.url, "any", api), Pace(at_once=2), kept, 8).ask(prompts)
+        replies = Asker(Endpoint(llama.url, "any", api), RequestPace(at_once=2), kept, 8).ask(
+            prompts
+        )
         assert replies.answers == {prompt: wanted[prompt] for prompt in prompts}
         assert (replies.refused, replies.retries) == ({}, 0)
         long = ("Be kind.", "you " * 600)
-        refused = Asker(Endpoint(llama.url, "any", api), Pace(), kept, 8).ask([long]).refused
+        refused = Asker(Endpoint(llama.url, "any", api), RequestPace(), kept, 8).ask([long]).refused
         assert re.search("HTTP 400: .*context", refused[long])
 
 

@@ -34,8 +34,8 @@ from llmcausal.evaluation.endpoint import (
     Endpoint,
     KeptAnswers,
     Ollama,
-    Pace,
     Replies,
+    RequestPace,
 )
 from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, require_some, score_answers
 from llmcausal.evaluation.generation import Answering, answer_prompts
@@ -87,7 +87,7 @@ class EndpointRequest:
     suite: str | None = None
     settings: Mapping[str, int | None] = field(default_factory=dict)
     trust_remote_code: bool = False
-    pace: Pace = field(default_factory=Pace)
+    pace: RequestPace = field(default_factory=RequestPace)
     reuse: bool = False
     progress: Progress | None = None
     out: Path | None = None

@@ -247,9 +247,11 @@ def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _deployed(options: Mapping[str, Any]) -> dict[str, Any]:
     from llmcausal import assembly
-    from llmcausal.evaluation.endpoint import Pace
+    from llmcausal.evaluation.endpoint import RequestPace
 
-    pace = Pace(*(options[name] for name in ("requests", "concurrency", "timeout", "patience")))
+    pace = RequestPace(
+        *(options[name] for name in ("requests", "concurrency", "timeout", "patience"))
+    )
     return assembly.evaluate_endpoint(
         options["endpoint"],
         options["model"],

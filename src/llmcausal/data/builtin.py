@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, get_args
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Goal, Phrasing, Position, Split
 from llmcausal.attacks.goals import GOAL_KINDS, GoalKind
-from llmcausal.data.scenarios import Filling, Scenario, requests_beside, themes
+from llmcausal.data.scenarios import Filling, Scenario, themes, with_requests
 from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
 
@@ -58,7 +58,7 @@ def load_scenarios(split: Split) -> list[Scenario]:
     """Returns the scenarios of one split in the order of their themes, then those of requests."""
     tasks = [scenario for theme in themes().values() for scenario in theme]
     tasks = [scenario for scenario in tasks if scenario.split == split]
-    return [*tasks, *requests_beside(tasks)]
+    return [*tasks, *with_requests(tasks)]
 
 
 def load_families(split: Split, phrasing: Phrasing) -> list[AttackFamily]:

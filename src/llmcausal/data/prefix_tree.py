@@ -129,6 +129,12 @@ def _joined(parts: Iterable[Sequence[int]]) -> Indices:
     return np.fromiter(chain.from_iterable(parts), np.int64)
 
 
+def common_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """Returns the length of the common prefix of two sequences."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 BLOCK_OVERHEAD_PAIRS = 2048
 """Cost of the start of a block, in query-key pairs."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Phrasing
+from llmcausal.data.prefix_tree import common_length
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError
 
@@ -375,13 +376,8 @@ def phrasing_of(triplet: Triplet) -> tuple[str, ...]:
 def injected_text(triplet: Triplet, margin: int = 0) -> str:
     """Returns the part of `injection` beyond `benign` on one line, with a margin in words."""
     benign, injection = triplet.benign.split(), triplet.injection.split()
-    shorter = min(len(benign), len(injection))
-    start = 0
-    while start < shorter and benign[start] == injection[start]:
-        start += 1
-    end = 0
-    while end < shorter - start and benign[-1 - end] == injection[-1 - end]:
-        end += 1
+    start = common_length(benign, injection)
+    end = common_length(benign[start:][::-1], injection[start:][::-1])
     rest, added = benign[start : len(benign) - end], injection[start : len(injection) - end]
     if margin:
         return " ".join(injection[max(0, start - margin) : len(injection) - end + margin])

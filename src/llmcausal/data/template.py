@@ -124,7 +124,7 @@ class Slot:
         return content.rstrip() if self.strip_right else content
 
 
-Piece = str | Slot
+TemplatePiece = str | Slot
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TemplatePieces:
     `lead` is text between the prompt and the answer (Llama 2: a space), `tail` text after it.
     """
 
-    prompt: tuple[Piece, ...]
+    prompt: tuple[TemplatePiece, ...]
     lead: str
     answer: Slot
     tail: str
@@ -201,7 +201,7 @@ def _rendered(
 
 def _slots(
     render: Render, sentinels: dict[Role, str], *, folds: bool, answer: bool
-) -> tuple[list[Piece], list[Role]]:
+) -> tuple[list[TemplatePiece], list[Role]]:
     """Returns literal, slot, literal, ..., literal, and the slots' roles."""
     plain = _rendered(render, sentinels, folds=folds, padding="", answer=answer)
     literals, roles = _split(plain, sentinels)
@@ -215,7 +215,7 @@ def _slots(
         _trims(wide_literal, literal, index > 0, index < last)
         for index, (wide_literal, literal) in enumerate(zip(wide, literals, strict=False))
     ]
-    pieces: list[Piece] = [literals[0]]
+    pieces: list[TemplatePiece] = [literals[0]]
     for role, before, after, literal in zip(roles, trims, trims[1:], literals[1:], strict=False):
         if before is None or after is None or wide_roles != roles:
             raise ModelError(f"the chat template changes the text of the {role} message")
@@ -249,7 +249,7 @@ def _split(rendered: str, sentinels: dict[Role, str]) -> tuple[list[str], list[R
 
 _BRACKETED = re.compile(r"<{1,2}[^\s<>]{1,40}>{1,2}|\[{1,2}[^\s\[\]]{1,40}\]{1,2}")
 _LABEL = re.compile(r"#{2,}.*|.*:")
-# What the tokenizers library strips beside a token: Unicode White_Space, where Python's differs.
+# The tokenizers library strips Unicode White_Space next to a token; Python's set differs.
 _WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -270,7 +270,7 @@ class TextSpan:
     `strips_left` and `strips_right`: the control token on that side swallows white space.
     """
 
-    parts: tuple[Piece, ...]
+    parts: tuple[TemplatePiece, ...]
     preceding: Preceding
     strips_left: bool
     strips_right: bool
@@ -296,7 +296,7 @@ TemplateItem = ControlToken | TextSpan
 
 
 def _split_items(
-    pieces: Iterable[Piece],
+    pieces: Iterable[TemplatePiece],
     controls: Mapping[str, ControlToken],
     before: TemplateItem | None = None,
 ) -> list[TemplateItem]:
@@ -304,7 +304,7 @@ def _split_items(
     longest_first = sorted(controls, key=len, reverse=True)
     pattern = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
     items: list[TemplateItem] = []
-    parts: list[Piece] = []
+    parts: list[TemplatePiece] = []
 
     def close(after: ControlToken | None) -> None:
         previous = items[-1] if items else before

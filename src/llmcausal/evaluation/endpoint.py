@@ -219,7 +219,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Pace:
+class RequestPace:
     """Limits on the requests, in seconds for all but the first two.
 
     Attributes:
@@ -271,7 +271,7 @@ class Asker:
     """Asks one endpoint; new answers are kept at once."""
 
     def __init__(
-        self, endpoint: Endpoint, pace: Pace, kept: KeptAnswers, max_new_tokens: int
+        self, endpoint: Endpoint, pace: RequestPace, kept: KeptAnswers, max_new_tokens: int
     ) -> None:
         self._endpoint = endpoint
         self._pace = pace

@@ -49,12 +49,12 @@ class AttackProbe:
             for member in ("benign", "injection")
             for triplet in self._triplets
         ]
-        told = 0
+        reported = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal told
-            while told < done * self.batches // total:
-                told += 1
+            nonlocal reported
+            while reported < done * self.batches // total:
+                reported += 1
                 batch_done()
 
         answers = answer_prompts(self._answering, prompts, progress=progress)

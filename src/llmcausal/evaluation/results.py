@@ -1,4 +1,4 @@
-"""What an evaluation is, and how it is written to disk: each file whole or not at all."""
+"""The content of an evaluation's result, and its files, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ REPRESENTATIONS = "representations.json"
 REPORT = "report.md"
 
 
-class Part(BaseModel):
+class ResultPart(BaseModel):
     """A part of a result; another key in it is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Figure(Part):
+class Figure(ResultPart):
     """A share, mean or area: its value, over how many, and its 95% interval.
 
     Only `n` is always known. `k` is how many attacks share a prompt, of the best of several.
@@ -48,7 +48,7 @@ class Change(Figure):
     only_tuned: int
 
 
-class ResistanceVerdict(Part):
+class ResistanceVerdict(ResultPart):
     """Whether the tuned model resists more than the base, in words."""
 
     metric: str
@@ -63,7 +63,7 @@ class Likeness(Figure):
     text: str
 
 
-class SkippedTriplet(Part):
+class SkippedTriplet(ResultPart):
     """A triplet that is not in some or all figures, and why."""
 
     id: str
@@ -80,7 +80,7 @@ class SearchedSide(BaseModel):
     examples: list[dict[str, Any]]
 
 
-class Adaptive(Part):
+class Adaptive(ResultPart):
     """An adaptive attack: its budget, the same against both sides, and what it reached.
 
     `most_queries` bounds the texts scored on a prompt, `earlier_finds` are texts of another result
@@ -102,9 +102,9 @@ class Adaptive(Part):
     base: SearchedSide | None = None
 
 
-def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[Part]:
+def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[ResultPart]:
     fields: dict[str, Any] = {metric.name: (Figure | None, None) for metric in metrics}
-    return create_model(title, __base__=Part, **fields, **others)
+    return create_model(title, __base__=ResultPart, **fields, **others)
 
 
 Causal = _figures("Causal", of("causal"), representation=(str, ...), n=(int, ...))
@@ -119,7 +119,7 @@ Side = _figures(
 """The figures of one model; `name` where it is not the untouched base."""
 
 
-class EndpointFacts(Part):
+class EndpointFacts(ResultPart):
     """The deployed model that is the tuned side, and what asking it took."""
 
     url: str
@@ -130,7 +130,7 @@ class EndpointFacts(Part):
     kept: int
 
 
-class EvaluationResult(Part):
+class EvaluationResult(ResultPart):
     """What results.json holds; generations.jsonl and representations.json are in its folder."""
 
     suite: str

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 Verdict = bool | None
-"""What was measured on one example; None where nothing could be."""
+"""The result on one example; None where nothing can be measured."""
 
 Estimate = dict[str, Any]
 """A measured value: `value`, `n` and the 95% interval `low`, `high`."""

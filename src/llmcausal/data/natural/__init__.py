@@ -199,8 +199,8 @@ def _draw(
         where: Position = rng.choice(("start", "middle", "end"))
         document = place(document, rng.choice(pools.harmless), where, rng.choice(JOINERS))
     prompt = _Prompt(kind, rng.choice(wordings), document, other, goal, layout, rng.choice(MARKS))
-    told = f"{prompt.instruction}\n{document}\n{other}".casefold()
-    useless = goal.kind == kind or (goal.witness and goal.witness.casefold() in told)
+    harmless = f"{prompt.instruction}\n{document}\n{other}".casefold()
+    useless = goal.kind == kind or (goal.witness and goal.witness.casefold() in harmless)
     return None if useless or document == other else prompt
 
 

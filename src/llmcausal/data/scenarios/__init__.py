@@ -1,8 +1,8 @@
 """Tasks of the built-in generator as data: one file per theme in `themes/`, in their order of use.
 
-`pools.toml` holds values that scenarios share, `requests.toml` requests of a user to whom a text is
-merely attached: an attack makes the very same requests from inside the text, so that only the place
-of an instruction shows whether to follow it. Training on tasks alone teaches to follow both.
+`pools.toml` holds values that scenarios share, `requests.toml` requests of users who also attach a
+text. An attack makes the very same requests from inside the text, so that only the place of an
+instruction shows whether to follow it. Training on tasks alone teaches to follow both.
 """
 
 from __future__ import annotations
@@ -226,13 +226,13 @@ def read_requests() -> Requests:
     return read_table(files(__package__).joinpath("requests.toml"), Requests)
 
 
-def requests_beside(scenarios: Sequence[Scenario]) -> list[Scenario]:
-    """Returns, for each scenario, one in which its text merely accompanies a request."""
+def with_requests(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Returns, for each scenario, one whose text only accompanies a request."""
     requests = read_requests()
-    return [_beside(scenario, index, requests) for index, scenario in enumerate(scenarios)]
+    return [_with_request(scenario, index, requests) for index, scenario in enumerate(scenarios)]
 
 
-def _beside(scenario: Scenario, index: int, requests: Requests) -> Scenario:
+def _with_request(scenario: Scenario, index: int, requests: Requests) -> Scenario:
     turn, which = divmod(index, len(requests.request))
     request = requests.request[which]
     systems = requests.systems[scenario.split]

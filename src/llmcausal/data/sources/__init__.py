@@ -1,4 +1,4 @@
-"""What people have, read as plain examples: one file per source."""
+"""Readers of plain examples: one file per source."""
 
 from __future__ import annotations
 

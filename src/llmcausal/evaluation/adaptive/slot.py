@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from llmcausal.data.builtin import MARKS
+from llmcausal.data.prefix_tree import common_length
 from llmcausal.data.template import ChatTemplate, Slot
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
@@ -86,8 +87,8 @@ class PromptSlot:
             others = [
                 self.encode([*texts[:number], other, *texts[number + 1 :]]) for other in ("", " 7")
             ]
-            start = min(_common(ids, other) for other in others)
-            rest = [_common(ids[start:][::-1], other[start:][::-1]) for other in others]
+            start = min(common_length(ids, other) for other in others)
+            rest = [common_length(ids[start:][::-1], other[start:][::-1]) for other in others]
             # A text may begin or end like its surroundings or the others.
             near = product((start, start - 1, start + 1), (0, -1, 1))
             spans_near = ((first, len(ids) - min(rest) + more) for first, more in near)
@@ -169,15 +170,6 @@ def _turns(template: ChatTemplate) -> dict[str, tuple[str, str]]:
     spelled = {SPELLED: (opening, closing)}
     wide = (opening.translate(_WIDE), closing.translate(_WIDE))
     return spelled if wide == spelled[SPELLED] else {**spelled, WIDE: wide}
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ STYLES: Mapping[str, str] = {
 }
 """Each style of attack as a template."""
 
-Record = tuple[str, str, str, str]
+_Record = tuple[str, str, str, str]
 """Id, instruction, input, output."""
 
 
@@ -66,7 +66,7 @@ def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     return [t for own in by_record for t in (*own, *attacked_again(own[0], more)[1:])]
 
 
-def _record(item: Item) -> Record:
+def _record(item: Item) -> _Record:
     _, number, record = item
     text = text_of(record, "input", may_be_empty=True)
     if not text:
