@@ -16,7 +16,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmcausal.data.plain_text import ControlToken, MarkerGuard, PlainEncoder
 from llmcausal.errors import DataError, ModelError
@@ -159,11 +159,7 @@ def find_pieces(render: Render, template: str) -> TemplatePieces:
         ModelError: If the template fails, or leaves out or changes content.
     """
     unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in template)
-    sentinels: dict[Role, str] = {
-        "system": next(unused),
-        "user": next(unused),
-        "assistant": next(unused),
-    }
+    sentinels: dict[Role, str] = dict(zip(get_args(Role), unused, strict=False))
     folds_system, refusal = False, ""
     try:
         rendered = _rendered(render, sentinels, folds=False, padding="", answer=False)
@@ -237,14 +233,8 @@ def _trims(
 
 def _split(rendered: str, sentinels: dict[Role, str]) -> tuple[list[str], list[Role]]:
     role_of = {mark: role for role, mark in sentinels.items()}
-    literals, roles = [""], list[Role]()
-    for character in rendered:
-        if character in role_of:
-            roles.append(role_of[character])
-            literals.append("")
-        else:
-            literals[-1] += character
-    return literals, roles
+    literal, *rest = re.split(f"([{''.join(role_of)}])", rendered)
+    return [literal, *rest[1::2]], [role_of[mark] for mark in rest[::2]]
 
 
 _BRACKETED = re.compile(r"<{1,2}[^\s<>]{1,40}>{1,2}|\[{1,2}[^\s\[\]]{1,40}\]{1,2}")
@@ -490,19 +480,20 @@ class ChatTemplate:
         named = f"{self.tokenizer.special_tokens_map}\0{self.text}"
         if named in _BOUNDED:
             return
-        if limit := broken_limit(self._render_all):
+
+        def render_all() -> None:
+            folds = find_pieces(self._render, self._dated).folds_system
+            for system, user, answer in _PROBES:
+                messages = conversation(system, user, folds_system=folds)
+                self._render(messages, True)
+                self._render([*messages, {"role": "assistant", "content": answer}], False)
+
+        if limit := broken_limit(render_all):
             raise ModelError(
                 f"the chat template takes {limit} to render a short conversation; use another one "
                 "(model.chat_template)"
             )
         _BOUNDED.add(named)
-
-    def _render_all(self) -> None:
-        folds = find_pieces(self._render, self._dated).folds_system
-        for system, user, answer in _PROBES:
-            messages = conversation(system, user, folds_system=folds)
-            self._render(messages, True)
-            self._render([*messages, {"role": "assistant", "content": answer}], False)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         text = str(self._reference(messages, add_generation_prompt, tokenize=False))

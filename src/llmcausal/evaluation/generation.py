@@ -309,12 +309,9 @@ def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> l
         generation_config=config,
     )
     rows: list[list[int]] = output[:, width:].tolist()
-    return [_until_stop(row, config.eos_token_id) for row in rows]
-
-
-def _until_stop(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
-    stop = next((i for i, token in enumerate(tokens) if token in stop_ids), None)
-    return tokens if stop is None else tokens[: stop + 1]
+    stop_ids = config.eos_token_id
+    ends = [next((end for end, id_ in enumerate(row, 1) if id_ in stop_ids), None) for row in rows]
+    return [row[:end] for row, end in zip(rows, ends, strict=True)]
 
 
 def answer_prompts(
