@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics import compute
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics import environment
+from llmcausal.diagnostics.check import Facts
 from llmcausal.model import device
 
 Change = Callable[..., RunConfig]
@@ -15,19 +15,19 @@ Make = Callable[..., Facts]
 
 
 def test_a_torch_that_cannot_be_imported_fails(on_cpu: Make) -> None:
-    check = compute.check_torch(on_cpu(torch=None, torch_problem="OSError: libcudart.so"))
+    check = environment.check_torch(on_cpu(torch=None, torch_problem="OSError: libcudart.so"))
     assert check.status == "fail"
     assert "OSError: libcudart.so" in check.detail
     assert "pip install" in check.fix
 
 
 def test_torch_tells_its_cuda_build(on_cpu: Make, on_gpu: Make) -> None:
-    assert compute.check_torch(on_cpu()).detail == "2.13.0+cpu, without CUDA"
-    assert compute.check_torch(on_gpu()).detail == "2.13.0+cu126, CUDA 12.6"
+    assert environment.check_torch(on_cpu()).detail == "2.13.0+cpu, without CUDA"
+    assert environment.check_torch(on_gpu()).detail == "2.13.0+cu126, CUDA 12.6"
 
 
 def test_bitsandbytes_really_works_here(on_cpu: Make) -> None:
-    check = compute.check_bitsandbytes(on_cpu())
+    check = environment.check_bitsandbytes(on_cpu())
     assert (check.status, check.fix) == ("pass", "")
 
 
@@ -36,17 +36,19 @@ def test_the_doctor_pages_nothing_under_the_windows_driver(
     on_gpu: Make, monkeypatch: pytest.MonkeyPatch, wsl: bool
 ) -> None:
     tried: list[bool] = []
-    monkeypatch.setattr(compute, "nf4_errors", lambda _: (0.09, 0.0))
-    monkeypatch.setattr(compute, "adamw8bit_moves", lambda _, *, paged: tried.append(paged) or True)
-    check = compute.check_bitsandbytes(on_gpu(wsl=wsl))
+    monkeypatch.setattr(environment, "nf4_errors", lambda _: (0.09, 0.0))
+    monkeypatch.setattr(
+        environment, "adamw8bit_moves", lambda _, *, paged: tried.append(paged) or True
+    )
+    check = environment.check_bitsandbytes(on_gpu(wsl=wsl))
     assert tried == [not wsl]
     assert check.status == "pass"
     assert ("its states not paged" in check.detail) == wsl
 
 
 def test_nf4_rounds_as_much_as_nf4_should() -> None:
-    rounding, product = compute.nf4_errors(torch.device("cpu"))
-    assert 0.05 < rounding < compute.MOST_NF4_ROUNDING
+    rounding, product = environment.nf4_errors(torch.device("cpu"))
+    assert 0.05 < rounding < environment.MOST_NF4_ROUNDING
     assert product < 1e-5
 
 
@@ -65,9 +67,9 @@ def test_bitsandbytes_that_computes_wrongly_fails(
     moved: bool,
     message: str,
 ) -> None:
-    monkeypatch.setattr(compute, "nf4_errors", lambda _: errors)
-    monkeypatch.setattr(compute, "adamw8bit_moves", lambda *_, **__: moved)
-    check = compute.check_bitsandbytes(on_cpu())
+    monkeypatch.setattr(environment, "nf4_errors", lambda _: errors)
+    monkeypatch.setattr(environment, "adamw8bit_moves", lambda *_, **__: moved)
+    check = environment.check_bitsandbytes(on_cpu())
     assert check.status == "fail"
     assert message in check.detail
     assert check.fix
@@ -77,8 +79,8 @@ def test_bitsandbytes_that_cannot_run_fails(on_cpu: Make, monkeypatch: pytest.Mo
     def broken(_: torch.device) -> tuple[float, float]:
         raise OSError("libbitsandbytes.so:\n cannot open")
 
-    monkeypatch.setattr(compute, "nf4_errors", broken)
-    check = compute.check_bitsandbytes(on_cpu())
+    monkeypatch.setattr(environment, "nf4_errors", broken)
+    check = environment.check_bitsandbytes(on_cpu())
     assert check.status == "fail"
     assert check.detail == "OSError: libbitsandbytes.so: cannot open"
     assert "pip install" in check.fix
@@ -106,7 +108,7 @@ def test_bf16_is_told_as_it_was_measured(
     told: str,
 ) -> None:
     monkeypatch.setattr(device, "bf16_speedup", lambda: speedup)
-    check = compute.check_bf16(on_cpu(change(config, "model", precision=precision)))
+    check = environment.check_bf16(on_cpu(change(config, "model", precision=precision)))
     assert check is not None
     assert check.status == status
     assert told in check.detail
@@ -114,4 +116,4 @@ def test_bf16_is_told_as_it_was_measured(
 
 
 def test_bf16_is_not_timed_on_a_gpu(on_gpu: Make) -> None:
-    assert compute.check_bf16(on_gpu()) is None
+    assert environment.check_bf16(on_gpu()) is None

@@ -11,7 +11,7 @@ import pytest
 
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import environment
-from llmcausal.diagnostics.facts import Facts, ModelSize, ProfileNeed, StrategyNeed
+from llmcausal.diagnostics.check import Facts, ModelSize, ProfileNeed, StrategyNeed
 
 GIB = 2**30
 Make = Callable[..., Facts]

@@ -20,7 +20,7 @@ from llmcausal.evaluation.forward import (
     perplexity_figures,
     read,
 )
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.objective import Objective
 from llmcausal.train.step import TripletStep

@@ -10,7 +10,7 @@ import torch
 
 from llmcausal.config import MemorySection, ModelSection
 from llmcausal.model import factory
-from llmcausal.model.host_weights import (
+from llmcausal.model.placement import (
     HostHead,
     compute_device,
     empty_on_host,

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from llmcausal.config import LoraSection, MemorySection
 from llmcausal.model.activations import set_activations
-from llmcausal.model.cpu.linear import is_frozen
+from llmcausal.model.cpu.layer import is_frozen
 from llmcausal.model.lora import add_lora
-from llmcausal.model.sharding import Nf4Linear, shard_layers, use_plain_parameters
+from llmcausal.model.placement import Nf4Linear, shard_layers, use_plain_parameters
 
 CPU = torch.device("cpu")
 TOKENS = torch.arange(3, 15)[None]

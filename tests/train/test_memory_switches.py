@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llmcausal.config import MemorySection
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.info_nce import InfoNCE
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import StepResult
+from llmcausal.train.objective import Objective, StepResult
 from llmcausal.train.step import TripletStep
 
 CPU = torch.device("cpu")

@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.info_nce import InfoNCE
 from llmcausal.losses.triplet_margin import TripletMargin
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 TAU = 0.07

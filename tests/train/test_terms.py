@@ -20,8 +20,7 @@ from llmcausal.losses.state import middle_layers
 from llmcausal.model.trunk import Trunk, find_trunk
 from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 BETA, SWAP, PREFERENCE, INVARIANCE, STATE = 1.7, 0.8, 0.6, 0.4, 0.7

@@ -17,10 +17,9 @@ import torch
 
 from llmcausal.config import RunConfig, TrackingSection
 from llmcausal.errors import ConfigError
-from llmcausal.train.callback import FitContext
+from llmcausal.train.callback import FitContext, TrainState
 from llmcausal.train.callbacks import tracking
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
-from llmcausal.train.state import TrainState
 from llmcausal.train.trackers import tracker
 from llmcausal.train.trackers import tracker as trackers
 from llmcausal.train.trackers.tracker import TrackedRun, Tracker

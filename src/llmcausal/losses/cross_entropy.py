@@ -18,25 +18,15 @@ _Context = Any
 
 @dataclass(frozen=True)
 class OutputHead:
-    """A frozen output head: `softcap * tanh((W h + b) / softcap)`, or `W h + b` without a softcap.
+    """A frozen output head: `softcap * tanh((W h + b) / softcap)`, or `W h + b`."""
 
-    Attributes:
-        weight: W [vocabulary, width].
-        bias: b [vocabulary], or None.
-        softcap: Logit softcap, or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    softcap: float | None = None
+    weight: Tensor  # W [vocabulary, width]
+    bias: Tensor | None = None  # b [vocabulary], or None
+    softcap: float | None = None  # logit softcap, or None
 
 
 def chunked_cross_entropy(
-    hidden: Tensor,
-    head: OutputHead,
-    targets: Tensor,
-    *,
-    chunk: int = 256,
+    hidden: Tensor, head: OutputHead, targets: Tensor, *, chunk: int = 256
 ) -> Tensor:
     """Returns the cross-entropy of each row, without ever holding all logits.
 
@@ -96,10 +86,10 @@ def streamed_cross_entropy(
     """Returns the cross-entropy of each row, reading the head once for all rows.
 
     The head stays on the host and passes the device once, some rows of the vocabulary at a time.
-    An online log-sum-exp gives the loss, and the input gradient grows beside it. Every call reads
-    the head: give it the labels of all terms together. Bytes on the device beside
-    the arguments, for n rows of width w, chunks of V words and L labels, head of b, hidden states
-    of h and sums of a bytes a number:
+    An online log-sum-exp gives the loss; the input gradient is summed in the same pass. Every call
+    reads the head: give it the labels of all terms together. Bytes on the device besides the
+    arguments, for n rows of width w, chunks of V words and L labels, head of b, hidden states of h
+    and sums of a bytes a number:
 
         2 V w b + n w (a + b) + L V (a + b) + L w (a + b)     while the head passes by
         n w (a + b) + n w (a + h)                              at the end; n w h stay for backward
@@ -118,25 +108,19 @@ def streamed_cross_entropy(
     Returns:
         Losses [n] in fp32 (fp64 for fp64 inputs).
     """
-    wanted, chunks = wants_gradient(hidden), (vocabulary_chunk, label_chunk)
+    wanted = wants_gradient(hidden)
     with torch.no_grad():
-        losses, gradient = _by_vocabulary(hidden, head, targets, chunks, wanted)
+        sums = _Sums.start(hidden, head.weight.dtype, wanted)
+        for first, part in head_parts(head, vocabulary_chunk, hidden):
+            for start in range(0, len(hidden), label_chunk):
+                rows = slice(start, start + label_chunk)
+                z = capped_logits(hidden[rows], part)
+                sums[rows].add(z, part, targets[rows, None] - first)
+        losses, gradient = sums.finish(head.softcap)
+        if gradient is not None:
+            gradient = gradient.to(hidden.dtype)
+        del sums
     return with_gradient(losses, hidden, gradient)
-
-
-def _by_vocabulary(
-    hidden: Tensor, head: OutputHead, targets: Tensor, chunks: tuple[int, int], wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Returns the losses, and the gradient of each row, summed up while the head is at hand."""
-    vocabulary_chunk, label_chunk = chunks
-    sums = _Sums.start(hidden, head.weight.dtype, wanted)
-    for first, part in head_parts(head, vocabulary_chunk, hidden):
-        for start in range(0, len(hidden), label_chunk):
-            rows = slice(start, start + label_chunk)
-            z = capped_logits(hidden[rows], part)
-            sums[rows].add(z, part, targets[rows, None] - first)
-    losses, gradient = sums.finish(head.softcap)
-    return losses, None if gradient is None else gradient.to(hidden.dtype)
 
 
 def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[int, OutputHead]]:
@@ -168,24 +152,18 @@ def sum_dtype(hidden: Tensor) -> torch.dtype:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is known of each row after some of the vocabulary; `add` changes it in place.
+    """Sums of each row over the vocabulary so far; `add` changes them in place.
 
-    The target has no part in the sums: its share of the gradient, p - 1, is minus the share of
-    all others, and a probability near 1 would lose its digits in the subtraction.
-
-    Attributes:
-        maximum: Largest logit so far [n, 1].
-        others: Sum of exp(z - maximum) over all but the target [n, 1].
-        target_logit: [n, 1]; undefined before its chunk.
-        product: The head's rows summed with those weights, times the softcap's slope [n, width].
-        target_row: The head's row of the target [n, width]; undefined before its chunk.
+    The sums leave out the target: its share of the gradient, p - 1, is minus the share of all
+    others, and a probability near 1 would lose its digits in the subtraction.
     """
 
-    maximum: Tensor
-    others: Tensor
-    target_logit: Tensor
+    maximum: Tensor  # largest logit so far [n, 1]
+    others: Tensor  # sum of exp(z - maximum) over all but the target [n, 1]
+    target_logit: Tensor  # [n, 1]; undefined before its chunk
+    # The head's rows summed with those weights, times the softcap's slope [n, width].
     product: Tensor | None
-    target_row: Tensor | None
+    target_row: Tensor | None  # the head's row of the target [n, width]; undefined before its chunk
 
     @classmethod
     def start(cls, hidden: Tensor, head_dtype: torch.dtype, differentiable: bool) -> _Sums:

@@ -10,17 +10,15 @@ from peft import PeftModel
 from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
 from llmcausal.errors import ConfigError
 from llmcausal.losses import LOSSES
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.model.activations import set_activations
 from llmcausal.model.factory import LoadedModel
-from llmcausal.model.host_weights import hold_weights
 from llmcausal.model.lora import add_lora
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.placement import hold_weights
 from llmcausal.model.token_chunks import chunk_tokens
 from llmcausal.model.trunk import check_layer, find_trunk
 from llmcausal.train.batch import Needs
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 
@@ -28,7 +26,7 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
     """Builds the contrastive loss from the settings that its constructor names.
 
     Returns:
-        The loss; None if its own weights leave nothing of it.
+        The loss; None if its own weights are all 0.
 
     Raises:
         ConfigError: If it is unknown or its options do not fit.
@@ -114,7 +112,7 @@ def _objective(
 
 
 def needs_of(section: LossSection) -> Needs:
-    """Tells which parts of a triplet an objective reads, without building its heads."""
+    """Returns what an objective reads, without building its heads."""
     return _objective(section, _of_the_step(section), None).needs
 
 
@@ -124,9 +122,7 @@ def build_step(
     """Builds the step function over a model that has its adapters, and makes that run as set.
 
     Args:
-        config: Settings.
-        loaded: The frozen model.
-        peft_model: The same with adapters.
+        peft_model: The loaded model with adapters.
         trained: Whether it will be trained. If not, the contrastive loss, which may be code named
             by a checkpoint, is not built.
 

@@ -13,12 +13,11 @@ from llmcausal.errors import Interrupted, NonFiniteLossError, OutOfMemoryError
 from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.checkpoint import BEST
-from llmcausal.train.interrupt import InterruptGuard
+from llmcausal.train.checkpoint import BEST, Snapshot
+from llmcausal.train.interrupt import signals_remembered
+from llmcausal.train.objective import StepResult
 from llmcausal.train.recovery import Recovery, Rewind
 from llmcausal.train.run import Run
-from llmcausal.train.scoring import StepResult
-from llmcausal.train.snapshot import Snapshot
 from llmcausal.train.update import compute, means, update
 
 STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"
@@ -26,10 +25,6 @@ STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops 
 
 def fit(run: Run, snapshot: Snapshot) -> FitContext:
     """Trains until the last step, a callback's stop, a signal, or a failure.
-
-    Args:
-        run: What to train.
-        snapshot: Writes its checkpoints.
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
@@ -49,23 +44,31 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
 
 def _fit(run: Run, snapshot: Snapshot) -> FitContext:
     context = _context(run, snapshot)
-    recovery = _recovery(run, context)
+    rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
+    recovery = Recovery(run.fallbacks, rewind, run.state, context.notes)
     processes = run.processes
     outcome = "failed"
-    with InterruptGuard(lambda: context.notes.append(STOPPING)) as guard:
+    with signals_remembered(lambda: context.notes.append(STOPPING)) as received:
         try:
-            processes.run_all(lambda: _begin(run, context))
+            processes.run_all(
+                lambda: _each(run.callbacks, lambda callback: callback.on_fit_start(context))
+            )
             if not run.state.started:
                 _start(run, context, recovery)
             signal_number = 0
             while run.state.step < run.total_steps and not context.stop_reason:
-                signal_number = max(processes.all_gather(guard.signal_number or 0))
+                # All ranks leave together, whichever of them the signal reached: each step is
+                # collective.
+                signal_number = max(processes.all_gather(received[-1] if received else 0))
                 if signal_number:
                     break
                 _advance(run, context, recovery)
             processes.on_main(context.save_checkpoint)
             outcome = "stopped" if context.stop_reason else "completed"
-            signal_number = signal_number or max(processes.all_gather(guard.signal_number or 0))
+            # Asked again: a signal may arrive in the last step or while the checkpoint is written.
+            signal_number = signal_number or max(
+                processes.all_gather(received[-1] if received else 0)
+            )
             if signal_number:
                 outcome = "interrupted"
                 raise _interrupted(run, signal_number)
@@ -73,6 +76,7 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
             outcome = "interrupted"
             raise
         except (OutOfMemoryError, NonFiniteLossError):
+            # Both are raised on all ranks, with the weights of the last finished step.
             processes.on_main(context.save_checkpoint)
             raise
         finally:
@@ -123,11 +127,6 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
         notes=list(run.notes),
     )
     return context
-
-
-def _recovery(run: Run, context: FitContext) -> Recovery:
-    rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
-    return Recovery(run.fallbacks, rewind, run.state, context.notes)
 
 
 def _start(run: Run, context: FitContext, recovery: Recovery) -> None:
@@ -208,10 +207,6 @@ def _validate(run: Run, context: FitContext) -> Record:
 def _each(callbacks: Iterable[Callback], call: Callable[[Callback], None]) -> None:
     for callback in callbacks:
         call(callback)
-
-
-def _begin(run: Run, context: FitContext) -> None:
-    _each(run.callbacks, lambda callback: callback.on_fit_start(context))
 
 
 def _end(run: Run, context: FitContext, outcome: str) -> None:

@@ -1,4 +1,4 @@
-"""Everything that a run is made of, and what its parts must be able to do."""
+"""Everything that a run is made of."""
 
 from __future__ import annotations
 
@@ -12,29 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import RunConfig
-from llmcausal.train.batch import TripletBatch
-from llmcausal.train.callback import Callback
-from llmcausal.train.data_order import Batches
+from llmcausal.train.batch import EpochBatches, TripletBatch
+from llmcausal.train.callback import Callback, TrainState
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.recovery import ADVICE, Fallback, Place
-from llmcausal.train.scoring import StepResult
-from llmcausal.train.state import TrainState
-
-
-class StepFunction(Protocol):
-    """What the loop calls for each micro-batch."""
-
-    def __call__(
-        self,
-        batch: TripletBatch,
-        totals: dict[str, int],
-        backward: Callable[[torch.Tensor], None] | None = None,
-    ) -> StepResult:
-        """Returns the micro-batch's share of the step, gone backward from if `backward` is given.
-
-        `backward` may be called several times, on scalars whose gradients add up to the share's.
-        """
-        ...
+from llmcausal.train.step import TripletStep
 
 
 class Probe(Protocol):
@@ -49,47 +31,29 @@ class Probe(Protocol):
 
 @dataclass
 class Run:
-    """Everything that a run is made of; built by `assembly`.
-
-    Attributes:
-        config: Settings.
-        run_dir: Run directory; exists.
-        modules: Trained modules, for switching between training and evaluation mode.
-        step: Computes a micro-batch.
-        batches: Training data.
-        validation: Validation batches.
-        parameters: What the optimizer trains, for clipping.
-        optimizer: With its states.
-        scheduler: Learning-rate schedule.
-        scaler: Loss scaler; does nothing but in fp16.
-        state: Position and totals.
-        callbacks: In order of their calls.
-        device: Where the model is.
-        total_steps: Optimizer steps of the whole run.
-        notes: Facts to tell at the start.
-        probe: Adds its figures to each validation.
-        fallbacks: Leaner ways to train and to validate, for when memory runs out.
-        advice: Says what to change when it runs out with no fallback left. Asked last of all,
-            with everything saved and ended; must not raise.
-        processes: Those that train together; the first alone has callbacks that write and show.
-    """
+    """Everything that a run is made of; built by `assembly`."""
 
     config: RunConfig
-    run_dir: Path
+    run_dir: Path  # exists
+    # Trained modules, for switching between training and evaluation mode.
     modules: Sequence[torch.nn.Module]
-    step: StepFunction
-    batches: Batches
+    step: TripletStep
+    batches: EpochBatches
     validation: Sequence[TripletBatch]
-    parameters: Sequence[torch.nn.Parameter]
+    parameters: Sequence[torch.nn.Parameter]  # what the optimizer trains, for clipping
     optimizer: Optimizer
     scheduler: LRScheduler
-    scaler: torch.amp.GradScaler
+    scaler: torch.amp.GradScaler  # loss scaler; does nothing but in fp16
     state: TrainState
-    callbacks: Sequence[Callback]
+    callbacks: Sequence[Callback]  # in order of their calls
     device: torch.device
-    total_steps: int
-    notes: list[str]
-    probe: Probe | None = None
+    total_steps: int  # optimizer steps of the whole run
+    notes: list[str]  # facts to tell at the start
+    probe: Probe | None = None  # adds its figures to each validation
+    # Leaner ways to train and to validate, for when memory runs out.
     fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
+    # Says what to change when it runs out with no fallback left. Called last of all, with
+    # everything saved and ended; must not raise.
     advice: Callable[[], str] = lambda: ADVICE
+    # The group that trains together; only rank 0 has callbacks that write and show.
     processes: Processes = SINGLE

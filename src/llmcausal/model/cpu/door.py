@@ -1,9 +1,8 @@
-"""Computes a model's decoder layers whole for as long as a context is open.
+"""Swaps a model's decoder layers for `layer.Layer` for as long as a context is open.
 
 Plain modules dequantize a 4-bit weight at every product, start a kernel for each cast, norm,
-adapter and branch, and keep what each of them reads. `whole_layers` swaps them for `layer.Layer`.
-Outside it, and for a model that it does not take, everything runs as transformers, peft and
-bitsandbytes do.
+adapter and branch, and keep the inputs of each. Outside the context, and for a model that it does
+not take, everything runs as transformers, peft and bitsandbytes do.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from llmcausal.model.cpu.attention import plan_tree
-from llmcausal.model.cpu.layer import Call, Layer, Shapes
-from llmcausal.model.cpu.linear import Linears, Norm, base_of, is_frozen
+from llmcausal.model.cpu.layer import Call, Layer, Linears, Norm, Shapes, base_of, is_frozen
 from llmcausal.model.tree_attention import TreeBlocks
 
 MEMORY_SHARE = 0.5
@@ -32,17 +30,11 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def whole_layers(model: Any) -> Iterator[int]:
-    """Computes the decoder's layers whole for as long as the context is open.
+    """Computes the decoder's layers whole meanwhile, and yields how many.
 
-    Takes a model on the CPU with frozen decoder layers of Llama's form, proved by comparing each
-    layer's output with its own. Another model, or one whose dequantized weights do not fit in the
-    host's free memory, is left as it is.
-
-    Args:
-        model: Any model, also a `PeftModel`.
-
-    Yields:
-        How many layers are swapped.
+    Takes a model (also a `PeftModel`) on the CPU with frozen decoder layers of Llama's form: each
+    layer's output is compared with its own. Another model, or one whose dequantized weights do not
+    fit in the host's free memory, is left as it is.
     """
     decoder = _decoder(model)
     modules = list(getattr(decoder, "layers", ()))

@@ -43,11 +43,9 @@ class EarlyStopping(Callback):
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value, its step and the count since."""
         return {"best": self.best, "best_step": self.best_step, "count": self.count}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on counting where the checkpoint stood."""
         self.best = values["best"]
         self.best_step = values["best_step"]
         self.count = values["count"]

@@ -26,8 +26,8 @@ class ModelCheckpoint(Callback):
 
     Args:
         every_steps: Steps between checkpoints.
-        keep: Newest ones kept.
-        metric: Metric that decides which is best.
+        keep: Number of newest checkpoints kept.
+        metric: Decides which is best.
         mode: `min` or `max`.
         guard_metric: Metric, more of which is better, that the best must not give up.
         guard_within: How far below its best value the guard may be.
@@ -52,7 +52,6 @@ class ModelCheckpoint(Callback):
         self._guard_kept: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best guard seen and the guard of the best checkpoint."""
         return {
             "guard_metric": self.guard_metric,
             "guard_seen": self._guard_seen,
@@ -66,7 +65,6 @@ class ModelCheckpoint(Callback):
             self._guard_kept = values["guard_kept"]
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Saves the best and the periodic checkpoint."""
         state = context.state
         measured = self._measured(record)
         if measured is not None and state.step > 0:
@@ -81,7 +79,6 @@ class ModelCheckpoint(Callback):
             context.save_checkpoint()
 
     def on_checkpoint(self, context: FitContext, path: Path, is_best: bool) -> None:
-        """Deletes what is too old."""
         if not is_best:
             prune(context.run_dir, self.keep)
 

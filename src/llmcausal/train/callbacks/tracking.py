@@ -15,8 +15,7 @@ from typing import Any
 from llmcausal.config import RunConfig, TrackingSection
 from llmcausal.errors import ConfigError
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.checkpoint import BEST, MANIFEST
-from llmcausal.train.snapshot import CONFIG, TRAINING_STATE
+from llmcausal.train.checkpoint import BEST, CONFIG, MANIFEST, TRAINING_STATE
 from llmcausal.train.trackers import TRACKERS
 from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, Worker
 
@@ -71,11 +70,11 @@ class Tracking(Callback):
     others are not touched. Trackers are given finite figures only.
 
     Args:
-        config: Settings; `run_dir` exists when the trackers start.
+        config: Its `run_dir` exists when the trackers start.
         kinds: The trackers, by name, of `load_trackers`.
 
     Attributes:
-        answers: Gives the answers of the latest validation, if its attack probe is on.
+        answers: Returns the answers of the latest validation, if its attack probe is on.
     """
 
     def __init__(self, config: RunConfig, kinds: Mapping[str, type[Tracker]]) -> None:
@@ -103,18 +102,15 @@ class Tracking(Callback):
         return {"run_ids": self._ids()}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on under the same ids."""
         ids = values["run_ids"].items()
         self._run_ids = {name: run_id for name, run_id in ids if _RUN_ID.fullmatch(run_id)}
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Starts the trackers; does not wait for them."""
         state = context.state
         self._notes = context.notes
         self._start(state.step + 1 if state.started else 0)
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Hands over the figures, and the answers if there are new ones."""
         step, figures = int(record["step"]), _finite(record)
         self._give(lambda tracker: tracker.log(step, figures))
         if any(key.startswith("val_") for key in record):
@@ -132,7 +128,7 @@ class Tracking(Callback):
 
         Args:
             result: As described in `evaluation/results.py`.
-            step: Steps that were trained.
+            step: Number of trained steps.
         """
         if not self._started:
             self._outcome = "completed"

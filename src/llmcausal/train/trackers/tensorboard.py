@@ -21,12 +21,10 @@ class TensorBoard(Tracker):
 
     @classmethod
     def problem(cls, tracking: TrackingSection) -> str | None:
-        """Asks for the package."""
         return missing_package("tensorboard", extra="trackers")
 
     @classmethod
     def destination(cls, tracking: TrackingSection) -> str:
-        """Says where the files are."""
         return f"{FOLDER}/ in the run directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
@@ -46,11 +44,9 @@ class TensorBoard(Tracker):
             self._writer.add_scalar(name, value, step)
 
     def log_table(self, name: str, rows: Sequence[Row], step: int) -> None:
-        """Writes the rows as text, one JSON object a line."""
         self._writer.add_text(name, _literal(rows), step)
 
     def finish(self, outcome: str) -> None:
-        """Writes what is held, and closes the file."""
         self._writer.close()
 
 

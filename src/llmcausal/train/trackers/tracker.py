@@ -21,23 +21,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of the run when it starts.
-
-    Attributes:
-        name: Name of the run.
-        run_dir: Run directory; exists. A tracker that writes files writes them here.
-        settings: Every setting, by section, ready for JSON; of folders only the last name.
-        tracking: The `[tracking]` section.
-        first_step: The step whose figures come next; later ones of an earlier start come again.
-        notes: Facts to tell the user are appended here.
-    """
+    """What a tracker learns of the run when it starts."""
 
     name: str
-    run_dir: Path
+    run_dir: Path  # exists. A tracker that writes files writes them here.
+    # Every setting, by section, ready for JSON; of folders only the last name.
     settings: Mapping[str, Any]
     tracking: TrackingSection
-    first_step: int
-    notes: list[str] = field(default_factory=list)
+    first_step: int  # the step whose figures come next; later ones of an earlier start come again
+    notes: list[str] = field(default_factory=list)  # takes notes for the user
 
 
 class Tracker(ABC):
