@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from llmcausal.config import LoraSection, MemorySection
 from llmcausal.model.activations import set_activations
-from llmcausal.model.cpu.layer import is_frozen
+from llmcausal.model.cpu_layers import is_frozen
 from llmcausal.model.lora import add_lora
 from llmcausal.model.placement import Nf4Linear, shard_layers, use_plain_parameters
 

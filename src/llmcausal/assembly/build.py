@@ -18,7 +18,7 @@ from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.generation import evaluation_mode, without_adapter
 from llmcausal.memory.budget import enforce, find_budget
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.model.gguf import cache_dir

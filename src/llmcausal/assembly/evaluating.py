@@ -36,7 +36,7 @@ from llmcausal.evaluation.generation import Answering, evaluation_mode, without_
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config

@@ -34,6 +34,10 @@ from transformers.masking_utils import sdpa_mask
 from llmcausal.data.prefix_tree import AttentionBlock, Run
 
 TREE_ATTENTION = "llmcausal_tree"
+ON = "cuda"
+_NODE = "ScaledDotProduct"
+_VIEWS = 4
+"""Most nodes between attention's own and what its callers return: a slice, a transpose, a copy."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,13 @@ class TreeBlocks(Sequence[MaskedBlock]):
         masked = []
         for block in self._planned:
             start, end = block.rows
+            index = torch.arange(start, end, device=self.subtree_ends.device)
+            ends = self.subtree_ends[start:end]
+            visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
             above = sum(stop - begin for begin, stop in block.ancestors)
             if block.unbranched and not above:
                 masked.append(MaskedBlock(block.rows, (block.rows,), None))
                 continue
-            ends = self.subtree_ends[start:end]
-            index = torch.arange(start, end, device=ends.device)
-            visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
             shape = (end - start, above + end - start)
             mask = torch.zeros(shape, dtype=self._dtype, device=ends.device)
             mask[:, above:].masked_fill_(~visible, float("-inf"))
@@ -168,22 +172,8 @@ def _gather_runs(states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tenso
     return gathered
 
 
-AttentionInterface.register(TREE_ATTENTION, tree_attention_forward)
-AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
-
-
-ON = "cuda"
-_NODE = "ScaledDotProduct"
-_VIEWS = 4
-"""Most nodes between attention's own and what its callers return: a slice, a transpose, a copy."""
-
-
 def in_fixed_order(attended: Tensor) -> Tensor:
-    """Makes the backward pass of the attention that made a tensor add in one order, on CUDA.
-
-    Args:
-        attended: As `scaled_dot_product_attention` or transformers' wrapper of it returns it.
-    """
+    """Makes attention, whose output this is, add in one order in its backward pass on CUDA."""
     if attended.device.type == ON and (node := _attention_node(attended)) is not None:
         _hold_order(node)
     return attended
@@ -212,3 +202,7 @@ def _hold_order(node: Any) -> None:
 
     node.register_prehook(begin)
     node.register_hook(end)
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention_forward)
+AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)

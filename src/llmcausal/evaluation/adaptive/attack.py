@@ -24,7 +24,7 @@ from llmcausal.evaluation.generation import (
 from llmcausal.evaluation.sampling import sample_prompts
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
