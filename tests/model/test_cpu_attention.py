@@ -58,7 +58,7 @@ def test_the_same_as_all_pairs_at_once(sequences: list[list[int]]) -> None:
 
 
 def test_long_paths_take_longer_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "LONG_PATH", 64)
+    monkeypatch.setattr(cpu_attention, "LONG_PATH", 64)
     trunk = list(range(100))
     sequences = [[*trunk, 200 + branch, *range(50)] for branch in range(4)]
     plan = plan_tree(torch.tensor(pack(sequences).subtree_ends), torch.float64)

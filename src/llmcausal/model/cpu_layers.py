@@ -1,16 +1,18 @@
-"""Swaps a model's decoder layers for `layer.Layer` for as long as a context is open.
+"""Decoder layers of Llama's form on a CPU, each computed as one function with its own backward.
 
 Plain modules dequantize a 4-bit weight at every product, start a kernel for each cast, norm,
-adapter and branch, and keep the inputs of each. Outside the context, and for a model that it does
-not take, everything runs as transformers, peft and bitsandbytes do.
+adapter and branch, and keep the inputs of each. Here frozen weights are dequantized once, and
+layers that read the same input are one product with their adapters. Products, activations and
+their gradients are in the compute dtype (bf16 or fp32); norms, softmax and sums over a tree are in
+fp32 inside, and trained weights stay fp32. The backward pass computes again what is cheap.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -46,7 +48,7 @@ def whole_layers(model: Any) -> Iterator[int]:
     layers: list[Layer] = []
     with ExitStack() as stack:
         if modules and all(map(_has_form, modules)) and _fits(modules, dtype):
-            layers = [_taken_apart(module, dtype) for module in modules]
+            layers = [Layer(module, dtype) for module in modules]
             for layer in layers:
                 for each in layer.linears:
                     stack.callback(each.let_go)
@@ -132,24 +134,26 @@ def _decoder(model: Any) -> Any:
     return base.get_decoder() if hasattr(base, "get_decoder") else base
 
 
-def _linears(module: Any) -> list[list[Any]] | None:
-    attention, mlp = getattr(module, "self_attn", None), getattr(module, "mlp", None)
-    groups = [
-        [getattr(parent, name, None) for name in names]
+def _linears(module: Any) -> list[list[Any]]:
+    attention, mlp = module.self_attn, module.mlp
+    return [
+        [getattr(parent, name) for name in names]
         for names, parent in zip(_GROUPS, (attention, attention, mlp, mlp), strict=True)
     ]
-    return groups if all(each is not None for group in groups for each in group) else None
 
 
 def _has_form(module: Any) -> bool:
     """Tells whether a layer has Llama's parts, frozen on the CPU, and no one else's hook."""
-    groups = _linears(module)
-    norms = [getattr(module, f"{name}_layernorm", None) for name in ("input", "post_attention")]
-    if groups is None or "forward" in vars(module):
+    try:
+        linears = [base_of(each) for group in _linears(module) for each in group]
+        norms = module.input_layernorm, module.post_attention_layernorm
+    except AttributeError:
+        return False
+    if "forward" in vars(module):
         return False
     if not all(hasattr(norm, "weight") and hasattr(norm, "variance_epsilon") for norm in norms):
         return False
-    return all(is_frozen(base_of(each)) for group in groups for each in group)
+    return all(map(is_frozen, linears))
 
 
 def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
@@ -167,27 +171,6 @@ def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
         available / 2**30,
     )
     return False
-
-
-def _taken_apart(module: Any, dtype: torch.dtype) -> Layer:
-    attention = module.self_attn
-    width = attention.head_dim
-    first, second = module.input_layernorm, module.post_attention_layernorm
-    groups = _linears(module)
-    assert groups is not None
-    joined, output, gate_up, down = (Linears(group, dtype) for group in groups)
-    heads = output.weight.shape[1] // width
-    key_heads = (len(joined.weight) // width - heads) // 2
-    return Layer(
-        module,
-        Shapes(heads, key_heads, width, attention.scaling),
-        Norm(first.weight.detach(), first.variance_epsilon),
-        joined,
-        output,
-        Norm(second.weight.detach(), second.variance_epsilon),
-        gate_up,
-        down,
-    )
 
 
 def _agrees(layer: Layer, decoder: Any, dtype: torch.dtype) -> bool:
@@ -227,37 +210,19 @@ def _agrees(layer: Layer, decoder: Any, dtype: torch.dtype) -> bool:
     return bool((found - wanted).norm() <= (0.05 if half else 1e-3) * wanted.norm())
 
 
-@dataclass
-class Shapes:
-    """Shapes of the attention; `width` is that of a head, `scale` the factor on the scores."""
-
-    heads: int
-    key_heads: int
-    width: int
-    scale: float
-
-
-@dataclass
 class Layer:
     """A decoder layer, taken apart."""
 
-    module: Any
-    shapes: Shapes
-    first_norm: Norm
-    query_key_value: Linears
-    output: Linears
-    second_norm: Norm
-    gate_up: Linears
-    down: Linears
-    plain: Callable[..., Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.plain = self.module.forward
-
-    @property
-    def linears(self) -> tuple[Linears, ...]:
-        """Its products, in the order of `_WholeLayer`'s arguments."""
-        return self.query_key_value, self.output, self.gate_up, self.down
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        self.module, self.plain = module, module.forward
+        # In the order of `_WholeLayer`'s arguments.
+        self.linears = [Linears(group, dtype) for group in _linears(module)]
+        self.query_key_value, self.output, self.gate_up, self.down = self.linears
+        self.first_norm = Norm(module.input_layernorm)
+        self.second_norm = Norm(module.post_attention_layernorm)
+        self.width, self.scale = module.self_attn.head_dim, module.self_attn.scaling
+        self.heads = self.output.weight.shape[1] // self.width
+        self.key_heads = (len(self.query_key_value.weight) // self.width - self.heads) // 2
 
     def forward(
         self,
@@ -289,7 +254,10 @@ class Layer:
                     hidden_states[0], self, rotation, call.plan, *trained
                 )
                 return result[None]
-            return self._prefill(hidden_states[0], rotation, call, past_key_values)[None]
+            result, read = self.over_tree(hidden_states[0], rotation, call.plan)
+            key, value = (each[None, :, : call.length] for each in read[4:6])  # not the padding
+            past_key_values.update(key, value, self.module.self_attn.layer_idx)
+            return result[None]
 
     def over_tree(
         self, hidden: Tensor, rotation: tuple[Tensor, Tensor], plan: TreePlan
@@ -312,15 +280,6 @@ class Layer:
             gate_up, gate_up_low, down_low, *rotation,
         )  # fmt: skip
 
-    def _prefill(
-        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], call: Call, cache: Any
-    ) -> Tensor:
-        assert call.plan is not None
-        result, (_, _, _, _, key, value, *_) = self.over_tree(hidden, rotation, call.plan)
-        kept = (None, slice(None), slice(call.length))  # not the padding
-        cache.update(key[kept], value[kept], self.module.self_attn.layer_idx)
-        return result
-
     def _rows(
         self,
         hidden: Tensor,
@@ -331,20 +290,17 @@ class Layer:
         """Computes one new token of each row [rows, 1, width]."""
         rows = hidden.flatten(0, 1)
         normed, _ = self.first_norm(rows)
-        cosine, sine = (each.flatten(0, 1) for each in position_embeddings)
-        shapes = self.shapes
-        half = shapes.width // 2
-        rotation = cosine[:, None, :half], sine[:, None, :half]
-        parts = self.query_key_value(normed)[0].view(len(rows), -1, shapes.width)
-        turned = parts.new_empty(len(rows), shapes.heads + shapes.key_heads, shapes.width)
-        _rotate(parts[:, : shapes.heads + shapes.key_heads], turned, *rotation)
-        query, key = turned.split([shapes.heads, shapes.key_heads], dim=1)
-        value = parts[:, shapes.heads + shapes.key_heads :]
-        keys, values = cache.update(
-            key[:, :, None], value[:, :, None], self.module.self_attn.layer_idx
-        )
+        half = self.width // 2
+        cosine, sine = (each.flatten(0, 1)[:, None, :half] for each in position_embeddings)
+        parts = self.query_key_value(normed)[0].view(len(rows), -1, self.width)
+        source, value = parts.split([self.heads + self.key_heads, self.key_heads], dim=1)
+        turned = torch.empty_like(source, memory_format=torch.contiguous_format)
+        _rotate(source, turned, cosine, sine)
+        query, key = turned.split([self.heads, self.key_heads], dim=1)
+        attention = self.module.self_attn
+        keys, values = cache.update(key[:, :, None], value[:, :, None], attention.layer_idx)
         attended, _ = sdpa_attention_forward(
-            self.module.self_attn, query[:, :, None], keys, values, mask, scaling=shapes.scale
+            attention, query[:, :, None], keys, values, mask, scaling=self.scale
         )
         middle = self.output(attended.reshape(len(rows), -1))[0].add_(rows)
         gate, up = self.gate_up(self.second_norm(middle)[0])[0].chunk(2, dim=-1)
@@ -354,43 +310,35 @@ class Layer:
         self, joined: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns query, key and value as `attend` takes them, from one product's outputs."""
-        shapes, nodes = self.shapes, len(joined)
-        group = shapes.heads // shapes.key_heads
-        parts = joined.view(nodes, -1, shapes.width)
-        query = joined.new_empty(shapes.key_heads, nodes, group, shapes.width)
-        key = joined.new_empty(shapes.key_heads, nodes, shapes.width)
+        own_query, own_key, own_value = self._split(joined)
+        nodes, key_heads, group, width = own_query.shape
+        query = joined.new_empty(key_heads, nodes, group, width)
+        key = joined.new_empty(key_heads, nodes, width)
         cosine, sine = rotation
-        _rotate(
-            parts[:, : shapes.heads].unflatten(1, (shapes.key_heads, group)),
-            query.transpose(0, 1),
-            cosine[:, None] * shapes.scale,
-            sine[:, None] * shapes.scale,
-        )
-        both = slice(shapes.heads, shapes.heads + shapes.key_heads)
-        _rotate(parts[:, both], key.transpose(0, 1), cosine, sine)
-        value = parts[:, shapes.heads + shapes.key_heads :].transpose(0, 1).contiguous()
-        return query, key, value
+        scaled = cosine[:, None] * self.scale, sine[:, None] * self.scale
+        _rotate(own_query, query.transpose(0, 1), *scaled)
+        _rotate(own_key, key.transpose(0, 1), cosine, sine)
+        return query, key, own_value.transpose(0, 1).contiguous()
 
     def states_backward(
         self, gradients: tuple[Tensor, Tensor, Tensor], rotation: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Returns the gradient of the product's outputs."""
         query, key, value = gradients
-        shapes, nodes = self.shapes, key.shape[1]
-        group = shapes.heads // shapes.key_heads
-        joined = key.new_empty(nodes, (shapes.heads + 2 * shapes.key_heads) * shapes.width)
-        parts = joined.view(nodes, -1, shapes.width)
+        joined = key.new_empty(key.shape[1], (self.heads + 2 * self.key_heads) * self.width)
+        of_query, of_key, of_value = self._split(joined)
         cosine, sine = rotation
-        _rotate(
-            query.transpose(0, 1),
-            parts[:, : shapes.heads].unflatten(1, (shapes.key_heads, group)),
-            cosine[:, None] * shapes.scale,
-            sine[:, None] * -shapes.scale,
-        )
-        both = slice(shapes.heads, shapes.heads + shapes.key_heads)
-        _rotate(key.transpose(0, 1), parts[:, both], cosine, -sine)
-        parts[:, shapes.heads + shapes.key_heads :] = value.transpose(0, 1)
+        scaled = cosine[:, None] * self.scale, sine[:, None] * -self.scale
+        _rotate(query.transpose(0, 1), of_query, *scaled)
+        _rotate(key.transpose(0, 1), of_key, cosine, -sine)
+        of_value.copy_(value.transpose(0, 1))
         return joined
+
+    def _split(self, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns views of query [nodes, key heads, group, width], key and value, by head."""
+        parts = joined.view(len(joined), -1, self.width)
+        query, key, value = parts.split([self.heads, self.key_heads, self.key_heads], dim=1)
+        return query.unflatten(1, (self.key_heads, -1)), key, value
 
 
 def _rotate(source: Tensor, target: Tensor, cosine: Tensor, sine: Tensor) -> None:
@@ -463,18 +411,13 @@ class _WholeLayer(torch.autograd.Function):
         return of_hidden, None, None, None, *trained
 
 
+@dataclass
 class Call:
-    """One pass through all layers: its plan, and what they share.
+    """One pass through all layers: what they share."""
 
-    Attributes:
-        plan: Of the tree; None where rows go on from a cache.
-        length: Nodes that are no padding.
-    """
-
-    def __init__(self, plan: TreePlan | None, length: int = 0) -> None:
-        self.plan = plan
-        self.length = length
-        self._rotation: tuple[Tensor, Tensor] | None = None
+    plan: TreePlan | None  # of the tree; None where rows go on from a cache
+    length: int = 0  # nodes that are no padding
+    _rotation: tuple[Tensor, Tensor] | None = None
 
     def rotation(self, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines of half a head [nodes, 1, half]."""
@@ -551,10 +494,18 @@ class Linears:
         for module, outputs in zip(self.modules, self.outputs, strict=True):
             if not isinstance(module, LoraLayer):
                 continue
-            found = _adapter(module)
-            if found is None:
+            layer: Any = module
+            if layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
                 return False
-            parts += [_Adapter(*each, outputs) for each in found]
+            active = [] if layer.disable_adapters else layer.active_adapters
+            for name in active:
+                if name not in layer.lora_A:
+                    continue
+                dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
+                idle = isinstance(dropout, nn.Identity) or not layer.training
+                if not idle or type(down) is not nn.Linear or type(up) is not nn.Linear:
+                    return False
+                parts.append(_Adapter(down.weight, up.weight, layer.scaling[name], outputs))
         self.adapters = self._joined(parts)
         return True
 
@@ -624,29 +575,11 @@ def base_of(module: Any) -> Any:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
-def _dense(layer: Any) -> Tensor:
-    weight = layer.weight
+def _dense(layer: Any) -> Any:
     if isinstance(layer, Linear4bit):
-        return dequantize_4bit(weight.data, weight.quant_state)
-    return weight.detach()
-
-
-def _adapter(layer: Any) -> list[tuple[Tensor, Tensor, float]] | None:
-    """Returns A, B and the scale of each adapter that adds a plain product, or None."""
-    if layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
-        return None
-    if layer.disable_adapters:
-        return []
-    found = []
-    for name in layer.active_adapters:
-        if name not in layer.lora_A:
-            continue
-        dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
-        idle = isinstance(dropout, nn.Identity) or not layer.training
-        if not idle or type(down) is not nn.Linear or type(up) is not nn.Linear:
-            return None
-        found.append((down.weight, up.weight, layer.scaling[name]))
-    return found
+        packed: Any = layer.weight
+        return dequantize_4bit(packed.data, packed.quant_state)
+    return layer.weight.detach()
 
 
 def is_frozen(layer: Any) -> bool:
@@ -658,12 +591,12 @@ def is_frozen(layer: Any) -> bool:
     return known and layer.weight.device.type == "cpu" and not layer.weight.requires_grad
 
 
-@dataclass
 class Norm:
     """Root mean square norm (Zhang and Sennrich, 2019) with its sums in fp32."""
 
-    weight: Tensor
-    epsilon: float
+    def __init__(self, module: Any) -> None:
+        self.weight: Tensor = module.weight.detach()
+        self.epsilon: float = module.variance_epsilon
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the normed rows, and what each was multiplied by [n, 1]."""
