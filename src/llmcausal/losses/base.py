@@ -26,24 +26,17 @@ class ContrastiveLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
-        """Returns one loss per triplet.
+        """Returns losses [triplets], given the representations [triplets, width] of `members`.
 
-        Args:
-            representations: Per member of `members`, [triplets, width].
-
-        Returns:
-            Losses [triplets]; the step averages them over the optimizer step.
+        The step averages them over the optimizer step.
         """
 
 
 class ProjectionHead(nn.Module):
     """Two linear layers with GELU between them, as in SimCLR (Chen et al., 2020, section 2.1).
 
-    Args:
-        width: Width of the pooled hidden state.
-        hidden: Width of the hidden layer.
-        out: Width of the representation.
-        seed: Decides the initial weights, whatever was drawn before.
+    The contrast is taken through it, so that it cannot wreck the text. `seed` decides the initial
+    weights, whatever was drawn before.
     """
 
     def __init__(self, width: int, hidden: int, out: int, seed: int = 0) -> None:

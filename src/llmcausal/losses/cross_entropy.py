@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_Context = Any
-
 
 @dataclass(frozen=True)
 class OutputHead:
@@ -28,51 +26,35 @@ class OutputHead:
 def chunked_cross_entropy(
     hidden: Tensor, head: OutputHead, targets: Tensor, *, chunk: int = 256
 ) -> Tensor:
-    """Returns the cross-entropy of each row, without ever holding all logits.
+    """Returns the cross-entropy of each row, with the logits of `chunk` rows at one time.
+
+    The gradient of row i is `(softmax(z_i) - onehot(y_i)) W`, times the slope of the softcap.
 
     Args:
         hidden: Hidden states at the positions that predict a label [n, width].
         head: The output head, where the hidden states are.
         targets: Labels [n].
-        chunk: Rows whose logits exist at one time.
 
     Returns:
         Losses [n] in fp32 (fp64 for fp64 inputs).
     """
     gradient = torch.empty_like(hidden) if wants_gradient(hidden) else None
+    losses = torch.empty(len(hidden), dtype=sum_dtype(hidden), device=hidden.device)
     with torch.no_grad():
-        losses = _by_chunk(hidden, head, targets, chunk, gradient)
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            z = capped_logits(hidden[rows], head)
+            y = targets[rows, None]
+            log_norm = torch.logsumexp(z, dim=-1, keepdim=True)
+            losses[rows] = (log_norm - z.gather(-1, y)).squeeze(-1)
+            if gradient is not None:
+                slope = None if head.softcap is None else slope_of(z, head.softcap)
+                z = z.sub_(log_norm).exp_()
+                z.scatter_add_(-1, y, torch.full_like(y, -1, dtype=z.dtype))
+                if slope is not None:
+                    z *= slope
+                gradient[rows] = (z.to(head.weight.dtype) @ head.weight).to(hidden.dtype)
     return with_gradient(losses, hidden, gradient)
-
-
-def _by_chunk(
-    hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int, gradient: Tensor | None
-) -> Tensor:
-    """Returns the losses, and fills in the gradient of each row while its logits exist.
-
-    For row i that is `(softmax(z_i) - onehot(y_i)) W`, times `1 - (z_i / c)^2` under a softcap c.
-    """
-    weight, softcap = head.weight, head.softcap
-    accumulate = sum_dtype(hidden)
-    losses = torch.empty(len(hidden), dtype=accumulate, device=hidden.device)
-    for start in range(0, len(hidden), chunk):
-        rows = slice(start, start + chunk)
-        z = (hidden[rows].to(weight.dtype) @ weight.T).to(accumulate)
-        if head.bias is not None:
-            z += head.bias
-        if softcap is not None:
-            z = softcap * torch.tanh(z / softcap)
-        y = targets[rows, None]
-        log_norm = torch.logsumexp(z, dim=-1, keepdim=True)
-        losses[rows] = (log_norm - z.gather(-1, y)).squeeze(-1)
-        if gradient is not None:
-            slope = None if softcap is None else 1 - (z / softcap).square()
-            z = z.sub_(log_norm).exp_()
-            z.scatter_add_(-1, y, torch.full_like(y, -1, dtype=z.dtype))
-            if slope is not None:
-                z *= slope
-            gradient[rows] = (z.to(weight.dtype) @ weight).to(hidden.dtype)
-    return losses
 
 
 def streamed_cross_entropy(
@@ -98,15 +80,11 @@ def streamed_cross_entropy(
     a = 4) with the default chunks: 128 + 12 + 12 + 6 = 158 MiB at 512 labels, 170 MiB at 1024.
 
     Args:
-        hidden: Hidden states at the positions that predict a label [n, width], on the device.
+        hidden: As for `chunked_cross_entropy`, on the device; so are the targets and the result.
         head: The output head, on the host. From pinned memory the copies to CUDA overlap with
             the products.
-        targets: Labels [n], on the device.
         vocabulary_chunk: Rows of the head on the device at one time; twice as many on CUDA.
         label_chunk: Rows whose logits exist at one time.
-
-    Returns:
-        Losses [n] in fp32 (fp64 for fp64 inputs).
     """
     wanted = wants_gradient(hidden)
     with torch.no_grad():
@@ -138,7 +116,6 @@ def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[in
 def capped_logits(hidden: Tensor, head: OutputHead) -> Tensor:
     """Returns logits [n, rows of the head], in the dtype of sums."""
     weight, softcap = head.weight, head.softcap
-    # Rounded as `chunked_cross_entropy` rounds them: the place of the head changes no loss.
     z = (hidden.to(weight.dtype) @ weight.T).to(sum_dtype(hidden))
     if head.bias is not None:
         z += head.bias
@@ -183,12 +160,11 @@ class _Sums:
         )
 
     def add(self, z: Tensor, part: OutputHead, targets: Tensor) -> None:
-        """Takes in the next rows of the head.
+        """Adds the next rows of the head.
 
         Args:
             z: Logits [n, chunk]; overwritten.
-            part: The chunk of the head.
-            targets: Labels counted from the chunk's first row [n, 1]; may lie outside.
+            targets: Labels counted from the chunk's first row [n, 1]; may be outside of it.
         """
         weight, softcap = part.weight, part.softcap
         index = targets.clamp(0, len(weight) - 1)
@@ -228,8 +204,8 @@ def slope_of(z: Tensor, softcap: float) -> Tensor:
 def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
-    What was yielded last is valid until the next is asked for. On CUDA the next rows travel on a
-    stream of their own into the second of two buffers while those at hand are used.
+    What was yielded last is valid until the next is asked for. On CUDA the next rows are copied on
+    a stream of their own into the second of two buffers meanwhile.
     """
     parts = head.split(rows) if rows else ()
     if device.type != "cuda" or head.device.type == "cuda":
@@ -262,11 +238,9 @@ def wants_gradient(hidden: Tensor) -> bool:
 
 
 def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Tensor:
-    """Returns the losses, differentiable once by the rows that they were computed from.
+    """Returns losses [n], differentiable once by the rows [n, width] that they come from.
 
     Args:
-        losses: One a row [n], without a graph.
-        hidden: The rows [n, width].
         gradient: Of each row's loss by the row [n, width]; None if none is wanted.
     """
     if gradient is None:
@@ -277,12 +251,12 @@ def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Te
 
 class _RowGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _Context, hidden: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return losses.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None

@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from llmcausal.errors import ConfigError
 
-_Context = Any
 _Forward = Callable[[Tensor], Tensor]
 
 
@@ -121,12 +120,12 @@ class _Remember(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _Context, rows: Tensor, asks: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, asks: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         return upstream[0], None
 
 
@@ -134,9 +133,7 @@ class _Recomputed(torch.autograd.Function):
     """Runs a module in chunks without a graph, and again with a graph for each chunk's gradient."""
 
     @staticmethod
-    def forward(
-        ctx: _Context, rows: Tensor, plain: _Forward, count: int, *trained: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, plain: _Forward, count: int, *trained: Tensor) -> Tensor:
         device = rows.device
         ctx.memory, ctx.plain, ctx.count, ctx.trained = rows.grad_fn, plain, count, trained
         ctx.cuda_random = (device, torch.cuda.get_rng_state(device)) if rows.is_cuda else None
@@ -153,7 +150,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.memory.saved_tensors
         gradient = torch.empty_like(rows)
         totals: list[Tensor | None] = [None] * len(ctx.trained)
@@ -178,7 +175,7 @@ def _sum(total: Tensor | None, found: Tensor | None) -> Tensor | None:
 
 
 @contextmanager
-def _as_in_forward(ctx: _Context) -> Iterator[None]:
+def _as_in_forward(ctx: Any) -> Iterator[None]:
     devices = [] if ctx.cuda_random is None else [ctx.cuda_random[0]]
     with torch.random.fork_rng(devices), torch.autocast(**ctx.autocast):
         torch.set_rng_state(ctx.random)
