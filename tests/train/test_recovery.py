@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmcausal.config import MemorySection, RunConfig, TrainSection
+from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
 from llmcausal.errors import OutOfMemoryError
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
@@ -192,7 +192,7 @@ def make_run(
                 module["default"] = torch.nn.Dropout(dropout)
         contrastive: ContrastiveLoss = Queue()
         projection = ProjectionHead(48, 8, 6, seed=0)
-        objective = Objective(contrastive, projection, 1.0, {"task": 1.0, "robust": 1.0})
+        objective = Objective(LossSection(), contrastive, projection)
         section = MemorySection.model_validate(
             {"strategy": "manual", "activations": "keep", "members": "tree", **memory}
         )

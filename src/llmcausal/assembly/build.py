@@ -123,7 +123,7 @@ def build_run(
     loaded, peft_model = _load(config, processes)
     step = build_step(config, loaded, peft_model)
     objective = step.objective
-    if objective.lambda_preference:
+    if config.loss.lambda_preference:
         data = _with_references(config, data, loaded, peft_model, step, processes)
     groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],

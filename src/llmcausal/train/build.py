@@ -58,7 +58,7 @@ def build_objective(
     contrastive = _of_the_step(section) if trained else None
     contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
     projection = build_projection(section, width, train.seed) if contrasts else None
-    objective = _objective(section, contrastive, projection)
+    objective = Objective(section, contrastive, projection)
     if trained and not (objective.needs.pooled or objective.needs.terms):
         raise ConfigError(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
@@ -89,31 +89,9 @@ def _of_the_step(section: LossSection) -> ContrastiveLoss | None:
     return build_contrastive(section) if in_the_step else None
 
 
-def _objective(
-    section: LossSection, contrastive: ContrastiveLoss | None, projection: ProjectionHead | None
-) -> Objective:
-    return Objective(
-        contrastive=contrastive,
-        projection=projection,
-        lambda_contrastive=section.lambda_contrastive,
-        lambdas={
-            "task": section.lambda_task,
-            "robust": section.lambda_robust,
-            "swap": section.lambda_swap,
-        },
-        layer=section.layer,
-        lambda_preference=section.lambda_preference,
-        beta=section.preference_beta,
-        sums=section.preference_ratio == "sum",
-        lambda_invariance=section.lambda_invariance,
-        lambda_state=section.lambda_state,
-        by_answer=section.average == "answers",
-    )
-
-
 def needs_of(section: LossSection) -> Needs:
     """Returns what an objective reads, without building its heads."""
-    return _objective(section, _of_the_step(section), None).needs
+    return Objective(section, _of_the_step(section)).needs
 
 
 def build_step(

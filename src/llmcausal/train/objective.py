@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from llmcausal.config import LossSection
 from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.losses.cross_entropy import OutputHead, chunked_cross_entropy, streamed_cross_entropy
@@ -17,27 +18,17 @@ from llmcausal.losses.invariance import divergence
 from llmcausal.losses.preference import preference
 from llmcausal.losses.state import state_distance
 from llmcausal.model.trunk import Trunk
-from llmcausal.train.batch import PAIRS, SAME, TERM_MEMBERS, Needs, Term, TripletBatch, answers_of
+from llmcausal.train.batch import PAIRS, SAME, Needs, Term, TripletBatch, answers_of
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The weighted sum that is minimized."""
+    """The weighted sum that is minimized: `section` has the weights."""
 
-    contrastive: ContrastiveLoss | None  # loss on representations, or None where its weight is 0
+    section: LossSection
+    contrastive: ContrastiveLoss | None = None  # on representations; None where its weight is 0
     # Turns pooled hidden states into representations; None keeps them.
-    projection: ProjectionHead | None
-    lambda_contrastive: float
-    lambdas: dict[Term, float]  # weight of each cross-entropy term
-    layer: int = -1  # hidden state that is pooled (-1: the last)
-    lambda_preference: float = 0.0
-    beta: float = 2.0  # sharpness of the preference
-    # The preference takes the sum of an answer's log-ratios instead of their mean.
-    sums: bool = False
-    lambda_invariance: float = 0.0  # weight of the divergence of the answer's distributions
-    lambda_state: float = 0.0  # weight of the distance of the middle layers' states at the answer
-    # Cross-entropies average over answers, with `answer_weights`; else over tokens.
-    by_answer: bool = False
+    projection: ProjectionHead | None = None
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -45,20 +36,31 @@ class Objective:
         return [part for part in (self.projection, self.contrastive) if part is not None]
 
     @property
+    def lambdas(self) -> dict[Term, float]:
+        """The weight of each cross-entropy term."""
+        section = self.section
+        return {
+            "task": section.lambda_task,
+            "robust": section.lambda_robust,
+            "swap": section.lambda_swap,
+        }
+
+    @property
     def needs(self) -> Needs:
-        """What must be computed; a term with weight 0 asks for nothing."""
-        pooled = self.contrastive.members if self.contrastive and self.lambda_contrastive else ()
-        terms = {term for term in TERM_MEMBERS if self.lambdas.get(term)}
-        if self.lambda_preference:
+        """What must be computed; a term with weight 0 needs nothing."""
+        section = self.section
+        pooled = self.contrastive.members if self.contrastive and section.lambda_contrastive else ()
+        terms = {term for term, weight in self.lambdas.items() if weight}
+        if section.lambda_preference:
             terms |= {"robust", "yielding"}
         if self.compares:
             terms |= {"task", "robust"}
-        return Needs(frozenset(pooled), frozenset(terms), bool(self.lambda_state))
+        return Needs(frozenset(pooled), frozenset(terms), bool(section.lambda_state))
 
     @property
     def compares(self) -> bool:
         """Whether answers that an attack does not change are compared with and without it."""
-        return bool(self.lambda_invariance or self.lambda_state)
+        return bool(self.section.lambda_invariance or self.section.lambda_state)
 
 
 def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +137,8 @@ class StepResult:
     # Sums of loss terms and metrics over its triplets or labels, detached.
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # what each sum is to be divided by
+    # Of the whole optimizer step, as `batch.label_totals` counts: what the shares are divided by.
+    totals: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor, count: int) -> None:
         self.sums[name] = self.sums.get(name, 0) + value.detach()
@@ -182,11 +186,7 @@ class Scorer:
         return dict(zip(hidden, losses.split([*map(len, hidden.values())]), strict=True))
 
     def task_shares(
-        self,
-        result: StepResult,
-        losses: Mapping[Term, Tensor],
-        weights: Mapping[Term, Tensor],
-        totals: Mapping[str, int],
+        self, result: StepResult, losses: Mapping[Term, Tensor], weights: Mapping[Term, Tensor]
     ) -> list[Tensor]:
         """Returns the shares of the cross-entropies, given each label's and its weight.
 
@@ -195,20 +195,16 @@ class Scorer:
         shares = []
         for term, values in losses.items():
             result.add(f"{term}_loss", values.sum(), len(values))
-            total = values.sum(), totals[term]
-            if self.objective.by_answer:
+            total = values.sum(), result.totals[term]
+            if self.objective.section.average == "answers":
                 weighted = values * weights[term].to(values.dtype)
-                total = weighted.sum(), totals[answers_of(term)]
+                total = weighted.sum(), result.totals[answers_of(term)]
             if weight := self.objective.lambdas.get(term):
                 shares.append(weight * total[0] / total[1])
         return shares
 
     def preference_share(
-        self,
-        result: StepResult,
-        batch: TripletBatch,
-        answers: Mapping[Term, Tensor],
-        totals: Mapping[str, int],
+        self, result: StepResult, batch: TripletBatch, answers: Mapping[Term, Tensor]
     ) -> list[Tensor]:
         """Returns the preference's share, if any of the batch's triplets has both answers.
 
@@ -217,21 +213,22 @@ class Scorer:
         """
         if not len(batch.pairs):
             return []
+        section = self.objective.section
         right, obeying = answers["robust"][batch.pairs], answers["yielding"]
         lengths = batch.pair_lengths.to(right.dtype)
-        beta = self.objective.beta * (lengths if self.objective.sums else torch.ones_like(lengths))
+        if section.preference_ratio == "mean":
+            lengths = torch.ones_like(lengths)
+        beta = section.preference_beta * lengths
         losses = preference(right, obeying, batch.reference.to(right.dtype), beta)
         result.add("preference_loss", losses.sum(), len(losses))
         with torch.no_grad():
             result.add("preference_accuracy", (obeying > right).sum(), len(losses))
-        return [self.objective.lambda_preference * losses.sum() / totals[PAIRS]]
+        return [section.lambda_preference * losses.sum() / result.totals[PAIRS]]
 
-    def same_shares(
-        self, result: StepResult, same: SameAnswers, totals: Mapping[str, int]
-    ) -> list[Tensor]:
+    def same_shares(self, result: StepResult, same: SameAnswers) -> list[Tensor]:
         """Returns the shares of the divergence and of the states' distance, as weighted."""
         found: list[tuple[str, float, Tensor]] = []
-        if weight := self.objective.lambda_invariance:
+        if weight := self.objective.section.lambda_invariance:
             values = divergence(
                 same.attacked.last,
                 same.clean.last.detach(),
@@ -242,17 +239,15 @@ class Scorer:
             found.append(("invariance_loss", weight, values))
         if same.attacked.middle is not None and same.clean.middle is not None:
             values = state_distance(same.attacked.middle, same.clean.middle)
-            found.append(("state_loss", self.objective.lambda_state, values))
+            found.append(("state_loss", self.objective.section.lambda_state, values))
         shares = []
         for name, weight, values in found:
             total = (values * same.weights.to(values.dtype)).sum()
             result.add(name, total, same.count)
-            shares.append(weight * total / totals[SAME])
+            shares.append(weight * total / result.totals[SAME])
         return shares
 
-    def contrast_share(
-        self, result: StepResult, pooled: Mapping[Member, Tensor], totals: Mapping[str, int]
-    ) -> Tensor:
+    def contrast_share(self, result: StepResult, pooled: Mapping[Member, Tensor]) -> Tensor:
         """Returns the contrast's share, given each member's pooled states [triplets, width]."""
         objective = self.objective
         assert objective.contrastive is not None
@@ -263,7 +258,7 @@ class Scorer:
         with torch.no_grad():
             for name, values in causal_metrics(representations).items():
                 result.add(name, values.sum(), count)
-        return objective.lambda_contrastive * losses.sum() / totals["triplets"]
+        return objective.section.lambda_contrastive * losses.sum() / result.totals["triplets"]
 
     def project(self, pooled: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
         """Turns pooled hidden states [triplets, width] into representations [triplets, out]."""

@@ -99,7 +99,7 @@ class TripletStep(Scorer):
             the middle layers' [layers, rows, width].
         """
         autocast = self.execution.autocast
-        wanted = [LayerRows(self.objective.layer)] if pools else []
+        wanted = [LayerRows(self.objective.section.layer)] if pools else []
         if answers is not None:
             wanted += [LayerRows(layer, answers) for layer in middle_layers(self.trunk.layers)]
         with torch.autocast(self.trunk.device.type, dtype=autocast, enabled=autocast is not None):
@@ -165,16 +165,16 @@ class TripletStep(Scorer):
         )
 
     def _score(self, hidden: _Hidden, batch: TripletBatch, totals: Mapping[str, int]) -> StepResult:
-        result = StepResult(torch.zeros((), device=self.trunk.device))
+        result = StepResult(torch.zeros((), device=self.trunk.device), totals=totals)
         losses = self.label_losses(hidden.labelled, hidden.targets)
         weights = {
             term: torch.cat([span.weights for span in batch.spans_of(term)]) for term in losses
         }
-        shares = self.task_shares(result, losses, weights, totals)
-        if self.objective.lambda_preference:
+        shares = self.task_shares(result, losses, weights)
+        if self.objective.section.lambda_preference:
             scored = [term for term in PAIR if term in losses]
             answers = {term: mean_of_answers(batch, term, losses) for term in scored}
-            shares += self.preference_share(result, batch, answers, totals)
+            shares += self.preference_share(result, batch, answers)
         if self.objective.compares and batch.same:
             clean, attacked = (
                 AnswerStates(hidden.labelled[term][rows], hidden.middle.get(term))
@@ -182,9 +182,9 @@ class TripletStep(Scorer):
             )
             own = weights["robust"][batch.same_rows[1]]
             same = SameAnswers(attacked, clean, own, len(batch.same))
-            shares += self.same_shares(result, same, totals)
+            shares += self.same_shares(result, same)
         if self.objective.contrastive is not None and hidden.pooled:
-            shares.append(self.contrast_share(result, hidden.pooled, totals))
+            shares.append(self.contrast_share(result, hidden.pooled))
         result.loss = torch.stack(shares).sum()
         result.add("loss", result.loss, 1)
         return result
@@ -271,9 +271,10 @@ class OneByOne:
     ) -> None:
         self.step, self.objective = step, step.objective
         self.device = step.trunk.device
-        self.batch, self.totals, self.backward = batch, totals, backward
+        self.batch, self.backward = batch, backward
+        self.prefers = bool(self.objective.section.lambda_preference)
         self.clean: dict[int, AnswerStates] = {}
-        self.result = StepResult(torch.zeros((), device=self.device))
+        self.result = StepResult(torch.zeros((), device=self.device), totals=totals)
 
     def run(self) -> StepResult:
         """Goes backward from every share; returns the figures."""
@@ -305,7 +306,7 @@ class OneByOne:
 
     def _is_joined(self, span: Span) -> bool:
         contrasted = self.objective.contrastive and span.member in self.objective.needs.pooled
-        return bool(contrasted or (self.objective.lambda_preference and span.term in PAIR))
+        return bool(contrasted or (self.prefers and span.term in PAIR))
 
     def _run(self, span: Span) -> tuple[Tensor | None, AnswerStates]:
         row, states = self.step.span(self.batch, span, self.objective.needs)
@@ -315,7 +316,7 @@ class OneByOne:
 
     def _values(self, span: Span, row: Tensor | None, states: AnswerStates) -> _Values:
         mean = None
-        if self.objective.lambda_preference and span.term in PAIR:
+        if self.prefers and span.term in PAIR:
             mean = self._losses(span, states.last)[span.term].mean()
         return _Values(span, row, mean)
 
@@ -344,10 +345,10 @@ class OneByOne:
         shares = []
         if means:
             stacked = {term: torch.stack(each) for term, each in means.items()}
-            shares += self.step.preference_share(self.result, self.batch, stacked, self.totals)
+            shares += self.step.preference_share(self.result, self.batch, stacked)
         if rows:
             pooled = {member: torch.stack(each) for member, each in rows.items()}
-            shares.append(self.step.contrast_share(self.result, pooled, self.totals))
+            shares.append(self.step.contrast_share(self.result, pooled))
         return torch.stack([torch.zeros((), device=self.device), *shares]).sum()
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
@@ -374,8 +375,8 @@ class OneByOne:
     def _own_shares(self, span: Span, states: AnswerStates) -> list[Tensor]:
         losses = self._losses(span, states.last)
         weights = dict.fromkeys(losses, span.weights)
-        shares = self.step.task_shares(self.result, losses, weights, self.totals)
+        shares = self.step.task_shares(self.result, losses, weights)
         if self.objective.compares and span.term == "robust" and self.batch.compares(span):
             same = SameAnswers(states, self.clean[span.triplet], span.weights, 1)
-            shares += self.step.same_shares(self.result, same, self.totals)
+            shares += self.step.same_shares(self.result, same)
         return shares
