@@ -48,6 +48,10 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
     recovery = Recovery(run.fallbacks, rewind, run.state, context.notes)
     processes = run.processes
     outcome = "failed"
+
+    def received_by_any() -> int:
+        return max(processes.all_gather(received[-1] if received else 0))
+
     with signals_remembered(lambda: context.notes.append(STOPPING)) as received:
         try:
             processes.run_all(
@@ -57,21 +61,22 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
                 _start(run, context, recovery)
             signal_number = 0
             while run.state.step < run.total_steps and not context.stop_reason:
-                # All ranks leave together, whichever of them the signal reached: each step is
-                # collective.
-                signal_number = max(processes.all_gather(received[-1] if received else 0))
-                if signal_number:
+                # Steps are collective: all ranks stop, whichever of them the signal reached.
+                if signal_number := received_by_any():
                     break
                 _advance(run, context, recovery)
             processes.on_main(context.save_checkpoint)
             outcome = "stopped" if context.stop_reason else "completed"
             # Asked again: a signal may arrive in the last step or while the checkpoint is written.
-            signal_number = signal_number or max(
-                processes.all_gather(received[-1] if received else 0)
-            )
-            if signal_number:
+            if signal_number := signal_number or received_by_any():
                 outcome = "interrupted"
-                raise _interrupted(run, signal_number)
+                error = Interrupted(
+                    f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
+                    f"Continue with: llmcausal resume {run.run_dir}",
+                    signal_number,
+                )
+                error.told = not processes.is_main
+                raise error
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
@@ -80,18 +85,11 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
             processes.on_main(context.save_checkpoint)
             raise
         finally:
-            _end(run, context, outcome)
+            # Every callback, so that one that fails leaves no other's screen or file open.
+            with ExitStack() as stack:
+                for callback in reversed(run.callbacks):
+                    stack.callback(callback.on_fit_end, context, outcome)
     return context
-
-
-def _interrupted(run: Run, signal_number: int) -> Interrupted:
-    error = Interrupted(
-        f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
-        f"Continue with: llmcausal resume {run.run_dir}",
-        signal_number,
-    )
-    error.told = not run.processes.is_main
-    return error
 
 
 def _context(run: Run, snapshot: Snapshot) -> FitContext:
@@ -207,10 +205,3 @@ def _validate(run: Run, context: FitContext) -> Record:
 def _each(callbacks: Iterable[Callback], call: Callable[[Callback], None]) -> None:
     for callback in callbacks:
         call(callback)
-
-
-def _end(run: Run, context: FitContext, outcome: str) -> None:
-    """Ends every callback, so that one that fails leaves no other's screen or file open."""
-    with ExitStack() as stack:
-        for callback in reversed(run.callbacks):
-            stack.callback(callback.on_fit_end, context, outcome)
