@@ -27,8 +27,8 @@ from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.recovery import Fallback, is_out_of_memory
 from llmcausal.train.rng import rng_state, seed_everything
-from llmcausal.train.run import Run
 from llmcausal.train.step import TripletStep
+from llmcausal.train.update import Run
 
 STEPS = 3
 SHARES = 5

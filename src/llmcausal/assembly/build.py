@@ -36,8 +36,8 @@ from llmcausal.train.optimizer import build_optimizer, build_scaler, build_sched
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.reference import with_references
 from llmcausal.train.rng import seed_everything
-from llmcausal.train.run import Run
 from llmcausal.train.step import TripletStep
+from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, show_notes, status
 
 Screen = Callable[[MemoryMonitor], Callback]

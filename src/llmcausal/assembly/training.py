@@ -53,7 +53,7 @@ from llmcausal.train.checkpoint import (
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.loop import fit
 from llmcausal.train.processes import process_group
-from llmcausal.train.run import Run
+from llmcausal.train.update import Run
 from llmcausal.ui.console import console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
 from llmcausal.ui.pace import Forecast

@@ -31,7 +31,7 @@ from llmcausal.train.callback import Callback
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import load_optimizer
 from llmcausal.train.rng import restore_rng, rng_state
-from llmcausal.train.run import Run
+from llmcausal.train.update import Run
 
 MANIFEST = "manifest.json"
 BEST = "best"

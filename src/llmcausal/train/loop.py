@@ -17,8 +17,7 @@ from llmcausal.train.checkpoint import BEST, Snapshot
 from llmcausal.train.interrupt import signals_remembered
 from llmcausal.train.objective import StepResult
 from llmcausal.train.recovery import Recovery, Rewind
-from llmcausal.train.run import Run
-from llmcausal.train.update import compute, means, update
+from llmcausal.train.update import Run, compute, means, update
 
 STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"
 

@@ -1,32 +1,77 @@
-"""One optimizer step: micro-batches, a check of the loss, clipping, the update."""
+"""A run, and one optimizer step of it: micro-batches, a check of the loss, clipping, the update."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from llmcausal.config import RunConfig
 from llmcausal.errors import NonFiniteLossError
-from llmcausal.train.batch import TripletBatch, label_totals
-from llmcausal.train.callback import FitContext, Record, TrainState
+from llmcausal.train.batch import EpochBatches, TripletBatch, label_totals
+from llmcausal.train.callback import Callback, FitContext, Record, TrainState
 from llmcausal.train.objective import StepResult
 from llmcausal.train.optimizer import optimizer_step
-from llmcausal.train.processes import Processes
-from llmcausal.train.recovery import Rewind
+from llmcausal.train.processes import SINGLE, Processes
+from llmcausal.train.recovery import ADVICE, Fallback, Place, Rewind
 from llmcausal.train.rng import seed_micro_batch
-from llmcausal.train.run import Run
+from llmcausal.train.step import TripletStep
 
 MOST_OVERFLOWS = 24
 """fp16 steps in a row whose gradient may overflow: the scale starts at 2^16 and is halved each
 time, so that more have another cause."""
 _NAMED = 8
-ADVICE = (
+ADVICE_NOT_FINITE = (
     "What helps, cheapest first: lower train.learning_rate, raise "
     "train.warmup_ratio, raise loss.tau, lower train.max_grad_norm; with "
     "--set train.detect_anomaly=true torch names the operation."
 )
+
+
+class Probe(Protocol):
+    """Measures at a validation what a loss cannot; disturbs neither modes nor random states."""
+
+    batches: int
+
+    def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
+        """Returns figures of the model as it is now; calls `batch_done` `batches` times."""
+        ...
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of; built by `assembly`."""
+
+    config: RunConfig
+    run_dir: Path  # exists
+    # Trained modules, for switching between training and evaluation mode.
+    modules: Sequence[torch.nn.Module]
+    step: TripletStep
+    batches: EpochBatches
+    validation: Sequence[TripletBatch]
+    parameters: Sequence[torch.nn.Parameter]  # what the optimizer trains, for clipping
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler  # loss scaler; does nothing but in fp16
+    state: TrainState
+    callbacks: Sequence[Callback]  # in order of their calls
+    device: torch.device
+    total_steps: int  # optimizer steps of the whole run
+    notes: list[str]  # facts to tell at the start
+    probe: Probe | None = None  # adds its figures to each validation
+    # Leaner ways to train and to validate, for when memory runs out.
+    fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
+    # Says what to change when it runs out with no fallback left. Called last of all, with
+    # everything saved and ended; must not raise.
+    advice: Callable[[], str] = lambda: ADVICE
+    # The group that trains together; only rank 0 has callbacks that write and show.
+    processes: Processes = SINGLE
 
 
 def fault_of(record: Mapping[str, float], norm: float) -> str | None:
@@ -66,7 +111,7 @@ def left_out(state: TrainState, fault: str, triplets: str, *, overflow: bool, mo
         after = f", after {before} skipped steps" if before else ""
         raise NonFiniteLossError(
             f"Step {step}: {fault}{after}; the weights from before it are saved. "
-            f"Triplets of the step: {triplets}.\n{ADVICE}"
+            f"Triplets of the step: {triplets}.\n{ADVICE_NOT_FINITE}"
         )
     state.skipped_in_a_row += 1
     state.skipped_steps += 1
