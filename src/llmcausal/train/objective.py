@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from llmcausal.losses.cross_entropy import OutputHead, chunked_cross_entropy, st
 from llmcausal.losses.invariance import divergence
 from llmcausal.losses.preference import preference
 from llmcausal.losses.state import state_distance
-from llmcausal.model.trunk import Trunk
 from llmcausal.train.batch import PAIRS, SAME, Needs, Term, TripletBatch, answers_of
+
+if TYPE_CHECKING:
+    from llmcausal.model.trunk import Trunk
 
 
 @dataclass(frozen=True)
