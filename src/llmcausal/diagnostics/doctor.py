@@ -38,7 +38,7 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Finding | None]], ...] = (
 
 
 def diagnose(facts: Facts, watch: Watch) -> Iterator[DoctorCheck]:
-    """Runs the checks in order; one that cannot even run is a failed one."""
+    """Runs the checks in order; a check that cannot run is a failed one."""
     for name, check in CHECKS:
         with watch(f"Checking {name}"):
             try:

@@ -80,10 +80,10 @@ def check_packages(facts: Facts) -> Finding:
     ]
     if not untested:
         return passed(found)
-    told = "; ".join(f"{name} {versions[name]}, tested: {TESTED[name]}" for name in untested)
+    differ = "; ".join(f"{name} {versions[name]}, tested: {TESTED[name]}" for name in untested)
     wanted = " ".join(f"'{name}=={TESTED[name]}.*'" for name in untested)
     return warning(
-        f"not tested with these, whose inner parts it uses: {told}",
+        f"not tested with these, whose inner parts it uses: {differ}",
         f"pip install {wanted}, or `pip install -e . -c constraints.txt`",
     )
 
@@ -123,21 +123,21 @@ def check_disk(facts: Facts) -> Finding:
         packaged = config.model.name.startswith(PREFIX)
         folder = _existing_parent(cache_dir() if packaged else Path(HF_HUB_CACHE))
         need[folder] = need.get(folder, 0) + weights
-    short, told = [], []
+    short, parts = [], []
     for folder, needed in need.items():
         free = shutil.disk_usage(folder).free
-        told.append(f"{free / GIB:.1f} GiB free in {folder}, about {needed / GIB:.1f} needed")
+        parts.append(f"{free / GIB:.1f} GiB free in {folder}, about {needed / GIB:.1f} needed")
         if free < needed:
             short.append(str(folder))
-    told.append(
+    parts.append(
         f"a checkpoint takes about {size.checkpoint_bytes / 2**20:,.0f} MiB"
         if size
         else "checkpoint size unknown"
     )
     if short:
         fix = f"free some space in {', '.join(short)}, or set output_dir to another disk"
-        return failed("; ".join(told), fix)
-    return passed("; ".join(told))
+        return failed("; ".join(parts), fix)
+    return passed("; ".join(parts))
 
 
 def _existing_parent(folder: Path) -> Path:
@@ -154,15 +154,15 @@ def check_trackers(facts: Facts) -> Finding:
     tracking = facts.config.tracking
     if not tracking.trackers:
         return passed("none: figures stay in the run directory")
-    wrong, told = [], []
+    wrong, ready = [], []
     for name in tracking.trackers:
         tracker = TRACKERS.load(name)
         with contextlib.redirect_stderr(io.StringIO()):  # wandb's own advice on logging in
             if problem := tracker.problem(tracking):
                 wrong.append(f"{name}: {one_line(problem)}")
             else:
-                told.append(f"{name}: {one_line(tracker.destination(tracking))}")
-    found = "; ".join(wrong + told)
+                ready.append(f"{name}: {one_line(tracker.destination(tracking))}")
+    found = "; ".join(wrong + ready)
     if wrong:
         fix = "follow these messages, or train without trackers: --set tracking.trackers=[]"
         return failed(found, fix)
@@ -266,7 +266,7 @@ def check_bf16(facts: Facts) -> Finding | None:
     from llmcausal.model.device import FASTER_BF16, bf16_speedup
 
     speedup = bf16_speedup()
-    told = (
+    measured = (
         f"a layer is {speedup:.2g} times as fast as in fp32 on this CPU (measured)"
         if speedup
         else "this CPU has no instructions for it"
@@ -274,9 +274,9 @@ def check_bf16(facts: Facts) -> Finding | None:
     faster = speedup >= FASTER_BF16
     precision = facts.config.model.precision
     if precision == "auto":
-        return passed(f"{told}; {'bf16' if faster else 'fp32'} is used")
+        return passed(f"{measured}; {'bf16' if faster else 'fp32'} is used")
     if precision != "bf16":
-        return passed(f"{told}; the profile uses fp32")
+        return passed(f"{measured}; the profile uses fp32")
     if faster:
-        return passed(told)
-    return warning(f"slow: {told}", "train in fp32: --set model.precision=fp32")
+        return passed(measured)
+    return warning(f"slow: {measured}", "train in fp32: --set model.precision=fp32")

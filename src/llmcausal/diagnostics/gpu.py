@@ -148,13 +148,13 @@ def check_gpu_memory(facts: Facts) -> Finding | None:
 
 
 def _held_by(gpu: Gpu) -> str:
-    told = []
+    parts = []
     for process in gpu.processes[:SHOWN_PROCESSES]:
         used = "" if process.used_bytes is None else f" {process.used_bytes / MIB:,.0f} MiB"
-        told.append(f"{process.name or 'a program'} (pid {process.pid}){used}")
+        parts.append(f"{process.name or 'a program'} (pid {process.pid}){used}")
     if (more := len(gpu.processes) - SHOWN_PROCESSES) > 0:
-        told.append(f"{more} more")
-    return ", ".join(told)
+        parts.append(f"{more} more")
+    return ", ".join(parts)
 
 
 def check_spill(facts: Facts) -> Finding | None:
@@ -177,7 +177,7 @@ def check_spill(facts: Facts) -> Finding | None:
 
 
 def check_pinned_memory(facts: Facts) -> Finding | None:
-    """Pins host memory, which copies beside the computation need, and WSL limits."""
+    """Pins host memory, which copies during the computation need, and WSL limits."""
     if not facts.on_gpu:
         return None
     need = LEAST_PINNED_BYTES
@@ -228,16 +228,16 @@ def check_profiles(facts: Facts) -> Finding:
     gpu = facts.machine.gpu
     if gpu is None:
         return _without_gpu(facts)
-    fitting, told = [], []
+    fitting, parts = [], []
     for need in facts.shipped:
         free = _budget_bytes(facts, need, gpu.free_bytes)
         strategy = need.first_fitting(free, facts.machine.ram_free_bytes)
         if strategy is None:
-            told.append(f"{need.profile} does not fit")
+            parts.append(f"{need.profile} does not fit")
             continue
         fitting.append(need)
-        told.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
-    found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(told)
+        parts.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
+    found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(parts)
     if not facts.on_gpu or facts.own is None or facts.own in fitting:
         return passed(found)
     lean = facts.own.strategies[-1]

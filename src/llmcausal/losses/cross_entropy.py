@@ -1,6 +1,6 @@
 """Next-token cross-entropy through a frozen head, without ever holding all logits.
 
-The gradient of each row is computed beside its loss, so that backward needs no logits.
+The gradient of each row is computed with its loss, so that backward needs no logits.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def slope_of(z: Tensor, softcap: float) -> Tensor:
 def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
-    What was yielded last is valid until the next is asked for. On CUDA the next rows are copied on
+    A yielded part is valid until the next one is requested. On CUDA the next rows are copied on
     a stream of their own into the second of two buffers meanwhile.
     """
     parts = head.split(rows) if rows else ()

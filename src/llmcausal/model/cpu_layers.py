@@ -119,7 +119,7 @@ class _Calls:
         }
 
     def after(self, _decoder: Any, _args: Any, output: Any) -> Any:
-        """Returns the output for the nodes that were asked for."""
+        """Returns the output without the padding."""
         if self.length is not None:
             own = (slice(None), slice(self.length))
             output.last_hidden_state = output.last_hidden_state[own]
@@ -415,7 +415,7 @@ class _WholeLayer(torch.autograd.Function):
 class Call:
     """One pass through all layers: what they share."""
 
-    plan: TreePlan | None  # of the tree; None where rows go on from a cache
+    plan: TreePlan | None  # of the tree; None where rows continue from a cache
     length: int = 0  # nodes that are no padding
     _rotation: tuple[Tensor, Tensor] | None = None
 
@@ -483,7 +483,7 @@ class Linears:
 
     @torch.inference_mode(False)
     def let_go(self) -> None:
-        """Gives layers that are not quantized weights of their own again."""
+        """Restores the weights of layers that are not quantized."""
         for base, outputs in zip(map(base_of, self.modules), self.outputs, strict=True):
             if not isinstance(base, Linear4bit):
                 base.weight.data = self.weight[outputs].clone()

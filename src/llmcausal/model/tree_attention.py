@@ -52,7 +52,7 @@ class MaskedBlock:
 
 
 class TreeBlocks(Sequence[MaskedBlock]):
-    """The blocks of a tree for queries of a dtype, with masks that are built once asked for."""
+    """The blocks of a tree for queries of a dtype, with masks that are built on first use."""
 
     def __init__(
         self, blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype

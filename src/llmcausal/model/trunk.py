@@ -42,7 +42,7 @@ class Trunk:
     softcap: float | None  # logits are `softcap * tanh(logits / softcap)` (Gemma 2), or None
     layers: int  # number of decoder layers
     window: int | None  # sliding attention window in tokens, or None
-    mask_kinds: tuple[str, ...]  # kinds of mask the decoder wants in a dict, or empty for one mask
+    mask_kinds: tuple[str, ...]  # kinds of mask the decoder takes in a dict, or empty for one mask
     additive_masks: bool  # whether masks are added to the scores (eager) rather than boolean
     takes_blocks: bool  # whether its attention takes `tree_blocks` in place of a mask
 

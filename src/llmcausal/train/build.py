@@ -123,7 +123,7 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
     """Makes a model hold its weights and activations as the switches say.
 
     May be called again, with leaner switches: what is in host memory stays there. The step then
-    wants a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
+    needs a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
 
     Raises:
         ConfigError: If a switch does not fit the model.

@@ -210,7 +210,7 @@ def _sha256(content: bytes) -> str:
 
 
 class Snapshot:
-    """Writes and restores everything that a run needs to go on exactly.
+    """Writes and restores everything that a run needs to continue exactly.
 
     Args:
         run: Its optimizer, schedule, scaler, state, callbacks and config are kept.

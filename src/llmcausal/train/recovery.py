@@ -137,7 +137,7 @@ class Recovery:
     Args:
         fallbacks: For each place, from the cheapest in time to the leanest, each on top of the
             ones before it. The fallbacks of `training` serve the validation too, after its own.
-        state: Keeps which fallbacks were taken, so that a resumed run goes on with them.
+        state: Keeps which fallbacks were taken, so that a resumed run applies them too.
         notes: Gets a note for each fallback taken.
     """
 

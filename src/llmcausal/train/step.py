@@ -67,7 +67,7 @@ class TripletStep(Scorer):
         return {term: mean_of_answers(batch, term, losses) for term in losses}
 
     def last_hidden(self, tree: PackedTree) -> Tensor:
-        """Returns the last hidden state of each node [nodes, width], whatever the tree is of."""
+        """Returns the last hidden state of each node [nodes, width] of any tree."""
         attention = tree_attention(self.trunk, tree, self._dtype)
         return self._decode(tree.tokens, tree.positions, **attention)[0]
 
@@ -247,7 +247,7 @@ Backward = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class _Values:
-    """What of a member is read together with other members."""
+    """The values of a member that are read together with other members."""
 
     span: Span
     row: Tensor | None  # its pooled state [width]

@@ -59,7 +59,7 @@ class ModelCheckpoint(Callback):
         }
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on judging by the same values, unless another guard was put in place."""
+        """Keeps judging by the same values, unless the guard metric changed."""
         if values and values["guard_metric"] == self.guard_metric:
             self._guard_seen = values["guard_seen"]
             self._guard_kept = values["guard_kept"]

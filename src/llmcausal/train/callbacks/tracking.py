@@ -96,7 +96,7 @@ class _TrackerThread:
             try:
                 if self.failure is None:
                     action()
-            except BaseException as error:  # whatever a tracker does, training goes on
+            except BaseException as error:  # training continues, whatever a tracker raises
                 # In one line, without a password in an address.
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 self.failure = re.sub(r"//[^/@\s]+@", "//", text)[:MESSAGE_LENGTH]
@@ -106,8 +106,8 @@ class _TrackerThread:
 class Tracking(Callback):
     """Owns the trackers of a run and their run ids, which checkpoints keep.
 
-    A tracker that fails, or falls behind, is told once and switched off; training goes on. The
-    others are not touched. Trackers are given finite figures only.
+    A tracker that fails, or falls behind, is noted once and switched off; training and the other
+    trackers continue. Trackers get finite figures only.
 
     Args:
         config: Its `run_dir` exists when the trackers start.
@@ -135,7 +135,7 @@ class Tracking(Callback):
         return bool(self._tracked)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the run's id at each tracker, once those that start now have one."""
+        """Returns the run's id at each tracker, once the starting ones have one."""
         late = "it did not start within a minute"
         self._await(late, self._deadline, lambda each, seconds: each.begun.wait(seconds))
         return {"run_ids": self._ids()}
@@ -177,7 +177,7 @@ class Tracking(Callback):
         self._give_table("evaluation_answers", result["generations"], step)
 
     def close(self) -> list[str]:
-        """Ends the trackers, waiting at most a minute, and returns what is to be told."""
+        """Ends the trackers, waiting at most a minute, and returns the notes for the user."""
         outcome, best = self._outcome, self._config.run_dir / BEST
         ended_well = outcome in ("completed", "stopped")
         if self._config.tracking.log_model and ended_well and best.is_dir():

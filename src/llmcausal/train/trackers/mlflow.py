@@ -1,4 +1,4 @@
-"""MLflow: its server where MLFLOW_TRACKING_URI names one, else a database beside the runs."""
+"""MLflow: its server where MLFLOW_TRACKING_URI names one, else a database with the runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Mlflow(Tracker):
         return ADDRESS if address else f"{FOLDER}/{DATABASE} in the output directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Goes on with the run of that id if the server has it, else creates one."""
+        """Continues the run of that id if the server has it, else creates one."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow = importlib.import_module("mlflow")

@@ -28,7 +28,7 @@ class TensorBoard(Tracker):
         return f"{FOLDER}/ in the run directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Goes on in the same folder; steps that are done again replace what was there."""
+        """Continues in the same folder; repeated steps replace the earlier ones."""
         module = importlib.import_module("torch.utils.tensorboard")
         folder = run.run_dir / FOLDER
         resumed = folder.is_dir()

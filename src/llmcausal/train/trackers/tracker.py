@@ -32,8 +32,8 @@ class Tracker(ABC):
     """Base of all trackers; constructed without arguments.
 
     All but the class methods are called on one thread of the tracker's own, in order, so they may
-    wait for a network. What one raises is told to the user and switches the tracker off; training
-    goes on.
+    wait for a network. An error becomes a note for the user and switches the tracker off; training
+    continues.
     """
 
     @classmethod
@@ -48,7 +48,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Starts, or goes on with the run of that id, and returns its id.
+        """Starts a run, or continues the run of that id, and returns its id.
 
         An id that is to be kept for a resume has letters, digits, dot, underscore and dash only.
         """

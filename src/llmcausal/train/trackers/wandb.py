@@ -15,7 +15,7 @@ from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, missing_p
 
 NETWORK_TIMEOUT_SECONDS = 5.0
 TIMEOUT_SECONDS = 50.0
-"""Less than training waits, so that wandb's own message is the one that is told."""
+"""Less than training waits, so that the user gets wandb's own message."""
 
 
 class Wandb(Tracker):
