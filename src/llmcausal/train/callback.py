@@ -16,6 +16,16 @@ Record = dict[str, Any]
 """One row of metrics.jsonl: step, epoch, loss terms, metrics, learning_rate, ..."""
 
 
+def lacks(record: Record, metric: str) -> bool:
+    """Whether a validated record shows that the run has no such figure.
+
+    The row of step 0 holds validation figures only, so it says nothing of the others.
+    """
+    validated = any(key.startswith("val_") for key in record)
+    complete = record["step"] > 0 or metric.startswith("val_")
+    return metric not in record and validated and complete
+
+
 @dataclass
 class TrainState:
     """Position and totals of a run."""

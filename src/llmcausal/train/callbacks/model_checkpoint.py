@@ -8,7 +8,7 @@ from typing import Any
 
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
-from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.callback import Callback, FitContext, Record, lacks
 from llmcausal.train.checkpoint import prune
 
 ROUNDING = 1e-9
@@ -84,24 +84,19 @@ class ModelCheckpoint(Callback):
 
     def _measured(self, record: Record) -> tuple[float, float | None] | None:
         """Returns metric and guard, if both were measured and are finite."""
-        value = self._figure("best_metric", self.metric, record)
-        guard = None
-        if self.guard_metric is not None:
-            guard = self._figure("guard_metric", self.guard_metric, record)
-            if guard is None or not math.isfinite(guard):
-                return None
-        return None if value is None or not math.isfinite(value) else (value, guard)
-
-    def _figure(self, setting: str, metric: str, record: Record) -> float | None:
-        value: float | None = record.get(metric)
-        if value is None:
-            judged = record["step"] > 0 or metric.startswith("val_")
-            if judged and any(key.startswith("val_") for key in record):
+        figures = []
+        for setting, metric in (("best_metric", self.metric), ("guard_metric", self.guard_metric)):
+            if metric is None:
+                continue
+            if lacks(record, metric):
                 raise ConfigError(
                     f"checkpoint.{setting} = {metric!r}: no such metric"
                     f"{nearest(metric, record)} Measured: {', '.join(sorted(record))}"
                 )
-        return value
+            figures.append(record.get(metric))
+        if any(figure is None or not math.isfinite(figure) for figure in figures):
+            return None
+        return figures[0], figures[1] if self.guard_metric is not None else None
 
     def _is_best(self, best: float | None, value: float, guard: float | None) -> bool:
         if not self._counts(guard):
