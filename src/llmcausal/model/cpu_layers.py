@@ -10,7 +10,7 @@ fp32 inside, and trained weights stay fp32. The backward pass computes again wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -214,9 +214,10 @@ class Layer:
     """A decoder layer, taken apart."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self.module, self.plain = module, module.forward
+        self.module = module
+        self.plain: Callable[..., Tensor] = module.forward
         # In the order of `_WholeLayer`'s arguments.
-        self.linears = [Linears(group, dtype) for group in _linears(module)]
+        self.linears: list[Linears] = [Linears(group, dtype) for group in _linears(module)]
         self.query_key_value, self.output, self.gate_up, self.down = self.linears
         self.first_norm = Norm(module.input_layernorm)
         self.second_norm = Norm(module.post_attention_layernorm)

@@ -95,7 +95,8 @@ class PackedTree:
 
 def _map_tensors(record: R, change: Callable[[Tensor], Tensor]) -> R:
     values = vars(record).items()
-    return replace(record, **{n: change(each) for n, each in values if isinstance(each, Tensor)})
+    changed: Any = {n: change(each) for n, each in values if isinstance(each, Tensor)}
+    return replace(record, **changed)
 
 
 def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[Tensor, ...]]:

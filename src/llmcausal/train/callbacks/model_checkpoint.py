@@ -84,19 +84,23 @@ class ModelCheckpoint(Callback):
 
     def _measured(self, record: Record) -> tuple[float, float | None] | None:
         """Returns metric and guard, if both were measured and are finite."""
-        figures = []
-        for setting, metric in (("best_metric", self.metric), ("guard_metric", self.guard_metric)):
-            if metric is None:
-                continue
-            if lacks(record, metric):
-                raise ConfigError(
-                    f"checkpoint.{setting} = {metric!r}: no such metric"
-                    f"{nearest(metric, record)} Measured: {', '.join(sorted(record))}"
-                )
-            figures.append(record.get(metric))
-        if any(figure is None or not math.isfinite(figure) for figure in figures):
-            return None
-        return figures[0], figures[1] if self.guard_metric is not None else None
+        value = self._figure("best_metric", self.metric, record)
+        guard = None
+        if self.guard_metric is not None:
+            guard = self._figure("guard_metric", self.guard_metric, record)
+            if guard is None:
+                return None
+        return None if value is None else (value, guard)
+
+    def _figure(self, setting: str, metric: str, record: Record) -> float | None:
+        """Returns a metric, if it was measured and is finite."""
+        if lacks(record, metric):
+            raise ConfigError(
+                f"checkpoint.{setting} = {metric!r}: no such metric"
+                f"{nearest(metric, record)} Measured: {', '.join(sorted(record))}"
+            )
+        value: float | None = record.get(metric)
+        return value if value is not None and math.isfinite(value) else None
 
     def _is_best(self, best: float | None, value: float, guard: float | None) -> bool:
         if not self._counts(guard):
