@@ -32,7 +32,7 @@ from benchmarks.result import header, write
 from benchmarks.step_peers import MODEL, SEED
 from benchmarks.step_workload import Case, builtin_stream, make_workload, write_workload
 from llmcausal.config import ModelSection
-from llmcausal.model.cpu.linear import product
+from llmcausal.model.cpu_layers import product
 from llmcausal.model.factory import resolve_source
 
 GOALS = {"fp32": 0.7, "bf16": 0.4}

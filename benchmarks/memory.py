@@ -153,10 +153,10 @@ def naive(config: RunConfig, triplet: EncodedTriplet, steps: int) -> dict[str, A
     from peft import prepare_model_for_kbit_training
     from torch.nn.functional import cosine_similarity, cross_entropy
 
+    from llmcausal.losses.base import ProjectionHead
     from llmcausal.memory.measure import measure
     from llmcausal.model.factory import load_model
     from llmcausal.model.lora import add_lora
-    from llmcausal.model.projection import ProjectionHead
     from llmcausal.train.optimizer import build_optimizer, optimizer_step
 
     base = load_model(config.model.model_copy(update={"attention": "sdpa"})).model

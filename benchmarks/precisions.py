@@ -30,7 +30,7 @@ def answered(checkpoint: Path, precision: str, count: int) -> dict[str, Any]:
     from llmcausal.model.factory import load_model
     from llmcausal.profile import load_config
     from llmcausal.train.build import build_adapters
-    from llmcausal.train.snapshot import CONFIG, restore_weights
+    from llmcausal.train.checkpoint import CONFIG, restore_weights
 
     config = load_config(checkpoint / CONFIG, [f'model.precision="{precision}"'])
     loaded = load_model(config.model, config.memory)

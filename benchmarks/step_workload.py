@@ -137,9 +137,9 @@ def write_workload(folder: Path, workload: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     from llmcausal.config import LoraSection, ModelSection
+    from llmcausal.losses.base import ProjectionHead
     from llmcausal.model.factory import load_model
     from llmcausal.model.lora import add_lora
-    from llmcausal.model.projection import ProjectionHead
 
     section = ModelSection(
         name=workload["model"], quantization="none", device="cpu", precision="fp32"

@@ -14,9 +14,10 @@ import torch
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import LoraSection, MemorySection, ModelSection, TrainSection
-from llmcausal.diagnostics import compute
+from llmcausal.diagnostics import environment
 from llmcausal.errors import ModelError
 from llmcausal.evaluation.generation import decode_batches
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.memory import symbolic
 from llmcausal.memory.budget import (
     CONTEXT_BYTES,
@@ -29,10 +30,9 @@ from llmcausal.memory.budget import (
 )
 from llmcausal.memory.strategies import candidates
 from llmcausal.memory.tracker import hidden_temporaries
-from llmcausal.model import attention_order, device, factory
+from llmcausal.model import device, factory, tree_attention
 from llmcausal.model.device import settled_precision
 from llmcausal.model.lora import add_lora
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.tree_attention import MaskedBlock, tree_attention_forward
 from llmcausal.train.optimizer import build_optimizer
 from llmcausal.train.recovery import release
@@ -119,10 +119,10 @@ def test_the_doctor_tries_an_optimizer_that_is_paged(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bnb.optim, "PagedAdamW8bit", Watched)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on a CPU nothing is paged
-        assert compute.adamw8bit_moves(torch.device("cpu"), paged=True)
+        assert environment.adamw8bit_moves(torch.device("cpu"), paged=True)
         assert min(sizes) >= PAGED_FROM
         sizes.clear()
-        assert compute.adamw8bit_moves(torch.device("cpu"), paged=False)
+        assert environment.adamw8bit_moves(torch.device("cpu"), paged=False)
     assert not sizes
 
 
@@ -274,8 +274,8 @@ class _Attention(torch.autograd.Function):
 def attention_of_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in's output, taken for one of CUDA's attention."""
     monkeypatch.setattr(_Attention, "modes", [])
-    monkeypatch.setattr(attention_order, "_NODE", "_Attention")
-    monkeypatch.setattr(attention_order, "ON", "cpu")
+    monkeypatch.setattr(tree_attention, "_NODE", "_Attention")
+    monkeypatch.setattr(tree_attention, "ON", "cpu")
     yield _Attention.apply
     torch.set_deterministic_debug_mode("default")
 
@@ -286,7 +286,7 @@ def test_attention_goes_backward_in_one_order_and_nothing_else_does(attention_of
     before = query * 2
     before.register_hook(lambda _: seen.append(torch.get_deterministic_debug_mode()))
     attended = attention_of_cuda(before)
-    after = attention_order.in_fixed_order(attended.transpose(0, 1).contiguous())
+    after = tree_attention.in_fixed_order(attended.transpose(0, 1).contiguous())
     after.register_hook(lambda _: seen.append(torch.get_deterministic_debug_mode()))
     after.sum().backward()
     assert _Attention.modes == [2]  # torch's "error": the only one in which the kernels obey
@@ -298,7 +298,7 @@ def test_running_out_of_memory_in_attention_leaves_no_mode_behind(
     attention_of_cuda: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Attention, "fails", True)
-    attended = attention_order.in_fixed_order(attention_of_cuda(torch.ones(2, requires_grad=True)))
+    attended = tree_attention.in_fixed_order(attention_of_cuda(torch.ones(2, requires_grad=True)))
     with pytest.raises(torch.OutOfMemoryError):
         attended.sum().backward()
     assert torch.get_deterministic_debug_mode() == 2
@@ -312,8 +312,8 @@ def test_attention_of_trees_and_of_single_members_is_ordered(
 ) -> None:
     """On the CPU's own kernel, whose node has a name of the same kind as those of CUDA."""
     held: list[str] = []
-    monkeypatch.setattr(attention_order, "ON", "cpu")
-    monkeypatch.setattr(attention_order, "_hold_order", lambda node: held.append(node.name()))
+    monkeypatch.setattr(tree_attention, "ON", "cpu")
+    monkeypatch.setattr(tree_attention, "_hold_order", lambda node: held.append(node.name()))
     query = torch.randn(1, 2, 6, 8, requires_grad=True)
     module = torch.nn.Module()
     module.is_causal = True  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from benchmarks.peers.worker import MEMBERS, serve
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.strategies import STRATEGIES
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.factory import load_model
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_adapters, build_step

@@ -12,8 +12,7 @@ from llmcausal.assembly import doctoring
 from llmcausal.assembly.doctoring import examine, model_size
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
-from llmcausal.diagnostics.check import DoctorCheck
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.check import Facts, Finding
 from llmcausal.memory.shipped_needs import PROFILES
 from llmcausal.profile import load_config
 
@@ -25,7 +24,7 @@ def facts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], Facts]:
     def gather(config: RunConfig) -> Facts:
         told: list[Facts] = []
 
-        def listens(facts: Facts) -> DoctorCheck | None:
+        def listens(facts: Facts) -> Finding | None:
             told.append(facts)
             return None
 

@@ -19,7 +19,7 @@ from llmcausal.assembly.build import build_run, check_share, check_shareable
 from llmcausal.assembly.measuring import measure_triplets
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.cli import launch
-from llmcausal.config import RunConfig
+from llmcausal.config import LossSection, RunConfig
 from llmcausal.errors import (
     ConfigError,
     DataError,
@@ -208,9 +208,7 @@ class Alike(Processes):
 def test_a_loss_with_a_memory_is_trained_by_one() -> None:
     loss: Any = torch.nn.Module()
     loss.register_buffer("queue", torch.zeros(3))
-    objective = Objective(
-        contrastive=loss, projection=None, lambda_contrastive=1.0, lambdas={}, layer=-1
-    )
+    objective = Objective(LossSection(), loss)
     check_shareable(objective, SINGLE)
     with pytest.raises(ConfigError, match="Module has buffers"):
         check_shareable(objective, Processes(0, 2))

@@ -18,8 +18,7 @@ from llmcausal.config import ModelSection, RunConfig
 from llmcausal.errors import CheckpointError, ModelError
 from llmcausal.model.factory import load_model, load_tokenizer
 from llmcausal.model.lora import load_adapter
-from llmcausal.train.checkpoint import MANIFEST, read_manifest, write_checkpoint
-from llmcausal.train.snapshot import TRAINING_STATE
+from llmcausal.train.checkpoint import MANIFEST, TRAINING_STATE, read_manifest, write_checkpoint
 
 
 class Payload:

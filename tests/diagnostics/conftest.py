@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.check import Facts
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch
 
 GIB = 2**30

@@ -14,8 +14,7 @@ from rich.console import Console
 from llmcausal.cli import app
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
-from llmcausal.diagnostics.check import DoctorCheck, DoctorReport, json_schema
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.check import DoctorCheck, DoctorReport, Facts, Finding, json_schema
 from llmcausal.errors import ModelError
 from llmcausal.profile import dump_config
 from llmcausal.ui import doctor_report
@@ -65,7 +64,7 @@ def test_what_is_under_way_is_shown_until_it_is_done(
         yield
         seen.append("done")
 
-    table = (("one", lambda _: DoctorCheck("one", "pass", "")), ("none", lambda _: None))
+    table = (("one", lambda _: Finding("pass", "")), ("none", lambda _: None))
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert len(list(doctor.diagnose(on_cpu(), watch))) == 1
     assert seen == ["Checking one", "done", "Checking none", "done"]
@@ -81,10 +80,10 @@ def test_what_is_under_way_is_shown_until_it_is_done(
 def test_a_check_that_raises_does_not_hide_the_next(
     on_cpu: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, detail: str
 ) -> None:
-    def raises(_: Facts) -> DoctorCheck:
+    def raises(_: Facts) -> Finding:
         raise error
 
-    table = (("first", raises), ("second", lambda _: DoctorCheck("second", "pass", "fine")))
+    table = (("first", raises), ("second", lambda _: Finding("pass", "fine")))
     monkeypatch.setattr(doctor, "CHECKS", table)
     first, second = _diagnose(on_cpu())
     assert (first.name, first.status, first.detail) == ("first", "fail", detail)
@@ -108,8 +107,8 @@ def test_the_command_prints_one_line_a_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
     table = (
-        ("one", lambda _: DoctorCheck("one", "pass", "[bold]fine[/bold]")),
-        ("two", lambda _: DoctorCheck("two", "warning", "meh\x1b[2J " * 20, "do x")),
+        ("one", lambda _: Finding("pass", "[bold]fine[/bold]")),
+        ("two", lambda _: Finding("warning", "meh\x1b[2J " * 20, "do x")),
     )
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert _run(monkeypatch, profile) == 0
@@ -139,11 +138,11 @@ def test_a_terminal_gets_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_failed_check_ends_with_1_and_json_holds_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: str
 ) -> None:
-    def chatty(_: Facts) -> DoctorCheck:
+    def chatty(_: Facts) -> Finding:
         print("a library prints something")
-        return DoctorCheck("two", "fail", "bad", "do x")
+        return Finding("fail", "bad", "do x")
 
-    table = (("one", lambda _: DoctorCheck("one", "pass", "fine")), ("two", chatty))
+    table = (("one", lambda _: Finding("pass", "fine")), ("two", chatty))
     monkeypatch.setattr(doctor, "CHECKS", table)
     assert _run(monkeypatch, profile, "--json") == 1
     shown = capsys.readouterr()

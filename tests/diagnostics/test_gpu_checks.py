@@ -8,7 +8,7 @@ import torch
 
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import gpu, machine
-from llmcausal.diagnostics.facts import Facts, ProfileNeed, StrategyNeed
+from llmcausal.diagnostics.check import Facts, ProfileNeed, StrategyNeed
 from llmcausal.diagnostics.machine import Gpu, GpuProcess, Torch
 
 GIB = 2**30

@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import inputs
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.check import Facts
 
 Change = Callable[..., RunConfig]
 Make = Callable[..., Facts]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics.facts import Facts, ProfileNeed, StrategyNeed
+from llmcausal.diagnostics.check import Facts, ProfileNeed, StrategyNeed
 from llmcausal.diagnostics.gpu import CPU_MODEL, CPU_PROFILE, check_profiles
 from llmcausal.diagnostics.machine import Gpu
 from llmcausal.profile import load_config

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from llmcausal.config import RunConfig
+from llmcausal.diagnostics.check import Facts
 from llmcausal.diagnostics.environment import check_trackers
-from llmcausal.diagnostics.facts import Facts
 from llmcausal.errors import ConfigError
 
 Make = Callable[..., Facts]

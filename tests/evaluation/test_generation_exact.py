@@ -18,8 +18,8 @@ from llmcausal.config import LoraSection
 from llmcausal.evaluation import generation
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention
 from llmcausal.evaluation.generation import Decoding, base_model_of, generate, without_adapter
-from llmcausal.model.cpu import door
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model import cpu_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.lora import add_lora
 
 STOP = 257
@@ -220,7 +220,7 @@ def test_too_little_memory_leaves_the_weights_packed(
 ) -> None:
     prompts = random_prompts()
     expected = one_by_one(model, prompts, [STOP], 6)
-    monkeypatch.setattr(door, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(cpu_layers, "MEMORY_SHARE", 0.0)
     assert expected == generate(model, prompts, Decoding([STOP], 6, 4))
     four_bit = any(isinstance(module, Linear4bit) for module in model.modules())
     assert ("free memory" in caplog.text) == four_bit

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from llmcausal.config import LossSection
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.forward import (
@@ -20,7 +21,7 @@ from llmcausal.evaluation.forward import (
     perplexity_figures,
     read,
 )
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.objective import Objective
 from llmcausal.train.step import TripletStep
@@ -46,7 +47,7 @@ def step(tiny_llama: Any) -> TripletStep:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         projection = ProjectionHead(32, 16, 8)
-    objective = Objective(None, projection, 0.0, {"task": 1.0, "robust": 1.0})
+    objective = Objective(LossSection(), projection=projection)
     return TripletStep(find_trunk(tiny_llama()), objective)
 
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llmcausal.model.activations import HostInputs, set_activations
-from llmcausal.model.host_weights import Copier
+from llmcausal.model.activations import Copier, HostInputs, set_activations
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
 
-from llmcausal.model.sharding import Nf4Linear
+from llmcausal.model.placement import Nf4Linear
 from llmcausal.train.callback import Callback, FitContext, Record
 
 HELD = "memory_held_bytes"

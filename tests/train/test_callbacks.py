@@ -18,12 +18,11 @@ from hypothesis.strategies import DataObject
 
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError, StorageError
-from llmcausal.train.callback import FitContext
+from llmcausal.train.callback import FitContext, TrainState
 from llmcausal.train.callbacks import CALLBACKS, metrics_log, monitors
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
 from llmcausal.train.callbacks.metrics_log import MetricsLog, cut_rows, read_rows
 from llmcausal.train.callbacks.monitors import CausalMetrics, LearningRateMonitor, MemoryMonitor
-from llmcausal.train.state import TrainState
 
 
 def make_context(run_dir: Path, **changes: Any) -> FitContext:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.detector import learn_detector
 
 WIDTH = 24

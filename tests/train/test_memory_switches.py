@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from llmcausal.config import MemorySection
+from llmcausal.config import LossSection, MemorySection
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.info_nce import InfoNCE
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import StepResult
+from llmcausal.train.objective import Objective, StepResult
 from llmcausal.train.step import TripletStep
 
 CPU = torch.device("cpu")
@@ -76,8 +75,14 @@ def gradients_of(
     projection = ProjectionHead(model.config.hidden_size, 24, 12, seed=1).to(dtype)
     contrastive = loss().to(dtype)
     set_memory(model, memory(switches), CPU)
-    weights: Any = lambdas or {"task": 1.0, "robust": 2.0}
-    objective = Objective(contrastive, projection, 0.5, weights, layer)
+    given = lambdas or {"task": 1.0, "robust": 2.0}
+    section = LossSection(
+        lambda_contrastive=0.5,
+        lambda_task=given.get("task", 0.0),
+        lambda_robust=given.get("robust", 0.0),
+        layer=layer,
+    )
+    objective = Objective(section, contrastive, projection)
     step = TripletStep(
         find_trunk(model), objective, build_execution(memory(switches), torch.float32)
     )

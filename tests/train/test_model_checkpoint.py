@@ -10,9 +10,8 @@ import pytest
 
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.train.callback import FitContext
+from llmcausal.train.callback import FitContext, TrainState
 from llmcausal.train.callbacks.model_checkpoint import ModelCheckpoint
-from llmcausal.train.state import TrainState
 
 ASR, UTILITY = "val_attack_success_rate", "val_utility"
 

@@ -8,8 +8,8 @@ import torch
 
 from llmcausal import assembly
 from llmcausal.errors import NonFiniteLossError
-from llmcausal.train.scoring import StepResult
-from llmcausal.train.state import TrainState
+from llmcausal.train.callback import TrainState
+from llmcausal.train.objective import StepResult
 from llmcausal.train.step import TripletStep
 from llmcausal.train.update import MOST_OVERFLOWS, fault_of, left_out
 from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture

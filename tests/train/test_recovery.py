@@ -14,23 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmcausal.config import MemorySection, RunConfig, TrainSection
+from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
 from llmcausal.errors import OutOfMemoryError
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
+from llmcausal.train.batch import EpochBatches, fixed_batches
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.data_order import Batches, fixed_batches
+from llmcausal.train.callback import Callback, FitContext, Record, TrainState
 from llmcausal.train.loop import fit
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.recovery import Fallback, is_out_of_memory
 from llmcausal.train.rng import rng_state, seed_everything
-from llmcausal.train.run import Run
-from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
+from llmcausal.train.update import Run
 
 STEPS = 3
 SHARES = 5
@@ -194,7 +192,7 @@ def make_run(
                 module["default"] = torch.nn.Dropout(dropout)
         contrastive: ContrastiveLoss = Queue()
         projection = ProjectionHead(48, 8, 6, seed=0)
-        objective = Objective(contrastive, projection, 1.0, {"task": 1.0, "robust": 1.0})
+        objective = Objective(LossSection(), contrastive, projection)
         section = MemorySection.model_validate(
             {"strategy": "manual", "activations": "keep", "members": "tree", **memory}
         )
@@ -213,7 +211,7 @@ def make_run(
             run_dir=run_dir,
             modules=[model, projection, contrastive],
             step=step,
-            batches=Batches(
+            batches=EpochBatches(
                 triplets[:8], batch_size=2, accumulation_steps=2, seed=0,
                 needs=objective.needs, pooling="mean",
             ),

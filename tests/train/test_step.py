@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.config import LossSection
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.info_nce import InfoNCE
 from llmcausal.losses.triplet_margin import TripletMargin
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 TAU = 0.07
@@ -108,7 +107,7 @@ def compare(
     expected = gradients(parameters).clone()
     for parameter in parameters:
         parameter.grad = None
-    objective = Objective(LOSSES[name](), projection, 1.0, {"task": 1.0, "robust": 1.0})
+    objective = Objective(LossSection(), LOSSES[name](), projection)
     execution = Execution(members, label_chunk=3)  # type: ignore[arg-type]
     step = TripletStep(find_trunk(model), objective, execution)
     size = micro_batch or len(triplets)
@@ -208,11 +207,10 @@ def test_zero_weights_cost_nothing(token_triplets: Any) -> None:
     def nodes(objective: Objective) -> int:
         return len(collate(triplets, objective.needs, "mean").tokens)
 
-    both = {"task": 1.0, "robust": 1.0}
-    whole = nodes(Objective(CausalContrastive(), None, 1.0, both))
-    without_contrast = nodes(Objective(CausalContrastive(), None, 0.0, both))
-    no_push = Objective(CausalContrastive(lambda_spurious=0), None, 1.0, {"task": 1.0})
-    only_task = nodes(Objective(None, None, 0.0, {"task": 1.0, "robust": 0.0}))
+    whole = nodes(Objective(LossSection(), CausalContrastive()))
+    without_contrast = nodes(Objective(LossSection(lambda_contrastive=0), CausalContrastive()))
+    no_push = Objective(LossSection(lambda_robust=0), CausalContrastive(lambda_spurious=0))
+    only_task = nodes(Objective(LossSection(lambda_robust=0)))
     assert whole > without_contrast > only_task
     assert only_task == len(
         set().union(
@@ -231,7 +229,7 @@ def test_layer_choice_reads_that_layer(random_model: Any, token_triplets: Any) -
     """The contrast on layer 1 gives no gradient to layers above it."""
     triplets = token_triplets(2, shared=4, own=6, seed=6)
     model = random_model("llama", torch.float64)
-    objective = Objective(CausalContrastive(), None, 1.0, {}, layer=1)
+    objective = Objective(LossSection(lambda_task=0, lambda_robust=0, layer=1), CausalContrastive())
     step = TripletStep(find_trunk(model), objective)
     batch = collate(triplets, objective.needs, "mean")
     step(batch, label_totals([batch])).loss.backward()
@@ -246,7 +244,7 @@ def test_layer_choice_reads_that_layer(random_model: Any, token_triplets: Any) -
 def test_figures_are_the_definitions(random_model: Any, token_triplets: Any) -> None:
     triplets = token_triplets(3, shared=4, own=6, seed=7)
     model = random_model("llama", torch.float64).eval()
-    objective = Objective(CausalContrastive(), None, 1.0, {"task": 1.0, "robust": 2.0})
+    objective = Objective(LossSection(lambda_robust=2), CausalContrastive())
     step = TripletStep(find_trunk(model), objective)
     batch = collate(triplets, objective.needs, "mean")
     with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
-from llmcausal.config import MemorySection
+from llmcausal.config import LossSection, MemorySection
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.losses.causal_contrastive import CausalContrastive
 from llmcausal.losses.cross_entropy import OutputHead
@@ -20,23 +20,21 @@ from llmcausal.losses.state import middle_layers
 from llmcausal.model.trunk import Trunk, find_trunk
 from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 BETA, SWAP, PREFERENCE, INVARIANCE, STATE = 1.7, 0.8, 0.6, 0.4, 0.7
 MIDDLE = (1, 2)
 """Of the three layers of `random_model`."""
-OBJECTIVE = Objective(
-    None,
-    None,
-    0.0,
-    {"task": 1.0, "robust": 2.0, "swap": SWAP},
+LOSS = LossSection(
+    lambda_robust=2.0,
+    lambda_swap=SWAP,
     lambda_preference=PREFERENCE,
-    beta=BETA,
+    preference_beta=BETA,
     lambda_invariance=INVARIANCE,
     lambda_state=STATE,
 )
+OBJECTIVE = Objective(LOSS)
 
 
 def swapped(triplets: Sequence[EncodedTriplet], *, without: int = -1) -> list[EncodedTriplet]:
@@ -153,7 +151,9 @@ def test_every_term_equals_the_formula(
     expected = by_hand(model, triplets, by_answer, sums)
     expected.backward()
     reference = gradients(model).clone()
-    objective = replace(OBJECTIVE, by_answer=by_answer, sums=sums)
+    average, ratio = "answers" if by_answer else "tokens", "sum" if sums else "mean"
+    loss = LOSS.model_copy(update={"average": average, "preference_ratio": ratio})
+    objective = Objective(loss)
     step = TripletStep(find_trunk(model), objective, Execution(members, label_chunk=3))
     batches = [
         collate(triplets[start : start + size], OBJECTIVE.needs, "last")
@@ -191,10 +191,9 @@ def test_one_by_one_knows_the_clean_answer_where_a_contrast_joins_the_members(
     found = []
     for members in ("separate", "one_by_one"):
         model = random_model("llama", torch.float64, exact_norms=True)
-        objective = Objective(
-            CausalContrastive(lambda_causal=0), None, 0.3, {"task": 1.0, "robust": 2.0},
-            lambda_invariance=INVARIANCE, lambda_state=STATE,
-        )  # fmt: skip
+        weights = {"lambda_swap": 0.0, "lambda_preference": 0.0, "lambda_contrastive": 0.3}
+        contrastive = CausalContrastive(lambda_causal=0)
+        objective = Objective(LOSS.model_copy(update=weights), contrastive)
         step = TripletStep(find_trunk(model), objective, Execution(members))
         batch = collate(triplets, objective.needs, "last")
         result = step(batch, label_totals([batch]), torch.Tensor.backward)
@@ -237,7 +236,7 @@ def test_divergence_equals_the_formula(softcap: float | None, vocabulary_chunk: 
 
 def test_weight_zero_costs_nothing(token_triplets: Any) -> None:
     triplets = swapped(token_triplets(3, shared=9, own=6, seed=2))
-    plain = Objective(None, None, 0.0, {"task": 1.0, "robust": 1.0})
+    plain = Objective(LossSection())
     without = collate(triplets, plain.needs, "last")
     never_had = collate(token_triplets(3, shared=9, own=6, seed=2), plain.needs, "last")
     assert torch.equal(without.tokens, never_had.tokens)
@@ -262,12 +261,8 @@ def test_states_are_kept_for_their_term_alone_and_at_answers_alone(
 
     def run(weight: float) -> Tensor:
         model = random_model("llama", torch.float32)
-        objective = replace(
-            OBJECTIVE,
-            lambda_preference=0,
-            lambdas={"task": 1.0, "robust": 1.0},
-            lambda_state=weight,
-        )
+        weights = {"lambda_robust": 1.0, "lambda_swap": 0.0, "lambda_preference": 0.0}
+        objective = Objective(LOSS.model_copy(update={**weights, "lambda_state": weight}))
         step = TripletStep(find_trunk(model), objective, Execution(members))
         kept.clear()
         batch = collate(triplets, objective.needs, "last")

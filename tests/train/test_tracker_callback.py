@@ -17,11 +17,9 @@ import torch
 
 from llmcausal.config import RunConfig, TrackingSection
 from llmcausal.errors import ConfigError
-from llmcausal.train.callback import FitContext
+from llmcausal.train.callback import FitContext, TrainState
 from llmcausal.train.callbacks import tracking
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
-from llmcausal.train.state import TrainState
-from llmcausal.train.trackers import tracker
 from llmcausal.train.trackers import tracker as trackers
 from llmcausal.train.trackers.tracker import TrackedRun, Tracker
 from llmcausal.train.trackers.wandb import reason_to_stay_offline
@@ -167,7 +165,7 @@ def test_a_tracker_that_hangs_never_blocks_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     monkeypatch.setattr(Recorder, "hanging", point)
-    monkeypatch.setattr(tracker, "QUEUED", 50)
+    monkeypatch.setattr(tracking, "QUEUED", 50)
     monkeypatch.setattr(tracking, "START_SECONDS", 0.3)
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.3)
     started = time.monotonic()

@@ -12,9 +12,8 @@ import pytest
 from rich.console import Console
 
 from llmcausal.config import RunConfig
-from llmcausal.train.callback import Callback, FitContext
+from llmcausal.train.callback import Callback, FitContext, TrainState
 from llmcausal.train.callbacks.monitors import MemoryMonitor, MemoryUsage
-from llmcausal.train.state import TrainState
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]note[/bold red]\u202egnp.exe\u200b"
 

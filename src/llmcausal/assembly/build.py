@@ -18,27 +18,26 @@ from llmcausal.errors import ConfigError
 from llmcausal.evaluation.answer_store import weights_fingerprint
 from llmcausal.evaluation.generation import evaluation_mode, without_adapter
 from llmcausal.memory.budget import enforce, find_budget
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.model.gguf import cache_dir
-from llmcausal.model.sharding import shard_layers
+from llmcausal.model.placement import shard_layers
 from llmcausal.model.trunk import Trunk
+from llmcausal.train.batch import EpochBatches, fixed_batches
 from llmcausal.train.build import build_adapters, build_step
-from llmcausal.train.callback import Callback
+from llmcausal.train.callback import Callback, TrainState
 from llmcausal.train.callbacks import CALLBACKS
 from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
-from llmcausal.train.data_order import Batches, fixed_batches
+from llmcausal.train.checkpoint import Snapshot
 from llmcausal.train.objective import Objective
 from llmcausal.train.optimizer import build_optimizer, build_scaler, build_scheduler
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.reference import with_references
 from llmcausal.train.rng import seed_everything
-from llmcausal.train.run import Run
-from llmcausal.train.snapshot import Snapshot
-from llmcausal.train.state import TrainState
 from llmcausal.train.step import TripletStep
+from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, show_notes, status
 
 Screen = Callable[[MemoryMonitor], Callback]
@@ -124,7 +123,7 @@ def build_run(
     loaded, peft_model = _load(config, processes)
     step = build_step(config, loaded, peft_model)
     objective = step.objective
-    if objective.lambda_preference:
+    if config.loss.lambda_preference:
         data = _with_references(config, data, loaded, peft_model, step, processes)
     groups: dict[str, list[torch.nn.Parameter]] = {
         "adapter": [p for p in peft_model.parameters() if p.requires_grad],
@@ -268,8 +267,8 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
         )
 
 
-def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> Batches:
-    return Batches(
+def build_batches(config: RunConfig, data: PreparedData, objective: Objective) -> EpochBatches:
+    return EpochBatches(
         data.train,
         batch_size=config.train.batch_size,
         accumulation_steps=config.train.accumulation_steps,

@@ -12,8 +12,7 @@ from llmcausal.config import RunConfig
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.evaluate import Weights
 from llmcausal.profile import config_differences, load_config
-from llmcausal.train.checkpoint import verify
-from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
+from llmcausal.train.checkpoint import CONFIG, has_projection, restore_weights, verify
 from llmcausal.train.step import TripletStep
 
 _OF_ADAPTER = (

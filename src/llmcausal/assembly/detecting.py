@@ -14,14 +14,12 @@ from llmcausal.assembly.prepare import PreparedData
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.evaluation.forward import Readable, Readings, read
 from llmcausal.evaluation.generation import evaluation_mode
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.metrics import COSINES
-from llmcausal.model.projection import ProjectionHead
 from llmcausal.train.batch import Needs, collate
 from llmcausal.train.build import build_contrastive, build_projection, learns_detector
-from llmcausal.train.checkpoint import add_file
+from llmcausal.train.checkpoint import PROJECTION, add_file, has_projection
 from llmcausal.train.detector import LEARNING_RATE, learn_detector
-from llmcausal.train.snapshot import PROJECTION, has_projection
 from llmcausal.ui.console import ProgressLine, show_notes
 
 CENTERED_ON = 32

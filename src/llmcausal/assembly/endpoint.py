@@ -43,9 +43,8 @@ from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.summary import caveats
 from llmcausal.profile import load_config
 from llmcausal.serving import template_of
-from llmcausal.train.checkpoint import verify
+from llmcausal.train.checkpoint import CONFIG, verify
 from llmcausal.train.interrupt import stopping_explained
-from llmcausal.train.snapshot import CONFIG
 from llmcausal.ui.console import ProgressLine
 from llmcausal.ui.report import REPORT, RunFiles, write_report
 

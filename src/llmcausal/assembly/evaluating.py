@@ -36,15 +36,14 @@ from llmcausal.evaluation.generation import Answering, evaluation_mode, without_
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device
 from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
 from llmcausal.train.build import build_adapters, build_step
-from llmcausal.train.checkpoint import verify
+from llmcausal.train.checkpoint import CONFIG, has_projection, restore_weights, verify
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.processes import SINGLE, Processes, process_group
-from llmcausal.train.snapshot import CONFIG, has_projection, restore_weights
 from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine, status, stderr_progress
 from llmcausal.ui.report import REPORT, write_run_report

@@ -35,8 +35,7 @@ from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.profile import load_config
-from llmcausal.train.checkpoint import verify
-from llmcausal.train.snapshot import CONFIG
+from llmcausal.train.checkpoint import CONFIG, verify
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12

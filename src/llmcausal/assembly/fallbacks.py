@@ -14,8 +14,8 @@ from llmcausal.memory.budget import Device, needed_bytes, within_reach
 from llmcausal.memory.plan import Predict, Predictor
 from llmcausal.memory.strategies import candidates, switches_of
 from llmcausal.model.trunk import find_trunk
+from llmcausal.train.batch import fixed_batches
 from llmcausal.train.build import build_execution, set_memory
-from llmcausal.train.data_order import fixed_batches
 from llmcausal.train.recovery import ADVICE, Fallback, Place
 from llmcausal.ui.console import status
 

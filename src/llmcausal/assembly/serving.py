@@ -12,9 +12,8 @@ from llmcausal.assembly.evaluating import load_parts, without_code
 from llmcausal.errors import UsageError
 from llmcausal.profile import load_config
 from llmcausal.server.engine import Engine, Limits
-from llmcausal.train.checkpoint import verify
+from llmcausal.train.checkpoint import CONFIG, verify
 from llmcausal.train.interrupt import stopping_explained
-from llmcausal.train.snapshot import CONFIG
 from llmcausal.train.trackers.tracker import missing_package
 
 TOKEN_VARIABLE = "LLMCAUSAL_SERVE_TOKEN"

@@ -40,19 +40,20 @@ from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.train.checkpoint import (
     BEST,
+    CONFIG,
     MANIFEST,
     discard_after,
     newest_good,
     prune,
     read_manifest,
     recover,
+    restore_weights,
     verify,
 )
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.loop import fit
 from llmcausal.train.processes import process_group
-from llmcausal.train.run import Run
-from llmcausal.train.snapshot import CONFIG, restore_weights
+from llmcausal.train.update import Run
 from llmcausal.ui.console import console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
 from llmcausal.ui.pace import Forecast

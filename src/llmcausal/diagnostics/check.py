@@ -1,9 +1,13 @@
-"""The result of one check, and of all of them."""
+"""What a check reads, what it returns, and the report of all checks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from llmcausal.config import RunConfig
+from llmcausal.diagnostics.machine import Machine
 
 Status = Literal["pass", "warning", "fail"]
 SCHEMA_TITLE = "What `llmcausal doctor --json` prints"
@@ -53,6 +57,72 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def one_line(text: str) -> str:
-    """Returns a text with its line breaks and runs of spaces made single spaces."""
-    return " ".join(text.split())
+class Finding(NamedTuple):
+    """A `DoctorCheck` without its name, which `doctor.CHECKS` gives."""
+
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+def passed(detail: str) -> Finding:
+    return Finding("pass", detail)
+
+
+def warning(detail: str, fix: str) -> Finding:
+    return Finding("warning", detail, fix)
+
+
+def failed(detail: str, fix: str) -> Finding:
+    return Finding("fail", detail, fix)
+
+
+@dataclass(frozen=True)
+class StrategyNeed:
+    """What a profile is predicted to need under one memory strategy."""
+
+    name: str
+    needed_bytes: int  # on the GPU, the CUDA context included
+    host_bytes: int  # on the host, besides the program itself
+
+
+@dataclass(frozen=True)
+class ProfileNeed:
+    """What a shipped profile is predicted to need of a GPU for the longest triplets it allows."""
+
+    profile: str
+    model: str
+    tokens: int  # of each member
+    strategies: tuple[StrategyNeed, ...]  # fastest first
+
+    def first_fitting(self, free_bytes: int, host_bytes: int) -> StrategyNeed | None:
+        """Returns the fastest strategy within the GPU's and the host's free memory."""
+        for need in self.strategies:
+            if need.needed_bytes <= free_bytes and need.host_bytes <= host_bytes:
+                return need
+        return None
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The number of a model's parameters, and the size of one checkpoint of the profile."""
+
+    parameters: int
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that checks read besides files."""
+
+    config: RunConfig
+    machine: Machine
+    shipped: tuple[ProfileNeed, ...] = ()  # predictions for the shipped profiles
+    own: ProfileNeed | None = None  # the prediction that holds for this profile, if there is one
+    # Returns the model's size; None where that needs a network.
+    size: Callable[[], ModelSize | None] = lambda: None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether training would be on the GPU."""
+        return self.config.model.device != "cpu" and self.machine.gpu is not None

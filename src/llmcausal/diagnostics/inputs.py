@@ -6,16 +6,11 @@ import glob
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmcausal.config import ModelSection
-from llmcausal.diagnostics.check import DoctorCheck, one_line
-from llmcausal.diagnostics.facts import Facts
+from llmcausal.diagnostics.check import Facts, Finding, failed, passed, warning
+from llmcausal.diagnostics.machine import one_line
 from llmcausal.errors import DataError, LlmcausalError
-
-if TYPE_CHECKING:
-    from llmcausal.data.template import ChatTemplate
-
 
 HUB_SECONDS = 10.0
 """How long to wait for the hub's answer."""
@@ -24,12 +19,12 @@ GGUF_EXPANSION = 8
 MIB = 2**20
 
 
-def check_model(facts: Facts) -> DoctorCheck:
+def check_model(facts: Facts) -> Finding:
     """Checks that the profile's model can be found: package, folder, cache, or hub."""
     return find_model(facts.config.model)
 
 
-def find_model(section: ModelSection) -> DoctorCheck:
+def find_model(section: ModelSection) -> Finding:
     """Looks for a model, as `check_model`."""
     from llmcausal.model.gguf import PREFIX, find_gguf
 
@@ -37,32 +32,33 @@ def find_model(section: ModelSection) -> DoctorCheck:
     try:
         if section.name.startswith(PREFIX):
             path = find_gguf(section.name)
-            return DoctorCheck("model", "pass", f"{path.name} in package {path.parent.name}")
+            return passed(f"{path.name} in package {path.parent.name}")
         from llmcausal.model.factory import resolve_source
 
         source = resolve_source(section)
     except LlmcausalError as error:
-        return DoctorCheck("model", "fail", one_line(str(error)), fix)
+        return failed(one_line(str(error)), fix)
     if Path(source).is_dir():
-        return _folder(Path(source))
+        if _weight_files(Path(source)):
+            return passed(f"local folder {source}")
+        return failed(
+            f"{source} has a config.json but no weights",
+            "copy the model's .safetensors files there",
+        )
     if hub_weights_cached(section):
-        return DoctorCheck("model", "pass", f"{source} is in the hub cache")
+        return passed(f"{source} is in the hub cache")
     if _hub_is_off():
-        return DoctorCheck(
-            "model",
-            "fail",
+        return failed(
             f"{source} is not in the hub cache and HF_HUB_OFFLINE is set",
             "unset HF_HUB_OFFLINE, or give a local folder",
         )
     size, problem = _hub_size(source, section.revision)
     if problem:
-        return DoctorCheck("model", "fail", f"{source}: {problem[0]}", problem[1])
-    return DoctorCheck(
-        "model", "pass", f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to download"
-    )
+        return failed(f"{source}: {problem[0]}", problem[1])
+    return passed(f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to download")
 
 
-def check_data(facts: Facts) -> DoctorCheck:
+def check_data(facts: Facts) -> Finding:
     """Checks the data of all three splits, wholly."""
     from llmcausal.data.splits import load_split, load_training_splits
 
@@ -73,11 +69,9 @@ def check_data(facts: Facts) -> DoctorCheck:
         first, *rest = error.defects or [str(error)]
         more = f" (and {len(rest)} more)" if rest else ""
         fix = "`llmcausal data validate FILE` lists every defect"
-        return DoctorCheck("data", "fail", one_line(first) + more, fix)
+        return failed(one_line(first) + more, fix)
     counts = (len(splits.train), len(splits.validation), len(test))
-    return DoctorCheck(
-        "data", "pass", "{} training, {} validation, {} test triplets".format(*counts)
-    )
+    return passed("{} training, {} validation, {} test triplets".format(*counts))
 
 
 def weights_bytes(section: ModelSection) -> int | None:
@@ -112,17 +106,6 @@ def hub_weights_cached(section: ModelSection) -> bool:
     """Says whether configuration and weights of a hub model are in the local cache."""
     config = cached_config(section)
     return config is not None and bool(_weight_files(config.parent))
-
-
-def _folder(folder: Path) -> DoctorCheck:
-    if _weight_files(folder):
-        return DoctorCheck("model", "pass", f"local folder {folder}")
-    return DoctorCheck(
-        "model",
-        "fail",
-        f"{folder} has a config.json but no weights",
-        "copy the model's .safetensors files there",
-    )
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -169,10 +152,7 @@ def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, s
     return sum(sizes), None
 
 
-NAME = "chat template"
-
-
-def check_chat_template(facts: Facts) -> DoctorCheck:
+def check_chat_template(facts: Facts) -> Finding:
     """Checks that prompts are rendered as the model expects, and that its answers would end."""
     from llmcausal.data.template import ChatTemplate
     from llmcausal.model.factory import load_tokenizer
@@ -183,7 +163,7 @@ def check_chat_template(facts: Facts) -> DoctorCheck:
     local = section.name.startswith(PREFIX) or is_stored(section)
     if model.status == "fail" or not local:
         fix = model.fix or f"fetch it: hf download {section.name}"
-        return DoctorCheck(NAME, "warning", "not checked: no model on this machine", fix)
+        return warning("not checked: no model on this machine", fix)
     fix = "set model.chat_template to a Jinja file, or use the chat variant of the model"
     try:
         override = section.chat_template
@@ -191,19 +171,15 @@ def check_chat_template(facts: Facts) -> DoctorCheck:
         template = ChatTemplate(load_tokenizer(section), text)
         prompt = template.encode_prompt("You are helpful.", "Hello")
     except OSError as error:
-        return DoctorCheck(NAME, "fail", f"{error.filename}: {error.strerror}", fix)
+        return failed(f"{error.filename}: {error.strerror}", fix)
     except LlmcausalError as error:
-        return DoctorCheck(NAME, "fail", one_line(str(error)), fix)
-    return _ending(section, template, f"{len(prompt)} tokens for a short prompt")
-
-
-def _ending(section: ModelSection, template: ChatTemplate, found: str) -> DoctorCheck:
-    """Compares the template's end-of-turn token with those that generation stops at."""
+        return failed(one_line(str(error)), fix)
+    found = f"{len(prompt)} tokens for a short prompt"
     end = template.stop_ids[0]
     name = template.tokenizer.convert_ids_to_tokens(end)
     known = end_ids(section)
     if end in known:
-        return DoctorCheck(NAME, "pass", f"{found}; answers end with {name}, as generation does")
+        return passed(f"{found}; answers end with {name}, as generation does")
     detail = (
         f"{found}; answers end with {name} ({end}), which is not among generation_config's "
         f"eos_token_id {known}: other programs would not stop at it"
@@ -212,7 +188,7 @@ def _ending(section: ModelSection, template: ChatTemplate, found: str) -> Doctor
         "`llmcausal export` writes it into the exported model, and `eval` stops at it; for the "
         f"model as it is, add {end} to eos_token_id in its generation_config.json"
     )
-    return DoctorCheck(NAME, "warning", detail, fix)
+    return warning(detail, fix)
 
 
 def end_ids(section: ModelSection) -> list[int]:

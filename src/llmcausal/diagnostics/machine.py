@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmcausal.diagnostics.check import one_line
 from llmcausal.windows import in_wsl
 
 if TYPE_CHECKING:
@@ -20,36 +19,22 @@ HIDE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A program that holds memory of a GPU.
-
-    Attributes:
-        pid: Its process id.
-        name: Its name, or nothing where the system does not tell it.
-        used_bytes: What it holds; None where the driver does not tell (Windows).
-    """
+    """A program that holds memory of a GPU."""
 
     pid: int
-    name: str
-    used_bytes: int | None
+    name: str  # empty where the system does not tell it
+    used_bytes: int | None  # none where the driver does not tell it (Windows)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU.
-
-    Attributes:
-        name: Its model.
-        total_bytes: Its memory.
-        free_bytes: What no program holds, before this one took any.
-        capability: CUDA compute capability, such as (8, 9).
-        processes: Other programs that hold its memory.
-    """
+    """One NVIDIA GPU."""
 
     name: str
     total_bytes: int
-    free_bytes: int
-    capability: Version
-    processes: tuple[GpuProcess, ...] = ()
+    free_bytes: int  # what no program holds, before this one took any
+    capability: Version  # CUDA compute capability, such as (8, 9)
+    processes: tuple[GpuProcess, ...] = ()  # other programs that hold its memory
 
     @property
     def kernels(self) -> str:
@@ -59,52 +44,30 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Torch:
-    """The installed torch.
+    """The installed torch."""
 
-    Attributes:
-        version: With its local part, such as `2.13.0+cpu`.
-        cuda: CUDA version that it was built for; None for a build without.
-        sees_gpu: Whether it can use one.
-        kernels: What its CUDA kernels were compiled for: `sm_80`, `compute_90`.
-        threads: Threads that it computes with on the CPU.
-    """
-
-    version: str
-    cuda: Version | None = None
-    sees_gpu: bool = False
-    kernels: tuple[str, ...] = ()
-    threads: int = 1
+    version: str  # with its local part, such as `2.13.0+cpu`
+    cuda: Version | None = None  # CUDA version that it was built for; None for a build without
+    sees_gpu: bool = False  # whether it can use a GPU
+    kernels: tuple[str, ...] = ()  # what its CUDA kernels were compiled for: `sm_80`, `compute_90`
+    threads: int = 1  # threads that it computes with on the CPU
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Hardware and drivers.
+    """Hardware and drivers."""
 
-    Attributes:
-        python: Version of the interpreter.
-        system: `Linux`, `Windows` or `Darwin`, and the processor's architecture.
-        wsl: Whether Linux runs inside Windows.
-        ram_bytes: Host memory.
-        ram_free_bytes: Host memory that is available now.
-        torch: None if it cannot be imported; then `torch_problem` says why.
-        torch_problem: On one line.
-        driver: Version of the NVIDIA driver; None without one.
-        driver_cuda: Newest CUDA version that the driver knows.
-        gpus: Those of the driver; all, also where `CUDA_VISIBLE_DEVICES` hides them.
-        gpus_hidden: Whether it hides all of them.
-    """
-
-    python: tuple[int, int, int]
-    system: str
-    wsl: bool
+    python: tuple[int, int, int]  # version of the interpreter
+    system: str  # `Linux`, `Windows` or `Darwin`, and the processor's architecture
+    wsl: bool  # whether Linux runs inside Windows
     ram_bytes: int
     ram_free_bytes: int
-    torch: Torch | None
+    torch: Torch | None  # none if it cannot be imported; then `torch_problem` says why, on one line
     torch_problem: str = ""
-    driver: str | None = None
-    driver_cuda: Version | None = None
-    gpus: tuple[Gpu, ...] = ()
-    gpus_hidden: bool = False
+    driver: str | None = None  # version of the NVIDIA driver; None without one
+    driver_cuda: Version | None = None  # newest CUDA version that the driver knows
+    gpus: tuple[Gpu, ...] = ()  # all that the driver has, even if `CUDA_VISIBLE_DEVICES` hides them
+    gpus_hidden: bool = False  # whether it hides all of them
 
     @property
     def gpu(self) -> Gpu | None:
@@ -115,6 +78,11 @@ class Machine:
     def windows_driver(self) -> bool:
         """Whether the driver is that of Windows, below WSL too."""
         return self.wsl or self.system.startswith("Windows")
+
+
+def one_line(text: str) -> str:
+    """Replaces line breaks and runs of spaces by single spaces."""
+    return " ".join(text.split())
 
 
 def look_at_machine() -> Machine:
@@ -271,7 +239,7 @@ def attention_kernels(device: torch.device, dtype: torch.dtype) -> tuple[str, ..
 
 
 def pinnable_bytes(most: int, block: int = 2**28) -> int:
-    """Returns how much host memory CUDA can pin, up to `most` bytes; all of it is let go again."""
+    """Returns how much host memory CUDA can pin, up to `most` bytes; nothing stays pinned."""
     import torch
 
     blocks: list[torch.Tensor] = []

@@ -18,8 +18,8 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
 from llmcausal.evaluation.decoding import Sampling, TreeDecoder, blockwise_attention, greedy
-from llmcausal.model.cpu.door import whole_layers
-from llmcausal.model.host_weights import compute_device
+from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.placement import compute_device
 from llmcausal.train.processes import SINGLE, Processes
 from llmcausal.train.recovery import is_out_of_memory
 

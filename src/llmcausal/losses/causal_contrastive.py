@@ -43,7 +43,6 @@ class CausalContrastive(ContrastiveLoss):
         self.members = frozenset(needed)
 
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
-        """Returns losses [triplets]; see the base class."""
         benign = representations["benign"]
         loss = benign.new_zeros(len(benign))
         if self.lambda_causal:

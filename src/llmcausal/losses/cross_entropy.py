@@ -1,6 +1,6 @@
 """Next-token cross-entropy through a frozen head, without ever holding all logits.
 
-The gradient of each row is computed beside its loss, so that backward needs no logits.
+The gradient of each row is computed with its loss, so that backward needs no logits.
 """
 
 from __future__ import annotations
@@ -13,76 +13,48 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_Context = Any
-
 
 @dataclass(frozen=True)
 class OutputHead:
-    """A frozen output head: `softcap * tanh((W h + b) / softcap)`, or `W h + b` without a softcap.
+    """A frozen output head: `softcap * tanh((W h + b) / softcap)`, or `W h + b`."""
 
-    Attributes:
-        weight: W [vocabulary, width].
-        bias: b [vocabulary], or None.
-        softcap: Logit softcap, or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    softcap: float | None = None
+    weight: Tensor  # W [vocabulary, width]
+    bias: Tensor | None = None  # b [vocabulary], or None
+    softcap: float | None = None  # logit softcap, or None
 
 
 def chunked_cross_entropy(
-    hidden: Tensor,
-    head: OutputHead,
-    targets: Tensor,
-    *,
-    chunk: int = 256,
+    hidden: Tensor, head: OutputHead, targets: Tensor, *, chunk: int = 256
 ) -> Tensor:
-    """Returns the cross-entropy of each row, without ever holding all logits.
+    """Returns the cross-entropy of each row, with the logits of `chunk` rows at one time.
+
+    The gradient of row i is `(softmax(z_i) - onehot(y_i)) W`, times the slope of the softcap.
 
     Args:
         hidden: Hidden states at the positions that predict a label [n, width].
         head: The output head, where the hidden states are.
         targets: Labels [n].
-        chunk: Rows whose logits exist at one time.
 
     Returns:
         Losses [n] in fp32 (fp64 for fp64 inputs).
     """
     gradient = torch.empty_like(hidden) if wants_gradient(hidden) else None
+    losses = torch.empty(len(hidden), dtype=sum_dtype(hidden), device=hidden.device)
     with torch.no_grad():
-        losses = _by_chunk(hidden, head, targets, chunk, gradient)
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            z = capped_logits(hidden[rows], head)
+            y = targets[rows, None]
+            log_norm = torch.logsumexp(z, dim=-1, keepdim=True)
+            losses[rows] = (log_norm - z.gather(-1, y)).squeeze(-1)
+            if gradient is not None:
+                slope = None if head.softcap is None else slope_of(z, head.softcap)
+                z = z.sub_(log_norm).exp_()
+                z.scatter_add_(-1, y, torch.full_like(y, -1, dtype=z.dtype))
+                if slope is not None:
+                    z *= slope
+                gradient[rows] = (z.to(head.weight.dtype) @ head.weight).to(hidden.dtype)
     return with_gradient(losses, hidden, gradient)
-
-
-def _by_chunk(
-    hidden: Tensor, head: OutputHead, targets: Tensor, chunk: int, gradient: Tensor | None
-) -> Tensor:
-    """Returns the losses, and fills in the gradient of each row while its logits exist.
-
-    For row i that is `(softmax(z_i) - onehot(y_i)) W`, times `1 - (z_i / c)^2` under a softcap c.
-    """
-    weight, softcap = head.weight, head.softcap
-    accumulate = sum_dtype(hidden)
-    losses = torch.empty(len(hidden), dtype=accumulate, device=hidden.device)
-    for start in range(0, len(hidden), chunk):
-        rows = slice(start, start + chunk)
-        z = (hidden[rows].to(weight.dtype) @ weight.T).to(accumulate)
-        if head.bias is not None:
-            z += head.bias
-        if softcap is not None:
-            z = softcap * torch.tanh(z / softcap)
-        y = targets[rows, None]
-        log_norm = torch.logsumexp(z, dim=-1, keepdim=True)
-        losses[rows] = (log_norm - z.gather(-1, y)).squeeze(-1)
-        if gradient is not None:
-            slope = None if softcap is None else 1 - (z / softcap).square()
-            z = z.sub_(log_norm).exp_()
-            z.scatter_add_(-1, y, torch.full_like(y, -1, dtype=z.dtype))
-            if slope is not None:
-                z *= slope
-            gradient[rows] = (z.to(weight.dtype) @ weight).to(hidden.dtype)
-    return losses
 
 
 def streamed_cross_entropy(
@@ -96,10 +68,10 @@ def streamed_cross_entropy(
     """Returns the cross-entropy of each row, reading the head once for all rows.
 
     The head stays on the host and passes the device once, some rows of the vocabulary at a time.
-    An online log-sum-exp gives the loss, and the input gradient grows beside it. Every call reads
-    the head: give it the labels of all terms together. Bytes on the device beside
-    the arguments, for n rows of width w, chunks of V words and L labels, head of b, hidden states
-    of h and sums of a bytes a number:
+    An online log-sum-exp gives the loss; the input gradient is summed in the same pass. Every call
+    reads the head: give it the labels of all terms together. Bytes on the device besides the
+    arguments, for n rows of width w, chunks of V words and L labels, head of b, hidden states of h
+    and sums of a bytes a number:
 
         2 V w b + n w (a + b) + L V (a + b) + L w (a + b)     while the head passes by
         n w (a + b) + n w (a + h)                              at the end; n w h stay for backward
@@ -108,35 +80,25 @@ def streamed_cross_entropy(
     a = 4) with the default chunks: 128 + 12 + 12 + 6 = 158 MiB at 512 labels, 170 MiB at 1024.
 
     Args:
-        hidden: Hidden states at the positions that predict a label [n, width], on the device.
+        hidden: As for `chunked_cross_entropy`, on the device; so are the targets and the result.
         head: The output head, on the host. From pinned memory the copies to CUDA overlap with
             the products.
-        targets: Labels [n], on the device.
         vocabulary_chunk: Rows of the head on the device at one time; twice as many on CUDA.
         label_chunk: Rows whose logits exist at one time.
-
-    Returns:
-        Losses [n] in fp32 (fp64 for fp64 inputs).
     """
-    wanted, chunks = wants_gradient(hidden), (vocabulary_chunk, label_chunk)
+    wanted = wants_gradient(hidden)
     with torch.no_grad():
-        losses, gradient = _by_vocabulary(hidden, head, targets, chunks, wanted)
+        sums = _Sums.start(hidden, head.weight.dtype, wanted)
+        for first, part in head_parts(head, vocabulary_chunk, hidden):
+            for start in range(0, len(hidden), label_chunk):
+                rows = slice(start, start + label_chunk)
+                z = capped_logits(hidden[rows], part)
+                sums[rows].add(z, part, targets[rows, None] - first)
+        losses, gradient = sums.finish(head.softcap)
+        if gradient is not None:
+            gradient = gradient.to(hidden.dtype)
+        del sums
     return with_gradient(losses, hidden, gradient)
-
-
-def _by_vocabulary(
-    hidden: Tensor, head: OutputHead, targets: Tensor, chunks: tuple[int, int], wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Returns the losses, and the gradient of each row, summed up while the head is at hand."""
-    vocabulary_chunk, label_chunk = chunks
-    sums = _Sums.start(hidden, head.weight.dtype, wanted)
-    for first, part in head_parts(head, vocabulary_chunk, hidden):
-        for start in range(0, len(hidden), label_chunk):
-            rows = slice(start, start + label_chunk)
-            z = capped_logits(hidden[rows], part)
-            sums[rows].add(z, part, targets[rows, None] - first)
-    losses, gradient = sums.finish(head.softcap)
-    return losses, None if gradient is None else gradient.to(hidden.dtype)
 
 
 def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[int, OutputHead]]:
@@ -154,7 +116,6 @@ def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[in
 def capped_logits(hidden: Tensor, head: OutputHead) -> Tensor:
     """Returns logits [n, rows of the head], in the dtype of sums."""
     weight, softcap = head.weight, head.softcap
-    # Rounded as `chunked_cross_entropy` rounds them: the place of the head changes no loss.
     z = (hidden.to(weight.dtype) @ weight.T).to(sum_dtype(hidden))
     if head.bias is not None:
         z += head.bias
@@ -168,24 +129,18 @@ def sum_dtype(hidden: Tensor) -> torch.dtype:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What is known of each row after some of the vocabulary; `add` changes it in place.
+    """Sums of each row over the vocabulary so far; `add` changes them in place.
 
-    The target has no part in the sums: its share of the gradient, p - 1, is minus the share of
-    all others, and a probability near 1 would lose its digits in the subtraction.
-
-    Attributes:
-        maximum: Largest logit so far [n, 1].
-        others: Sum of exp(z - maximum) over all but the target [n, 1].
-        target_logit: [n, 1]; undefined before its chunk.
-        product: The head's rows summed with those weights, times the softcap's slope [n, width].
-        target_row: The head's row of the target [n, width]; undefined before its chunk.
+    The sums leave out the target: its share of the gradient, p - 1, is minus the share of all
+    others, and a probability near 1 would lose its digits in the subtraction.
     """
 
-    maximum: Tensor
-    others: Tensor
-    target_logit: Tensor
+    maximum: Tensor  # largest logit so far [n, 1]
+    others: Tensor  # sum of exp(z - maximum) over all but the target [n, 1]
+    target_logit: Tensor  # [n, 1]; undefined before its chunk
+    # The head's rows summed with those weights, times the softcap's slope [n, width].
     product: Tensor | None
-    target_row: Tensor | None
+    target_row: Tensor | None  # the head's row of the target [n, width]; undefined before its chunk
 
     @classmethod
     def start(cls, hidden: Tensor, head_dtype: torch.dtype, differentiable: bool) -> _Sums:
@@ -205,12 +160,11 @@ class _Sums:
         )
 
     def add(self, z: Tensor, part: OutputHead, targets: Tensor) -> None:
-        """Takes in the next rows of the head.
+        """Adds the next rows of the head.
 
         Args:
             z: Logits [n, chunk]; overwritten.
-            part: The chunk of the head.
-            targets: Labels counted from the chunk's first row [n, 1]; may lie outside.
+            targets: Labels counted from the chunk's first row [n, 1]; may be outside of it.
         """
         weight, softcap = part.weight, part.softcap
         index = targets.clamp(0, len(weight) - 1)
@@ -250,8 +204,8 @@ def slope_of(z: Tensor, softcap: float) -> Tensor:
 def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
-    What was yielded last is valid until the next is asked for. On CUDA the next rows travel on a
-    stream of their own into the second of two buffers while those at hand are used.
+    A yielded part is valid until the next one is requested. On CUDA the next rows are copied on
+    a stream of their own into the second of two buffers meanwhile.
     """
     parts = head.split(rows) if rows else ()
     if device.type != "cuda" or head.device.type == "cuda":
@@ -284,11 +238,9 @@ def wants_gradient(hidden: Tensor) -> bool:
 
 
 def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Tensor:
-    """Returns the losses, differentiable once by the rows that they were computed from.
+    """Returns losses [n], differentiable once by the rows [n, width] that they come from.
 
     Args:
-        losses: One a row [n], without a graph.
-        hidden: The rows [n, width].
         gradient: Of each row's loss by the row [n, width]; None if none is wanted.
     """
     if gradient is None:
@@ -299,12 +251,12 @@ def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Te
 
 class _RowGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _Context, hidden: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return losses.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream[0][:, None]).to(gradient.dtype), None, None

@@ -26,7 +26,6 @@ class InfoNCE(ContrastiveLoss):
         self.tau = tau
 
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
-        """Returns losses [triplets]; see the base class."""
         anchor, positive, negatives = (
             normalize(representations[member], dim=-1)
             for member in ("benign", "benign_cf", "injection")

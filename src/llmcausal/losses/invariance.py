@@ -31,7 +31,7 @@ def divergence(
 
     Args:
         hidden: States that predict the answer under attack [n, width].
-        clean: Those without the attack [n, width].
+        clean: States without the attack [n, width].
         head: The output head; on the host if `vocabulary_chunk`.
         chunk: Rows whose logits exist at one time.
         vocabulary_chunk: Rows of the head that are on the device at one time; None: all.

@@ -1,4 +1,4 @@
-"""Preference for the right answer under attack over the one that the attacker wants."""
+"""Preference for the right answer under attack over the answer that obeys it."""
 
 from __future__ import annotations
 

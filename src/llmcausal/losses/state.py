@@ -10,11 +10,7 @@ PLACES = (1 / 3, 1 / 2, 2 / 3)
 
 
 def middle_layers(layers: int) -> tuple[int, ...]:
-    """Returns which layers' outputs are compared, counted from 1: three, or fewer in a flat model.
-
-    Args:
-        layers: Of the whole decoder.
-    """
+    """Returns which of a decoder's layers are compared, counted from 1: three at most."""
     return tuple(sorted({max(1, round(share * layers)) for share in PLACES}))
 
 

@@ -22,7 +22,6 @@ class TripletMargin(ContrastiveLoss):
         self.margin = margin
 
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
-        """Returns losses [triplets]; see the base class."""
         benign = representations["benign"]
         near = cosine_similarity(benign, representations["benign_cf"], dim=-1)
         far = cosine_similarity(benign, representations["injection"], dim=-1)

@@ -32,8 +32,7 @@ from llmcausal.memory.budget import GpuTraits
 from llmcausal.memory.trace import Allocation
 from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
-from llmcausal.model.host_weights import weights_on_host
-from llmcausal.model.sharding import use_plain_parameters
+from llmcausal.model.placement import parts_on_host, use_plain_parameters
 from llmcausal.train.build import build_adapters
 
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
@@ -115,10 +114,8 @@ def materialize(
         tracker: Told what each tensor is for, layer by layer.
     """
     base: Any = model.get_base_model()
-    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
-    on_host = weights_on_host(shape.config.memory, tied=head.weight is embedding.weight)
-    parts = {"embeddings": embedding, "head": head}
-    hosted = {id(parts[part].weight) for part in on_host} if not shape.naive else set()
+    on_host = {} if shape.naive else parts_on_host(base, shape.config.memory)
+    hosted = {id(part.weight) for part in on_host.values()}
     made: dict[int, nn.Parameter] = {}
     layer = -1
     for name, module in model.named_modules():

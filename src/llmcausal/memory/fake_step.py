@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +21,8 @@ from llmcausal.memory.prediction import Workload
 from llmcausal.memory.trace import Allocation, Trace
 from llmcausal.memory.tracker import AllocationTracker
 from llmcausal.model import token_chunks
-from llmcausal.model.trunk import layer_stack, take_apart
+from llmcausal.model.placement import layer_stack
+from llmcausal.model.trunk import take_apart
 from llmcausal.train.batch import Span, TripletBatch, collate, label_totals
 from llmcausal.train.build import build_execution, build_objective, set_memory
 from llmcausal.train.step import TripletStep
@@ -196,21 +196,7 @@ def _batch(
     def fake(real: Tensor) -> Tensor:
         return torch.empty(real.shape, dtype=real.dtype, device=device)
 
-    spans = tuple(
-        replace(span, tokens=fake(span.tokens), nodes=fake(span.nodes), weights=fake(span.weights))
-        for span in batch.spans
-    )
-    return replace(
-        batch,
-        tokens=fake(batch.tokens),
-        positions=fake(batch.positions),
-        subtree_ends=fake(batch.subtree_ends),
-        spans=spans,
-        pairs=fake(batch.pairs),
-        pair_lengths=fake(batch.pair_lengths),
-        reference=fake(batch.reference),
-        same_rows=fake(batch.same_rows),
-    )
+    return batch.map_tensors(fake)
 
 
 def _mark_layers(layers: Sequence[nn.Module], tracker: AllocationTracker) -> None:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from llmcausal.model.host_weights import Copier, copier_for
-
-Activations = Literal["keep", "recompute", "offload"]
+from llmcausal.model.placement import empty_on_host
 
 
-def set_activations(model: Any, activations: Activations, device: torch.device) -> None:
+def set_activations(
+    model: Any, activations: Literal["keep", "recompute", "offload"], device: torch.device
+) -> None:
     """Decides what a decoder's layers keep; takes the place of any earlier decision.
 
     Args:
@@ -33,14 +33,58 @@ def set_activations(model: Any, activations: Activations, device: torch.device) 
     # gradient of the embeddings.
     model.disable_input_require_grads()
     if activations == "offload":
-        inputs = HostInputs(copier_for(device))
+        inputs = HostInputs(CudaCopier(device) if device.type == "cuda" else Copier(device))
         for module in model.modules():
             if hasattr(module, "_gradient_checkpointing_func"):
                 module._gradient_checkpointing_func = inputs.checkpoint
 
 
+class Copier:
+    """Copies tensors between the device and host memory, one at a time and at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def to_host(self, tensor: Tensor) -> Tensor:
+        """Begins a copy to the host; keep `tensor` until the next `wait`."""
+        return tensor.detach().to("cpu", copy=True)
+
+    def to_device(self, host: Tensor) -> Tensor:
+        """Begins a copy to the device; use it after the next `wait`."""
+        return host.to(self.device)
+
+    def wait(self) -> None:
+        """Orders whatever the device computes from now on after the copies begun."""
+
+
+class CudaCopier(Copier):
+    """Copies on a stream of its own, concurrently with the computation.
+
+    Memory comes from the computation's stream and is let go after `wait`, so that the allocator
+    may use it again at once, however far the host runs ahead.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.stream = torch.cuda.Stream(device)
+
+    def to_host(self, tensor: Tensor) -> Tensor:
+        return self._copied(tensor.detach(), empty_on_host(tensor, self.device))
+
+    def to_device(self, host: Tensor) -> Tensor:
+        return self._copied(host, torch.empty_like(host, device=self.device))
+
+    def wait(self) -> None:
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def _copied(self, source: Tensor, target: Tensor) -> Tensor:
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            return target.copy_(source, non_blocking=True)
+
+
 class _Held:
-    """A tensor in host memory, and on the device while a copy from or to there is on its way."""
+    """A tensor in host memory, and on the device while it is copied from or to there."""
 
     def __init__(self, copier: Copier, tensor: Tensor, before: _Held | None) -> None:
         self.leaving: Tensor | None = None

@@ -50,9 +50,9 @@ def has_bf16() -> bool:
 
 
 def has_flash_attention() -> bool:
-    """Tells whether torch computes flash attention on this GPU; without one, as its wheels do.
+    """Tells whether torch computes flash attention on this GPU; without a GPU, as its wheels do.
 
-    It wants compute capability 8.0, and torch's wheels for Windows are built without it.
+    It needs compute capability 8.0, and torch's wheels for Windows are built without it.
     """
     if not torch.cuda.is_available():
         return not in_windows()
@@ -70,9 +70,9 @@ def has_bf16_instructions() -> bool:
 def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds: int = 5) -> float:
     """Returns how many times as fast a linear layer is in bf16 as in fp32 on this CPU.
 
-    Forward and backward, as in training with a frozen weight; by default in the shape of the
-    shipped CPU profile's model, in under 0.5 s. The two take turns, so that another program slows
-    both. 0 where the processor has no instructions for it: emulated, it is many times slower.
+    Measures forward and backward with a frozen weight, by default in the shape of the shipped CPU
+    profile's model, in under 0.5 s. The dtypes take turns, so that another program slows both.
+    Returns 0 where the processor only emulates bf16, which is many times slower.
     """
     if not has_bf16_instructions():
         return 0.0
@@ -93,13 +93,10 @@ def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds
 
 
 def settled_precision(precision: str, device: torch.device) -> tuple[str, str]:
-    """Returns the precision that a run keeps, and what to tell of it.
+    """Returns the precision that a run keeps, and a note on it (empty if there is none).
 
-    A GPU with bf16 needs neither. One without gets fp16, so that it is planned for.
-
-    Args:
-        precision: `model.precision`; anything but `auto` stays.
-        device: Where it computes.
+    Only `auto` changes: to fp16 on a GPU without bf16, so that the plan counts it, and to the
+    faster dtype on a CPU.
     """
     if device.type == "cuda" and precision == "auto" and not has_bf16():
         return "fp16", "precision: fp16; this GPU has no bf16"

@@ -27,7 +27,7 @@ from llmcausal.config import MemorySection, ModelSection
 from llmcausal.errors import ModelError, StorageError
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
-from llmcausal.model.host_weights import hold_weights, weights_on_host
+from llmcausal.model.placement import hold_weights, parts_on_host
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 _CPU = torch.device("cpu")
@@ -35,14 +35,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A frozen model, ready for adapters.
-
-    Attributes:
-        model: In evaluation mode; no parameter requires a gradient.
-        tokenizer: Its tokenizer.
-        device: Where the weights are.
-        dtype: Compute dtype.
-    """
+    """A frozen model in evaluation mode, ready for adapters; `dtype` is its compute dtype."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
@@ -97,10 +90,8 @@ def nf4_settings(
     """Returns how linear layers are quantized that compute in a dtype.
 
     Args:
-        section: Double quantization or not.
-        dtype: Compute dtype.
         beside_host: Whether other modules stay in host memory, which transformers refuses unless
-            it is asked for. The setting is of its 8-bit kind by name, and read for 4 bits too.
+            a setting allows it. The setting has the name of its 8-bit kind, and holds for 4 bits.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -126,7 +117,6 @@ def load_model(
     """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
 
     Args:
-        section: Which model, and how.
         memory: Whether embeddings and head stay in host memory (they never pass the device then);
             None: all goes to the device.
         onto_host: Leave all weights in host memory, for `shard_layers` to deal out.
@@ -166,7 +156,7 @@ def _modules_on_host(
     source: str, section: ModelSection, memory: MemorySection, device: torch.device
 ) -> list[str]:
     """Names the modules to be loaded to the host though the model goes to another device."""
-    if device == _CPU or not weights_on_host(memory, tied=False):
+    if device == _CPU or "host" not in (memory.embeddings, memory.head):
         return []
     with quiet_libraries(), _explained(section), torch.device("meta"):
         code = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
@@ -174,16 +164,13 @@ def _modules_on_host(
         model = AutoModelForCausalLM.from_config(
             config, trust_remote_code=section.trust_remote_code
         )
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    on_host = weights_on_host(memory, tied=head is not None and head.weight is embedding.weight)
-    parts = {"embeddings": embedding, "head": head}
-    chosen = [parts[part] for part in on_host]
+    chosen = parts_on_host(model, memory).values()
     return [name for name, module in model.named_modules() if any(module is c for c in chosen)]
 
 
 @contextmanager
 def _undispatched() -> Iterator[None]:
-    """Loads to several devices without accelerate, which would compute all of it on one of them.
+    """Loads to several devices without accelerate, which would compute everything on one of them.
 
     It may also move everything to the host first: it takes any of the devices for the main one.
     """

@@ -30,10 +30,10 @@ _NOT_SIZES = ("context_length", "seed", "file_type", "_token_id")
 
 
 def check_header(path: Path) -> None:
-    """Checks that all that the header announces is in the file, and fits together.
+    """Checks that everything that the header announces is in the file, and fits together.
 
     Raises:
-        ModelError: Naming what is wrong and where.
+        ModelError: Naming the fault and its place.
         OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
@@ -53,8 +53,8 @@ class _Header:
         version = self._unpack("I")
         if version not in _VERSIONS:
             raise self._wrong(f"version {version}, not {' or '.join(map(str, _VERSIONS))}")
-        tensors = self._count("Q", "tensors", _SMALLEST_TENSOR)
-        for _ in range(self._count("Q", "entries", _SMALLEST_ENTRY)):
+        tensors = self._count("tensors", _SMALLEST_TENSOR)
+        for _ in range(self._count("entries", _SMALLEST_ENTRY)):
             self._entry()
         largest = self._tensors(tensors)
         self._check_sizes(tensors, largest)
@@ -62,29 +62,24 @@ class _Header:
     def _entry(self) -> None:
         key = self._name("key")
         kind = self._unpack("I")
-        value = self._skip_value(key, kind)
-        if value is not None:
-            self._numbers[key] = value
-
-    def _skip_value(self, key: str, kind: int) -> int | None:
         if kind == _STRING:
-            self._skip(self._count("Q", f"bytes of {key}", 1))
+            self._skip(self._count(f"bytes of {key}", 1))
         elif kind == _ARRAY:
             inner = self._unpack("I")
             if inner == _STRING:
-                for _ in range(self._count("Q", f"texts in {key}", 8)):
-                    self._skip(self._count("Q", f"bytes in {key}", 1))
+                for _ in range(self._count(f"texts in {key}", 8)):
+                    self._skip(self._count(f"bytes in {key}", 1))
             elif inner in _SCALARS:
                 size = struct.calcsize(_SCALARS[inner])
-                self._skip(size * self._count("Q", f"values of {key}", size))
+                self._skip(size * self._count(f"values of {key}", size))
             else:
                 raise self._wrong(f"{key}: a list of unsupported type {inner}")
         elif kind in _SCALARS:
             value = self._unpack(_SCALARS[kind])
-            return value if isinstance(value, int) else None
+            if isinstance(value, int):
+                self._numbers[key] = value
         else:
             raise self._wrong(f"{key}: unknown type {kind}")
-        return None
 
     def _tensors(self, count: int) -> int:
         """Reads the announced tensors; returns the largest dimension."""
@@ -126,14 +121,14 @@ class _Header:
                 raise self._wrong(f"{key} is {value}, but no tensor is so large")
 
     def _name(self, kind: str) -> str:
-        length = self._count("Q", f"bytes of a {kind}'s name", 1)
+        length = self._count(f"bytes of a {kind}'s name", 1)
         if length > _MOST_NAME_BYTES:
             raise self._wrong(f"a {kind}'s name of {length} bytes")
         return ascii(self._file.read(length).decode("utf-8", "replace"))[1:-1]
 
-    def _count(self, form: str, what: str, bytes_each: int) -> int:
-        """Reads how many there are; refuses more than the rest of the file can hold."""
-        count = self._unpack(form)
+    def _count(self, what: str, bytes_each: int) -> int:
+        """Reads a number of things; refuses more than the rest of the file can hold."""
+        count = self._unpack("Q")
         if count * bytes_each > self._size - self._file.tell():
             raise self._wrong(f"{count} {what}, more than the file can hold")
         return count

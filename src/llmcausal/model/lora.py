@@ -24,7 +24,7 @@ _NAMES = ("target_modules", "exclude_modules", "layers_pattern")
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Reads the settings of a LoRA adapter, if they fit the weights beside them.
+    """Reads the settings of a LoRA adapter, if they fit the weights in the same folder.
 
     Raises:
         CheckpointError: If a file is missing or damaged, or the settings are of something else.
@@ -81,19 +81,13 @@ def _rank(weights: Path) -> int:
 
 
 def add_lora(
-    model: PreTrainedModel,
-    section: LoraSection,
-    seed: int,
-    *,
-    dtype: torch.dtype = torch.float32,
+    model: PreTrainedModel, section: LoraSection, seed: int, *, dtype: torch.dtype = torch.float32
 ) -> PeftModel:
-    """Puts trainable adapters on the named linear layers; the rest stays frozen.
+    """Puts trainable adapters on the named linear layers of a frozen model.
 
     Args:
-        model: A frozen model.
-        section: Rank, scale, dropout and which layers.
         seed: Decides the adapters' initial weights, whatever was drawn before.
-        dtype: Of the adapters; fp32 under a model of lower precision wants autocast.
+        dtype: Of the adapters; fp32 under a model of lower precision needs autocast.
 
     Raises:
         ConfigError: If the model has no layer of one of the names.

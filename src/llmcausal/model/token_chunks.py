@@ -1,8 +1,7 @@
-"""Norms and the feed-forward part of each layer, some tokens at a time.
+"""Norms and MLP of each layer, some tokens at a time.
 
-The MLP's intermediates are several times as wide as the hidden state and the norms' are in fp32;
-under layer checkpoints those of one layer's whole tree are the backward pass's peak. In chunks,
-only one chunk's exist at a time.
+Under layer checkpoints the intermediates of one layer's whole tree are the peak of the backward
+pass: those of the MLP are several times as wide as the hidden state, those of norms are in fp32.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from llmcausal.errors import ConfigError
 
-_Context = Any
 _Forward = Callable[[Tensor], Tensor]
 
 
@@ -28,13 +26,11 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
     Where gradients are recorded, a chunk's intermediates are recomputed when its gradient is, in
     one pass: layer checkpoints around it do not compute them a second time (unless a norm follows
     the MLP, as in Gemma). Random numbers (dropout) and autocast are those of the forward pass.
-    Without gradients chunks need nothing more, and short inputs go the plain way.
-
-    Repeating the call changes the length; 0 restores the plain modules.
 
     Args:
         model: A (peft-wrapped) causal language model.
-        tokens: Most tokens of a chunk.
+        tokens: Most tokens of a chunk; replaces that of an earlier call. 0 restores the plain
+            modules.
 
     Returns:
         How many layers work in chunks.
@@ -55,26 +51,13 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
             "memory.token_chunk to 0"
         )
     for module in (*mlps.values(), *_named(model, "norm").values()):
-        plain = plain_forward(module)
+        forward = module.forward
+        plain = forward.plain if isinstance(forward, _ChunkedForward) else forward
         if tokens:
             module.forward = _ChunkedForward(module, plain, tokens)
-        elif plain is not module.forward:
+        elif plain is not forward:
             module.forward = plain
     return len(mlps) if tokens else 0
-
-
-def plain_forward(module: nn.Module) -> _Forward:
-    """Returns what a module computes, be it in chunks or not."""
-    forward = module.forward
-    return forward.plain if isinstance(forward, _ChunkedForward) else forward
-
-
-def replace_plain_forward(module: nn.Module, forward: _Forward) -> None:
-    """Changes what a module computes; where it works in chunks, it goes on to."""
-    if isinstance(module.forward, _ChunkedForward):
-        module.forward.plain = forward
-    else:
-        module.forward = forward
 
 
 def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
@@ -104,7 +87,7 @@ class _ChunkedForward:
         trained = [p for p in self.module.parameters() if p.requires_grad]
         if not torch.is_grad_enabled() or not (hidden.requires_grad or trained):
             return _forward_chunks(self.plain, rows, count).view_as(hidden)
-        # Somebody must want a gradient for the functions below to be recorded.
+        # Without an input that requires a gradient, the functions below are not recorded.
         asks = torch.empty(0, requires_grad=True)
         rows = _Remember.apply(rows, asks)  # type: ignore[no-untyped-call]
         output: Tensor = _Recomputed.apply(rows, self.plain, count, *trained)  # type: ignore[no-untyped-call]
@@ -137,22 +120,20 @@ class _Remember(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _Context, rows: Tensor, asks: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, asks: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         return upstream[0], None
 
 
 class _Recomputed(torch.autograd.Function):
-    """Runs a module in chunks without a graph, and again with one for each chunk's gradient."""
+    """Runs a module in chunks without a graph, and again with a graph for each chunk's gradient."""
 
     @staticmethod
-    def forward(
-        ctx: _Context, rows: Tensor, plain: _Forward, count: int, *trained: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, plain: _Forward, count: int, *trained: Tensor) -> Tensor:
         device = rows.device
         ctx.memory, ctx.plain, ctx.count, ctx.trained = rows.grad_fn, plain, count, trained
         ctx.cuda_random = (device, torch.cuda.get_rng_state(device)) if rows.is_cuda else None
@@ -169,7 +150,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.memory.saved_tensors
         gradient = torch.empty_like(rows)
         totals: list[Tensor | None] = [None] * len(ctx.trained)
@@ -194,7 +175,7 @@ def _sum(total: Tensor | None, found: Tensor | None) -> Tensor | None:
 
 
 @contextmanager
-def _as_in_forward(ctx: _Context) -> Iterator[None]:
+def _as_in_forward(ctx: Any) -> Iterator[None]:
     devices = [] if ctx.cuda_random is None else [ctx.cuda_random[0]]
     with torch.random.fork_rng(devices), torch.autocast(**ctx.autocast):
         torch.set_rng_state(ctx.random)

@@ -3,6 +3,12 @@
 A decoder that is given `tree_blocks=` runs `scaled_dot_product_attention` once per block, on the
 keys that the block's rows can see. Without it (generation, plain sequences) it is transformers'
 own SDPA attention.
+
+On CUDA the backward pass adds in one order, so that a step can be repeated. Flash and
+memory-efficient attention add a query's gradients with atomics, in whatever order blocks finish,
+unless torch's deterministic mode is on and raises. For the whole backward pass that mode costs more
+than order: cuBLAS then refuses to work without a workspace setting. So it is on only while the
+attention node runs.
 """
 
 from __future__ import annotations
@@ -26,75 +32,58 @@ from transformers.integrations.sdpa_attention import (
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.prefix_tree import AttentionBlock, Run
-from llmcausal.model.attention_order import in_fixed_order
 
 TREE_ATTENTION = "llmcausal_tree"
+ON = "cuda"
+_NODE = "ScaledDotProduct"
+_VIEWS = 4
+"""Most nodes between attention's own and what its callers return: a slice, a transpose, a copy."""
 
 
 @dataclass(frozen=True)
 class MaskedBlock:
-    """A block with what hides the rows of one branch from another.
+    """A block with what hides the rows of one branch from another."""
 
-    Attributes:
-        rows: The nodes [start, end).
-        keys: Runs of nodes that are visible to some row, in order; the rows themselves last.
-        mask: Added to the scores, [1, 1, rows, keys]; None if plain causal attention is the same.
-    """
-
-    rows: Run
+    rows: Run  # the nodes [start, end)
+    # Runs of nodes that are visible to some row, in order; the rows themselves last.
     keys: tuple[Run, ...]
+    # Added to the scores, [1, 1, rows, keys]; None if plain causal attention is the same.
     mask: Tensor | None
 
 
 class TreeBlocks(Sequence[MaskedBlock]):
-    """The blocks of a tree, with masks that are built once asked for.
-
-    Attributes:
-        subtree_ends: One past the last descendant of each node [nodes].
-    """
+    """The blocks of a tree for queries of a dtype, with masks that are built on first use."""
 
     def __init__(
         self, blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype
     ) -> None:
-        self.subtree_ends = subtree_ends
+        self.subtree_ends = subtree_ends  # one past the last descendant of each node [nodes]
         self._planned = blocks
         self._dtype = dtype
 
     @cached_property
     def _masked(self) -> list[MaskedBlock]:
-        return mask_blocks(self._planned, self.subtree_ends, self._dtype)
+        masked = []
+        for block in self._planned:
+            start, end = block.rows
+            index = torch.arange(start, end, device=self.subtree_ends.device)
+            ends = self.subtree_ends[start:end]
+            visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
+            above = sum(stop - begin for begin, stop in block.ancestors)
+            if block.unbranched and not above:
+                masked.append(MaskedBlock(block.rows, (block.rows,), None))
+                continue
+            shape = (end - start, above + end - start)
+            mask = torch.zeros(shape, dtype=self._dtype, device=ends.device)
+            mask[:, above:].masked_fill_(~visible, float("-inf"))
+            masked.append(MaskedBlock(block.rows, (*block.ancestors, block.rows), mask[None, None]))
+        return masked
 
     def __len__(self) -> int:
         return len(self._planned)
 
     def __getitem__(self, index: Any) -> Any:
         return self._masked[index]
-
-
-def mask_blocks(
-    blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype
-) -> list[MaskedBlock]:
-    """Builds each block's mask once, for all layers.
-
-    Args:
-        blocks: From `plan_blocks`.
-        subtree_ends: One past the last descendant of each node [nodes].
-        dtype: Of the queries.
-    """
-    masked = []
-    for block in blocks:
-        start, end = block.rows
-        index = torch.arange(start, end, device=subtree_ends.device)
-        ends = subtree_ends[start:end]
-        visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
-        above = sum(stop - begin for begin, stop in block.ancestors)
-        if block.unbranched and not above:
-            masked.append(MaskedBlock(block.rows, (block.rows,), None))
-            continue
-        mask = torch.zeros(end - start, above + end - start, dtype=dtype, device=ends.device)
-        mask[:, above:].masked_fill_(~visible, float("-inf"))
-        masked.append(MaskedBlock(block.rows, (*block.ancestors, block.rows), mask[None, None]))
-    return masked
 
 
 def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
@@ -108,18 +97,13 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     tree_blocks: Sequence[MaskedBlock] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as transformers' attention functions do; see the module's docstring.
+    """Attends as transformers' attention functions do, along the tree if `tree_blocks` are given.
 
     Args:
-        module: The attention module.
         query: [1, heads, nodes, head width].
         key: [1, key heads, nodes, head width].
         value: As `key`.
-        attention_mask: Used only without `tree_blocks`.
-        dropout: Dropout of the attention weights.
-        scaling: Factor on the scores.
-        tree_blocks: From `mask_blocks`.
-        **kwargs: Passed on to SDPA attention.
+        attention_mask: Used only without `tree_blocks`, as are `kwargs`.
 
     Returns:
         Outputs [1, nodes, heads, head width], and None.
@@ -186,6 +170,38 @@ class _GatherRuns(torch.autograd.Function):
 def _gather_runs(states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
     gathered: tuple[Tensor, ...] = _GatherRuns.apply(states, blocks)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def in_fixed_order(attended: Tensor) -> Tensor:
+    """Makes attention, whose output this is, add in one order in its backward pass on CUDA."""
+    if attended.device.type == ON and (node := _attention_node(attended)) is not None:
+        _hold_order(node)
+    return attended
+
+
+def end_fixed_order() -> None:
+    """Leaves deterministic mode where a backward pass failed inside attention."""
+    torch.set_deterministic_debug_mode("default")
+
+
+def _attention_node(attended: Tensor) -> Any:
+    node: Any = attended.grad_fn
+    for _ in range(_VIEWS):
+        if node is None or node.name().startswith(_NODE):
+            return node
+        node = node.next_functions[0][0] if node.next_functions else None
+    return None
+
+
+def _hold_order(node: Any) -> None:
+    def begin(_gradients: Any) -> None:
+        torch.set_deterministic_debug_mode("error")
+
+    def end(_inputs: Any, _outputs: Any) -> None:
+        end_fixed_order()
+
+    node.register_prehook(begin)
+    node.register_hook(end)
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention_forward)

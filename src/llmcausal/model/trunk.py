@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
-from llmcausal.model.host_weights import HostHead, compute_device, streamed_product
+from llmcausal.model.placement import HostHead, compute_device, layer_stack, streamed_product
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 ALL_LAYERS_MASK = "full_attention"
@@ -23,46 +23,28 @@ SLIDING_MASK = "sliding_attention"
 
 @dataclass(frozen=True)
 class LayerRows:
-    """Which hidden states a pass returns beside the last.
+    """Which hidden states a pass returns besides the last."""
 
-    Attributes:
-        layer: -1 for the last, or 0 (embedding) to layers.
-        rows: Their indices [n]; None for all.
-    """
-
-    layer: int
-    rows: Tensor | None = None
+    layer: int  # -1 for the last, or 0 (embedding) to layers
+    rows: Tensor | None = None  # their indices [n]; None for all
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The parts of a model that a step calls.
+    """The parts of a model that a step calls."""
 
-    Attributes:
-        decoder: Token ids to hidden states [1, tokens, width]; ends with the final norm.
-        device: Where the decoder computes; tokens go there.
-        head: The frozen output projection, [vocabulary, width]; in host memory if streamed.
-        bias: Its bias [vocabulary], if it has one; beside the head.
-        vocabulary_chunk: Rows of the head on the device at one time; None if it is there whole.
-        softcap: Logits are `softcap * tanh(logits / softcap)` (Gemma 2), or None.
-        layers: Number of decoder layers.
-        window: Sliding attention window in tokens, or None.
-        mask_kinds: Kinds of mask the decoder wants in a dict, or empty for one mask.
-        additive_masks: Whether masks are added to the scores (eager) rather than boolean.
-        takes_blocks: Whether its attention takes `tree_blocks` in place of a mask.
-    """
-
-    decoder: nn.Module
-    device: torch.device
-    head: Tensor
-    bias: Tensor | None
+    decoder: nn.Module  # token ids to hidden states [1, tokens, width]; ends with the final norm
+    device: torch.device  # where the decoder computes; tokens go there
+    head: Tensor  # the frozen output projection, [vocabulary, width]; in host memory if streamed
+    bias: Tensor | None  # its bias [vocabulary], if it has one; where the head is
+    # Rows of the head on the device at one time; None if it is there whole.
     vocabulary_chunk: int | None
-    softcap: float | None
-    layers: int
-    window: int | None
-    mask_kinds: tuple[str, ...]
-    additive_masks: bool
-    takes_blocks: bool
+    softcap: float | None  # logits are `softcap * tanh(logits / softcap)` (Gemma 2), or None
+    layers: int  # number of decoder layers
+    window: int | None  # sliding attention window in tokens, or None
+    mask_kinds: tuple[str, ...]  # kinds of mask the decoder takes in a dict, or empty for one mask
+    additive_masks: bool  # whether masks are added to the scores (eager) rather than boolean
+    takes_blocks: bool  # whether its attention takes `tree_blocks` in place of a mask
 
     def hidden_states(
         self,
@@ -76,7 +58,7 @@ class Trunk:
         Args:
             tokens: Token ids [n].
             positions: Rotary positions [n]; None counts from 0.
-            wanted: Which hidden states to return beside the last.
+            wanted: Which hidden states to return besides the last.
             **attention: `attention_mask` or `tree_blocks`; neither is plain causal attention.
 
         Returns:
@@ -98,21 +80,22 @@ class Trunk:
 
     @contextmanager
     def _inputs_of(self, wanted: Sequence[LayerRows]) -> Iterator[dict[int, Tensor]]:
-        """Catches what enters layers; transformers would keep what enters every layer."""
+        """Catches the inputs of layers; transformers would keep those of every layer."""
         inputs: dict[int, Tensor] = {}
 
-        def watch(index: int, layer: nn.Module, rows: Tensor | None) -> RemovableHandle:
-            def catch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                states = args[0] if args else kwargs["hidden_states"]
-                inputs[index] = _rows_of(states[0], rows)
-
-            return layer.register_forward_pre_hook(catch, with_kwargs=True)
+        def catch(
+            index: int, rows: Tensor | None, _module: Any, args: Any, kwargs: dict[str, Any]
+        ) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            inputs[index] = _rows_of(states[0], rows)
 
         with ExitStack() as handles:
             for index, each in enumerate(wanted):
                 if 0 <= each.layer < self.layers:
                     layer = layer_stack(self.decoder, self.layers)[each.layer]
-                    handles.callback(watch(index, layer, each.rows).remove)
+                    hook = partial(catch, index, each.rows)
+                    handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+                    handles.callback(handle.remove)
             yield inputs
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -126,21 +109,15 @@ class Trunk:
 
 
 def _rows_of(states: Tensor, rows: Tensor | None) -> Tensor:
-    """Takes rows of a hidden state, so that the others need not stay."""
+    """Takes rows of a hidden state, so that the others are not kept."""
     return states if rows is None else states[rows]
 
 
-def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
-    """Finds a decoder's layers: its list of as many modules."""
-    stacks = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == layers)
-    return next(stacks)
-
-
 def find_trunk(model: nn.Module) -> Trunk:
-    """Takes a (peft-wrapped) model apart and proves that the parts make the whole.
+    """Takes a (peft-wrapped) model apart and checks that the parts give the model's own logits.
 
     Raises:
-        ModelError: If decoder and head alone do not give the model's own logits.
+        ModelError: If they do not, or as `take_apart`.
     """
     trunk = take_apart(model)
     _prove(model.get_base_model() if isinstance(model, PeftModel) else model, trunk)

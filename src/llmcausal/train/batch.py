@@ -1,35 +1,26 @@
-"""A micro-batch of triplets as tensors: a prefix tree, what to pool, which labels to score."""
+"""A micro-batch of triplets as tensors, and an epoch's triplets in micro-batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from itertools import takewhile
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from llmcausal.data.prefix_tree import AttentionBlock, Indices, pack, plan_blocks
+from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
 
 FIRST_TOKENS = 4
 FIRST_WEIGHT = 4.0
 """The first tokens decide whether an answer does the task or obeys; the rest follows from them."""
-
-
-def answer_weights(count: int) -> list[float]:
-    """Returns the weight of each token of an answer of so many.
-
-    An answer weighs 1 in all, however long, and its first tokens `FIRST_WEIGHT` times as much as
-    the others.
-    """
-    weights = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
-    whole = sum(weights)
-    return [weight / whole for weight in weights]
-
-
+R = TypeVar("R", bound="Span | PackedTree")
 Pooling = Literal["mean", "last", "suffix"]
 Term = Literal["task", "robust", "swap", "yielding"]
 TERM_MEMBERS: dict[Term, Member] = {
@@ -52,81 +43,60 @@ def answers_of(term: Term) -> str:
     return f"{term} answers"
 
 
+def answer_weights(count: int) -> list[float]:
+    """Returns the weights of an answer's tokens: 1 in all, the first ones `FIRST_WEIGHT` times."""
+    weights = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
+    whole = sum(weights)
+    return [weight / whole for weight in weights]
+
+
 @dataclass(frozen=True)
 class Needs:
-    """Which parts of a triplet the objective reads; the others are not computed.
+    """Which parts of a triplet the objective reads; the others are not computed."""
 
-    Attributes:
-        pooled: Members whose representation is needed.
-        terms: Cross-entropy terms with a weight.
-        middle: Whether the middle layers' states at answers are read.
-    """
-
-    pooled: frozenset[Member]
-    terms: frozenset[Term]
-    middle: bool = False
+    pooled: frozenset[Member]  # members whose representation is needed
+    terms: frozenset[Term]  # terms whose answers are scored
+    middle: bool = False  # whether the middle layers' states at answers are read
 
 
 @dataclass(frozen=True)
 class Span:
-    """One member of one triplet inside the batch.
+    """One member of one triplet inside the batch."""
 
-    Attributes:
-        triplet: Row of the triplet in the batch.
-        member: Which member.
-        tokens: Its token ids, prompt then (if it is scored) response [n].
-        prompt_length: Tokens of the prompt.
-        pooled_from: First prompt token that is pooled.
-        term: The cross-entropy term of its response, if scored.
-        nodes: Its path through the tree [n].
-        weights: Of each token of its answer, as `answer_weights` [n - prompt_length].
-    """
-
-    triplet: int
+    triplet: int  # row of the triplet in the batch
     member: Member
-    tokens: Tensor
+    tokens: Tensor  # its token ids, prompt then (if it is scored) response [n]
     prompt_length: int
-    pooled_from: int
-    term: Term | None
-    nodes: Tensor
-    weights: Tensor
-
-    def to(self, device: torch.device) -> Self:
-        return replace(
-            self,
-            tokens=self.tokens.to(device),
-            nodes=self.nodes.to(device),
-            weights=self.weights.to(device),
-        )
+    pooled_from: int  # first prompt token that is pooled
+    term: Term | None  # the cross-entropy term of its response, if scored
+    nodes: Tensor  # its path through the tree [n]
+    weights: Tensor  # of each token of its answer, as `answer_weights` [n - prompt_length]
 
 
 @dataclass(frozen=True)
 class PackedTree:
-    """Sequences packed as a prefix tree, as tensors.
+    """Sequences packed as a prefix tree, as tensors."""
 
-    Attributes:
-        tokens: Token of each tree node [nodes].
-        positions: Depth of each node [nodes].
-        subtree_ends: One past the last descendant of each node [nodes].
-        blocks: How attention over the tree is cut.
-        depth: Tokens of the longest path.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    subtree_ends: Tensor
-    blocks: tuple[AttentionBlock, ...]
-    depth: int
+    tokens: Tensor  # token of each tree node [nodes]
+    positions: Tensor  # depth of each node [nodes]
+    subtree_ends: Tensor  # one past the last descendant of each node [nodes]
+    blocks: tuple[AttentionBlock, ...]  # how attention over the tree is cut
+    depth: int  # tokens of the longest path
 
     def to(self, device: torch.device) -> Self:
         if device.type == "cpu":
             return self
-        return replace(
-            self,
-            tokens=self.tokens.to(device),
-            positions=self.positions.to(device),
-            subtree_ends=self.subtree_ends.to(device),
-        )
+        return self.map_tensors(lambda tensor: tensor.to(device))
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Returns a copy with every tensor changed."""
+        return _map_tensors(self, change)
+
+
+def _map_tensors(record: R, change: Callable[[Tensor], Tensor]) -> R:
+    values = vars(record).items()
+    changed: Any = {n: change(each) for n, each in values if isinstance(each, Tensor)}
+    return replace(record, **changed)
 
 
 def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[Tensor, ...]]:
@@ -144,42 +114,24 @@ def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[
 
 @dataclass(frozen=True)
 class TripletBatch(PackedTree):
-    """A micro-batch.
+    """A micro-batch."""
 
-    Attributes:
-        ids: Ids of its triplets.
-        spans: Every member that is computed.
-        label_counts: Scored tokens of each term.
-        pairs: Triplets that have a yielding answer [pairs].
-        pair_lengths: Tokens of their answers to the injection, right and yielding [2, pairs].
-        reference: Of these triplets, as `EncodedTriplet.reference`; NaN where unknown [pairs, 2].
-        same: Triplets whose answer is the same with and without the attack.
-        same_rows: Their labels' rows among those of `task`, and of `robust` [2, labels].
-    """
-
-    ids: tuple[str, ...]
-    spans: tuple[Span, ...]
-    label_counts: dict[Term, int]
-    pairs: Tensor
-    pair_lengths: Tensor
+    ids: tuple[str, ...]  # of its triplets
+    spans: tuple[Span, ...]  # every member that is computed
+    label_counts: dict[Term, int]  # scored tokens of each term
+    pairs: Tensor  # triplets that have a yielding answer [pairs]
+    pair_lengths: Tensor  # tokens of their answers to the injection, right and yielding [2, pairs]
+    # Of these triplets, as `EncodedTriplet.reference`; NaN where unknown [pairs, 2].
     reference: Tensor
-    same: tuple[int, ...]
-    same_rows: Tensor
+    same: tuple[int, ...]  # triplets whose answer is the same with and without the attack
+    same_rows: Tensor  # their labels' rows among those of `task`, and of `robust` [2, labels]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device) -> Self:
-        if device.type == "cpu":
-            return self
-        return replace(
-            super().to(device),
-            spans=tuple(span.to(device) for span in self.spans),
-            pairs=self.pairs.to(device),
-            pair_lengths=self.pair_lengths.to(device),
-            reference=self.reference.to(device),
-            same_rows=self.same_rows.to(device),
-        )
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        spans = tuple(_map_tensors(span, change) for span in self.spans)
+        return replace(super().map_tensors(change), spans=spans)
 
     def answer_lengths(self, term: Term) -> list[int]:
         """Returns the tokens of each answer that a term scores."""
@@ -192,9 +144,6 @@ class TripletBatch(PackedTree):
     def compares(self, span: Span) -> bool:
         """Whether a span's answer is one that an attack does not change."""
         return span.term in COMPARED and span.triplet in self.same
-
-
-_NO_REFERENCE = (float("nan"), float("nan"))
 
 
 def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) -> TripletBatch:
@@ -240,7 +189,7 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
 
 
 def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:
-    """Returns what terms that read several answers of a triplet need to know of them."""
+    """Returns the fields of a batch for terms that read several answers of a triplet."""
     same: list[int] = []
     same_rows: tuple[list[int], list[int]] = ([], [])
     paired = [row for row, triplet in enumerate(triplets) if triplet.yielding is not None]
@@ -257,7 +206,7 @@ def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:
             same_rows[0].extend(range(task, task + len(right)))
             same_rows[1].extend(range(robust, robust + len(right)))
         task, robust = task + len(right), robust + len(attacked)
-    references = [triplets[row].reference or _NO_REFERENCE for row in paired]
+    references = [triplets[row].reference or (math.nan, math.nan) for row in paired]
     return {
         "pairs": torch.tensor(paired, dtype=torch.long),
         "pair_lengths": torch.tensor(lengths, dtype=torch.float64).reshape(-1, 2).T,
@@ -291,14 +240,63 @@ def _pooled_from(triplet: EncodedTriplet, member: Member, pooling: Pooling) -> i
         return 0
     if pooling == "last":
         return length - 1
-    shared = _shared_prefix([getattr(triplet, other).prompt for other in MEMBERS])
-    return min(shared, length - 1)  # a prompt that is a prefix of the others keeps its last token
+    prompts = [getattr(triplet, other).prompt for other in MEMBERS]
+    shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
+    return min(
+        len(list(shared)), length - 1
+    )  # a prompt that is a prefix of the others keeps its last token
 
 
-def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    length = 0
-    for tokens in zip(*prompts, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        length += 1
-    return length
+class EpochBatches:
+    """Cuts each epoch's order, which `seed` decides, into optimizer steps of micro-batches.
+
+    Args:
+        batch_size: Triplets in a micro-batch; may be lowered later (out of memory).
+        accumulation_steps: Micro-batches in an optimizer step.
+    """
+
+    def __init__(
+        self,
+        triplets: Sequence[EncodedTriplet],
+        *,
+        batch_size: int,
+        accumulation_steps: int,
+        seed: int,
+        needs: Needs,
+        pooling: Pooling,
+    ) -> None:
+        self.triplets = triplets
+        self.batch_size = batch_size
+        self.step_size = batch_size * accumulation_steps
+        self.seed = seed
+        self.needs = needs
+        self.pooling = pooling
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass; the last may be smaller."""
+        return math.ceil(len(self.triplets) / self.step_size)
+
+    def step_at(self, epoch: int, position: int) -> list[TripletBatch]:
+        """Returns the micro-batches of the step that starts at triplet `position` of `epoch`."""
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(len(self.triplets), self.seed, epoch))
+        chosen = self._order[1][position : position + self.step_size]
+        triplets = [self.triplets[index] for index in chosen]
+        return fixed_batches(triplets, self.batch_size, self.needs, self.pooling)
+
+    def after(self, epoch: int, position: int) -> tuple[int, int]:
+        """Returns the epoch and position of the step after this one."""
+        position += self.step_size
+        return (epoch, position) if position < len(self.triplets) else (epoch + 1, 0)
+
+
+def fixed_batches(
+    triplets: Sequence[EncodedTriplet], batch_size: int, needs: Needs, pooling: Pooling
+) -> list[TripletBatch]:
+    """Cuts examples into batches in their own order, for validation."""
+    return [
+        collate(triplets[start : start + batch_size], needs, pooling)
+        for start in range(0, len(triplets), batch_size)
+    ]

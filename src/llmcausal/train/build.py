@@ -10,17 +10,15 @@ from peft import PeftModel
 from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
 from llmcausal.errors import ConfigError
 from llmcausal.losses import LOSSES
-from llmcausal.losses.base import ContrastiveLoss
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.model.activations import set_activations
 from llmcausal.model.factory import LoadedModel
-from llmcausal.model.host_weights import hold_weights
 from llmcausal.model.lora import add_lora
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.model.placement import hold_weights
 from llmcausal.model.token_chunks import chunk_tokens
 from llmcausal.model.trunk import check_layer, find_trunk
 from llmcausal.train.batch import Needs
-from llmcausal.train.objective import Objective
-from llmcausal.train.scoring import Execution
+from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
 
 
@@ -28,7 +26,7 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
     """Builds the contrastive loss from the settings that its constructor names.
 
     Returns:
-        The loss; None if its own weights leave nothing of it.
+        The loss; None if its own weights are all 0.
 
     Raises:
         ConfigError: If it is unknown or its options do not fit.
@@ -60,7 +58,7 @@ def build_objective(
     contrastive = _of_the_step(section) if trained else None
     contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
     projection = build_projection(section, width, train.seed) if contrasts else None
-    objective = _objective(section, contrastive, projection)
+    objective = Objective(section, contrastive, projection)
     if trained and not (objective.needs.pooled or objective.needs.terms):
         raise ConfigError(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
@@ -91,31 +89,9 @@ def _of_the_step(section: LossSection) -> ContrastiveLoss | None:
     return build_contrastive(section) if in_the_step else None
 
 
-def _objective(
-    section: LossSection, contrastive: ContrastiveLoss | None, projection: ProjectionHead | None
-) -> Objective:
-    return Objective(
-        contrastive=contrastive,
-        projection=projection,
-        lambda_contrastive=section.lambda_contrastive,
-        lambdas={
-            "task": section.lambda_task,
-            "robust": section.lambda_robust,
-            "swap": section.lambda_swap,
-        },
-        layer=section.layer,
-        lambda_preference=section.lambda_preference,
-        beta=section.preference_beta,
-        sums=section.preference_ratio == "sum",
-        lambda_invariance=section.lambda_invariance,
-        lambda_state=section.lambda_state,
-        by_answer=section.average == "answers",
-    )
-
-
 def needs_of(section: LossSection) -> Needs:
-    """Tells which parts of a triplet an objective reads, without building its heads."""
-    return _objective(section, _of_the_step(section), None).needs
+    """Returns what an objective reads, without building its heads."""
+    return Objective(section, _of_the_step(section)).needs
 
 
 def build_step(
@@ -124,9 +100,7 @@ def build_step(
     """Builds the step function over a model that has its adapters, and makes that run as set.
 
     Args:
-        config: Settings.
-        loaded: The frozen model.
-        peft_model: The same with adapters.
+        peft_model: The loaded model with adapters.
         trained: Whether it will be trained. If not, the contrastive loss, which may be code named
             by a checkpoint, is not built.
 
@@ -149,7 +123,7 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
     """Makes a model hold its weights and activations as the switches say.
 
     May be called again, with leaner switches: what is in host memory stays there. The step then
-    wants a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
+    needs a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
 
     Raises:
         ConfigError: If a switch does not fit the model.

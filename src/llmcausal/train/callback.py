@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.config import RunConfig
-from llmcausal.train.state import TrainState
 
 if TYPE_CHECKING:
     import torch
@@ -17,35 +16,60 @@ Record = dict[str, Any]
 """One row of metrics.jsonl: step, epoch, loss terms, metrics, learning_rate, ..."""
 
 
+def lacks(record: Record, metric: str) -> bool:
+    """Whether a validated record shows that the run has no such figure.
+
+    The row of step 0 holds validation figures only, so it says nothing of the others.
+    """
+    validated = any(key.startswith("val_") for key in record)
+    complete = record["step"] > 0 or metric.startswith("val_")
+    return metric not in record and validated and complete
+
+
+@dataclass
+class TrainState:
+    """Position and totals of a run."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0  # current pass over the data, from 0
+    position: int = 0  # triplets of this epoch already consumed
+    started: bool = False  # whether the record of step 0 is written
+    tokens: int = 0  # tokens computed so far (a shared token counts once)
+    best_value: float | None = None  # best value of `checkpoint.best_metric`, once there is one
+    best_step: int | None = None
+    train_seconds: float = 0.0  # wall time spent training, over all sessions
+    # Names of the fallbacks taken when memory ran out, in order.
+    fallbacks: list[str] = field(default_factory=list)
+    out_of_memory_count: int = 0
+    skipped_steps: int = 0  # steps that were not applied: their loss or gradient was not finite
+    skipped_in_a_row: int = 0  # skipped steps since the last that was applied
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain values, for a checkpoint."""
+        return asdict(self)
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Takes over the values of `state_dict`."""
+        for key, value in values.items():
+            setattr(self, key, value)
+
+
 @dataclass
 class FitContext:
-    """What the loop shows its callbacks.
-
-    Attributes:
-        config: The run's settings.
-        run_dir: The run directory; exists.
-        state: Position, live.
-        total_steps: Steps of the whole run.
-        steps_per_epoch: Optimizer steps in one epoch.
-        device: Where the model trains.
-        samples: Number of training and validation triplets.
-        notes: Facts worth telling at the start (model, sizes, what the ledger dropped).
-        save_checkpoint: Writes `checkpoint-<step>` now and returns its path.
-        save_best: Replaces `best/` by the present state.
-        stop_reason: Set through `request_stop`.
-    """
+    """What the loop shows its callbacks."""
 
     config: RunConfig
-    run_dir: Path
-    state: TrainState
-    total_steps: int
+    run_dir: Path  # exists
+    state: TrainState  # position, live
+    total_steps: int  # optimizer steps of the whole run
     steps_per_epoch: int
     device: torch.device
-    samples: dict[str, int]
-    save_checkpoint: Callable[[], Path]
-    save_best: Callable[[], Path]
+    samples: dict[str, int]  # number of training and validation triplets
+    save_checkpoint: Callable[[], Path]  # writes `checkpoint-<step>` now and returns its path
+    save_best: Callable[[], Path]  # replaces `best/` by the present state
+    # Facts worth telling at the start (model, sizes, what the ledger dropped).
     notes: list[str] = field(default_factory=list)
-    stop_reason: str | None = None
+    stop_reason: str | None = None  # set through `request_stop`
 
     def request_stop(self, reason: str) -> None:
         """Ends the run after the current step, with a checkpoint."""
@@ -92,6 +116,6 @@ class Callback:
         """The run ended.
 
         Args:
-            context: The run.
-            outcome: `completed`, `stopped` (see `context.stop_reason`), `interrupted` or `failed`.
+            context: Says why under `stop_reason`.
+            outcome: `completed`, `stopped`, `interrupted` or `failed`.
         """

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import MEMBERS, Member
-from llmcausal.losses.base import ContrastiveLoss
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.train.objective import causal_metrics
 
 LEARNING_RATE = 3e-3
@@ -32,14 +31,12 @@ def learn_detector(
 ) -> dict[str, float]:
     """Trains the head on pooled states, and keeps its weights of the best validation.
 
-    It begins centered on the benign states. Of `STEPS` steps on `BATCH` triplets each, those
-    weights are kept whose contrast on the validation states is least; without these, the last.
+    It begins centered on the benign states. Of `STEPS` steps on `BATCH` triplets each, the weights
+    with the least contrast on the validation states are kept; without these, the last.
 
     Args:
         head: Is trained in place, on the CPU.
-        contrastive: What is minimized.
         states: Of the training triplets, in fp32 on the CPU.
-        validation: Of the validation triplets, or None.
         learning_rate: Peak rate of AdamW; it falls to 0 along a cosine.
         seed: Decides the order of the triplets.
 

@@ -13,23 +13,17 @@ from llmcausal.errors import Interrupted, NonFiniteLossError, OutOfMemoryError
 from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.train.batch import TripletBatch, label_totals
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.checkpoint import BEST
-from llmcausal.train.interrupt import InterruptGuard
+from llmcausal.train.checkpoint import BEST, Snapshot
+from llmcausal.train.interrupt import signals_remembered
+from llmcausal.train.objective import StepResult
 from llmcausal.train.recovery import Recovery, Rewind
-from llmcausal.train.run import Run
-from llmcausal.train.scoring import StepResult
-from llmcausal.train.snapshot import Snapshot
-from llmcausal.train.update import compute, means, update
+from llmcausal.train.update import Run, compute, means, update
 
 STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops at once"
 
 
 def fit(run: Run, snapshot: Snapshot) -> FitContext:
     """Trains until the last step, a callback's stop, a signal, or a failure.
-
-    Args:
-        run: What to train.
-        snapshot: Writes its checkpoints.
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
@@ -49,45 +43,52 @@ def fit(run: Run, snapshot: Snapshot) -> FitContext:
 
 def _fit(run: Run, snapshot: Snapshot) -> FitContext:
     context = _context(run, snapshot)
-    recovery = _recovery(run, context)
+    rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
+    recovery = Recovery(run.fallbacks, rewind, run.state, context.notes)
     processes = run.processes
     outcome = "failed"
-    with InterruptGuard(lambda: context.notes.append(STOPPING)) as guard:
+
+    def received_by_any() -> int:
+        return max(processes.all_gather(received[-1] if received else 0))
+
+    with signals_remembered(lambda: context.notes.append(STOPPING)) as received:
         try:
-            processes.run_all(lambda: _begin(run, context))
+            processes.run_all(
+                lambda: _each(run.callbacks, lambda callback: callback.on_fit_start(context))
+            )
             if not run.state.started:
                 _start(run, context, recovery)
             signal_number = 0
             while run.state.step < run.total_steps and not context.stop_reason:
-                signal_number = max(processes.all_gather(guard.signal_number or 0))
-                if signal_number:
+                # Steps are collective: all ranks stop, whichever of them the signal reached.
+                if signal_number := received_by_any():
                     break
                 _advance(run, context, recovery)
             processes.on_main(context.save_checkpoint)
             outcome = "stopped" if context.stop_reason else "completed"
-            signal_number = signal_number or max(processes.all_gather(guard.signal_number or 0))
-            if signal_number:
+            # Asked again: a signal may arrive in the last step or while the checkpoint is written.
+            if signal_number := signal_number or received_by_any():
                 outcome = "interrupted"
-                raise _interrupted(run, signal_number)
+                error = Interrupted(
+                    f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
+                    f"Continue with: llmcausal resume {run.run_dir}",
+                    signal_number,
+                )
+                error.told = not processes.is_main
+                raise error
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
         except (OutOfMemoryError, NonFiniteLossError):
+            # Both are raised on all ranks, with the weights of the last finished step.
             processes.on_main(context.save_checkpoint)
             raise
         finally:
-            _end(run, context, outcome)
+            # Every callback, so that one that fails leaves no other's screen or file open.
+            with ExitStack() as stack:
+                for callback in reversed(run.callbacks):
+                    stack.callback(callback.on_fit_end, context, outcome)
     return context
-
-
-def _interrupted(run: Run, signal_number: int) -> Interrupted:
-    error = Interrupted(
-        f"Stopped at step {run.state.step} of {run.total_steps}; everything is saved. "
-        f"Continue with: llmcausal resume {run.run_dir}",
-        signal_number,
-    )
-    error.told = not run.processes.is_main
-    return error
 
 
 def _context(run: Run, snapshot: Snapshot) -> FitContext:
@@ -123,11 +124,6 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
         notes=list(run.notes),
     )
     return context
-
-
-def _recovery(run: Run, context: FitContext) -> Recovery:
-    rewind = Rewind(run.modules, run.parameters, run.optimizer, run.scaler)
-    return Recovery(run.fallbacks, rewind, run.state, context.notes)
 
 
 def _start(run: Run, context: FitContext, recovery: Recovery) -> None:
@@ -208,14 +204,3 @@ def _validate(run: Run, context: FitContext) -> Record:
 def _each(callbacks: Iterable[Callback], call: Callable[[Callback], None]) -> None:
     for callback in callbacks:
         call(callback)
-
-
-def _begin(run: Run, context: FitContext) -> None:
-    _each(run.callbacks, lambda callback: callback.on_fit_start(context))
-
-
-def _end(run: Run, context: FitContext, outcome: str) -> None:
-    """Ends every callback, so that one that fails leaves no other's screen or file open."""
-    with ExitStack() as stack:
-        for callback in reversed(run.callbacks):
-            stack.callback(callback.on_fit_end, context, outcome)

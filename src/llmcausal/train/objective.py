@@ -1,47 +1,36 @@
-"""What training minimizes, and the figures that tell how the representations stand."""
+"""What training minimizes: its terms, their shares of a step's loss, and its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from llmcausal.config import LossSection
 from llmcausal.data.triplet import MEMBERS, Member
-from llmcausal.losses.base import ContrastiveLoss
-from llmcausal.model.projection import ProjectionHead
-from llmcausal.train.batch import TERM_MEMBERS, Needs, Term
+from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
+from llmcausal.losses.cross_entropy import OutputHead, chunked_cross_entropy, streamed_cross_entropy
+from llmcausal.losses.invariance import divergence
+from llmcausal.losses.preference import preference
+from llmcausal.losses.state import state_distance
+from llmcausal.train.batch import PAIRS, SAME, Needs, Term, TripletBatch, answers_of
+
+if TYPE_CHECKING:
+    from llmcausal.model.trunk import Trunk
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The weighted sum that is minimized.
+    """The weighted sum that is minimized: `section` has the weights."""
 
-    Attributes:
-        contrastive: Loss on representations, or None where its weight is 0.
-        projection: Head that makes representations from pooled hidden states, or None.
-        lambda_contrastive: Weight of `contrastive`.
-        lambdas: Weight of each cross-entropy term.
-        lambda_preference: Weight of the preference; `beta` is its sharpness, `sums` whether it
-            takes the sum of an answer's log-ratios instead of their mean.
-        lambda_invariance: Weight of the divergence of the answer's distributions.
-        lambda_state: Weight of the distance of the middle layers' states at the answer.
-        by_answer: Cross-entropies average over answers, with `answer_weights`; else over tokens.
-        layer: Hidden state that is pooled (-1: the last).
-    """
-
-    contrastive: ContrastiveLoss | None
-    projection: ProjectionHead | None
-    lambda_contrastive: float
-    lambdas: dict[Term, float]
-    layer: int = -1
-    lambda_preference: float = 0.0
-    beta: float = 2.0
-    sums: bool = False
-    lambda_invariance: float = 0.0
-    lambda_state: float = 0.0
-    by_answer: bool = False
+    section: LossSection
+    contrastive: ContrastiveLoss | None = None  # on representations; None where its weight is 0
+    # Turns pooled hidden states into representations; None keeps them.
+    projection: ProjectionHead | None = None
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -49,20 +38,31 @@ class Objective:
         return [part for part in (self.projection, self.contrastive) if part is not None]
 
     @property
+    def lambdas(self) -> dict[Term, float]:
+        """The weight of each cross-entropy term."""
+        section = self.section
+        return {
+            "task": section.lambda_task,
+            "robust": section.lambda_robust,
+            "swap": section.lambda_swap,
+        }
+
+    @property
     def needs(self) -> Needs:
-        """What must be computed; a term with weight 0 asks for nothing."""
-        pooled = self.contrastive.members if self.contrastive and self.lambda_contrastive else ()
-        terms = {term for term in TERM_MEMBERS if self.lambdas.get(term)}
-        if self.lambda_preference:
+        """What must be computed; a term with weight 0 needs nothing."""
+        section = self.section
+        pooled = self.contrastive.members if self.contrastive and section.lambda_contrastive else ()
+        terms = {term for term, weight in self.lambdas.items() if weight}
+        if section.lambda_preference:
             terms |= {"robust", "yielding"}
         if self.compares:
             terms |= {"task", "robust"}
-        return Needs(frozenset(pooled), frozenset(terms), bool(self.lambda_state))
+        return Needs(frozenset(pooled), frozenset(terms), bool(section.lambda_state))
 
     @property
     def compares(self) -> bool:
         """Whether answers that an attack does not change are compared with and without it."""
-        return bool(self.lambda_invariance or self.lambda_state)
+        return bool(self.section.lambda_invariance or self.section.lambda_state)
 
 
 def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor]:
@@ -71,14 +71,14 @@ def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor
     `causal_stability` = cos(b, cf); `spurious_separation` = 1 - cos(b, i);
     `causal_discrimination` = cos(b, cf) - cos(b, i).
     """
-    metrics: dict[str, Tensor] = {}
-    if not {"benign"} <= representations.keys():
-        return metrics
+    if "benign" not in representations:
+        return {}
     cosines = {
         member: cosine_similarity(representations["benign"], representations[member], dim=-1)
         for member in MEMBERS[1:]
         if member in representations
     }
+    metrics: dict[str, Tensor] = {}
     if "benign_cf" in cosines:
         metrics["causal_stability"] = cosines["benign_cf"]
     if "injection" in cosines:
@@ -86,3 +86,192 @@ def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor
     if len(cosines) == 2:
         metrics["causal_discrimination"] = cosines["benign_cf"] - cosines["injection"]
     return metrics
+
+
+PAIR: tuple[Term, Term] = ("robust", "yielding")
+"""The answers to the injection that the preference tells apart."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a step is computed: it costs time or memory, and changes no result but by rounding."""
+
+    # `tree` computes each shared token once; `separate` runs every member on its own and is the
+    # reference (with dropout, tree members share the masks of shared tokens); `one_by_one` is the
+    # same with one member's graph at a time.
+    members: Literal["tree", "separate", "one_by_one"] = "tree"
+    autocast: torch.dtype | None = None  # dtype for autocast, or None
+    label_chunk: int = 256  # label positions whose logits exist at one time
+
+
+@dataclass(frozen=True)
+class AnswerStates:
+    """States from which the tokens of answers are predicted."""
+
+    last: Tensor  # of the last layer [n, width]
+    # Of the middle layers [layers, n, width]; None where nothing reads them.
+    middle: Tensor | None = None
+
+    def detach(self) -> AnswerStates:
+        """Returns them without their graph."""
+        return AnswerStates(
+            self.last.detach(), None if self.middle is None else self.middle.detach()
+        )
+
+
+@dataclass(frozen=True)
+class SameAnswers:
+    """Answers that an attack does not change."""
+
+    attacked: AnswerStates  # states under attack
+    clean: AnswerStates  # states without it, token by token; they get no gradient
+    weights: Tensor  # of each token [n]
+    count: int  # number of answers
+
+
+@dataclass
+class StepResult:
+    """What a micro-batch gave."""
+
+    # Its share of the optimizer step's loss; the shares add up. Scalar; with graph unless the step
+    # went backward itself.
+    loss: Tensor
+    # Sums of loss terms and metrics over its triplets or labels, detached.
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # what each sum is to be divided by
+    # Of the whole optimizer step, as `batch.label_totals` counts: what the shares are divided by.
+    totals: Mapping[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor, count: int) -> None:
+        self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.counts[name] = self.counts.get(name, 0) + count
+
+
+class Scorer:
+    """Scores hidden states; trunk and execution may be replaced between calls."""
+
+    def __init__(
+        self, trunk: Trunk, objective: Objective, execution: Execution = Execution()
+    ) -> None:
+        self.trunk = trunk
+        self.objective = objective
+        self.execution = execution
+
+    @property
+    def head(self) -> OutputHead:
+        return OutputHead(self.trunk.head, self.trunk.bias, self.trunk.softcap)
+
+    def label_losses(
+        self, hidden: Mapping[Term, Tensor], targets: Mapping[Term, Tensor]
+    ) -> dict[Term, Tensor]:
+        """Returns each label's cross-entropy [n], by term.
+
+        Args:
+            hidden: Last hidden states at the positions that predict a label [n, width].
+            targets: The labels [n].
+        """
+        trunk, chunk = self.trunk, self.execution.label_chunk
+        if trunk.vocabulary_chunk is None:
+            return {
+                term: chunked_cross_entropy(rows, self.head, targets[term], chunk=chunk)
+                for term, rows in hidden.items()
+            }
+        if not hidden:
+            return {}
+        losses = streamed_cross_entropy(  # of all terms at once: the head comes across once
+            torch.cat([*hidden.values()]),
+            self.head,
+            torch.cat([targets[term] for term in hidden]),
+            vocabulary_chunk=trunk.vocabulary_chunk,
+            label_chunk=chunk,
+        )
+        return dict(zip(hidden, losses.split([*map(len, hidden.values())]), strict=True))
+
+    def task_shares(
+        self, result: StepResult, losses: Mapping[Term, Tensor], weights: Mapping[Term, Tensor]
+    ) -> list[Tensor]:
+        """Returns the shares of the cross-entropies, given each label's and its weight.
+
+        The figures are means over tokens, whatever the objective averages over.
+        """
+        shares = []
+        for term, values in losses.items():
+            result.add(f"{term}_loss", values.sum(), len(values))
+            total = values.sum(), result.totals[term]
+            if self.objective.section.average == "answers":
+                weighted = values * weights[term].to(values.dtype)
+                total = weighted.sum(), result.totals[answers_of(term)]
+            if weight := self.objective.lambdas.get(term):
+                shares.append(weight * total[0] / total[1])
+        return shares
+
+    def preference_share(
+        self, result: StepResult, batch: TripletBatch, answers: Mapping[Term, Tensor]
+    ) -> list[Tensor]:
+        """Returns the preference's share, if any of the batch's triplets has both answers.
+
+        Args:
+            answers: Mean cross-entropy of the right and of the obeying answers to the injections.
+        """
+        if not len(batch.pairs):
+            return []
+        section = self.objective.section
+        right, obeying = answers["robust"][batch.pairs], answers["yielding"]
+        lengths = batch.pair_lengths.to(right.dtype)
+        if section.preference_ratio == "mean":
+            lengths = torch.ones_like(lengths)
+        beta = section.preference_beta * lengths
+        losses = preference(right, obeying, batch.reference.to(right.dtype), beta)
+        result.add("preference_loss", losses.sum(), len(losses))
+        with torch.no_grad():
+            result.add("preference_accuracy", (obeying > right).sum(), len(losses))
+        return [section.lambda_preference * losses.sum() / result.totals[PAIRS]]
+
+    def same_shares(self, result: StepResult, same: SameAnswers) -> list[Tensor]:
+        """Returns the shares of the divergence and of the states' distance, as weighted."""
+        found: list[tuple[str, float, Tensor]] = []
+        if weight := self.objective.section.lambda_invariance:
+            values = divergence(
+                same.attacked.last,
+                same.clean.last.detach(),
+                self.head,
+                chunk=self.execution.label_chunk,
+                vocabulary_chunk=self.trunk.vocabulary_chunk,
+            )
+            found.append(("invariance_loss", weight, values))
+        if same.attacked.middle is not None and same.clean.middle is not None:
+            values = state_distance(same.attacked.middle, same.clean.middle)
+            found.append(("state_loss", self.objective.section.lambda_state, values))
+        shares = []
+        for name, weight, values in found:
+            total = (values * same.weights.to(values.dtype)).sum()
+            result.add(name, total, same.count)
+            shares.append(weight * total / result.totals[SAME])
+        return shares
+
+    def contrast_share(self, result: StepResult, pooled: Mapping[Member, Tensor]) -> Tensor:
+        """Returns the contrast's share, given each member's pooled states [triplets, width]."""
+        objective = self.objective
+        assert objective.contrastive is not None
+        representations = self.project(pooled)
+        losses: Tensor = objective.contrastive(representations)
+        count = len(next(iter(pooled.values())))
+        result.add("contrastive_loss", losses.sum(), count)
+        with torch.no_grad():
+            for name, values in causal_metrics(representations).items():
+                result.add(name, values.sum(), count)
+        return objective.section.lambda_contrastive * losses.sum() / result.totals["triplets"]
+
+    def project(self, pooled: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
+        """Turns pooled hidden states [triplets, width] into representations [triplets, out]."""
+        projection = self.objective.projection
+        if projection is None:
+            return dict(pooled)
+        dtype = next(projection.parameters()).dtype
+        return {member: projection(rows.to(dtype)) for member, rows in pooled.items()}
+
+
+def mean_of_answers(batch: TripletBatch, term: Term, losses: Mapping[Term, Tensor]) -> Tensor:
+    """Returns the mean cross-entropy of each answer that a term scores [answers]."""
+    counts = batch.answer_lengths(term)
+    return torch.stack([part.mean() for part in losses[term].split(counts)])

@@ -20,9 +20,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds AdamW over named parameter groups.
 
-    `paged_adamw_8bit` pages its states to host memory on CUDA; on CPU bitsandbytes computes the
-    same update unpaged. So it does under the Windows driver (WSL too), where bitsandbytes ends the
-    process if managed memory fails (its issue 726).
+    `paged_adamw_8bit` pages its states to host memory on CUDA. It does not on a CPU, nor under the
+    Windows driver (WSL too), where bitsandbytes ends the process if managed memory fails (its
+    issue 726); the update is the same.
     """
     rates = {"projection": section.projection_learning_rate or section.learning_rate}
     parameters = [
@@ -41,17 +41,21 @@ def build_optimizer(
     return optimizer
 
 
-def optimizer_step(optimizer: Optimizer) -> None:
-    """Updates the weights."""
+def optimizer_step(optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+    """Updates the weights, unless the scaler found a gradient that overflowed."""
     with _unpaged_on_cpu():
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
 
 
 def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Takes over saved states, into paged memory where the optimizer pages.
+    """Loads saved states, into paged memory where the optimizer pages.
 
-    bitsandbytes loads them as plain tensors on the device, so that a resumed run would need more
-    of its memory than the same run before.
+    bitsandbytes loads them as plain tensors on the device: a resumed run would need more of its
+    memory than the same run before.
     """
     optimizer.load_state_dict(saved)
     if not getattr(optimizer, "is_paged", False):
@@ -65,7 +69,7 @@ def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
 
 @contextmanager
 def _unpaged_on_cpu() -> Iterator[None]:
-    """Silences what bitsandbytes says of every run on a CPU: there it computes unpaged."""
+    """Silences the warning of bitsandbytes that it computes unpaged on a CPU."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
         yield
@@ -83,5 +87,5 @@ def build_scheduler(section: TrainSection, optimizer: Optimizer, total_steps: in
 
 
 def build_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """Builds the loss scaler that fp16 needs; for other dtypes it does nothing."""
+    """Builds the loss scaler, which does nothing but for fp16."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -1,4 +1,4 @@
-"""The processes of one run: what each of them computes, and what they tell one another."""
+"""The processes of one run: what each of them computes, and what they exchange."""
 
 from __future__ import annotations
 
@@ -24,48 +24,37 @@ PATIENCE = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class _Failure:
-    """What one process tells the others in place of its result."""
+    """What one process sends the others in place of its result."""
 
-    process: int
+    rank: int
     error: LlmcausalError | None
     out_of_memory: str = ""
-
-    def raised(self, own: int) -> Exception:
-        if self.error is not None:
-            self.error.told = own != 0
-            return self.error
-        return MemoryError(f"process {self.process}: {self.out_of_memory}")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one model together, and which this one is.
+    """The processes that train one model together, and the rank of this one.
 
-    Each has a copy of the model or, where they compute together, a share of its frozen layers.
-
-    The first alone writes and shows. The others follow what it decides, so that all of them make
-    the same updates; every method must be called by all of them, in the same order.
-
-    Attributes:
-        rank: Of this process, from 0.
-        world_size: How many there are.
-        sharded: Whether each holds but a share of the model, so that a pass through it is always
-            one of all processes.
+    Only rank 0 writes and shows. The others follow its decisions, so that all ranks make the same
+    updates. Every method is collective: all ranks call it, in the same order.
     """
 
-    rank: int = 0
-    world_size: int = 1
+    rank: int = 0  # of this process, from 0
+    world_size: int = 1  # number of processes
+    # Whether each holds only a share of the frozen layers, not a copy of the model, so that every
+    # pass is one of all processes.
     sharded: bool = False
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and shows."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> list[T]:
-        """Returns this process's share of what is to be computed: every `world_size`-th item.
+        """Returns this rank's share of the items: every `world_size`-th.
 
-        Where they compute together, those who would have one item less take the last again.
+        With sharded layers all ranks make the same number of passes: those with one item less take
+        the last item again.
         """
         share = list(items[self.rank :: self.world_size])
         if self.sharded and len(share) * self.world_size < len(items):
@@ -73,17 +62,17 @@ class Processes:
         return share
 
     def owns(self, place: int) -> bool:
-        """Whether the item at a place counts as this process's, of those that `shard` gave it."""
+        """Whether an item that `shard` returned counts as this rank's."""
         return place % self.world_size == self.rank
 
     def unshard(self, shares: Sequence[Sequence[T]], count: int) -> list[T]:
-        """Puts the shares that `shard` made of `count` items, given by process, back in order."""
+        """Puts the shares that `shard` made of `count` items, by rank, back in order."""
         longest = max(map(len, shares), default=0)
         found = [share[row] for row in range(longest) for share in shares if row < len(share)]
         return found[:count]
 
     def all_gather(self, value: T) -> list[T]:
-        """Returns every process's value, by process."""
+        """Returns every rank's value, by rank."""
         if self.world_size == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -92,24 +81,22 @@ class Processes:
         return found
 
     def run_all(self, work: Callable[[], T]) -> list[T]:
-        """Does each process's work, and returns what all of them gave.
+        """Does the work on each rank, and returns the results of all.
 
         Raises:
-            LlmcausalError: On all of them, if one raised it.
-            MemoryError: On all of them, if one ran out of memory.
+            LlmcausalError: On all ranks, if one raised it.
+            MemoryError: On all ranks, if one ran out of memory.
         """
         if self.world_size == 1:
             return [work()]
-        return _or_raise(self.all_gather(self._attempt(work)), self.rank)
+        return self._results(self.all_gather(self._attempt(work)))
 
     def forward_all(self, work: Callable[[], T]) -> list[T]:
-        """Does each process's work with the model, and returns what all of them gave.
+        """Does work that runs the model on each rank, and returns the results of all.
 
         Raises:
-            LlmcausalError: On all of them, if one raised it.
-            MemoryError: On all of them, if one ran out of memory.
-            LostProcessError: On the one that failed, where they compute together: the others wait
-                in the middle of a pass, where they cannot be told.
+            LostProcessError: On the rank that failed, with sharded layers: the others wait in the
+                middle of a pass, where no message reaches them. Else as `run_all`.
         """
         if not self.sharded:
             return self.run_all(work)
@@ -120,24 +107,23 @@ class Processes:
         return self.all_gather(done)
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Does the work on the first process only, and returns what it gave.
+        """Does the work on rank 0 only, and returns its result on all ranks.
 
         Raises:
-            LlmcausalError: On all of them, if the first raised it.
+            LlmcausalError: On all ranks, if rank 0 raised it.
         """
         if self.world_size == 1:
             return work()
         from accelerate.utils import broadcast_object_list
 
-        told = [self._attempt(work) if self.is_main else None]
-        broadcast_object_list(told)
-        result: list[T] = _or_raise(told, self.rank)
-        return result[0]
+        result = [self._attempt(work) if self.is_main else None]
+        broadcast_object_list(result)
+        return self._results(result)[0]
 
     def all_reduce(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Adds up the gradients of all processes, in place, once per optimizer step.
+        """Adds up the gradients of all ranks, in place, once per optimizer step.
 
-        A parameter that has none anywhere keeps none, as the optimizer then leaves it alone.
+        A parameter without a gradient on every rank keeps none: the optimizer then skips it.
         """
         if self.world_size == 1:
             return
@@ -166,16 +152,26 @@ class Processes:
                 raise
             return _Failure(self.rank, None, (str(error) or type(error).__name__).splitlines()[0])
 
+    def _results(self, found: Sequence[T | _Failure | None]) -> list[T]:
+        for each in found:
+            if not isinstance(each, _Failure):
+                continue
+            if each.error is None:
+                raise MemoryError(f"process {each.rank}: {each.out_of_memory}")
+            each.error.told = not self.is_main
+            raise each.error
+        return found  # type: ignore[return-value]
+
 
 SINGLE = Processes()
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Processes]:
-    """Meets the other processes, if this one was started as one of several.
+    """Joins the process group, if this process was started as one of several.
 
-    That is by `--num-processes`, `accelerate launch` or `torchrun`, which set WORLD_SIZE, RANK and
-    LOCAL_RANK. They talk over NCCL on CUDA, else over gloo.
+    `--num-processes`, `accelerate launch` and `torchrun` set WORLD_SIZE, RANK and LOCAL_RANK. The
+    backend is NCCL on CUDA, else gloo.
     """
     if process_count() == 1:
         yield SINGLE
@@ -199,10 +195,3 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += gradient.nbytes
     if bucket:
         yield bucket
-
-
-def _or_raise(told: Sequence[T | _Failure | None], own: int) -> list[T]:
-    for each in told:
-        if isinstance(each, _Failure):
-            raise each.raised(own)
-    return told  # type: ignore[return-value]

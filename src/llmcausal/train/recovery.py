@@ -1,4 +1,4 @@
-"""Out of memory during a run: the step undone, a leaner way taken, the step done again."""
+"""Out of memory during a run: undo the step, need less memory, repeat the step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from llmcausal.errors import OutOfMemoryError
-from llmcausal.model.attention_order import end_fixed_order
+from llmcausal.model.tree_attention import end_fixed_order
+from llmcausal.train.callback import TrainState
 from llmcausal.train.rng import restore_rng, rng_state
-from llmcausal.train.state import TrainState
 
 T = TypeVar("T")
 Place = Literal["training", "validation"]
@@ -31,14 +31,10 @@ _REASONS = (
 
 @dataclass(frozen=True)
 class Fallback:
-    """A way to need less memory from here on, with the model as it is loaded.
+    """A way to need less memory from here on, with the model as it is loaded."""
 
-    Attributes:
-        name: What metrics, notes and checkpoints call it.
-        apply: Switches to it, in place; the steps that follow give the same but for rounding.
-    """
-
-    name: str
+    name: str  # as metrics, notes and checkpoints call it
+    # Switches to it, in place; the next steps give the same but for rounding.
     apply: Callable[[], None]
 
 
@@ -52,11 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Rewind:
     """Puts back everything that a step or a validation changes before it is counted.
 
-    Args:
-        modules: Their buffers may change in a forward pass (a loss with a queue of negatives).
-        parameters: What the optimizer trains.
-        optimizer: With its states.
-        scaler: Loss scaler.
+    The buffers of modules may change in a forward pass (a loss with a queue of negatives).
     """
 
     def __init__(
@@ -75,7 +67,7 @@ class Rewind:
         self._states: dict[Any, dict[str, Any]] = {}
 
     def mark(self) -> None:
-        """Remembers the present as the point to return to, unless there is one already."""
+        """Makes the present the point to return to, unless there is one already."""
         if self._marked is None:
             buffers = [_copy(buffer) for buffer in self._buffers]
             self._marked = (buffers, self._scaler.state_dict(), rng_state())
@@ -143,11 +135,10 @@ class Recovery:
     """Does work again in a leaner way when memory runs out, until nothing leaner is left.
 
     Args:
-        fallbacks: For each place, from the cheapest in time to the leanest, each on top of those
-            before it. Those of `training` serve the validation too, after its own.
-        rewind: Undoes the work.
-        state: Keeps which fallbacks were taken, so that a resumed run goes on with them.
-        notes: Told of each fallback taken.
+        fallbacks: For each place, from the cheapest in time to the leanest, each on top of the
+            ones before it. The fallbacks of `training` serve the validation too, after its own.
+        state: Keeps which fallbacks were taken, so that a resumed run applies them too.
+        notes: Gets a note for each fallback taken.
     """
 
     def __init__(
@@ -171,7 +162,7 @@ class Recovery:
         Args:
             place: Whose fallbacks may be taken.
             moment: For the user, such as `at step 3`.
-            work: Must be whole when it returns; undone otherwise.
+            work: Is undone if it raises.
 
         Raises:
             OutOfMemoryError: If memory runs out with no fallback left; all is as before the work.
@@ -214,32 +205,26 @@ class Recovery:
         return {"strategy": ", ".join(self._state.fallbacks), "out_of_memory_count": count}
 
     def _next(self, place: Place) -> Fallback | None:
-        places: tuple[Place, ...] = (
-            ("training",) if place == "training" else ("validation", "training")
-        )
-        for each in places:
-            for fallback in self._fallbacks.get(each, ()):
-                if fallback.name not in self._state.fallbacks:
-                    return fallback
+        own = self._fallbacks.get("validation", ()) if place == "validation" else ()
+        for fallback in (*own, *self._fallbacks.get("training", ())):
+            if fallback.name not in self._state.fallbacks:
+                return fallback
         return None
 
 
 def _copy(value: Any) -> Any:
-    """Copies a tensor to the host, anything else as it is."""
+    """Copies a tensor to the host, and anything else as it is."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return deepcopy(value)
 
 
 def release(devices: Iterable[torch.device]) -> None:
-    """Gives back what a failed attempt holds.
+    """Gives back what a failed attempt holds on the CPU and on these devices.
 
-    Of a backward pass that fails, the autograd engine keeps in its queues what was due next, and
-    with it the graph and what that saved, until it takes up another pass: here one of nothing, on
-    each device, for each has a queue.
-
-    Args:
-        devices: Where the attempt may have gone backward, beside the CPU.
+    After a backward pass that fails, the autograd engine keeps the nodes that were due next in its
+    queues, with the graph and the tensors that it saved, until another pass begins. So each device,
+    which has a queue of its own, gets a pass over nothing.
     """
     end_fixed_order()
     for device in {torch.device("cpu"), *devices}:

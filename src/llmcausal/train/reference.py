@@ -13,7 +13,7 @@ import torch
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.storage import replace_file
 from llmcausal.train.batch import Needs, collate
-from llmcausal.train.scoring import PAIR
+from llmcausal.train.objective import PAIR
 from llmcausal.train.step import TripletStep
 
 _NEEDS = Needs(frozenset(), frozenset(PAIR))
@@ -31,12 +31,12 @@ def with_references(
     """Returns the triplets with their `reference`, computed once for given weights and content.
 
     Args:
-        step: Runs the model, whose adapter is off and which is in evaluation mode.
+        step: Its model is in evaluation mode, with the adapter off.
         triplets: Those without a `yielding` answer stay as they are.
         batch_size: Triplets in one tree.
         folder: Where references are kept.
-        weights: Names the weights.
-        progress: Told (done, total).
+        weights: Identifies the weights.
+        progress: Called with (done, total).
     """
     paired = [triplet for triplet in triplets if triplet.yielding is not None]
     path = folder / f"{_digest(weights, paired, batch_size)}.json"

@@ -15,13 +15,7 @@ def rng_state() -> dict[str, Any]:
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": (
-            str(name),
-            [int(key) for key in keys],
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ),
+        "numpy": (str(name), [*map(int, keys)], int(position), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -53,21 +47,16 @@ def restore_device_rng(device: torch.device, states: list[Tensor]) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds every generator of a fresh run, and leaves out kernels that add in no fixed order."""
-    torch.backends.cuda.enable_cudnn_sdp(False)  # others do (`model.attention_order`)
+    """Seeds every generator of a fresh run, and switches off kernels that add in no fixed order."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # the others: `tree_attention.in_fixed_order`
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def seed_micro_batch(seed: int, step: int, place: int) -> None:
-    """Seeds what torch draws in one micro-batch of a step, such as dropout.
+    """Seeds what torch draws, such as dropout, in the micro-batch at a place of a step.
 
     The draws are then the same whichever process computes it, and after which other one.
-
-    Args:
-        seed: Of the run.
-        step: Optimizer steps done.
-        place: Of the micro-batch in its step.
     """
     torch.manual_seed(int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0]))

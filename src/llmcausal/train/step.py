@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,8 @@ from llmcausal.data.triplet import Member
 from llmcausal.losses.state import middle_layers
 from llmcausal.model.tree_attention import TreeBlocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, LayerRows, Trunk
-from llmcausal.train.batch import (
-    COMPARED,
-    Needs,
-    PackedTree,
-    Span,
-    Term,
-    TripletBatch,
-)
-from llmcausal.train.one_by_one import Backward, OneByOne
-from llmcausal.train.scoring import (
+from llmcausal.train.batch import COMPARED, Needs, PackedTree, Span, Term, TripletBatch
+from llmcausal.train.objective import (
     PAIR,
     AnswerStates,
     SameAnswers,
@@ -30,6 +22,7 @@ from llmcausal.train.scoring import (
     StepResult,
     mean_of_answers,
 )
+from llmcausal.train.rng import device_rng, restore_device_rng
 
 
 @dataclass(frozen=True)
@@ -41,21 +34,14 @@ class _Hidden:
 
 
 class TripletStep(Scorer):
-    """Computes the objective of a micro-batch.
-
-    Args:
-        trunk: The model, taken apart.
-        objective: What is minimized.
-        execution: How; may be replaced between calls.
-    """
+    """Computes the objective of a micro-batch."""
 
     def __call__(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward | None = None
     ) -> StepResult:
-        """Runs the batch.
+        """Runs a micro-batch that is on the model's device.
 
         Args:
-            batch: A micro-batch on the model's device.
             totals: Triplets and labels of the whole optimizer step (`batch.label_totals`), so that
                 gradients are the same however the step is cut into micro-batches (but for
                 InfoNCE, whose negatives are those of the micro-batch).
@@ -71,27 +57,17 @@ class TripletStep(Scorer):
         return result
 
     def representations(self, batch: TripletBatch, needs: Needs) -> dict[Member, Tensor]:
-        """Returns each pooled member's hidden state [triplets, width], before the projection.
-
-        Args:
-            batch: Collated with `needs`.
-            needs: Names the members to pool, whatever the objective reads.
-        """
+        """Returns the hidden states [triplets, width], before the projection, of `needs.pooled`."""
         return self._run(batch, needs).pooled
 
     def answer_means(self, batch: TripletBatch, needs: Needs) -> dict[Term, Tensor]:
-        """Returns the mean cross-entropy of each answer [answers], by term.
-
-        Args:
-            batch: Collated with `needs`.
-            needs: Names the terms whose answers are scored.
-        """
+        """Returns the mean cross-entropy of each answer [answers], by term of `needs`."""
         hidden = self._run(batch, needs)
         losses = self.label_losses(hidden.labelled, hidden.targets)
         return {term: mean_of_answers(batch, term, losses) for term in losses}
 
     def last_hidden(self, tree: PackedTree) -> Tensor:
-        """Returns the last hidden state of each node [nodes, width], whatever the tree is of."""
+        """Returns the last hidden state of each node [nodes, width] of any tree."""
         attention = tree_attention(self.trunk, tree, self._dtype)
         return self._decode(tree.tokens, tree.positions, **attention)[0]
 
@@ -112,21 +88,18 @@ class TripletStep(Scorer):
         answers: Tensor | None = None,
         **attention: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Runs the decoder.
+        """Runs the decoder as `Trunk.hidden_states` does.
 
         Args:
-            tokens: Token ids [n].
-            positions: As in `Trunk.hidden_states`.
             pools: Whether the pooled layer is read.
             answers: Rows at which the middle layers are read [rows], or None.
-            **attention: As in `Trunk.hidden_states`.
 
         Returns:
             The last hidden state [n, width], the pooled layer's in fp32 or wider [n, width], and
             the middle layers' [layers, rows, width].
         """
         autocast = self.execution.autocast
-        wanted = [LayerRows(self.objective.layer)] if pools else []
+        wanted = [LayerRows(self.objective.section.layer)] if pools else []
         if answers is not None:
             wanted += [LayerRows(layer, answers) for layer in middle_layers(self.trunk.layers)]
         with torch.autocast(self.trunk.device.type, dtype=autocast, enabled=autocast is not None):
@@ -160,11 +133,7 @@ class TripletStep(Scorer):
     def span(
         self, batch: TripletBatch, span: Span, needs: Needs
     ) -> tuple[Tensor | None, AnswerStates]:
-        """Runs one member of a batch.
-
-        Returns:
-            Its pooled row [width], None if nobody needs it, and the states of its answer.
-        """
+        """Runs one member; returns its pooled row [width], if needed, and its answer's states."""
         pools = span.member in needs.pooled
         first, end = span.prompt_length - 1, len(span.tokens) - 1
         answers = None
@@ -196,16 +165,16 @@ class TripletStep(Scorer):
         )
 
     def _score(self, hidden: _Hidden, batch: TripletBatch, totals: Mapping[str, int]) -> StepResult:
-        result = StepResult(torch.zeros((), device=self.trunk.device))
+        result = StepResult(torch.zeros((), device=self.trunk.device), totals=totals)
         losses = self.label_losses(hidden.labelled, hidden.targets)
         weights = {
             term: torch.cat([span.weights for span in batch.spans_of(term)]) for term in losses
         }
-        shares = self.task_shares(result, losses, weights, totals)
-        if self.objective.lambda_preference:
+        shares = self.task_shares(result, losses, weights)
+        if self.objective.section.lambda_preference:
             scored = [term for term in PAIR if term in losses]
             answers = {term: mean_of_answers(batch, term, losses) for term in scored}
-            shares += self.preference_share(result, batch, answers, totals)
+            shares += self.preference_share(result, batch, answers)
         if self.objective.compares and batch.same:
             clean, attacked = (
                 AnswerStates(hidden.labelled[term][rows], hidden.middle.get(term))
@@ -213,9 +182,9 @@ class TripletStep(Scorer):
             )
             own = weights["robust"][batch.same_rows[1]]
             same = SameAnswers(attacked, clean, own, len(batch.same))
-            shares += self.same_shares(result, same, totals)
+            shares += self.same_shares(result, same)
         if self.objective.contrastive is not None and hidden.pooled:
-            shares.append(self.contrast_share(result, hidden.pooled, totals))
+            shares.append(self.contrast_share(result, hidden.pooled))
         result.loss = torch.stack(shares).sum()
         result.add("loss", result.loss, 1)
         return result
@@ -241,14 +210,9 @@ def _predicting(span: Span) -> Tensor:
 def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[str, Any]:
     """Builds the arguments that make the decoder attend along the tree.
 
-    That is blocks where its attention takes them, else a mask [1, 1, nodes, nodes]. Sliding
-    layers see only ancestors less than a window away in depth; models with several kinds of layer
-    get a dict by kind, as their own forward builds it.
-
-    Args:
-        trunk: Tells what the decoder takes.
-        tree: The tree.
-        dtype: Of the queries.
+    That is blocks where its attention takes them, else a mask [1, 1, nodes, nodes] in the dtype
+    of the queries. Sliding layers see only ancestors less than a window away in depth; models with
+    several kinds of layer get a dict by kind, as their own forward builds it.
     """
     window = tree.depth if trunk.window is None else trunk.window
     slides = tree.depth > window
@@ -276,3 +240,143 @@ def _as_mask(visible: Tensor, trunk: Trunk, dtype: torch.dtype) -> Tensor:
         return visible[None, None]
     hidden = torch.finfo(dtype).min
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, hidden)[None, None]
+
+
+Backward = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The values of a member that are read together with other members."""
+
+    span: Span
+    row: Tensor | None  # its pooled state [width]
+    mean: Tensor | None  # the mean cross-entropy of its answer
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [value for value in (self.row, self.mean) if value is not None]
+
+
+class OneByOne:
+    """Computes a micro-batch with one member's graph at a time (GradCache, Gao et al., 2021).
+
+    Contrast and preference read several members. The last of these runs with its graph; the ones
+    before it give only their values. The gradient by these values is what each of them goes
+    backward from in a second pass, which draws the same random numbers.
+    """
+
+    def __init__(
+        self, step: TripletStep, batch: TripletBatch, totals: Mapping[str, int], backward: Backward
+    ) -> None:
+        self.step, self.objective = step, step.objective
+        self.device = step.trunk.device
+        self.batch, self.backward = batch, backward
+        self.prefers = bool(self.objective.section.lambda_preference)
+        self.clean: dict[int, AnswerStates] = {}
+        self.result = StepResult(torch.zeros((), device=self.device), totals=totals)
+
+    def run(self) -> StepResult:
+        """Goes backward from every share; returns the figures."""
+        spans = self.batch.spans
+        joined = [i for i, span in enumerate(spans) if self._is_joined(span)]
+        last = joined[-1] if joined else -1
+        before: list[tuple[_Values, list[Tensor]]] = []
+        gradients: list[list[Tensor]] = []
+        for index, span in enumerate(spans):
+            if index not in joined:
+                self._alone(span)
+            elif index < last:
+                drawn_from = device_rng(self.device)
+                with torch.no_grad():
+                    values = self._values(span, *self._run(span))
+                for leaf in values.leaves:
+                    leaf.requires_grad_()
+                before.append((values, drawn_from))
+            else:
+                gradients = self._joined(span, [values for values, _ in before])
+        state = device_rng(self.device)
+        for (values, drawn_from), gradient in zip(before, gradients, strict=True):
+            restore_device_rng(self.device, drawn_from)
+            self._alone(values.span, gradient)
+        restore_device_rng(self.device, state)
+        self.result.loss = self.result.sums["loss"]
+        self.result.counts["loss"] = 1
+        return self.result
+
+    def _is_joined(self, span: Span) -> bool:
+        contrasted = self.objective.contrastive and span.member in self.objective.needs.pooled
+        return bool(contrasted or (self.prefers and span.term in PAIR))
+
+    def _run(self, span: Span) -> tuple[Tensor | None, AnswerStates]:
+        row, states = self.step.span(self.batch, span, self.objective.needs)
+        if self.objective.compares and span.term == "task" and self.batch.compares(span):
+            self.clean[span.triplet] = states.detach()
+        return row, states
+
+    def _values(self, span: Span, row: Tensor | None, states: AnswerStates) -> _Values:
+        mean = None
+        if self.prefers and span.term in PAIR:
+            mean = self._losses(span, states.last)[span.term].mean()
+        return _Values(span, row, mean)
+
+    def _joined(self, span: Span, before: list[_Values]) -> list[list[Tensor]]:
+        """Goes backward from what members decide together; returns its gradients by the others."""
+        row, states = self._run(span)
+        joint = self._together([*before, self._values(span, row, states)])
+        leaves = [leaf for values in before for leaf in values.leaves]
+        found: list[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
+        if leaves and joint.requires_grad:  # here, and not afterwards, for `backward` may scale
+            found = [*torch.autograd.grad(joint, leaves, retain_graph=True, materialize_grads=True)]
+        share = torch.stack([joint, *self._own_shares(span, states)]).sum()
+        self.result.add("loss", share, 1)
+        self.backward(share)
+        each = iter(found)
+        return [[next(each) for _ in values.leaves] for values in before]
+
+    def _together(self, values: list[_Values]) -> Tensor:
+        rows: dict[Member, list[Tensor]] = {}
+        means: dict[Term, list[Tensor]] = {}
+        for value in values:
+            if value.row is not None:
+                rows.setdefault(value.span.member, []).append(value.row)
+            if value.mean is not None and value.span.term is not None:
+                means.setdefault(value.span.term, []).append(value.mean)
+        shares = []
+        if means:
+            stacked = {term: torch.stack(each) for term, each in means.items()}
+            shares += self.step.preference_share(self.result, self.batch, stacked)
+        if rows:
+            pooled = {member: torch.stack(each) for member, each in rows.items()}
+            shares.append(self.step.contrast_share(self.result, pooled))
+        return torch.stack([torch.zeros((), device=self.device), *shares]).sum()
+
+    def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
+        """Goes backward from a member's own loss, and from the gradient by its shared values."""
+        row, states = self._run(span)
+        shares = self._own_shares(span, states)
+        for share in shares:
+            self.result.add("loss", share, 1)
+        if gradient is not None:
+            leaves = self._values(span, row, states).leaves
+            shares += [(leaf * by).sum() for leaf, by in zip(leaves, gradient, strict=True)]
+        if not shares:
+            return
+        share = torch.stack(shares).sum()
+        if share.requires_grad:  # not that of a row of the frozen embeddings (`loss.layer` 0)
+            self.backward(share)
+
+    def _losses(self, span: Span, labelled: Tensor) -> dict[Term, Tensor]:
+        if span.term is None:
+            return {}
+        targets = {span.term: span.tokens[span.prompt_length :]}
+        return self.step.label_losses({span.term: labelled}, targets)
+
+    def _own_shares(self, span: Span, states: AnswerStates) -> list[Tensor]:
+        losses = self._losses(span, states.last)
+        weights = dict.fromkeys(losses, span.weights)
+        shares = self.step.task_shares(self.result, losses, weights)
+        if self.objective.compares and span.term == "robust" and self.batch.compares(span):
+            same = SameAnswers(states, self.clean[span.triplet], span.weights, 1)
+            shares += self.step.same_shares(self.result, same)
+        return shares

@@ -1,33 +1,77 @@
-"""One optimizer step: micro-batches, a check of the loss, clipping, the update."""
+"""A run, and one optimizer step of it: micro-batches, a check of the loss, clipping, the update."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from llmcausal.config import RunConfig
 from llmcausal.errors import NonFiniteLossError
-from llmcausal.train.batch import TripletBatch, label_totals
-from llmcausal.train.callback import FitContext, Record
+from llmcausal.train.batch import EpochBatches, TripletBatch, label_totals
+from llmcausal.train.callback import Callback, FitContext, Record, TrainState
+from llmcausal.train.objective import StepResult
 from llmcausal.train.optimizer import optimizer_step
-from llmcausal.train.processes import Processes
-from llmcausal.train.recovery import Rewind
+from llmcausal.train.processes import SINGLE, Processes
+from llmcausal.train.recovery import ADVICE, Fallback, Place, Rewind
 from llmcausal.train.rng import seed_micro_batch
-from llmcausal.train.run import Run
-from llmcausal.train.scoring import StepResult
-from llmcausal.train.state import TrainState
+from llmcausal.train.step import TripletStep
 
 MOST_OVERFLOWS = 24
 """fp16 steps in a row whose gradient may overflow: the scale starts at 2^16 and is halved each
 time, so that more have another cause."""
 _NAMED = 8
-ADVICE = (
+ADVICE_NOT_FINITE = (
     "What helps, cheapest first: lower train.learning_rate, raise "
     "train.warmup_ratio, raise loss.tau, lower train.max_grad_norm; with "
     "--set train.detect_anomaly=true torch names the operation."
 )
+
+
+class Probe(Protocol):
+    """Measures at a validation what a loss cannot; disturbs neither modes nor random states."""
+
+    batches: int
+
+    def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
+        """Returns figures of the model as it is now; calls `batch_done` `batches` times."""
+        ...
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of; built by `assembly`."""
+
+    config: RunConfig
+    run_dir: Path  # exists
+    # Trained modules, for switching between training and evaluation mode.
+    modules: Sequence[torch.nn.Module]
+    step: TripletStep
+    batches: EpochBatches
+    validation: Sequence[TripletBatch]
+    parameters: Sequence[torch.nn.Parameter]  # what the optimizer trains, for clipping
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler  # loss scaler; does nothing but in fp16
+    state: TrainState
+    callbacks: Sequence[Callback]  # in order of their calls
+    device: torch.device
+    total_steps: int  # optimizer steps of the whole run
+    notes: list[str]  # facts to tell at the start
+    probe: Probe | None = None  # adds its figures to each validation
+    # Leaner ways to train and to validate, for when memory runs out.
+    fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
+    # Says what to change when it runs out with no fallback left. Called last of all, with
+    # everything saved and ended; must not raise.
+    advice: Callable[[], str] = lambda: ADVICE
+    # The group that trains together; only rank 0 has callbacks that write and show.
+    processes: Processes = SINGLE
 
 
 def fault_of(record: Mapping[str, float], norm: float) -> str | None:
@@ -46,20 +90,13 @@ def fault_of(record: Mapping[str, float], norm: float) -> str | None:
     return ", ".join(f"{name} {value}" for name, value in odd.items())
 
 
-def left_out(
-    state: TrainState,
-    fault: str,
-    triplets: str,
-    *,
-    overflow: bool,
-    most: int,
-) -> str:
-    """Counts a step that must not be applied, and returns what to tell the user.
+def left_out(state: TrainState, fault: str, triplets: str, *, overflow: bool, most: int) -> str:
+    """Counts a step that must not be applied, and returns a note for the user.
 
     Args:
-        state: Counts are kept in it; the step is not yet done.
-        fault: As `fault_of` says it.
-        triplets: Whose step it is.
+        state: Keeps the counts.
+        fault: As `fault_of` returns it.
+        triplets: Names the step's triplets.
         overflow: The loss is finite and scaled, as fp16 needs: the scaler lowers the scale.
         most: Steps in a row that may be left out otherwise.
 
@@ -74,7 +111,7 @@ def left_out(
         after = f", after {before} skipped steps" if before else ""
         raise NonFiniteLossError(
             f"Step {step}: {fault}{after}; the weights from before it are saved. "
-            f"Triplets of the step: {triplets}.\n{ADVICE}"
+            f"Triplets of the step: {triplets}.\n{ADVICE_NOT_FINITE}"
         )
     state.skipped_in_a_row += 1
     state.skipped_steps += 1
@@ -83,11 +120,7 @@ def left_out(
 
 
 def offenders(computed: Sequence[Computed]) -> str:
-    """Names the triplets of the micro-batches whose figures are not finite, else of all.
-
-    Args:
-        computed: Micro-batches of the step.
-    """
+    """Names the triplets of the micro-batches whose figures are not finite, else of all."""
     odd = [each for each in computed if not all(map(math.isfinite, each.sums.values()))]
     ids = [identity for each in odd or computed for identity in each.ids]
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
@@ -95,10 +128,7 @@ def offenders(computed: Sequence[Computed]) -> str:
 
 
 def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
-    """Makes one optimizer step. What may run out of memory comes before the state moves on.
-
-    Returns:
-        The step's record: means of its figures, norm of its gradient, tokens.
+    """Makes one optimizer step, and returns its record.
 
     Raises:
         NonFiniteLossError: If loss or gradient is not finite, once too often in a row.
@@ -119,6 +149,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
         note = left_out(state, fault, offenders(computed), overflow=overflow, most=most)
         context.notes.append(note)
     run.processes.run_all(lambda: _change_weights(run, rewind, fault))
+    # Whatever may run out of memory is done: `Rewind` does not undo what follows.
     if fault is None:
         run.scheduler.step()
         state.skipped_in_a_row = 0
@@ -169,27 +200,13 @@ def _backward(loss: torch.Tensor, state: TrainState, batches: Sequence[TripletBa
 
 def _change_weights(run: Run, rewind: Rewind, fault: str | None) -> None:
     rewind.mark_weights()
-    if run.scaler.is_enabled():
-        run.scaler.step(run.optimizer)  # does nothing where it found a gradient that overflowed
-        run.scaler.update()
-    elif fault is None:
-        optimizer_step(run.optimizer)
-
-
-Compute = Callable[[int, TripletBatch], StepResult]
-"""Computes a micro-batch, given its place in the whole and itself."""
+    if fault is None or run.scaler.is_enabled():  # which lowers its scale after an overflow
+        optimizer_step(run.optimizer, run.scaler)
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What one micro-batch gave, as plain values.
-
-    Attributes:
-        ids: Of its triplets.
-        tokens: Tokens computed (a shared token counts once).
-        sums: Of loss terms and metrics, over its triplets or labels.
-        counts: What each sum is to be divided by.
-    """
+    """What one micro-batch gave, as plain values; `sums` and `counts` as in `StepResult`."""
 
     ids: tuple[str, ...]
     tokens: int
@@ -197,20 +214,29 @@ class Computed:
     counts: dict[str, int]
 
 
-def compute(batches: Sequence[TripletBatch], processes: Processes, work: Compute) -> list[Computed]:
-    """Computes each process's share of the micro-batches, and returns what all of them gave.
+def compute(
+    batches: Sequence[TripletBatch],
+    processes: Processes,
+    work: Callable[[int, TripletBatch], StepResult],
+) -> list[Computed]:
+    """Computes each process's share of the micro-batches, and returns the results of all.
 
     Args:
-        batches: All micro-batches, in order.
-        processes: Who shares them.
-        work: Called for this process's share, in order, and for what it only computes to keep the
-            others company (`Processes.owns`), which comes last and is not counted.
+        work: Computes a micro-batch, given its place in the step. Called for this process's share,
+            in order; a micro-batch that only keeps the others company (`Processes.owns`) comes
+            last and is not counted.
 
     Returns:
         One for each of `batches`, in their order, the same on every process.
     """
-    shares = processes.forward_all(lambda: _share(batches, processes, work))
-    return processes.unshard(shares, len(batches))
+
+    def share() -> list[Computed]:
+        mine = processes.shard(list(enumerate(batches)))
+        results = [(batch, work(place, batch)) for place, batch in mine]
+        # Only now: reading a figure waits until the device has computed it.
+        return [_plain(batch, result) for batch, result in results]
+
+    return processes.unshard(processes.forward_all(share), len(batches))
 
 
 def means(computed: Sequence[Computed]) -> dict[str, float]:
@@ -222,13 +248,6 @@ def means(computed: Sequence[Computed]) -> dict[str, float]:
             sums[name] = sums.get(name, 0.0) + value
             counts[name] = counts.get(name, 0) + each.counts[name]
     return {name: sums[name] / (1 if name == "loss" else counts[name]) for name in sums}
-
-
-def _share(batches: Sequence[TripletBatch], processes: Processes, work: Compute) -> list[Computed]:
-    mine = processes.shard(list(enumerate(batches)))
-    results = [(batch, work(place, batch)) for place, batch in mine]
-    # Only now, for reading a figure waits until the device has computed it.
-    return [_plain(batch, result) for batch, result in results]
 
 
 def _plain(batch: TripletBatch, result: StepResult) -> Computed:

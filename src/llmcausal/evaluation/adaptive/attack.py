@@ -28,7 +28,7 @@ from llmcausal.evaluation.generation import (
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.evaluation.summary import broken_by_search
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model.cpu_layers import whole_layers
 
 FORMS = ("{}", "Sure! {}", '"{}"')
 """Beginnings of an answer that obeys, around the witness."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
-from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.callback import Callback, FitContext, Record, lacks
 
 
 class EarlyStopping(Callback):
@@ -43,11 +43,9 @@ class EarlyStopping(Callback):
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value, its step and the count since."""
         return {"best": self.best, "best_step": self.best_step, "count": self.count}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on counting where the checkpoint stood."""
         self.best = values["best"]
         self.best_step = values["best_step"]
         self.count = values["count"]
@@ -59,7 +57,12 @@ class EarlyStopping(Callback):
             ConfigError: If a validated record shows that the run has no such metric.
         """
         if self.metric not in record:
-            self._require_possible(record)
+            if not self._seen and lacks(record, self.metric):
+                known = sorted(record.keys() - {"step", "epoch"})
+                raise ConfigError(
+                    f"early_stopping.metric: this run has no figure {self.metric!r}"
+                    f"{nearest(self.metric, known)} Known: {', '.join(known)}"
+                )
             return
         self._seen = True
         value = float(record[self.metric])
@@ -88,15 +91,3 @@ class EarlyStopping(Callback):
             return True
         gain = self.best - value if self.mode == "min" else value - self.best
         return gain > self.min_delta
-
-    def _require_possible(self, record: Record) -> None:
-        validated = any(key.startswith("val_") for key in record)
-        # The row of step 0 holds validation figures only, so it says nothing of the others.
-        complete = record["step"] > 0 or self.metric.startswith("val_")
-        if self._seen or not (validated and complete):
-            return
-        known = sorted(record.keys() - {"step", "epoch"})
-        raise ConfigError(
-            f"early_stopping.metric: this run has no figure {self.metric!r}"
-            f"{nearest(self.metric, known)} Known: {', '.join(known)}"
-        )

@@ -45,7 +45,6 @@ class MetricsLog(Callback):
             )
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Writes the row and waits until the disk has it."""
         step = int(record["step"])
         if step <= self._last_step:  # the validation before the first step, done again
             cut_rows(self._path, after_step=step - 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmcausal.errors import ConfigError
 from llmcausal.registry import nearest
-from llmcausal.train.callback import Callback, FitContext, Record
+from llmcausal.train.callback import Callback, FitContext, Record, lacks
 from llmcausal.train.checkpoint import prune
 
 ROUNDING = 1e-9
@@ -26,8 +26,8 @@ class ModelCheckpoint(Callback):
 
     Args:
         every_steps: Steps between checkpoints.
-        keep: Newest ones kept.
-        metric: Metric that decides which is best.
+        keep: Number of newest checkpoints kept.
+        metric: Decides which is best.
         mode: `min` or `max`.
         guard_metric: Metric, more of which is better, that the best must not give up.
         guard_within: How far below its best value the guard may be.
@@ -52,7 +52,6 @@ class ModelCheckpoint(Callback):
         self._guard_kept: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best guard seen and the guard of the best checkpoint."""
         return {
             "guard_metric": self.guard_metric,
             "guard_seen": self._guard_seen,
@@ -60,13 +59,12 @@ class ModelCheckpoint(Callback):
         }
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on judging by the same values, unless another guard was put in place."""
+        """Keeps judging by the same values, unless the guard metric changed."""
         if values and values["guard_metric"] == self.guard_metric:
             self._guard_seen = values["guard_seen"]
             self._guard_kept = values["guard_kept"]
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Saves the best and the periodic checkpoint."""
         state = context.state
         measured = self._measured(record)
         if measured is not None and state.step > 0:
@@ -81,7 +79,6 @@ class ModelCheckpoint(Callback):
             context.save_checkpoint()
 
     def on_checkpoint(self, context: FitContext, path: Path, is_best: bool) -> None:
-        """Deletes what is too old."""
         if not is_best:
             prune(context.run_dir, self.keep)
 
@@ -91,20 +88,19 @@ class ModelCheckpoint(Callback):
         guard = None
         if self.guard_metric is not None:
             guard = self._figure("guard_metric", self.guard_metric, record)
-            if guard is None or not math.isfinite(guard):
+            if guard is None:
                 return None
-        return None if value is None or not math.isfinite(value) else (value, guard)
+        return None if value is None else (value, guard)
 
     def _figure(self, setting: str, metric: str, record: Record) -> float | None:
+        """Returns a metric, if it was measured and is finite."""
+        if lacks(record, metric):
+            raise ConfigError(
+                f"checkpoint.{setting} = {metric!r}: no such metric"
+                f"{nearest(metric, record)} Measured: {', '.join(sorted(record))}"
+            )
         value: float | None = record.get(metric)
-        if value is None:
-            judged = record["step"] > 0 or metric.startswith("val_")
-            if judged and any(key.startswith("val_") for key in record):
-                raise ConfigError(
-                    f"checkpoint.{setting} = {metric!r}: no such metric"
-                    f"{nearest(metric, record)} Measured: {', '.join(sorted(record))}"
-                )
-        return value
+        return value if value is not None and math.isfinite(value) else None
 
     def _is_best(self, best: float | None, value: float, guard: float | None) -> bool:
         if not self._counts(guard):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llmcausal.metrics import COSINES
 from llmcausal.train.callback import Callback, FitContext, Record
+
+if TYPE_CHECKING:
+    import torch
 
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -27,13 +29,6 @@ class MemoryUsage:
     peak_bytes: int | None
 
 
-class MemoryGauge(Protocol):
-    limit_bytes: int
-
-    def read(self) -> MemoryUsage:
-        """Reads the memory in use now."""
-
-
 class HostGauge:
     """Resident memory of this process, against the machine's or the container's memory."""
 
@@ -44,7 +39,6 @@ class HostGauge:
         self.limit_bytes = min([psutil.virtual_memory().total, *_cgroup_limits()])
 
     def read(self) -> MemoryUsage:
-        """Reads the memory in use now."""
         return MemoryUsage(self._process.memory_info().rss, _peak_resident_bytes())
 
 
@@ -55,11 +49,10 @@ class CudaGauge:
     allocator's, plus what the process now holds outside it.
 
     Args:
-        device: A CUDA device of torch.
-        notes: Told once if NVML cannot be used.
+        notes: Gets a note once if NVML cannot be used.
     """
 
-    def __init__(self, device: Any, notes: list[str]) -> None:
+    def __init__(self, device: torch.device, notes: list[str]) -> None:
         import torch
 
         self._cuda = torch.cuda
@@ -78,7 +71,6 @@ class CudaGauge:
             self._give_up(str(error))
 
     def read(self) -> MemoryUsage:
-        """Reads the memory in use now."""
         reserved = int(self._cuda.memory_reserved(self._device))
         used = max(reserved, self._process_bytes())
         peak = int(self._cuda.max_memory_reserved(self._device)) + used - reserved
@@ -107,32 +99,26 @@ class CudaGauge:
 
 
 class MemoryMonitor(Callback):
-    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record.
-
-    Attributes:
-        limit_bytes: All memory of the GPU, or of the host (or its container); None before the run.
-        usage: The newest reading, taken after every micro-batch; None before the run.
-    """
+    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record."""
 
     def __init__(self) -> None:
+        # Both None before the run: all memory of the GPU, or of the host (or its container), and
+        # the newest reading, taken after every micro-batch.
         self.limit_bytes: int | None = None
         self.usage: MemoryUsage | None = None
-        self._gauge: MemoryGauge | None = None
+        self._gauge: CudaGauge | HostGauge | None = None
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Chooses the gauge by the device and reads the limit."""
         on_gpu = str(context.device).startswith("cuda")
         self._gauge = CudaGauge(context.device, context.notes) if on_gpu else HostGauge()
         self.limit_bytes = self._gauge.limit_bytes
         self.usage = self._gauge.read()
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
-        """Takes a reading for the screen."""
         if self._gauge is not None:
             self.usage = self._gauge.read()
 
     def on_step_end(self, context: FitContext, record: Record) -> None:
-        """Adds a reading to the record."""
         if self._gauge is None:
             return
         self.usage = self._gauge.read()
@@ -166,13 +152,9 @@ def _peak_resident_bytes() -> int | None:
 
 
 class CausalMetrics(Callback):
-    """Adds `<metric>_mean`: the mean over the last `window` steps (20 unless told otherwise).
+    """Adds `<metric>_mean`: the mean over the last `window` steps that have the metric.
 
-    Steps without the metric (a contrastive weight of 0) are passed over. The values in the
-    window are kept in checkpoints, so a resumed run reports the same means.
-
-    Args:
-        window: Most steps that are averaged.
+    The values in the window are kept in checkpoints, so a resumed run reports the same means.
     """
 
     def __init__(self, window: int = 20) -> None:
@@ -180,29 +162,18 @@ class CausalMetrics(Callback):
         self._recent: dict[str, deque[float]] = {name: deque(maxlen=window) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the values in each window."""
         return {name: list(values) for name, values in self._recent.items()}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Fills the windows again."""
         for name, recent in self._recent.items():
             recent.clear()
             recent.extend(values[name])
 
     def on_step_end(self, context: FitContext, record: Record) -> None:
-        """Adds the means."""
         for name, recent in self._recent.items():
             if name in record:
                 recent.append(float(record[name]))
                 record[f"{name}_mean"] = sum(recent) / len(recent)
-
-
-class HasParamGroups(Protocol):
-    """An optimizer, as far as this callback needs one."""
-
-    @property
-    def param_groups(self) -> Sequence[Mapping[str, Any]]:
-        """Each with `lr`, and perhaps `name`."""
 
 
 class LearningRateMonitor(Callback):
@@ -210,24 +181,19 @@ class LearningRateMonitor(Callback):
 
     The rate is read while the step's gradients are gathered: after the step the scheduler has
     already set the next one. A group is called by its `name`, else by its number.
-
-    Args:
-        optimizer: Anything with `param_groups`.
     """
 
-    def __init__(self, optimizer: HasParamGroups) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
         self._rates: dict[str, float] = {}
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
-        """Reads the rates that the coming optimizer step uses."""
         self._rates = {
             str(group.get("name", index)): float(group["lr"])
             for index, group in enumerate(self._optimizer.param_groups)
         }
 
     def on_step_end(self, context: FitContext, record: Record) -> None:
-        """Adds the rates that the step used."""
         rates, self._rates = self._rates, {}
         if not rates:  # the validation before the first step
             return

@@ -7,23 +7,26 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any
 
 from llmcausal.config import RunConfig, TrackingSection
 from llmcausal.errors import ConfigError
 from llmcausal.train.callback import Callback, FitContext, Record
-from llmcausal.train.checkpoint import BEST, MANIFEST
-from llmcausal.train.snapshot import CONFIG, TRAINING_STATE
+from llmcausal.train.checkpoint import BEST, CONFIG, MANIFEST, TRAINING_STATE
 from llmcausal.train.trackers import TRACKERS
-from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, Worker
+from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker
 
 START_SECONDS = 60.0
 """How long after the start a tracker may take to begin; only the first checkpoint waits for it."""
 FINISH_SECONDS = 60.0
 """How long the end of a run waits for what is unsent."""
+QUEUED = 1000
+"""Calls that may wait; a tracker that falls further behind is switched off."""
+MESSAGE_LENGTH = 300
 _COLUMNS = ("id", "family", "category", "member", "prompt", "expected", "answer", "obeyed", "right")
 _BASE_COLUMNS = ("base_answer", "base_obeyed", "base_right")
 _KEPT_HERE = (TRAINING_STATE, MANIFEST, CONFIG)
@@ -50,12 +53,16 @@ def load_trackers(tracking: TrackingSection) -> dict[str, type[Tracker]]:
     return kinds
 
 
-@dataclass
-class _Tracked:
-    tracker: Tracker
-    worker: Worker = field(default_factory=Worker)
-    begun: threading.Event = field(default_factory=threading.Event)
-    run_id: str | None = None
+class _TrackerThread:
+    """Calls a tracker's methods in order, on a daemon thread, until one fails."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.begun = threading.Event()
+        self.run_id: str | None = None
+        self.failure: str | None = None  # why nothing more is done; None while all is well
+        self._actions: Queue[Callable[[], object] | None] = Queue(QUEUED)
+        threading.Thread(target=self._work, daemon=True, name="tracker").start()
 
     def start(self, run: TrackedRun, run_id: str | None) -> None:
         try:
@@ -63,19 +70,51 @@ class _Tracked:
         finally:
             self.begun.set()
 
+    def give(self, action: Callable[[], object]) -> None:
+        """Leaves an action to the thread; never waits."""
+        if self.failure is not None:
+            return
+        try:
+            self._actions.put_nowait(action)
+        except Full:
+            self.failure = f"it is {QUEUED} calls behind"
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until all actions are done, or passed over after a failure."""
+        queue = self._actions
+        with queue.all_tasks_done:
+            return queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, seconds)
+
+    def end(self) -> None:
+        """Ends the thread after the action that it is doing."""
+        self.failure = self.failure or "it has ended"
+        with suppress(Full):
+            self._actions.put_nowait(None)
+
+    def _work(self) -> None:
+        for action in iter(self._actions.get, None):
+            try:
+                if self.failure is None:
+                    action()
+            except BaseException as error:  # training continues, whatever a tracker raises
+                # In one line, without a password in an address.
+                text = " ".join(f"{type(error).__name__}: {error}".split())
+                self.failure = re.sub(r"//[^/@\s]+@", "//", text)[:MESSAGE_LENGTH]
+            self._actions.task_done()
+
 
 class Tracking(Callback):
     """Owns the trackers of a run and their run ids, which checkpoints keep.
 
-    A tracker that fails, or falls behind, is told once and switched off; training goes on. The
-    others are not touched. Trackers are given finite figures only.
+    A tracker that fails, or falls behind, is noted once and switched off; training and the other
+    trackers continue. Trackers get finite figures only.
 
     Args:
-        config: Settings; `run_dir` exists when the trackers start.
+        config: Its `run_dir` exists when the trackers start.
         kinds: The trackers, by name, of `load_trackers`.
 
     Attributes:
-        answers: Gives the answers of the latest validation, if its attack probe is on.
+        answers: Returns the answers of the latest validation, if its attack probe is on.
     """
 
     def __init__(self, config: RunConfig, kinds: Mapping[str, type[Tracker]]) -> None:
@@ -83,7 +122,7 @@ class Tracking(Callback):
         self._config = config
         self._kinds = kinds
         self._run_ids: dict[str, str] = {}
-        self._tracked: dict[str, _Tracked] = {}
+        self._tracked: dict[str, _TrackerThread] = {}
         self._notes: list[str] = []
         self._started = False
         self._shown = 0
@@ -96,25 +135,21 @@ class Tracking(Callback):
         return bool(self._tracked)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the run's id at each tracker, once those that start now have one."""
-        self._await(
-            "it did not start within a minute", self._deadline, lambda each: each.begun.wait
-        )
+        """Returns the run's id at each tracker, once the starting ones have one."""
+        late = "it did not start within a minute"
+        self._await(late, self._deadline, lambda each, seconds: each.begun.wait(seconds))
         return {"run_ids": self._ids()}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Goes on under the same ids."""
         ids = values["run_ids"].items()
         self._run_ids = {name: run_id for name, run_id in ids if _RUN_ID.fullmatch(run_id)}
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Starts the trackers; does not wait for them."""
         state = context.state
         self._notes = context.notes
         self._start(state.step + 1 if state.started else 0)
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Hands over the figures, and the answers if there are new ones."""
         step, figures = int(record["step"]), _finite(record)
         self._give(lambda tracker: tracker.log(step, figures))
         if any(key.startswith("val_") for key in record):
@@ -132,7 +167,7 @@ class Tracking(Callback):
 
         Args:
             result: As described in `evaluation/results.py`.
-            step: Steps that were trained.
+            step: Number of trained steps.
         """
         if not self._started:
             self._outcome = "completed"
@@ -142,7 +177,7 @@ class Tracking(Callback):
         self._give_table("evaluation_answers", result["generations"], step)
 
     def close(self) -> list[str]:
-        """Ends the trackers, waiting at most a minute, and returns what is to be told."""
+        """Ends the trackers, waiting at most a minute, and returns the notes for the user."""
         outcome, best = self._outcome, self._config.run_dir / BEST
         ended_well = outcome in ("completed", "stopped")
         if self._config.tracking.log_model and ended_well and best.is_dir():
@@ -151,10 +186,10 @@ class Tracking(Callback):
         self._give(lambda tracker: tracker.finish(outcome))
         deadline = time.monotonic() + FINISH_SECONDS
         late = "it did not finish within a minute, so it may lack the last figures"
-        self._await(late, deadline, lambda each: each.worker.wait)
+        self._await(late, deadline, _TrackerThread.wait)
         self._run_ids = self._ids()
         for tracked in self._tracked.values():
-            tracked.worker.end()
+            tracked.end()
         self._tracked = {}
         return self._notes[self._shown :]
 
@@ -171,8 +206,8 @@ class Tracking(Callback):
         self._started = True
         self._deadline = time.monotonic() + START_SECONDS
         for name, kind in self._kinds.items():
-            tracked = self._tracked[name] = _Tracked(kind())
-            tracked.worker.give(partial(tracked.start, run, self._run_ids.get(name)))
+            tracked = self._tracked[name] = _TrackerThread(kind())
+            tracked.give(partial(tracked.start, run, self._run_ids.get(name)))
 
     def _ids(self) -> dict[str, str]:
         began = {name: each.run_id for name, each in self._tracked.items() if each.run_id}
@@ -180,7 +215,7 @@ class Tracking(Callback):
 
     def _give(self, call: Callable[[Tracker], object]) -> None:
         for tracked in self._tracked.values():
-            tracked.worker.give(partial(call, tracked.tracker))
+            tracked.give(partial(call, tracked.tracker))
 
     def _give_table(self, name: str, rows: Sequence[Row], step: int) -> None:
         if self._config.tracking.tables and rows:
@@ -188,19 +223,19 @@ class Tracking(Callback):
             self._give(lambda tracker: tracker.log_table(name, table, step))
 
     def _await(
-        self, otherwise: str, deadline: float, wait: Callable[[_Tracked], Callable[[float], bool]]
+        self, otherwise: str, deadline: float, wait: Callable[[_TrackerThread, float], bool]
     ) -> None:
         """Waits for every tracker; one that takes longer is switched off."""
         for tracked in self._tracked.values():
-            if not wait(tracked)(max(deadline - time.monotonic(), 0.0)):
-                tracked.worker.failure = tracked.worker.failure or otherwise
+            if not wait(tracked, max(deadline - time.monotonic(), 0.0)):
+                tracked.failure = tracked.failure or otherwise
         self._tell_failures()
 
     def _tell_failures(self) -> None:
         for name, tracked in list(self._tracked.items()):
-            if failure := tracked.worker.failure:
+            if failure := tracked.failure:
                 self._run_ids = self._ids()
-                tracked.worker.end()
+                tracked.end()
                 del self._tracked[name]
                 self._notes.append(
                     f"tracker {name} is switched off: {failure}; metrics.jsonl has every figure"

@@ -1,4 +1,4 @@
-"""MLflow: its server where MLFLOW_TRACKING_URI names one, else a database beside the runs."""
+"""MLflow: its server where MLFLOW_TRACKING_URI names one, else a database with the runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Mlflow(Tracker):
 
     @classmethod
     def problem(cls, tracking: TrackingSection) -> str | None:
-        """Asks for the packages, and under `mode = "online"` for a server's address."""
         if missing := missing_package("mlflow", "sqlalchemy", "alembic", extra="trackers"):
             return missing
         if tracking.mode == "online" and not os.environ.get(ADDRESS):
@@ -47,12 +46,11 @@ class Mlflow(Tracker):
 
     @classmethod
     def destination(cls, tracking: TrackingSection) -> str:
-        """Says where the figures go."""
         address = "" if tracking.mode == "offline" else os.environ.get(ADDRESS)
         return ADDRESS if address else f"{FOLDER}/{DATABASE} in the output directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Goes on with the run of that id if the server has it, else creates one."""
+        """Continues the run of that id if the server has it, else creates one."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow = importlib.import_module("mlflow")
@@ -72,7 +70,6 @@ class Mlflow(Tracker):
         return self._run_id
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Sends the figures in one request."""
         metric = importlib.import_module("mlflow.entities").Metric
         now = int(time.time() * 1000)
         metrics = [metric(name, value, now, step) for name, value in figures.items()]
@@ -88,7 +85,6 @@ class Mlflow(Tracker):
             self._client.log_artifact(self._run_id, str(file), name)
 
     def finish(self, outcome: str) -> None:
-        """Marks the run as ended."""
         self._client.set_terminated(self._run_id, _STATUS.get(outcome, "FINISHED"))
 
     def _exists(self, mlflow: Any, run_id: str) -> bool:

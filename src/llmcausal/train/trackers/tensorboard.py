@@ -21,16 +21,14 @@ class TensorBoard(Tracker):
 
     @classmethod
     def problem(cls, tracking: TrackingSection) -> str | None:
-        """Asks for the package."""
         return missing_package("tensorboard", extra="trackers")
 
     @classmethod
     def destination(cls, tracking: TrackingSection) -> str:
-        """Says where the files are."""
         return f"{FOLDER}/ in the run directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Goes on in the same folder; steps that are done again replace what was there."""
+        """Continues in the same folder; repeated steps replace the earlier ones."""
         module = importlib.import_module("torch.utils.tensorboard")
         folder = run.run_dir / FOLDER
         resumed = folder.is_dir()
@@ -46,11 +44,9 @@ class TensorBoard(Tracker):
             self._writer.add_scalar(name, value, step)
 
     def log_table(self, name: str, rows: Sequence[Row], step: int) -> None:
-        """Writes the rows as text, one JSON object a line."""
         self._writer.add_text(name, _literal(rows), step)
 
     def finish(self, outcome: str) -> None:
-        """Writes what is held, and closes the file."""
         self._writer.close()
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Full, Queue
 from typing import Any
 
 from llmcausal.config import TrackingSection
@@ -21,31 +17,23 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of the run when it starts.
-
-    Attributes:
-        name: Name of the run.
-        run_dir: Run directory; exists. A tracker that writes files writes them here.
-        settings: Every setting, by section, ready for JSON; of folders only the last name.
-        tracking: The `[tracking]` section.
-        first_step: The step whose figures come next; later ones of an earlier start come again.
-        notes: Facts to tell the user are appended here.
-    """
+    """What a tracker learns of the run when it starts."""
 
     name: str
-    run_dir: Path
+    run_dir: Path  # exists. A tracker that writes files writes them here.
+    # Every setting, by section, ready for JSON; of folders only the last name.
     settings: Mapping[str, Any]
     tracking: TrackingSection
-    first_step: int
-    notes: list[str] = field(default_factory=list)
+    first_step: int  # the step whose figures come next; later ones of an earlier start come again
+    notes: list[str] = field(default_factory=list)  # takes notes for the user
 
 
 class Tracker(ABC):
     """Base of all trackers; constructed without arguments.
 
     All but the class methods are called on one thread of the tracker's own, in order, so they may
-    wait for a network. What one raises is told to the user and switches the tracker off; training
-    goes on.
+    wait for a network. An error becomes a note for the user and switches the tracker off; training
+    continues.
     """
 
     @classmethod
@@ -60,7 +48,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Starts, or goes on with the run of that id, and returns its id.
+        """Starts a run, or continues the run of that id, and returns its id.
 
         An id that is to be kept for a resume has letters, digits, dot, underscore and dash only.
         """
@@ -89,57 +77,3 @@ def missing_package(*modules: str, extra: str) -> str | None:
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed: pip install 'llmcausal[{extra}]'"
     return None
-
-
-QUEUED = 1000
-"""Calls that may wait; a tracker that falls further behind is switched off."""
-MESSAGE_LENGTH = 300
-
-
-class Worker:
-    """Does actions in the order given, on a daemon thread, until one fails.
-
-    Attributes:
-        failure: Why nothing more is done; None while all is well.
-    """
-
-    def __init__(self) -> None:
-        self.failure: str | None = None
-        self._actions: Queue[Callable[[], object] | None] = Queue(QUEUED)
-        threading.Thread(target=self._work, daemon=True, name="tracker").start()
-
-    def give(self, action: Callable[[], object]) -> None:
-        """Leaves an action to the thread; never waits."""
-        if self.failure is not None:
-            return
-        try:
-            self._actions.put_nowait(action)
-        except Full:
-            self.failure = f"it is {QUEUED} calls behind"
-
-    def wait(self, seconds: float) -> bool:
-        """Waits until all that was given is done, or passed over after a failure."""
-        queue = self._actions
-        with queue.all_tasks_done:
-            return queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, seconds)
-
-    def end(self) -> None:
-        """Ends the thread after what it is doing."""
-        self.failure = self.failure or "it has ended"
-        with suppress(Full):
-            self._actions.put_nowait(None)
-
-    def _work(self) -> None:
-        for action in iter(self._actions.get, None):
-            try:
-                if self.failure is None:
-                    action()
-            except BaseException as error:  # whatever a tracker does, training goes on
-                self.failure = _told(error)
-            self._actions.task_done()
-
-
-def _told(error: BaseException) -> str:
-    """Returns an error in one line, without a password that stands in an address."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return re.sub(r"//[^/@\s]+@", "//", text)[:MESSAGE_LENGTH]

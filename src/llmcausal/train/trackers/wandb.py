@@ -15,7 +15,7 @@ from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, missing_p
 
 NETWORK_TIMEOUT_SECONDS = 5.0
 TIMEOUT_SECONDS = 50.0
-"""Less than training waits, so that wandb's own message is the one that is told."""
+"""Less than training waits, so that the user gets wandb's own message."""
 
 
 class Wandb(Tracker):
@@ -31,7 +31,6 @@ class Wandb(Tracker):
 
     @classmethod
     def problem(cls, tracking: TrackingSection) -> str | None:
-        """Asks for the package, and under `mode = "online"` for login and network."""
         if missing := missing_package("wandb", extra="wandb"):
             return missing
         if tracking.mode == "online" and (reason := reason_to_stay_offline(tracking)):
@@ -40,13 +39,11 @@ class Wandb(Tracker):
 
     @classmethod
     def destination(cls, tracking: TrackingSection) -> str:
-        """Says whether figures are sent now, and where."""
         if reason := reason_to_stay_offline(tracking):
             return f"files in the run directory ({reason})"
         return f"{_settings_of_user(importlib.import_module('wandb')).base_url}"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Starts or resumes the run, offline where it must be."""
         wandb = self._wandb = importlib.import_module("wandb")
         reason = reason_to_stay_offline(run.tracking)
         run_id = run_id or secrets.token_hex(8)
@@ -76,7 +73,6 @@ class Wandb(Tracker):
         self._run.log({**figures, "step": step})
 
     def summarize(self, figures: Mapping[str, float], step: int) -> None:
-        """Puts the figures into the run's summary."""
         self._run.summary.update(dict(figures))
 
     def log_table(self, name: str, rows: Sequence[Row], step: int) -> None:
@@ -86,14 +82,12 @@ class Wandb(Tracker):
         self._run.log({name: table, "step": step})
 
     def log_files(self, name: str, files: Sequence[Path]) -> None:
-        """Sends the files as a model artifact of the run's name."""
         artifact = self._wandb.Artifact(f"{self._name}-{name}", type="model")
         for file in files:
             artifact.add_file(str(file), name=file.name)
         self._run.log_artifact(artifact)
 
     def finish(self, outcome: str) -> None:
-        """Waits for what is unsent."""
         self._run.finish(exit_code=1 if outcome == "failed" else 0)
 
 

@@ -14,8 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from llmcausal.config import LoraSection
 from llmcausal.data.prefix_tree import pack, plan_blocks
-from llmcausal.model.cpu import door
-from llmcausal.model.cpu.door import whole_layers
+from llmcausal.model import cpu_layers
+from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.lora import add_lora
 from llmcausal.model.tree_attention import TREE_ATTENTION, TreeBlocks
 
@@ -235,7 +235,7 @@ def test_everything_is_restored(model: PeftModel) -> None:
     with whole_layers(model):
         assert len(own_forwards(model) - before) == 2
         with whole_layers(model) as inner:
-            assert inner == 0, "the outer door is open already"
+            assert inner == 0, "the outer context is open already"
     assert own_forwards(model) == before
     with pytest.raises(KeyboardInterrupt), whole_layers(model):
         raise KeyboardInterrupt
@@ -330,7 +330,7 @@ def test_too_little_memory_leaves_the_weights_packed(
 ) -> None:
     """Those that are not quantized take no memory."""
     four_bit = any(isinstance(module, Linear4bit) for module in model.modules())
-    monkeypatch.setattr(door, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(cpu_layers, "MEMORY_SHARE", 0.0)
     with whole_layers(model) as layers:
         assert layers == (0 if four_bit else 2)
     assert ("free memory" in caplog.text) == four_bit

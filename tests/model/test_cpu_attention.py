@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.data.prefix_tree import pack
-from llmcausal.model.cpu import attention
-from llmcausal.model.cpu.attention import attend, attend_backward, padded_length, plan_tree
+from llmcausal.model import cpu_attention
+from llmcausal.model.cpu_attention import attend, attend_backward, padded_length, plan_tree
 
 KEY_HEADS, GROUP, WIDTH = 2, 3, 4
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=8)
@@ -58,11 +58,11 @@ def test_the_same_as_all_pairs_at_once(sequences: list[list[int]]) -> None:
 
 
 def test_long_paths_take_longer_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "LONG_PATH", 64)
+    monkeypatch.setattr(cpu_attention, "LONG_PATH", 64)
     trunk = list(range(100))
     sequences = [[*trunk, 200 + branch, *range(50)] for branch in range(4)]
     plan = plan_tree(torch.tensor(pack(sequences).subtree_ends), torch.float64)
-    assert plan.rows == attention.LONG_CHUNK
+    assert plan.rows == cpu_attention.LONG_CHUNK
     check(sequences)
 
 
@@ -70,9 +70,9 @@ def test_every_chunk_is_in_one_batch_and_few_shapes_occur() -> None:
     shapes = set()
     for length in range(1, 1500, 7):
         plan = plan_tree(torch.full((length,), length), torch.float32)
-        chunks = [c for b in plan.batches for c in b.chunks[: b.count].tolist()]
+        chunks = [c for b in plan.batches for c in dict.fromkeys(b.chunks.tolist())]
         assert sorted(chunks) == list(range(plan.nodes // plan.rows))
-        assert plan.nodes - length < max(attention.PADDED_TO, length / 8)
+        assert plan.nodes - length < max(cpu_attention.PADDED_TO, length / 8)
         shapes |= {(len(batch.chunks), batch.width) for batch in plan.batches}
     assert len(shapes) < 60
 
@@ -82,7 +82,7 @@ def test_a_chunk_sees_its_path_and_nothing_of_other_branches() -> None:
     plan = plan_tree(torch.tensor(tree.subtree_ends), torch.float32)
     (last,) = [c for c, place in enumerate(plan.places.tolist()) if c == (len(tree) - 1) // 32]
     for batch in plan.batches:
-        for place, chunk in enumerate(batch.chunks[: batch.count].tolist()):
+        for place, chunk in enumerate(dict.fromkeys(batch.chunks.tolist())):
             keys = batch.keys.view(-1, batch.width)[place]
             if chunk == last:
                 seen = keys[(batch.mask[place, 0, 0] == 0)]

@@ -1,9 +1,9 @@
 """Attention over a prefix tree as a few batched products, for a processor with few cores.
 
-A kernel call a branch costs more than the branch itself where texts are short, and torch's CPU
-kernel goes backward in 16 bits slower than in 32. Here the nodes are cut into chunks of equal
-length in their own order. Nodes are numbered depth-first, so what a chunk sees is the path to its
-first node and the chunk itself. Chunks with about as many keys are one batch.
+With short texts a kernel call for each branch costs more than the branch, and torch's CPU kernel
+is slower backward in 16 bits than in 32. Here the nodes are cut in order into chunks of equal
+length. Nodes are numbered depth-first, so a chunk sees the path to its first node and itself.
+Chunks with about as many keys are one batch.
 """
 
 from __future__ import annotations
@@ -31,43 +31,25 @@ _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass(frozen=True)
 class ChunkBatch:
-    """Chunks that see about as many keys; padded with repeats of the first.
+    """Chunks that see about as many keys; padded with repeats of the first."""
 
-    Attributes:
-        chunks: Their numbers [batch].
-        count: How many are no padding; they come first.
-        keys: The nodes that each sees, padded with node 0 [batch * width].
-        width: Keys of one chunk.
-        mask: 0 where a row sees a key, else -inf [batch, rows, 1, width].
-    """
-
-    chunks: Tensor
-    count: int
-    keys: Tensor
-    width: int
-    mask: Tensor
+    chunks: Tensor  # their numbers [batch]
+    keys: Tensor  # the nodes that each sees, padded with node 0 [batch * width]
+    width: int  # keys of one chunk
+    mask: Tensor  # 0 where a row sees a key, else -inf [batch, rows, 1, width]
 
 
 @dataclass(frozen=True)
 class TreePlan:
-    """How attention over one tree is computed; made once for all layers.
+    """How attention over one tree is computed; made once for all layers."""
 
-    Attributes:
-        rows: Nodes of a chunk.
-        nodes: All nodes, padding included; a multiple of `rows`.
-        batches: Together every chunk once.
-        places: Where each chunk lies in the batches, one after the other [chunks].
-        key_places: For each node, where its keys' gradients lie in the batches, one after the
-            other: a list of lists, joined.
-        key_starts: Where each node's list starts [nodes].
-    """
-
-    rows: int
-    nodes: int
-    batches: tuple[ChunkBatch, ...]
-    places: Tensor
+    rows: int  # nodes of a chunk
+    nodes: int  # all nodes, padding included; a multiple of `rows`
+    batches: tuple[ChunkBatch, ...]  # hold every chunk once
+    places: Tensor  # index of each chunk in the joined batches [chunks]
+    # For each node a list of the indices of its key in the joined batches; joined.
     key_places: Tensor
-    key_starts: Tensor
+    key_starts: Tensor  # where each node's list starts [nodes]
 
 
 def padded_length(nodes: int) -> int:
@@ -77,11 +59,10 @@ def padded_length(nodes: int) -> int:
 
 
 def plan_tree(subtree_ends: Tensor, dtype: torch.dtype) -> TreePlan:
-    """Plans attention over a tree, each padding node a tree of its own.
+    """Plans attention for queries of a dtype; each padding node is a tree of its own.
 
     Args:
         subtree_ends: One past the last descendant of each node [nodes].
-        dtype: Of the queries.
     """
     nodes = padded_length(len(subtree_ends))
     ends = np.arange(1, nodes + 1)
@@ -131,7 +112,8 @@ def _batch(
     width: int,
     dtype: torch.dtype,
 ) -> ChunkBatch:
-    keys = np.zeros((_at_least(len(chunks)), width), dtype=np.int64)
+    count = next(each for each in _COUNTS if each >= len(chunks))
+    keys = np.zeros((count, width), dtype=np.int64)
     mask = np.full((len(keys), rows, width), -np.inf, dtype=np.float32)
     mask[:, :, 0] = 0  # padding must see something, too
     for place, chunk in enumerate(chunks):
@@ -143,7 +125,6 @@ def _batch(
     padded = [*chunks, *[chunks[0]] * (len(keys) - len(chunks))]
     return ChunkBatch(
         torch.tensor(padded),
-        len(chunks),
         torch.from_numpy(keys.reshape(-1)),
         width,
         torch.from_numpy(mask)[:, :, None].to(dtype),
@@ -157,7 +138,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan) -> Tensor:
         query: Scaled [key heads, nodes, queries of a key head, head width].
         key: [key heads, nodes, head width].
         value: As `key`.
-        plan: Of the tree.
 
     Returns:
         Outputs [nodes, heads * head width].
@@ -168,22 +148,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan) -> Tensor:
         weights = _weights(rows, _keys(key, batch), batch, group)
         found = weights @ _keys(value, batch)
         outputs.append(found.view(heads, -1, plan.rows * group * width))
-    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    chunks = joined.index_select(1, plan.places).view(heads, nodes, group * width)
+    chunks = (
+        torch.cat(outputs, dim=1).index_select(1, plan.places).view(heads, nodes, group * width)
+    )
     return chunks.transpose(0, 1).reshape(nodes, heads * group * width)
 
 
 def attend_backward(
     upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, plan: TreePlan
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of query, key and value; the weights are computed again.
+    """Returns the gradients of query, key and value; `upstream` is that of the outputs.
 
-    Args:
-        upstream: Gradient of the outputs [nodes, heads * head width].
-        query: As in `attend`.
-        key: As in `attend`.
-        value: As in `attend`.
-        plan: Of the tree.
+    The weights are computed again.
     """
     heads, nodes, group, width = query.shape
     given = upstream.view(nodes, heads, group, width).transpose(0, 1).contiguous()
@@ -198,9 +174,8 @@ def attend_backward(
         of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
         of_query.append((of_scores @ keys).view(heads, -1, plan.rows * group * width))
         of_key.append((of_scores.mT @ rows).view(heads, -1, width))
-    joined = of_query[0] if len(of_query) == 1 else torch.cat(of_query, dim=1)
     return (
-        joined.index_select(1, plan.places).view(query.shape),
+        torch.cat(of_query, dim=1).index_select(1, plan.places).view(query.shape),
         _sum_keys(of_key, plan),
         _sum_keys(of_value, plan),
     )
@@ -229,8 +204,8 @@ def _weights(rows: Tensor, keys: Tensor, batch: ChunkBatch, group: int) -> Tenso
 
 
 def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
-    """Adds up what every chunk gives its keys [key heads, nodes, width], in a fixed order."""
-    joined = gradients[0] if len(gradients) == 1 else torch.cat(gradients, dim=1)
+    """Adds up each node's gradients [key heads, nodes, width], in a fixed order."""
+    joined = torch.cat(gradients, dim=1)
     return torch.stack([
         embedding_bag(plan.key_places, each, plan.key_starts, mode="sum") for each in joined
     ])  # fmt: skip
@@ -251,7 +226,3 @@ def _rounded(keys: int) -> int:
     """Rounds up to a multiple of 64, coarser the more there are: few widths in all."""
     step = 64 << max(0, (keys // 256).bit_length() - 1)
     return -(-keys // step) * step
-
-
-def _at_least(count: int) -> int:
-    return next(each for each in _COUNTS if each >= count)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity
 
-from llmcausal.model.projection import ProjectionHead
+from llmcausal.losses.base import ProjectionHead
 
 
 def test_centering_takes_out_what_all_texts_share() -> None:
