@@ -17,6 +17,7 @@ from llmcausal.losses.cross_entropy import (
     chunked_cross_entropy,
     streamed_cross_entropy,
 )
+from llmcausal.losses.invariance import divergence
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -180,7 +181,7 @@ class Made(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         given = {t.untyped_storage().data_ptr() for t in tree_leaves(args) if torch.is_tensor(t)}
-        if func is torch.ops.aten.mm.default:
+        if func in (torch.ops.aten.mm.default, torch.ops.mkldnn._linear_pointwise.default):
             self.products += 1
         if func is torch.ops.aten.split.Tensor and self.head in given:
             self.read += [len(part) for part in output]
@@ -214,6 +215,17 @@ def test_the_head_is_read_once_for_all_rows() -> None:
         )
     assert made.read == [300, 300, 300, 100]
     assert made.products == 4 * 5 * 2  # chunks of the head, of the rows; logits and gradient
+
+
+def test_a_divergence_multiplies_a_whole_head_once_a_side() -> None:
+    hidden, head, *_ = draw(40, 1000, 16, dtype=torch.float32)
+    clean = hidden.detach().flip(0)
+    with Made(head) as made:
+        whole = divergence(hidden, clean, OutputHead(head), chunk=8)
+    assert made.products == 5 * 3  # chunks of the rows; logits of both sides, and the gradient
+    torch.testing.assert_close(
+        whole, divergence(hidden, clean, OutputHead(head), chunk=8, vocabulary_chunk=300)
+    )
 
 
 @pytest.mark.parametrize("recorded", [True, False])

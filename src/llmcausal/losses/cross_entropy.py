@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,15 @@ class OutputHead:
     weight: Tensor  # W [vocabulary, width]
     bias: Tensor | None = None  # b [vocabulary], or None
     softcap: float | None = None  # logit softcap, or None
+
+
+def product(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Returns x @ W.T; in fp32 on a CPU by oneDNN, as fast as MKL on Intel and faster on AMD."""
+    on_cpu = inputs.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if on_cpu and inputs.dtype == torch.float32:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
+        return result
+    return linear(inputs, weight)
 
 
 def chunked_cross_entropy(
@@ -53,7 +63,7 @@ def chunked_cross_entropy(
                 z.scatter_add_(-1, y, torch.full_like(y, -1, dtype=z.dtype))
                 if slope is not None:
                     z *= slope
-                gradient[rows] = (z.to(head.weight.dtype) @ head.weight).to(hidden.dtype)
+                gradient[rows] = product(z.to(head.weight.dtype), head.weight.T).to(hidden.dtype)
     return with_gradient(losses, hidden, gradient)
 
 
@@ -116,7 +126,7 @@ def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[in
 def capped_logits(hidden: Tensor, head: OutputHead) -> Tensor:
     """Returns logits [n, rows of the head], in the dtype of sums."""
     weight, softcap = head.weight, head.softcap
-    z = (hidden.to(weight.dtype) @ weight.T).to(sum_dtype(hidden))
+    z = product(hidden.to(weight.dtype), weight).to(sum_dtype(hidden))
     if head.bias is not None:
         z += head.bias
     return z if softcap is None else z.div_(softcap).tanh_().mul_(softcap)
@@ -181,7 +191,7 @@ class _Sums:
             return
         if slope is not None:
             z *= slope
-        self.product.mul_(decay).add_(z.to(weight.dtype) @ weight)
+        self.product.mul_(decay).add_(product(z.to(weight.dtype), weight.T))
         self.target_row.copy_(torch.where(inside, weight[index[:, 0]], self.target_row))
 
     def finish(self, softcap: float | None) -> tuple[Tensor, Tensor | None]:

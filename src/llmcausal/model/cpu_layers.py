@@ -22,9 +22,10 @@ from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from llmcausal.losses.cross_entropy import product
 from llmcausal.model.cpu_attention import TreePlan, attend, attend_backward, plan_tree
 from llmcausal.model.tree_attention import TreeBlocks
 
@@ -426,14 +427,6 @@ class Call:
             cosine, sine = (each[0, :, None, : each.shape[-1] // 2] for each in embeddings)
             self._rotation = cosine.contiguous(), sine.contiguous()
         return self._rotation
-
-
-def product(inputs: Tensor, weight: Tensor) -> Tensor:
-    """Returns x @ W.T; in fp32 by oneDNN, which MKL does not surpass and on AMD falls behind."""
-    if inputs.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
-        return result
-    return linear(inputs, weight)
 
 
 @dataclass(frozen=True)
