@@ -56,9 +56,9 @@ REAL = (
 
 def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
     """Trains for so many steps and returns what was measured."""
-    from llmcausal import assembly
     from llmcausal.profile import load_config
     from llmcausal.train import callback, snapshot
+    from tests import program
     from tests.torture.__main__ import make_files
     from tests.torture.world import World
 
@@ -103,7 +103,7 @@ def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
 
     threading.Thread(target=watch, daemon=True).start()
     started = time.perf_counter()
-    outcome = assembly.train(load_config(profile, settings), plain=True)
+    outcome = program.train(load_config(profile, settings), plain=True)
     seconds = time.perf_counter() - started
     ended.set()
     (early,) = [size for step, size in samples if step == 50]

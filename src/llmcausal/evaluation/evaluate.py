@@ -64,7 +64,7 @@ def evaluate(
         DataError: If there is no triplet, or none that can be used, or a check takes too long.
         UsageError: If `baseline` is asked for and the model has no adapter.
     """
-    answering = replace(answering, template=_encoding_once(answering.template))
+    answering = replace(answering, template=encoding_once(answering.template))
     usable, skipped = fitting(answering, triplets)
     distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
@@ -151,7 +151,7 @@ def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Side:
     return Side(answers, judge(triplets, texts["benign"], texts["injection"], texts["obeying"]))
 
 
-def _encoding_once(template: ChatTemplate) -> ChatTemplate:
+def encoding_once(template: ChatTemplate) -> ChatTemplate:
     """Returns the template with a memory: both models, and the check of lengths, ask alike."""
     remembering = copy.copy(template)
     remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
