@@ -32,7 +32,8 @@ from llmcausal.evaluation.summary import broken_by_search, likeness_between
 COMMON = ("evaluation.at_end=false", "early_stopping.enabled=false", "validation.every_steps=0",
           "loss.lambda_contrastive=0")  # fmt: skip
 DATA = ("data.max_length=256", "data.builtin.train=560", "data.builtin.natural=0.8",
-        "data.builtin.validation=24", "data.builtin.test=60", "checkpoint.every_steps=400")  # fmt: skip
+        "data.builtin.validation=24", "data.builtin.test=60",
+        "checkpoint.every_steps=400")  # fmt: skip
 """More than the demo has time for."""
 OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
        "loss.lambda_invariance=0", 'loss.average="tokens"')  # fmt: skip

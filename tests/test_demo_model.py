@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path, precision: str) -> None:
     import torch
 
-    from llmcausal import assembly
     from llmcausal.profile import load_config
+    from tests import program
 
     settings = (
         f"model.precision='{precision}'",
@@ -30,12 +30,12 @@ def test_the_real_model_trains_and_resumes_exactly(tmp_path: Path, precision: st
         "evaluation.at_end=false",
         f"output_dir='{tmp_path}'",
     )
-    outcome = assembly.train(load_config("demo-cpu", settings), plain=True)
+    outcome = program.train(load_config("demo-cpu", settings), plain=True)
     last = outcome.run_dir / "checkpoint-4"
     weights = (last / "adapter_model.safetensors").read_bytes()
     optimizer = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
     assert outcome.best_value is not None
-    assembly.resume(outcome.run_dir / "checkpoint-2", plain=True)
+    program.resume(outcome.run_dir / "checkpoint-2", plain=True)
     assert (last / "adapter_model.safetensors").read_bytes() == weights
     again = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
     for index, state in optimizer.items():

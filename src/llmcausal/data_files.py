@@ -1,4 +1,4 @@
-"""Reads the TOML data that ships; reports a mistake in any TOML file by file, line and key."""
+"""Reads shipped TOML data; reports a mistake in any TOML file by file, line and key."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
 _ENTRY = re.compile(r"\s*([\w.\-\"']+)\s*=")
 
 Place = tuple[str | int, ...]
-"""Where a value stands, as pydantic says it: keys, and indices of repeated tables."""
+"""A value's place in pydantic's form: keys, and indices of repeated tables."""
 
 
 class DataFile(BaseModel):
-    """The form of a file; a key that it does not name is a mistake."""
+    """The form of a file; an unknown key is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,10 +32,6 @@ T = TypeVar("T", bound=DataFile)
 
 def read_table(file: Traversable, form: type[T]) -> T:
     """Reads a TOML file.
-
-    Args:
-        file: A path, or a file of the package.
-        form: What it must hold.
 
     Raises:
         DataError: With every defect, each as `file:line: key: reason`.
@@ -53,13 +49,7 @@ def read_table(file: Traversable, form: type[T]) -> T:
 
 @dataclass(frozen=True)
 class Defect:
-    """What is wrong with one value of a TOML file.
-
-    Attributes:
-        key: Of the value, with its tables.
-        line: Of the value, or of the innermost table or key that holds it; None if none does.
-        reason: What is wrong.
-    """
+    """A mistake in one value; `line` is the value's or that of the innermost table around it."""
 
     key: str
     line: int | None
@@ -71,7 +61,7 @@ class Defect:
 
 
 def defects_of(error: ValidationError, form: type[BaseModel], text: str) -> list[Defect]:
-    """Finds the line of every defect in a TOML file; an unknown key comes with the known ones."""
+    """Finds the line of every defect in a TOML file; names the known keys at an unknown one."""
     lines: dict[Place, int] = {}
     for number, place in places(text):
         lines.setdefault(place, number)
@@ -104,10 +94,7 @@ def _fields_at(form: type[BaseModel], place: Place) -> Sequence[str]:
 
 
 def places(text: str) -> Iterator[tuple[int, Place]]:
-    """Yields the line of each table and key, and its place.
-
-    tomllib keeps no positions.
-    """
+    """Yields the line of each table and key, and its place; tomllib keeps no positions."""
     counts: dict[Place, int] = {}
     table: Place = ()
     inside = False  # a string of several lines, which may hold what looks like a key

@@ -1,4 +1,4 @@
-"""Errors that a person can act on, each with the exit code it ends the program with."""
+"""Errors that a person can act on, with the program's exit codes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 class LlmcausalError(Exception):
     """A failure with a message for the user: what is wrong, where, and what to do.
 
-    The command line prints the message without a traceback and exits with `exit_code`.
-
-    Attributes:
-        told: Another process of the same run tells it.
+    The command line prints the message without a traceback and exits with `exit_code`, unless
+    another process of the same run prints it (`told`).
     """
 
     exit_code = 2
     told = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travels between processes whatever a subclass's constructor takes."""
+        """Pickles the error whatever a subclass's constructor takes."""
         return _made_again, (type(self), self.args, dict(self.__dict__))
 
 
@@ -36,23 +34,19 @@ class ModelError(LlmcausalError):
 
 
 class CheckpointError(LlmcausalError):
-    """A checkpoint is missing, damaged, or does not fit what it is resumed with."""
+    """A checkpoint is missing, damaged, or does not fit the run."""
 
 
 class EndpointError(LlmcausalError):
-    """A deployed model does not answer, or in a form that cannot be read."""
+    """A deployed model does not answer, or in an unreadable form."""
 
 
 class StorageError(LlmcausalError):
-    """The disk refused a write; what was on it before is intact."""
+    """The disk refused a write; earlier files are intact."""
 
 
 class DataError(LlmcausalError):
-    """Data that cannot be trained on; carries every defect found, not only the first.
-
-    Attributes:
-        defects: One `file:line: field: reason` each.
-    """
+    """Unusable data; `defects` has every defect found, each as `file:line: field: reason`."""
 
     def __init__(self, defects: Sequence[str], summary: str = "") -> None:
         self.defects = list(defects)
@@ -83,8 +77,7 @@ class NonFiniteLossError(LlmcausalError):
 class LostProcessError(LlmcausalError):
     """One of the processes that compute together failed in the middle of a pass.
 
-    Attributes:
-        exit_code: That of the failure, where it has one; 4 where memory ran out.
+    The exit code is the failure's own, or 4 if memory ran out.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -100,11 +93,7 @@ class LostProcessError(LlmcausalError):
 
 
 class Interrupted(LlmcausalError):
-    """A signal ended the run after a whole step, with its checkpoint saved.
-
-    Attributes:
-        exit_code: 128 plus the signal's number (130 for SIGINT, 143 for SIGTERM).
-    """
+    """A signal ended the program; exit code 130 for SIGINT, 143 for SIGTERM."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

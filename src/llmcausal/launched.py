@@ -1,6 +1,6 @@
-"""How this process was started: alone, or as one of several that train or evaluate together.
+"""Whether this process was started alone, or as one of several that compute together.
 
-`llmcausal --num-processes`, `accelerate launch` and `torchrun` tell it by the same variables.
+`llmcausal --num-processes`, `accelerate launch` and `torchrun` set the same variables.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 
 LIBRARIES = {
-    # A thread that waits for another spins this often before it sleeps. By default it spins for
-    # milliseconds: where another program has the other thread's core, that is its whole turn.
+    # A waiting thread spins this often before it sleeps. By default it spins for milliseconds:
+    # if another program has the other thread's core, these are its whole turn.
     "GOMP_SPINCOUNT": "10000",
     # Kernels that oneDNN and torch keep for shapes seen before, about 0.8 MiB each: 1024 of each
     # by default, so that training on texts of many lengths seems to leak memory.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     "LRU_CACHE_CAPACITY": "256",
 }
-"""What torch's libraries are told by environment variables; `settle_libraries` sets them."""
+"""Environment variables of torch's libraries; `settle_libraries` sets them."""
 MEMORY_OF_PROCESS = "memory_bytes_process_"
-"""With its index: the figure of a process beside the first, whose is `memory_bytes`."""
+"""With an index: the figure of a further process; the first's is `memory_bytes`."""
 
 
 def process_count() -> int:
@@ -27,19 +27,16 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Returns which of them this one is, from 0."""
+    """Returns this process's rank."""
     return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
 
 
 def local_index() -> int | None:
-    """Returns which of those on this machine this one is, or None where it is alone."""
+    """Returns this process's rank on this machine, or None if it is alone."""
     return int(os.environ.get("LOCAL_RANK", "0")) if process_count() > 1 else None
 
 
 def settle_libraries() -> None:
-    """Sets how torch's libraries wait and what they keep; before torch loads, or it has no effect.
-
-    What the environment says already stays.
-    """
+    """Sets variables that are not set yet; this has an effect only before torch loads."""
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)

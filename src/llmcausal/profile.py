@@ -73,14 +73,18 @@ def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    overridden = set()
-    for override in overrides:
-        overridden.add(_apply_override(values, override))
+    overridden = {_apply_override(values, override) for override in overrides}
     values.setdefault("name", path.stem if re.fullmatch(RUN_NAME, path.stem) else "run")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, text, overridden)) from None
+        defects = [
+            f"--set {each.key}: {each.reason}" if each.key in overridden else each.at(path)
+            for each in defects_of(error, RunConfig, text)
+        ]
+        if (more := len(defects) - MAX_DEFECTS) > 0:
+            defects[MAX_DEFECTS:] = [f"... and {more} more"]
+        raise ConfigError("\n".join(defects)) from None
 
 
 def _check_lines(path: Path, text: str) -> None:
@@ -111,17 +115,6 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     return key
 
 
-def _explain(error: ValidationError, path: Path, text: str, overridden: set[str]) -> str:
-    defects = defects_of(error, RunConfig, text)
-    lines = [
-        f"--set {each.key}: {each.reason}" if each.key in overridden else each.at(path)
-        for each in defects[:MAX_DEFECTS]
-    ]
-    if len(defects) > MAX_DEFECTS:
-        lines.append(f"... and {len(defects) - MAX_DEFECTS} more")
-    return "\n".join(lines)
-
-
 def dump_config(config: RunConfig) -> str:
     """Writes every setting as TOML; keys without a value are left out."""
     import tomli_w
@@ -139,22 +132,20 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Lists settings whose values differ, as `key: old -> new`."""
-    flat_old, flat_new = (
-        _flatten(old.model_dump(mode="json")),
-        _flatten(new.model_dump(mode="json")),
-    )
+    before, now = (flatten(config.model_dump(mode="json")) for config in (old, new))
     return [
-        f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
-        for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key) != flat_new.get(key)
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     ]
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Returns nested tables as one, under keys such as `section.key`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat |= flatten(value, separator, f"{prefix}{key}{separator}")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -1,4 +1,4 @@
-"""Lazy tables of `"module:Class"` strings: one per family of parts that users may extend."""
+"""Lazy tables of `"module:Class"` strings, one per family of parts that users may extend."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Names of one family's members and where each lives.
-
-    Attributes:
-        family: What the members are, as said to the user ("contrastive loss").
-        entries: Name to `"module:attribute"`. Nothing is imported until `load`.
-    """
+    """One family's members, each name with its `"module:attribute"`; only `load` imports one."""
 
     family: str
     entries: Mapping[str, str]

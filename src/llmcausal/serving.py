@@ -17,9 +17,8 @@ def render_prompt(
 ) -> list[int]:
     """Returns a prompt's token ids, up to where the answer begins.
 
-    The same rendering as in training: text in `system` and `user` never becomes a control
-    token, whatever it spells. A defence trained with one rendering and served with another is
-    void.
+    The rendering is that of training: text in `system` and `user` never becomes a control token,
+    whatever it spells. Another rendering voids the defence.
 
     Args:
         source: An exported folder, a hub id, a fast tokenizer with a chat template, or a
@@ -44,12 +43,7 @@ def render_prompt(
 
 @lru_cache(maxsize=8)
 def template_of(name: str) -> ChatTemplate:
-    """Loads the chat template of an exported folder or a hub id, once.
-
-    Raises:
-        ModelError: If there is no such folder, no chat template, or prompts cannot be rendered
-            safely.
-    """
+    """Loads the chat template of an exported folder or a hub id, once; raises `ModelError`."""
     from transformers import AutoTokenizer
 
     from llmcausal.config import ModelSection

@@ -1,4 +1,4 @@
-"""Files that survive a crash: flushed to disk, replaced whole or not at all, read in bounds."""
+"""Files that survive a crash: flushed, replaced whole or not at all, read within bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PART_BYTES = 2**20
 
 
 class TooLargeError(ValueError):
-    """A file is larger than what is read of its kind."""
+    """A file is larger than its kind may be."""
 
 
 def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
@@ -23,10 +23,10 @@ def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def read_at_most(path: Path, limit_bytes: int) -> bytes:
-    """Reads a file wholly, if it is not larger than a file of its kind can be.
+    """Reads a whole file.
 
     Raises:
-        TooLargeError: If it is larger; no more than the limit was read.
+        TooLargeError: If it is larger; memory never holds much more than the limit.
     """
     content = bytearray()
     with path.open("rb") as file:
@@ -40,7 +40,7 @@ def read_at_most(path: Path, limit_bytes: int) -> bytes:
 
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes beside `path`, then renames over it: the file is whole, or as it was before."""
+    """Writes next to `path`, then renames over it: the file is whole, or as before."""
     work = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write_flushed(work, chunks)
@@ -51,7 +51,7 @@ def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def forget_partial_files(folder: Path) -> None:
-    """Deletes what a kill left of `replace_file`; files of processes that still run stay."""
+    """Deletes what killed processes left of `replace_file`; files of running ones stay."""
     import psutil
 
     for partial in folder.glob(".*.partial"):

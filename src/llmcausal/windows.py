@@ -21,7 +21,7 @@ def windows_driver() -> bool:
 
 
 def more_wsl_memory() -> str:
-    """Returns how to give WSL more of the host's memory, of which it has half by default."""
+    """Returns how to give WSL more of the host's memory; it has half by default."""
     return (
         "give WSL more memory: under [wsl2] in %UserProfile%\\.wslconfig, `memory=` and the "
         "size; then `wsl --shutdown`"

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
-from llmcausal.assembly.ablation import ablate
+from llmcausal.assembly import training
+from llmcausal.assembly.training import TrainRequest
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError, Interrupted, NonFiniteLossError, UsageError
 from llmcausal.profile import dump_config
+from tests.program import ablate
 
 VARY = ["loss.lambda_robust=0,1", "lora.rank=2,4"]
 PROMPTS = 10
@@ -57,7 +58,8 @@ class StubTrainer:
     def __init__(self) -> None:
         self.trained: list[str] = []
 
-    def __call__(self, config: RunConfig, *, plain: bool) -> None:
+    def __call__(self, request: TrainRequest) -> None:
+        config = request.config
         self.trained.append(config.name)
         obeyed, right = shares(config)
         folder = config.run_dir / "evaluation"
@@ -108,8 +110,8 @@ class StubTrainer:
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubTrainer:
     """Also spares the collection of garbage after each run, which takes 0.3 s beside torch."""
     trainer = StubTrainer()
-    monkeypatch.setattr(assembly, "train", trainer)
-    monkeypatch.setattr("llmcausal.assembly.ablation.run.gc", SimpleNamespace(collect=lambda: 0))
+    monkeypatch.setattr(training, "train", trainer)
+    monkeypatch.setattr("llmcausal.assembly.ablation.gc", SimpleNamespace(collect=lambda: 0))
     return trainer
 
 
@@ -120,7 +122,6 @@ def test_an_interrupted_grid_continues_to_the_identical_result(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Once by Ctrl-C while the second run trains, once while the third is evaluated."""
-    from llmcausal.assembly import training
     from llmcausal.train.callbacks.metrics_log import MetricsLog
 
     path, folder = profile(), tmp_path / "runs" / "ablate-tiny"
@@ -253,14 +254,15 @@ def test_a_run_whose_loss_breaks_is_a_result(
 ) -> None:
     calls = []
 
-    def train(config: RunConfig, *, plain: bool) -> None:
+    def train(request: TrainRequest) -> None:
+        config = request.config
         calls.append(config.name)
-        stub(config, plain=plain)
+        stub(request)
         if config.train.seed == 1 and config.lora.rank == 2:
             shutil.rmtree(config.run_dir / "evaluation")
             raise NonFiniteLossError("Step 1: loss nan")
 
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
     result = ablate(profile(), ["lora.rank=2,4"], seeds=2)
     assert [len(row["seeds"]) for row in result["rows"]] == [1, 1, 2]
     (failed,) = result["rows"][1]["failed"]
@@ -301,13 +303,14 @@ def test_a_failed_run_is_the_worst_there_is_for_a_search(
 ) -> None:
     """However good its figures were before the loss broke."""
 
-    def train(config: RunConfig, *, plain: bool) -> None:
-        stub(config, plain=plain)
+    def train(request: TrainRequest) -> None:
+        config = request.config
+        stub(request)
         if config.lora.rank == 2:
             shutil.rmtree(config.run_dir / "evaluation")
             raise NonFiniteLossError("Step 3: loss nan")
 
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
     result = ablate(profile(validation={"attack_probe": 2}), ["lora.rank=2,4"], trials=6)
     values = {trial["combination"]: trial["value"] for trial in result["search"]["trials"]}
     assert values == {"rank=2": 2.0, "rank=4": pytest.approx(0.4)}
@@ -323,15 +326,15 @@ def test_an_interrupted_search_continues_as_if_it_had_not_been(
     record = (folder / "ablation.json").read_bytes()
     folder.rename(tmp_path / "straight")
 
-    def train(config: RunConfig, *, plain: bool) -> None:
+    def train(request: TrainRequest) -> None:
         if len(list(folder.glob("0*"))) == 1:
             raise KeyboardInterrupt
-        stub(config, plain=plain)
+        stub(request)
 
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
     with pytest.raises(Interrupted):
         ablate(path, SEARCH, trials=3)
-    monkeypatch.setattr(assembly, "train", stub)
+    monkeypatch.setattr(training, "train", stub)
     assert ablate(path, SEARCH, trials=3) == straight
     assert (folder / "ablation.json").read_bytes() == record
     more = ablate(path, SEARCH, trials=5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmcausal.assembly.ablation.grid import combine, parse_axis
+from llmcausal.assembly.ablation_plan import combine, parse_axis
 from llmcausal.errors import UsageError
 
 
@@ -27,9 +27,9 @@ def test_joint_values_vary_together() -> None:
     assert [each.choices for each in combinations] == [
         ("0:128", "0"), ("0:128", "1"), ("1:0", "0"), ("1:0", "1"), ("1:128", "0"), ("1:128", "1"),
     ]  # fmt: skip
-    assert combinations[2].overrides == [
-        "loss.lambda_contrastive=1", "loss.projection_dim=0", "train.seed=0",
-    ]  # fmt: skip
+    assert combinations[2].settings == {
+        "loss.lambda_contrastive": "1", "loss.projection_dim": "0", "train.seed": "0",
+    }  # fmt: skip
 
 
 def test_separators_within_values_belong_to_them() -> None:

@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from llmcausal import assembly
 from llmcausal.errors import CheckpointError, ConfigError
 from llmcausal.train.checkpoint import verify
+from tests import program
 
 FIGURES = {"val_attack_success_rate", "val_utility", "val_utility_under_attack"}
 GENERATION = {"max_new_tokens": 4, "batch_size": 3}
@@ -34,14 +34,14 @@ def test_the_probe_measures_and_disturbs_nothing(
     tiny_config: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Dropout is on: a random state, a mode or a gradient disturbed would show in the weights."""
-    without = assembly.train(tiny_config(evaluation={"at_end": False}), plain=True).run_dir
+    without = program.train(tiny_config(evaluation={"at_end": False}), plain=True).run_dir
     config = tiny_config(
         validation={"attack_probe": 4},
         evaluation={"at_end": False, **GENERATION},
         checkpoint={"best_metric": "val_attack_success_rate", "guard_metric": "val_utility"},
         early_stopping={"metric": "val_utility_under_attack", "mode": "max", "patience": 99},
     )
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     assert "ASR" in capsys.readouterr().out
     for row, other in zip(_rows(run_dir), _rows(without), strict=True):
         assert {key: row[key] for key in other} == other
@@ -53,7 +53,7 @@ def test_the_probe_measures_and_disturbs_nothing(
     state = torch.load(run_dir / "best" / "training_state.pt", weights_only=True)["state"]
     assert state["best_step"] == verify(run_dir / "best")["step"]
     best = _adapter(run_dir / "best")
-    assembly.resume(run_dir / "checkpoint-8", plain=True)
+    program.resume(run_dir / "checkpoint-8", plain=True)
     assert _rows(run_dir) == before
     again = _adapter(run_dir / "checkpoint-10")
     assert all(torch.equal(again[name], ends[0][name]) for name in again)
@@ -63,11 +63,11 @@ def test_the_probe_measures_and_disturbs_nothing(
 def test_what_the_probe_measures_cannot_change_on_resume(tiny_config: Any) -> None:
     settings = {"train": {"max_steps": 2}, "evaluation": {"at_end": False, **GENERATION}}
     config = tiny_config(validation={"attack_probe": 2}, **settings)
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     toml = run_dir / "config.toml"
     toml.write_text(toml.read_text().replace("max_new_tokens = 4", "max_new_tokens = 5"))
     with pytest.raises(CheckpointError, match=r"evaluation\.max_new_tokens: 4 -> 5"):
-        assembly.resume(run_dir, plain=True)
+        program.resume(run_dir, plain=True)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_figure_of_the_probe_without_the_probe_is_refused_at_start(
 ) -> None:
     config = tiny_config(**{section: {name: "val_utility"}})
     with pytest.raises(ConfigError, match=rf"{section}\.{name}.*validation\.attack_probe"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert not (tmp_path / "runs").exists()
 
 
@@ -104,4 +104,4 @@ def test_a_figure_that_the_data_cannot_give_is_refused_at_start(
         checkpoint={"best_metric": "val_utility", "best_mode": "max"},
     )
     with pytest.raises(ConfigError, match=r"checkpoint\.best_metric.*'check'"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)

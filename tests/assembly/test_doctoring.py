@@ -67,7 +67,7 @@ def test_states_that_are_not_paged_count_on_the_gpu_for_the_doctor_too(
 def test_a_checkpoint_takes_no_more_than_was_said(
     tiny_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    from llmcausal import assembly
+    from tests import program
 
     monkeypatch.setattr(doctoring, "OTHER_BYTES", 0)
     model, data = tiny_files
@@ -84,7 +84,7 @@ def test_a_checkpoint_takes_no_more_than_was_said(
     )
     size = model_size(config)
     assert size is not None
-    run = assembly.train(config, plain=True)
+    run = program.train(config, plain=True)
     folder = Path(run.run_dir) / "checkpoint-1"
     names = ("adapter_model.safetensors", "projection.safetensors", "training_state.pt")
     written = sum((folder / name).stat().st_size for name in names)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
 from llmcausal.assembly.evaluating import load_parts
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
@@ -26,6 +25,7 @@ from llmcausal.profile import load_config
 from llmcausal.server.app import Served, build_app
 from llmcausal.server.engine import Engine, Limits
 from llmcausal.train.checkpoint import verify
+from tests import program
 from tests.server.conftest import listening
 
 KEY = "sk-very-secret-key"
@@ -45,7 +45,7 @@ def checkpoint(
         train={"max_steps": 2, "learning_rate": 0.05},
         evaluation={"at_end": False, "max_new_tokens": 4, "batch_size": 3, "cache": True},
     )
-    return assembly.train(config, plain=True).run_dir / "best"
+    return program.train(config, plain=True).run_dir / "best"
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_figures_and_files_are_those_of_the_model_in_memory(
     checkpoint: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    local = assembly.evaluate(checkpoint, progress=silent, out=tmp_path / "local", reads=False)
-    result = assembly.evaluate_endpoint(url, "tiny", checkpoint=checkpoint, progress=silent)
+    local = program.evaluate(checkpoint, progress=silent, out=tmp_path / "local", reads=False)
+    result = program.evaluate_endpoint(url, "tiny", checkpoint=checkpoint, progress=silent)
     assert answers(result) == answers(local)
     assert len(set(answers(local).values())) > 3
     assert figures(result["tuned"]) == figures(local["tuned"]) == figures(result["base"])
@@ -103,10 +103,10 @@ def test_figures_and_files_are_those_of_the_model_in_memory(
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes()
     # It has ended, so the deployment is asked anew; on request its answers are taken again.
-    again = assembly.evaluate_endpoint(url, "tiny", checkpoint=checkpoint, progress=silent)
+    again = program.evaluate_endpoint(url, "tiny", checkpoint=checkpoint, progress=silent)
     assert (again["endpoint"]["requests"], again["endpoint"]["kept"]) == (prompts, 0)
     data = {"progress": silent, "settings": {"max_new_tokens": 4, "max_samples": 6}}
-    reused = assembly.evaluate_endpoint(
+    reused = program.evaluate_endpoint(
         url, "tiny", checkpoint=checkpoint, baseline=False, reuse=True, **data
     )
     assert (reused["endpoint"]["requests"], reused["endpoint"]["kept"]) == (0, prompts)
@@ -120,35 +120,35 @@ def test_token_ids_are_rendered_by_an_exported_folder_or_the_checkpoint(
     data = tmp_path / "mine.jsonl"
     write_triplets(data, generate("test", 3, seed=5))
     asked: dict[str, Any] = {"data": str(data), "settings": SETTINGS, "progress": silent}
-    local = assembly.evaluate(checkpoint, reads=False, out=tmp_path / "local", **asked)
+    local = program.evaluate(checkpoint, reads=False, out=tmp_path / "local", **asked)
     asked["api"] = "completions"
     for source in ({"tokenizer": str(checkpoint)}, {"checkpoint": checkpoint, "baseline": False}):
-        result = assembly.evaluate_endpoint(url, "tiny", **asked, **source)
+        result = program.evaluate_endpoint(url, "tiny", **asked, **source)
         assert answers(result) == answers(local)
         assert Path(result["written"]).name == "evaluation-file-mine"
         assert not any("renders prompts" in note for note in result["notes"])
     with pytest.raises(UsageError, match="--api completions renders token ids: give --checkpoint"):
-        assembly.evaluate_endpoint(url, "tiny", **asked)
+        program.evaluate_endpoint(url, "tiny", **asked)
     with pytest.raises(UsageError, match="--tokenizer renders nothing with --api openai"):
-        assembly.evaluate_endpoint(url, "tiny", tokenizer=str(checkpoint))
+        program.evaluate_endpoint(url, "tiny", tokenizer=str(checkpoint))
 
 
 def test_a_spent_budget_leaves_triplets_out_and_the_next_run_goes_on(
     checkpoint: Path, url: str
 ) -> None:
     asked: dict[str, Any] = {"checkpoint": checkpoint, "baseline": False, "progress": silent}
-    whole = assembly.evaluate_endpoint(url, "tiny", suite="builtin", **asked)
+    whole = program.evaluate_endpoint(url, "tiny", suite="builtin", **asked)
     prompts = len(whole["generations"])
-    part = assembly.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=6, at_once=1), **asked)
+    part = program.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=6, at_once=1), **asked)
     assert part["endpoint"]["requests"] == 6
     left_out = {item["id"] for item in part["skipped"]}
     assert all("budget of --requests ended" in item["reason"] for item in part["skipped"])
     assert 1 <= part["tuned"]["attack_success_rate"]["n"] == 6 - len(left_out) < 6
-    rest = assembly.evaluate_endpoint(url, "tiny", **asked)
+    rest = program.evaluate_endpoint(url, "tiny", **asked)
     assert (rest["endpoint"]["kept"], rest["endpoint"]["requests"]) == (6, prompts - 6)
     assert figures(rest["tuned"]) == figures(whole["tuned"])
     with pytest.raises(DataError, match="the budget of --requests ended"):
-        assembly.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=1), **asked)
+        program.evaluate_endpoint(url, "tiny", pace=RequestPace(requests=1), **asked)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_an_interrupted_evaluation_goes_on(
             os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match="run the same command again") as stopped:
-        assembly.evaluate_endpoint(url, "tiny", progress=stop, **asked)
+        program.evaluate_endpoint(url, "tiny", progress=stop, **asked)
     assert stopped.value.exit_code == code
     del stopped  # or its traceback holds the tasks
     gc.collect()
     assert "never retrieved" not in caplog.text
-    result = assembly.evaluate_endpoint(url, "tiny", progress=silent, **asked)
+    result = program.evaluate_endpoint(url, "tiny", progress=silent, **asked)
     assert 4 <= result["endpoint"]["kept"] <= 6
     assert result["endpoint"]["requests"] == len(answers(result)) - result["endpoint"]["kept"]
 
@@ -215,7 +215,7 @@ class Deployed:
 def test_a_server_that_is_killed_and_started_again_loses_nothing(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    local = assembly.evaluate(checkpoint, progress=silent, out=tmp_path / "local", reads=False)
+    local = program.evaluate(checkpoint, progress=silent, out=tmp_path / "local", reads=False)
     deployed = Deployed(checkpoint)
     first = deployed.start()
     try:
@@ -229,7 +229,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(
                 first.communicate()
                 deployed.start()
 
-        result = assembly.evaluate_endpoint(
+        result = program.evaluate_endpoint(
             url,
             "tiny",
             checkpoint=checkpoint,

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
 from llmcausal.assembly import run_directory
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import write_triplets
@@ -22,6 +21,7 @@ from llmcausal.errors import CheckpointError, Interrupted, UsageError
 from llmcausal.evaluation.adaptive import AdaptiveRequest
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui import console
+from tests import program
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def checkpoint(
         train={"max_steps": 2, "learning_rate": 0.05},
         evaluation={"at_end": False, "max_new_tokens": 4, "batch_size": 3, "cache": True},
     )
-    return assembly.train(config, plain=True).run_dir / "best"
+    return program.train(config, plain=True).run_dir / "best"
 
 
 def silent(done: int, total: int) -> None:
@@ -56,7 +56,7 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def test_everything_is_measured(checkpoint: Path) -> None:
-    result = assembly.evaluate(checkpoint, progress=silent)
+    result = program.evaluate(checkpoint, progress=silent)
     assert result["suite"] == "builtin"
     assert result["command"] == ["llmcausal", "eval", "--checkpoint", "x y"]
     for side, representation in (("base", "hidden state"), ("tuned", "projection")):
@@ -85,16 +85,16 @@ def test_an_interrupted_evaluation_goes_on_to_the_identical_report(
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="run the same command again") as stopped:
-        assembly.evaluate(checkpoint, progress=stop_later, out=out)
+        program.evaluate(checkpoint, progress=stop_later, out=out)
     assert stopped.value.exit_code == 130
     assert not out.exists()
     counts: list[int] = []
-    assembly.evaluate(checkpoint, progress=lambda done, total: counts.append(done), out=out)
+    program.evaluate(checkpoint, progress=lambda done, total: counts.append(done), out=out)
     continued = read(out)
     kept = len(counts)
     shutil.rmtree(tmp_path / "cache")
     counts.clear()
-    assembly.evaluate(checkpoint, progress=lambda done, total: counts.append(done), out=out)
+    program.evaluate(checkpoint, progress=lambda done, total: counts.append(done), out=out)
     assert read(out) == continued
     assert kept < len(counts), "nothing was taken from the store"
 
@@ -102,7 +102,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_identical_report(
 def test_an_adaptive_attack_is_part_of_the_result(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     request = AdaptiveRequest(2, steps=1, candidates=6, samples=1)
-    result = assembly.evaluate(checkpoint, progress=silent, out=out, adaptive=request)
+    result = program.evaluate(checkpoint, progress=silent, out=out, adaptive=request)
     for side in ("base", "tuned"):
         assert result["adaptive"][side]["attack_success_rate"]["n"] == 2
         assert len(result["adaptive"][side]["examples"]) == 2
@@ -122,11 +122,11 @@ def test_an_adaptive_attack_begins_with_what_another_found(
     """With the same budget for both sides, which the result tells."""
     # Room for four plain openings and those found on both sides.
     request = AdaptiveRequest(2, steps=1, candidates=8, samples=0)
-    first = assembly.evaluate(
-        checkpoint, progress=silent, out=tmp_path / "first", adaptive=request
-    )["adaptive"]
+    first = program.evaluate(checkpoint, progress=silent, out=tmp_path / "first", adaptive=request)[
+        "adaptive"
+    ]
     warm = replace(request, earlier=tmp_path / "first")
-    result = assembly.evaluate(checkpoint, progress=silent, out=tmp_path / "warm", adaptive=warm)[
+    result = program.evaluate(checkpoint, progress=silent, out=tmp_path / "warm", adaptive=warm)[
         "adaptive"
     ]
     assert (first["earlier"], first["earlier_finds"]) == (None, 0)
@@ -150,12 +150,12 @@ def test_sigterm_ends_with_143() -> None:
 
 def test_against_another_checkpoint(checkpoint: Path, tiny_config: Any, tmp_path: Path) -> None:
     config = tiny_config(name="other", train={"max_steps": 3, "learning_rate": 0.2})
-    other = assembly.train(config, plain=True).run_dir / "checkpoint-3"
+    other = program.train(config, plain=True).run_dir / "checkpoint-3"
     # The runs differ in their settings for answers and test data.
     settings = {"max_samples": 6, "max_new_tokens": 4}
     data = tmp_path / "test.jsonl"
     write_triplets(data, generate("test", 6, seed=0))
-    alone = assembly.evaluate(
+    alone = program.evaluate(
         other,
         data=str(data),
         baseline=False,
@@ -163,12 +163,12 @@ def test_against_another_checkpoint(checkpoint: Path, tiny_config: Any, tmp_path
         out=tmp_path / "a",
         settings=settings,
     )
-    paired = assembly.evaluate(checkpoint, against=other, progress=silent, out=tmp_path / "b")
+    paired = program.evaluate(checkpoint, against=other, progress=silent, out=tmp_path / "b")
     assert paired["base"].pop("name") == str(other)
     before = alone["tuned"]["perplexity"]["value"]
     assert paired["base"]["perplexity"]["value"] == pytest.approx(before, rel=1e-5)
     assert paired["base"]["causal"]["representation"] == "projection"
-    tuned = assembly.evaluate(checkpoint, baseline=False, progress=silent, out=tmp_path / "c")
+    tuned = program.evaluate(checkpoint, baseline=False, progress=silent, out=tmp_path / "c")
     answers = [row["answer"] for row in tuned["generations"]]
     assert [row["answer"] for row in paired["generations"]] == answers
     others = {(row["id"], row["member"]): row["answer"] for row in alone["generations"]}
@@ -176,14 +176,14 @@ def test_against_another_checkpoint(checkpoint: Path, tiny_config: Any, tmp_path
     assert {(row["id"], row["member"]): row["base_answer"] for row in rows} == others
     assert any(row["base_answer"] != row["answer"] for row in rows)
     with pytest.raises(UsageError, match="--no-baseline"):
-        assembly.evaluate(checkpoint, against=other, baseline=False, progress=silent)
+        program.evaluate(checkpoint, against=other, baseline=False, progress=silent)
 
 
 def test_against_a_checkpoint_of_another_shape(checkpoint: Path, tiny_config: Any) -> None:
     config = tiny_config(name="other", train={"max_steps": 1}, lora={"rank": 2})
-    other = assembly.train(config, plain=True).run_dir / "best"
+    other = program.train(config, plain=True).run_dir / "best"
     with pytest.raises(CheckpointError, match=r"lora\.rank"):
-        assembly.evaluate(checkpoint, against=other, progress=silent)
+        program.evaluate(checkpoint, against=other, progress=silent)
 
 
 def test_a_suite_from_a_path_has_a_folder_of_its_own_and_tells_what_it_leaves_out(
@@ -197,7 +197,7 @@ def test_a_suite_from_a_path_has_a_folder_of_its_own_and_tells_what_it_leaves_ou
     data.write_text("\n".join(map(json.dumps, mails)), encoding="utf-8")
     goals = {"Facts": ["What is the capital of Brazil?"], "Poems": ["Write a poem."]}
     (tmp_path / "text_attack_test.json").write_text(json.dumps(goals), encoding="utf-8")
-    result = assembly.evaluate(checkpoint, suite="bipia", data=str(data), progress=silent)
+    result = program.evaluate(checkpoint, suite="bipia", data=str(data), progress=silent)
     assert result["suite"] == "bipia"
     assert result["tuned"]["attack_success_rate"]["n"] == 3
     assert result["tuned"]["utility"]["n"] == 3
@@ -214,11 +214,11 @@ def test_a_run_without_contrast_has_no_projection(
 ) -> None:
     """As the one evaluated, and as the one compared with."""
     config = tiny_config(name="task-only", train={"max_steps": 1}, loss=loss)
-    other = assembly.train(config, plain=True).run_dir / "checkpoint-1"
+    other = program.train(config, plain=True).run_dir / "checkpoint-1"
     few, out = {"max_samples": 2}, tmp_path / "out"
     kinds = []
     for tuned, against in ((other, None), (checkpoint, other), (other, checkpoint)):
-        result = assembly.evaluate(
+        result = program.evaluate(
             tuned, against=against, progress=silent, settings=few, out=out / str(len(kinds))
         )
         kinds.append([result[side]["causal"]["representation"] for side in ("base", "tuned")])
@@ -236,15 +236,15 @@ def test_against_a_checkpoint_of_another_chat_template(
     config = tiny_config(
         name="other", train={"max_steps": 1}, model={"chat_template": str(template)}
     )
-    other = assembly.train(config, plain=True).run_dir / "best"
+    other = program.train(config, plain=True).run_dir / "best"
     with pytest.raises(CheckpointError, match=r"another chat template.*leave out --against"):
-        assembly.evaluate(checkpoint, against=other, progress=silent)
+        program.evaluate(checkpoint, against=other, progress=silent)
 
 
 def test_an_adaptive_attack_keeps_to_what_is_evaluated(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     settings = {"max_samples": 1}
-    result = assembly.evaluate(
+    result = program.evaluate(
         checkpoint,
         progress=silent,
         out=out,
@@ -273,10 +273,8 @@ def test_an_adaptive_attack_that_cannot_begin_is_refused_before_anything_is_answ
         pytest.fail("something was answered")
 
     with pytest.raises(UsageError, match=r"witness.*drop --adaptive"):
-        assembly.evaluate(
-            checkpoint, data=str(data), progress=answered, adaptive=AdaptiveRequest(1)
-        )
+        program.evaluate(checkpoint, data=str(data), progress=answered, adaptive=AdaptiveRequest(1))
     with pytest.raises(UsageError, match=r"--adaptive-from .*results\.json: No such file"):
-        assembly.evaluate(
+        program.evaluate(
             checkpoint, progress=answered, adaptive=AdaptiveRequest(1, earlier=tmp_path)
         )

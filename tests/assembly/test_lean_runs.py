@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from llmcausal import assembly
 from llmcausal.errors import ConfigError
 from llmcausal.model import factory
 from llmcausal.train.callbacks.metrics_log import read_rows
+from tests import program
 
 LEANEST = {
     "strategy": "manual",
@@ -38,8 +38,8 @@ def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_p
         "evaluation": {"max_samples": 2, "max_new_tokens": 4},
     }
     drawn_alike = {"members": "separate", "token_chunk": LEANEST["token_chunk"]}
-    plain = assembly.train(tiny_config(memory=drawn_alike, **settings), plain=True)
-    lean = assembly.train(tiny_config(memory=LEANEST, **settings), plain=True).run_dir
+    plain = program.train(tiny_config(memory=drawn_alike, **settings), plain=True)
+    lean = program.train(tiny_config(memory=LEANEST, **settings), plain=True).run_dir
     for wanted, found in zip(
         read_rows(plain.run_dir / "metrics.jsonl"), read_rows(lean / "metrics.jsonl"), strict=True
     ):
@@ -49,12 +49,12 @@ def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_p
                 assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4), name
     last = lean / "checkpoint-4" / "adapter_model.safetensors"
     weights = last.read_bytes()
-    assembly.resume(lean / "checkpoint-2", plain=True)
+    program.resume(lean / "checkpoint-2", plain=True)
     assert last.read_bytes() == weights
-    answered = assembly.evaluate(lean / "best")
+    answered = program.evaluate(lean / "best")
     assert answered["tuned"]["attack_success_rate"]["n"] == 2
     for target in ("adapter", "merged"):
-        assembly.export(lean / "best", target=target, out=tmp_path / target)
+        program.export(lean / "best", target=target, out=tmp_path / target)
 
 
 def test_adapters_in_the_compute_dtype(tiny_config: Any) -> None:
@@ -66,16 +66,16 @@ def test_adapters_in_the_compute_dtype(tiny_config: Any) -> None:
         loss={"lambda_contrastive": 0.0},
         evaluation={"max_samples": 2, "max_new_tokens": 4},
     )
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     saved = safetensors.torch.load_file(run_dir / "best" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
     losses = [row["val_loss"] for row in read_rows(run_dir / "metrics.jsonl") if "val_loss" in row]
     assert losses[-1] < losses[0]
-    assert assembly.evaluate(run_dir / "best")["tuned"]["attack_success_rate"]["n"] == 2
+    assert program.evaluate(run_dir / "best")["tuned"]["attack_success_rate"]["n"] == 2
 
 
 def test_fp16_adapters_are_refused(tiny_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "choose_dtype", lambda _name, _device: torch.float16)
     config = tiny_config(model={"quantization": "none"}, memory={"lora_dtype": "compute"})
     with pytest.raises(ConfigError, match="fp16"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)

@@ -177,7 +177,7 @@ def test_what_is_computed_for_company_has_no_gradient(
     tiny_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config = tiny_config(train={"batch_size": 1, "accumulation_steps": 3}, lora={"dropout": 0.0})
-    built = build_run(config, prepare_data(config), tmp_path, None)
+    built = build_run(config, prepare_data(config), None)
     run = built.run
     batches = run.batches.step_at(0, 0)
     found = []

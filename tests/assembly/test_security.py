@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from llmcausal import assembly
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.errors import CheckpointError, ModelError
 from llmcausal.model.factory import load_model, load_tokenizer
 from llmcausal.model.lora import load_adapter
 from llmcausal.train.checkpoint import MANIFEST, TRAINING_STATE, read_manifest, write_checkpoint
+from tests import program
 
 
 class Payload:
@@ -35,7 +35,7 @@ class Payload:
 def checkpoint(tiny_config: Callable[..., RunConfig]) -> Path:
     """A run's checkpoint, to be tampered with."""
     config = tiny_config(train={"max_steps": 4}, checkpoint={"every_steps": 2})
-    return assembly.train(config, plain=True).run_dir / "checkpoint-2"
+    return program.train(config, plain=True).run_dir / "checkpoint-2"
 
 
 def replaced(folder: Path, name: str, content: bytes) -> None:
@@ -57,7 +57,7 @@ def test_a_pickle_in_a_checkpoint_is_refused_and_not_run(
         content = buffer.getvalue()
     replaced(checkpoint, TRAINING_STATE, content)
     with pytest.raises(CheckpointError, match=TRAINING_STATE):
-        assembly.resume(checkpoint, plain=True)
+        program.resume(checkpoint, plain=True)
     assert not proof.exists()
     pickle.loads(pickle.dumps(Payload(proof)))
     assert proof.exists()  # the payload is a live one
@@ -67,7 +67,7 @@ def test_pickled_weights_beside_safetensors_are_not_read(checkpoint: Path, tmp_p
     proof = tmp_path / "it-ran"
     for name in ("adapter_model.bin", "pytorch_model.bin"):
         replaced(checkpoint, name, pickle.dumps(Payload(proof)))
-    assembly.resume(checkpoint, plain=True)
+    program.resume(checkpoint, plain=True)
     assert not proof.exists()
 
 
@@ -141,8 +141,8 @@ def test_the_code_of_a_model_is_not_run_unasked(model_with_code: tuple[Path, Pat
 @pytest.mark.parametrize(
     "work",
     [
-        assembly.evaluate,
-        lambda checkpoint: assembly.export(
+        program.evaluate,
+        lambda checkpoint: program.export(
             checkpoint, target="adapter", out=checkpoint.parent / "out"
         ),
     ],

@@ -93,7 +93,7 @@ def test_a_run_keeps_what_was_predicted_for_it(
 
     config = with_memory(tiny_config(train={"max_steps": 2}), budget_gb=0.35)
     monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
-    run_dir = training.train(config, plain=True, debug=False).run_dir
+    run_dir = training.train(training.TrainRequest(config, plain=True)).run_dir
     kept = json.loads((run_dir / "memory_plan.json").read_text())
     assert (kept["strategy"], kept["fits"], kept["forced"]) == ("recompute", True, False)
     assert kept["switches"]["activations"] == "recompute"
@@ -103,7 +103,7 @@ def test_a_run_keeps_what_was_predicted_for_it(
     assert [row["name"] for row in kept["tried"]] == ["keep", "recompute", "offload"]
     assert Workload(**kept["workload"]) == data_workload(config, prepare_data(config).train)
     before = (run_dir / "memory_plan.json").read_text()
-    training.resume(run_dir, plain=True, allow_changes=False)
+    training.resume(training.ResumeRequest(run_dir, plain=True))
     assert (run_dir / "memory_plan.json").read_text() == before
 
 
@@ -116,7 +116,7 @@ def test_a_refused_run_leaves_nothing_behind(
     monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
     monkeypatch.setattr(training, "build_run", _never)
     with pytest.raises(DoesNotFitError):
-        training.train(config, plain=True, debug=False)
+        training.train(training.TrainRequest(config, plain=True))
     assert not config.run_dir.exists()
 
 

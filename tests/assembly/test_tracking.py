@@ -15,9 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from llmcausal import assembly
 from llmcausal.errors import ConfigError
 from llmcausal.profile import dump_config
+from tests import program
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy",  # MLflow with SQLAlchemy 2.1
@@ -67,13 +67,13 @@ def test_tensorboard_and_mlflow_get_everything_and_go_on_after_a_resume(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MY_SECRET", SECRET)
-    plain = assembly.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
+    plain = program.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
     tracking = {"trackers": ["tensorboard", "mlflow"], "tables": True, "log_model": True}
     config = tiny_config(tracking=tracking, **SMALL)
-    outcome = assembly.train(config, plain=True)
+    outcome = program.train(config, plain=True)
     run_dir = outcome.run_dir
     assert alike(run_dir, plain)
-    again = assembly.resume(run_dir / "checkpoint-2", plain=True)
+    again = program.resume(run_dir / "checkpoint-2", plain=True)
     assert alike(run_dir, plain)
     assert again.evaluation is not None
 
@@ -118,12 +118,10 @@ def test_tensorboard_and_mlflow_get_everything_and_go_on_after_a_resume(
 # In a process of its own: wandb starts a service and hooks the interpreter's exit.
 REAL_RUNS = """
 import sys
-from pathlib import Path
-from llmcausal import assembly
+from llmcausal.assembly.training import ResumeRequest, TrainRequest, resume, train
 from llmcausal.profile import load_config
-from llmcausal.ui import console
-run_dir = assembly.train(load_config(sys.argv[1]), plain=True).run_dir
-assembly.resume(run_dir / "checkpoint-2", plain=True)
+run_dir = train(TrainRequest(load_config(sys.argv[1]), plain=True)).run_dir
+resume(ResumeRequest(run_dir / "checkpoint-2", plain=True))
 """
 
 
@@ -179,7 +177,7 @@ def test_wandb_offline_gets_everything_and_goes_on_after_a_resume(
     assert "switched off" not in done.stdout
     assert "wandb sync" in done.stdout
     run_dir = config.run_dir
-    plain = assembly.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
+    plain = program.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
     assert alike(run_dir, plain)
     files = sorted(
         run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime
@@ -224,7 +222,7 @@ def test_wandb_offline_gets_everything_and_goes_on_after_a_resume(
 
 def test_debug_sends_nothing(tiny_config: Any) -> None:
     config = tiny_config(tracking={"trackers": ["tensorboard", "no_such:Tracker"]})
-    run_dir = assembly.train(config, plain=True, debug=True).run_dir
+    run_dir = program.train(config, plain=True, debug=True).run_dir
     assert not (run_dir / "tensorboard").exists()
 
 
@@ -233,7 +231,7 @@ def test_a_missing_tracker_is_told_before_anything_is_written(
 ) -> None:
     config = tiny_config(tracking={"trackers": ["no_such:Tracker"]})
     with pytest.raises(ConfigError, match="no_such"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert not (tmp_path / "runs").exists()
 
 
@@ -245,12 +243,12 @@ def test_a_server_that_never_answers_costs_no_figure_and_no_weight(
     monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 1.0)
     settings = {"train": {"max_steps": 4}}
-    plain = assembly.train(tiny_config(name="plain", **settings), plain=True).run_dir
+    plain = program.train(tiny_config(name="plain", **settings), plain=True).run_dir
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"http://alice:{SECRET}@127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         config = tiny_config(tracking={"trackers": ["mlflow"]}, **settings)
-        run_dir = assembly.train(config, plain=True).run_dir
+        run_dir = program.train(config, plain=True).run_dir
     assert alike(run_dir, plain)
     assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3, 4]
     shown = capsys.readouterr().out

@@ -14,7 +14,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from llmcausal import assembly
 from llmcausal.assembly import training
 from llmcausal.config import RunConfig
 from llmcausal.data.triplet import AttackInfo, Triplet
@@ -32,6 +31,7 @@ from llmcausal.profile import load_config
 from llmcausal.train import checkpoint as checkpoint_module
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import verify
+from tests import program
 
 UNTIMED = ("seconds", "memory")
 
@@ -105,7 +105,7 @@ def _this_module() -> Any:
 
 
 def test_a_run_directory_is_complete(tiny_config: Any) -> None:
-    outcome = assembly.train(tiny_config(), plain=True)
+    outcome = program.train(tiny_config(), plain=True)
     run_dir = outcome.run_dir
     assert outcome.steps == 10
     assert [row["step"] for row in rows(run_dir)] == list(range(11))
@@ -143,18 +143,18 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     """Dropout is on, so every random state counts; 5 ends an epoch, 10 the run."""
     config = with_signal(tiny_config())
     monkeypatch.setattr(StopAt, "step", 99)
-    straight = assembly.train(config, plain=True).run_dir
+    straight = program.train(config, plain=True).run_dir
     monkeypatch.setattr(StopAt, "step", step)
     monkeypatch.setattr(StopAt, "number", number)
     with pytest.raises(Interrupted) as caught:
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert caught.value.exit_code == 128 + number
     assert "llmcausal resume" in str(caught.value)
     assert capsys.readouterr().out.count("this step is finished and saved first") == 1
     stopped = tmp_path / "runs" / "tiny-2"
     assert (stopped / f"checkpoint-{step}").is_dir()
     monkeypatch.setattr(StopAt, "step", 99)
-    assembly.resume(stopped, plain=True)
+    program.resume(stopped, plain=True)
     assert_same_bits(contents(stopped / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert_same_bits(contents(stopped / "best"), contents(straight / "best"))
     assert rows(stopped) == rows(straight)
@@ -168,9 +168,9 @@ def test_layers_computed_whole_resume_to_the_same_bits(
     """Without dropout the layers are computed whole; trained weights and moments stay fp32."""
     model = {"precision": precision, "quantization": quantization}
     config = tiny_config(model=model, lora={"dropout": 0.0}, validation={"attack_probe": 2})
-    straight = assembly.train(config, plain=True).run_dir
-    again = assembly.train(config.model_copy(update={"name": "again"}), plain=True).run_dir
-    assembly.resume(again / "checkpoint-8", plain=True)
+    straight = program.train(config, plain=True).run_dir
+    again = program.train(config.model_copy(update={"name": "again"}), plain=True).run_dir
+    program.resume(again / "checkpoint-8", plain=True)
     assert_same_bits(contents(again / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert rows(again) == rows(straight)
     weights = contents(straight / "checkpoint-10")["adapter"]
@@ -184,14 +184,14 @@ def test_a_run_keeps_the_precision_that_auto_took(
 
     monkeypatch.setattr(device, "bf16_speedup", lambda: 2.0)
     config = tiny_config(model={"precision": "auto"}, train={"max_steps": 2})
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     assert "note: precision: bf16; products are 2.0 times as fast" in capsys.readouterr().out
     for folder in (run_dir, run_dir / "checkpoint-2", run_dir / "best"):
         assert load_config(folder / "config.toml").model.precision == "bf16"
     monkeypatch.setattr(device, "bf16_speedup", lambda: 0.0)  # a machine without
     shutil.rmtree(run_dir / "checkpoint-2")
     shutil.rmtree(run_dir / "best")
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
     told = capsys.readouterr().out.replace("\n", " ")
     assert "auto would take fp32: this CPU has no bf16 instructions" in told
     assert load_config(run_dir / "checkpoint-2/config.toml").model.precision == "bf16"
@@ -200,70 +200,70 @@ def test_a_run_keeps_the_precision_that_auto_took(
 def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(
     tiny_config: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = assembly.train(tiny_config(), plain=True).run_dir
+    run_dir = program.train(tiny_config(), plain=True).run_dir
     expected = contents(run_dir / "checkpoint-10")
     metrics = rows(run_dir)
-    assembly.resume(run_dir / "checkpoint-8", plain=True)
+    program.resume(run_dir / "checkpoint-8", plain=True)
     assert_same_bits(contents(run_dir / "checkpoint-10"), expected)
     assert rows(run_dir) == metrics
     adapter = run_dir / "checkpoint-10" / "adapter_model.safetensors"
     adapter.write_bytes(adapter.read_bytes()[:-4] + b"\0\1\2\3")
     with pytest.raises(CheckpointError, match="adapter_model"):
-        assembly.resume(run_dir / "checkpoint-10", plain=True)
-    assembly.resume(run_dir, plain=True)
+        program.resume(run_dir / "checkpoint-10", plain=True)
+    program.resume(run_dir, plain=True)
     assert "adapter_model.safetensors" in capsys.readouterr().out
     assert_same_bits(contents(run_dir / "checkpoint-10"), expected)
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
     assert "all 10 steps are already done" in capsys.readouterr().out
 
 
 def test_resume_without_a_checkpoint_starts_again(tiny_config: Any, tmp_path: Path) -> None:
-    straight = assembly.train(tiny_config(), plain=True).run_dir
+    straight = program.train(tiny_config(), plain=True).run_dir
     begun = tmp_path / "runs" / "begun"
     begun.mkdir()
     for name in ("config.toml", "environment.json"):
         (begun / name).write_bytes((straight / name).read_bytes())
     (begun / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1, "lo')
-    assembly.resume(begun, plain=True)
+    program.resume(begun, plain=True)
     assert_same_bits(contents(begun / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert rows(begun) == rows(straight)
 
 
 def test_what_changed_is_named_and_refused(tiny_config: Any, tmp_path: Path) -> None:
     config = tiny_config(train={"max_steps": 2})
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     toml = run_dir / "config.toml"
     original = toml.read_text()
     toml.write_text(original.replace("max_steps = 2", "max_steps = 4"))
     with pytest.raises(CheckpointError, match=r"train\.max_steps: 2 -> 4"):
-        assembly.resume(run_dir, plain=True)
-    assert assembly.resume(run_dir, plain=True, allow_changes=True).steps == 4
+        program.resume(run_dir, plain=True)
+    assert program.resume(run_dir, plain=True, allow_changes=True).steps == 4
     toml.write_text(original)
     data = tmp_path / "train.jsonl"
     lines = data.read_text().splitlines(keepends=True)
     data.write_text("".join(lines[:-1]))
     with pytest.raises(CheckpointError, match="the train data"):
-        assembly.resume(run_dir, plain=True)
+        program.resume(run_dir, plain=True)
     data.write_text("".join(lines))
     template = tmp_path / "other.jinja"
     tokenizer_config = tmp_path / "model" / "chat_template.jinja"
     template.write_text(tokenizer_config.read_text())
     tokenizer_config.write_text(template.read_text().replace("\n", "\n\n"))
     with pytest.raises(CheckpointError, match="the chat template"):
-        assembly.resume(run_dir, plain=True)
+        program.resume(run_dir, plain=True)
 
 
 def test_two_processes_cannot_train_one_run(tiny_config: Any) -> None:
     from llmcausal.assembly import run_directory
 
-    run_dir = assembly.train(tiny_config(train={"max_steps": 1}), plain=True).run_dir
+    run_dir = program.train(tiny_config(train={"max_steps": 1}), plain=True).run_dir
     with run_directory.locked(run_dir), pytest.raises(UsageError, match="another process"):
-        assembly.resume(run_dir, plain=True)
+        program.resume(run_dir, plain=True)
 
 
 def test_a_second_run_of_the_same_name_gets_its_own_directory(tiny_config: Any) -> None:
     config = tiny_config(train={"max_steps": 1})
-    names = [assembly.train(config, plain=True).run_dir.name for _ in range(2)]
+    names = [program.train(config, plain=True).run_dir.name for _ in range(2)]
     assert names == ["tiny", "tiny-2"]
 
 
@@ -279,19 +279,19 @@ def test_a_full_disk_stops_training_with_the_last_checkpoint_intact(
 
     monkeypatch.setattr(checkpoint_module, "write_flushed", full_at_step_4)
     with pytest.raises(StorageError, match=r"checkpoint-4.*No space left") as caught:
-        assembly.train(tiny_config(), plain=True)
+        program.train(tiny_config(), plain=True)
     assert caught.value.exit_code == 2
     run_dir = tmp_path / "runs" / "tiny"
     assert verify(run_dir / "checkpoint-2")["step"] == 2
     monkeypatch.undo()
-    assert assembly.resume(run_dir, plain=True).steps == 10
+    assert program.resume(run_dir, plain=True).steps == 10
 
 
 def test_early_stopping_ends_the_run(tiny_config: Any) -> None:
     config = tiny_config(
         early_stopping={"patience": 1, "min_delta": 1e6}, validation={"every_steps": 1}
     )
-    outcome = assembly.train(config, plain=True)
+    outcome = program.train(config, plain=True)
     assert outcome.stop_reason
     assert outcome.steps < 10
     assert (outcome.run_dir / f"checkpoint-{outcome.steps}").is_dir()
@@ -301,9 +301,9 @@ def test_an_early_stopped_run_stays_stopped(tiny_config: Any) -> None:
     config = tiny_config(
         early_stopping={"patience": 1, "min_delta": 1e6}, validation={"every_steps": 2}
     )
-    stopped = assembly.train(config, plain=True)
+    stopped = program.train(config, plain=True)
     before = rows(stopped.run_dir)
-    resumed = assembly.resume(stopped.run_dir, plain=True)
+    resumed = program.resume(stopped.run_dir, plain=True)
     assert resumed.steps == stopped.steps
     assert resumed.stop_reason == stopped.stop_reason
     assert rows(stopped.run_dir) == before
@@ -313,10 +313,10 @@ def test_resuming_the_past_discards_its_old_future(
     tiny_config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(StopAt, "step", 99)
-    run_dir = assembly.train(with_signal(tiny_config()), plain=True).run_dir
+    run_dir = program.train(with_signal(tiny_config()), plain=True).run_dir
     monkeypatch.setattr(StopAt, "step", 9)
     with pytest.raises(Interrupted):
-        assembly.resume(run_dir / "checkpoint-8", plain=True)
+        program.resume(run_dir / "checkpoint-8", plain=True)
     assert {path.name for path in run_dir.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-9"}
 
 
@@ -337,7 +337,7 @@ def test_training_ends_with_a_verdict_on_what_it_never_saw(
         ),
     )
     given = {"at_end": True, "max_samples": 4, "max_new_tokens": 2}
-    run_dir = assembly.train(
+    run_dir = program.train(
         tiny_config(train={"max_steps": 1}, evaluation=given), plain=True
     ).run_dir
     assert "verdict: no difference in resistance" in " ".join(capsys.readouterr().out.split())
@@ -361,7 +361,7 @@ def test_a_gate_that_cannot_be_passed_is_told(
     )
     given = {"at_end": True, "max_samples": 2, "max_new_tokens": 2}
     config = tiny_config(train={"max_steps": 1}, evaluation=given)
-    assert assembly.train(config, plain=True).evaluation is not None
+    assert program.train(config, plain=True).evaluation is not None
     assert "the suite natural gives no verdict" in " ".join(capsys.readouterr().out.split())
 
 
@@ -370,19 +370,19 @@ def test_a_lost_evaluation_is_made_on_resume(tiny_config: Any) -> None:
         train={"max_steps": 1},
         evaluation={"at_end": True, "max_samples": 2, "max_new_tokens": 4},
     )
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     results = run_dir / "evaluation" / "results.json"
     first = json.loads(results.read_text())
     results.unlink()
-    assert assembly.resume(run_dir, plain=True).evaluation is not None
+    assert program.resume(run_dir, plain=True).evaluation is not None
     again = json.loads(results.read_text())
     assert again["tuned"] == first["tuned"]
     assert again["base"] == first["base"]
-    assert assembly.resume(run_dir, plain=True).evaluation is None
+    assert program.resume(run_dir, plain=True).evaluation is None
 
 
 def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
-    run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
+    run_dir = program.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
     toml = run_dir / "config.toml"
     toml.write_text(
         toml.read_text()
@@ -390,7 +390,7 @@ def test_allowed_changes_of_the_optimizer_count(tiny_config: Any) -> None:
         .replace("max_steps = 4", "max_steps = 6")
         .replace('scheduler = "cosine"', 'scheduler = "constant"')
     )
-    assembly.resume(run_dir, plain=True, allow_changes=True)
+    program.resume(run_dir, plain=True, allow_changes=True)
     assert [row["learning_rate"] for row in rows(run_dir)[-2:]] == [0.25, 0.25]
 
 
@@ -398,11 +398,11 @@ def test_best_is_of_the_run_that_went_on(tiny_config: Any) -> None:
     """With a learning rate that ruins the model, nothing beats what an abandoned future reached."""
     text_first = {"lambda_contrastive": 0.1}
     config = tiny_config(checkpoint={"keep": 5}, train={"learning_rate": 5e-4}, loss=text_first)
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     assert verify(run_dir / "best")["step"] > 2
     toml = run_dir / "config.toml"
     toml.write_text(toml.read_text().replace("learning_rate = 0.0005", "learning_rate = 0.9"))
-    assembly.resume(run_dir / "checkpoint-2", plain=True, allow_changes=True)
+    program.resume(run_dir / "checkpoint-2", plain=True, allow_changes=True)
     state = contents(run_dir / "checkpoint-10")["state"]
     assert verify(run_dir / "best")["step"] == state["best_step"]
     validated = {row["step"]: row["val_loss"] for row in rows(run_dir) if "val_loss" in row}
@@ -411,7 +411,7 @@ def test_best_is_of_the_run_that_went_on(tiny_config: Any) -> None:
 
 def test_another_figure_decides_afresh(tiny_config: Any) -> None:
     """A value of the figure that decided before says nothing about the one that does now."""
-    run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
+    run_dir = program.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
     assert contents(run_dir / "checkpoint-4")["state"]["best_value"] > 2
     toml = run_dir / "config.toml"
     toml.write_text(
@@ -422,7 +422,7 @@ def test_another_figure_decides_afresh(tiny_config: Any) -> None:
         .replace('\nmode = "min"', '\nmode = "max"')
         .replace("max_steps = 4", "max_steps = 6")
     )
-    assembly.resume(run_dir, plain=True, allow_changes=True)
+    program.resume(run_dir, plain=True, allow_changes=True)
     assert verify(run_dir / "best")["step"] == 6
     saved = contents(run_dir / "checkpoint-6")
     (stopping,) = [values for name, values in saved["callbacks"] if "EarlyStopping" in name]
@@ -431,13 +431,13 @@ def test_another_figure_decides_afresh(tiny_config: Any) -> None:
 
 
 def test_shorter_data_may_be_allowed(tiny_config: Any, tmp_path: Path) -> None:
-    run_dir = assembly.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
+    run_dir = program.train(tiny_config(train={"max_steps": 4}), plain=True).run_dir
     data = tmp_path / "train.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:9]))
     toml = run_dir / "config.toml"
     changed = toml.read_text().replace("max_steps = 4", "max_steps = 5")
     toml.write_text(changed.replace("epochs = 2", "epochs = 3"))
-    assert assembly.resume(run_dir, plain=True, allow_changes=True).steps == 5
+    assert program.resume(run_dir, plain=True, allow_changes=True).steps == 5
 
 
 def test_relative_paths_hold_from_elsewhere(
@@ -447,33 +447,33 @@ def test_relative_paths_hold_from_elsewhere(
     config = tiny_config(
         data={"train": "train.jsonl"}, model={"name": "model"}, train={"max_steps": 1}
     )
-    run_dir = assembly.train(config, plain=True).run_dir.resolve()
+    run_dir = program.train(config, plain=True).run_dir.resolve()
     monkeypatch.chdir("/")
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
 
 
 def test_evaluation_and_export_of_a_checkpoint(tiny_config: Any, tmp_path: Path) -> None:
     settings = {"max_samples": 2, "max_new_tokens": 4}
     config = tiny_config(train={"max_steps": 2}, evaluation=settings)
-    best = assembly.train(config, plain=True).run_dir / "best"
-    result = assembly.evaluate(best, progress=lambda done, total: None)
+    best = program.train(config, plain=True).run_dir / "best"
+    result = program.evaluate(best, progress=lambda done, total: None)
     assert result["tuned"]["attack_success_rate"]["n"] == 2
     assert result["base"]["causal"]["representation"] == "hidden state"
     assert result["tuned"]["causal"]["representation"] == "projection"
     assert 0 <= result["tuned"]["causal"]["detection_auroc"]["value"] <= 1
     with pytest.raises(UsageError, match="--suite"):
-        assembly.evaluate(best, data=str(tmp_path / "train.jsonl"), suite="builtin")
-    on_file = assembly.evaluate(best, data=str(tmp_path / "train.jsonl"), baseline=False)
+        program.evaluate(best, data=str(tmp_path / "train.jsonl"), suite="builtin")
+    on_file = program.evaluate(best, data=str(tmp_path / "train.jsonl"), baseline=False)
     assert on_file["base"] is None
     for target in ("adapter", "merged"):
-        assembly.export(best, target=target, out=tmp_path / target)
+        program.export(best, target=target, out=tmp_path / target)
         assert (tmp_path / target / "tokenizer.json").is_file()
     template = tmp_path / "model" / "chat_template.jinja"
     template.write_text(template.read_text().replace("\n", "\n\n"))
     with pytest.raises(CheckpointError, match="chat template"):
-        assembly.evaluate(best)
+        program.evaluate(best)
     with pytest.raises(CheckpointError, match="chat template"):
-        assembly.export(best, target="adapter", out=tmp_path / "other")
+        program.export(best, target="adapter", out=tmp_path / "other")
 
 
 def test_a_checkpoint_cannot_name_code_to_call(tiny_config: Any, tmp_path: Path) -> None:
@@ -481,9 +481,9 @@ def test_a_checkpoint_cannot_name_code_to_call(tiny_config: Any, tmp_path: Path)
     options = {"args": ["touch", str(proof)]}
     config = tiny_config(loss={"contrastive": "subprocess:Popen", "options": options})
     with pytest.raises(ConfigError, match="ContrastiveLoss"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     with pytest.raises(ConfigError, match="Callback"):
-        assembly.train(tiny_config(callbacks=("os:getcwd",)), plain=True)
+        program.train(tiny_config(callbacks=("os:getcwd",)), plain=True)
     assert not proof.exists()
     assert not (tmp_path / "runs").exists()
 
@@ -498,7 +498,7 @@ def test_a_checkpoint_cannot_name_code_to_call(tiny_config: Any, tmp_path: Path)
 def test_nothing_to_learn_is_refused(tiny_config: Any, zero: dict[str, float]) -> None:
     loss = {"lambda_task": 0, "lambda_robust": 0, **zero}
     with pytest.raises(ConfigError, match="nothing to learn"):
-        assembly.train(tiny_config(loss=loss), plain=True)
+        program.train(tiny_config(loss=loss), plain=True)
 
 
 def test_anomaly_detection_ends_like_any_nan(tiny_config: Any) -> None:
@@ -506,11 +506,11 @@ def test_anomaly_detection_ends_like_any_nan(tiny_config: Any) -> None:
         loss={"contrastive": f"{__name__}:BrokenBackward"}, train={"detect_anomaly": True}
     )
     with pytest.raises(NonFiniteLossError, match="returned nan values"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
 
 
 def test_debug_switches_everything_on(tiny_config: Any) -> None:
-    outcome = assembly.train(tiny_config(evaluation={"at_end": True}), plain=True, debug=True)
+    outcome = program.train(tiny_config(evaluation={"at_end": True}), plain=True, debug=True)
     assert outcome.steps <= 4
     assert all("val_loss" in row for row in rows(outcome.run_dir))
     assert outcome.evaluation is not None
@@ -559,7 +559,7 @@ def test_a_nan_is_refused_and_named(tiny_config: Any, tmp_path: Path) -> None:
         train={"max_skipped_steps": 2},
     )
     with pytest.raises(NonFiniteLossError, match=r"loss nan, after 2 skipped steps") as caught:
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert caught.value.exit_code == 5
     assert "contrastive_loss nan" in str(caught.value)
     assert "builtin-train" in str(caught.value)
@@ -570,20 +570,20 @@ def test_a_nan_is_refused_and_named(tiny_config: Any, tmp_path: Path) -> None:
 
 def test_a_loss_of_your_own_is_trained_and_resumed(tiny_config: Any) -> None:
     settings = {"contrastive": f"{__name__}:Weighted", "options": {"scale": 2.0}}
-    run_dir = assembly.train(tiny_config(loss=settings), plain=True).run_dir
+    run_dir = program.train(tiny_config(loss=settings), plain=True).run_dir
     last = contents(run_dir / "checkpoint-10")
     assert last["contrastive"]["weight"] != 2.0
-    assembly.resume(run_dir / "checkpoint-8", plain=True)
+    program.resume(run_dir / "checkpoint-8", plain=True)
     assert_same_bits(contents(run_dir / "checkpoint-10"), last)
     with pytest.raises(ConfigError, match=r"loss\.options"):
-        assembly.train(tiny_config(loss={**settings, "options": {"colour": 1}}), plain=True)
+        program.train(tiny_config(loss={**settings, "options": {"colour": 1}}), plain=True)
 
 
 def test_a_kill_before_old_checkpoints_were_deleted_is_made_good(tiny_config: Any) -> None:
-    run_dir = assembly.train(tiny_config(), plain=True).run_dir
+    run_dir = program.train(tiny_config(), plain=True).run_dir
     last, before = (run_dir / f"checkpoint-{step}" for step in (10, 8))
     shutil.copytree(before, run_dir / "checkpoint-6")
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
     assert sorted(run_dir.glob("checkpoint-*")) == sorted([last, before])
 
 
@@ -592,7 +592,7 @@ def test_too_little_usable_data_is_refused_before_the_model_is_loaded(
 ) -> None:
     config = tiny_config(data={"max_length": 300, "min_samples": 19})
     with pytest.raises(DataError, match=r"data\.min_samples = 19"):
-        assembly.train(config, plain=True)
+        program.train(config, plain=True)
     assert not (tmp_path / "runs").exists()
 
 
@@ -605,7 +605,7 @@ def test_separate_members_and_plain_adamw(tiny_config: Any) -> None:
             memory={"members": members},
             lora={"dropout": 0.0},
         )
-        run_dir = assembly.train(config, plain=True).run_dir
+        run_dir = program.train(config, plain=True).run_dir
         found[members] = rows(run_dir)
     for tree, separate in zip(found["tree"], found["separate"], strict=True):
         for key in tree.keys() - {"tokens"}:
@@ -617,10 +617,10 @@ def test_a_detector_leaves_the_defence_as_it_is_and_comes_again_after_a_kill(
 ) -> None:
     """`contrast_gradient = "head"`: the adapter is to the bit that of a run without contrast."""
     asked = {"contrast_gradient": "head"}
-    run_dir = assembly.train(tiny_config(name="with", loss=asked), plain=True).run_dir
+    run_dir = program.train(tiny_config(name="with", loss=asked), plain=True).run_dir
     assert "detector trained; validation: stability" in capsys.readouterr().out
     without = {"lambda_contrastive": 0.0}
-    plain = assembly.train(tiny_config(name="without", loss=without), plain=True).run_dir
+    plain = program.train(tiny_config(name="without", loss=without), plain=True).run_dir
     adapter, head = "adapter_model.safetensors", "projection.safetensors"
     assert (run_dir / "best" / adapter).read_bytes() == (plain / "best" / adapter).read_bytes()
     assert rows(run_dir) == rows(plain)
@@ -634,6 +634,6 @@ def test_a_detector_leaves_the_defence_as_it_is_and_comes_again_after_a_kill(
     files.pop(head)
     checkpoint_module.write_checkpoint(run_dir / "best", files, facts)
     assert not (run_dir / "best" / head).exists()
-    assembly.resume(run_dir, plain=True)
+    program.resume(run_dir, plain=True)
     assert (run_dir / "best" / head).read_bytes() == learned
     assert verify(run_dir / "best") == whole

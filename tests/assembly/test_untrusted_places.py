@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llmcausal import assembly
 from llmcausal.config import RunConfig
 from llmcausal.errors import ModelError
 from llmcausal.model.gguf import PREFIX, find_gguf
 from llmcausal.train.checkpoint import recover
+from tests import program
 
 SECRETS = {
     "HF_TOKEN": "hf_" + "Qx7" * 12,
@@ -62,8 +62,8 @@ def test_no_file_of_the_run_holds_a_secret_of_the_environment(
 ) -> None:  # fmt: skip
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    run_dir = assembly.train(tiny_config(**SHORT), plain=True).run_dir
-    assembly.evaluate(run_dir / "checkpoint-4", progress=None)
+    run_dir = program.train(tiny_config(**SHORT), plain=True).run_dir
+    program.evaluate(run_dir / "checkpoint-4", progress=None)
     files = [path for path in run_dir.rglob("*") if path.is_file()]
     assert {"environment.json", "report.html", "metrics.jsonl"} <= {path.name for path in files}
     printed = capfd.readouterr()
@@ -81,8 +81,8 @@ def test_what_is_made_follows_the_umask_and_caches_are_private(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("LLMCAUSAL_CACHE", str(tmp_path / "cache"))
     config = tiny_config(**SHORT, evaluation={"cache": True})
-    run_dir = assembly.train(config, plain=True).run_dir
-    assembly.evaluate(run_dir / "checkpoint-4", progress=None)
+    run_dir = program.train(config, plain=True).run_dir
+    program.evaluate(run_dir / "checkpoint-4", progress=None)
     assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
     for path in run_dir.iterdir():
         if path.is_file():
@@ -103,7 +103,7 @@ def umask_077() -> Iterator[None]:
 def test_links_in_a_run_directory_lead_to_no_deletion_elsewhere(
     tiny_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    run_dir = assembly.train(tiny_config(**SHORT), plain=True).run_dir
+    run_dir = program.train(tiny_config(**SHORT), plain=True).run_dir
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine.txt").write_text("keep")
@@ -113,7 +113,7 @@ def test_links_in_a_run_directory_lead_to_no_deletion_elsewhere(
     recover(run_dir)
     config = run_dir / "config.toml"
     config.write_text(config.read_text().replace("max_steps = 4", "max_steps = 6"))
-    assert assembly.resume(run_dir, plain=True, allow_changes=True).steps == 6
+    assert program.resume(run_dir, plain=True, allow_changes=True).steps == 6
     assert (outside / "mine.txt").read_text() == "keep"
     assert [path.name for path in outside.iterdir()] == ["mine.txt"]
 
@@ -127,6 +127,6 @@ def test_a_link_in_place_of_a_new_run_directory_is_not_followed(
     outside.mkdir()
     config.output_dir.mkdir(exist_ok=True)
     (config.output_dir / config.name).symlink_to(outside)
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     assert run_dir.name == f"{config.name}-2"
     assert list(outside.iterdir()) == []

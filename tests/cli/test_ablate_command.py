@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from llmcausal.assembly import ablation
+from llmcausal.assembly.ablation_plan import AblationRequest
 from llmcausal.cli import app
 from llmcausal.ui.ablation import ablation_markdown, render_ablation
 
@@ -49,16 +50,16 @@ RESULT = {
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
+def called(monkeypatch: pytest.MonkeyPatch) -> list[AblationRequest]:
+    requests: list[AblationRequest] = []
 
-    def ablate(profile: str, vary: list[str], **options: Any) -> dict[str, Any]:
-        arguments.update(options, profile=profile, vary=vary)
+    def ablate(request: AblationRequest) -> dict[str, Any]:
+        requests.append(request)
         print("a library prints something")
         return RESULT
 
     monkeypatch.setattr(ablation, "ablate", ablate)
-    return arguments
+    return requests
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -70,26 +71,24 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_everything_is_passed_on_and_json_is_alone_on_stdout(
-    monkeypatch: pytest.MonkeyPatch, called: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    called: list[AblationRequest],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     vary = ["loss.lambda_robust=0,1", "lora.rank,lora.alpha=8:16,16:32"]
     arguments = ["demo-cpu", "--vary", vary[0], "--vary", vary[1], "--seeds", "3", "--trials", "5"]
     arguments += ["--set", "train.epochs=1", "--output-dir", "study", "--plain", "--json"]
     assert run(monkeypatch, *arguments) == 0
-    assert called == {
-        "profile": "demo-cpu",
-        "vary": vary,
-        "overrides": ["train.epochs=1"],
-        "seeds": 3,
-        "trials": 5,
-        "output_dir": Path("study"),
-        "plain": True,
-    }
+    assert called == [
+        AblationRequest("demo-cpu", vary, ["train.epochs=1"], 3, 5, Path("study"), plain=True)
+    ]
     assert json.loads(capsys.readouterr().out) == RESULT
 
 
 def test_without_json_the_table_is_shown(
-    monkeypatch: pytest.MonkeyPatch, called: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    called: list[AblationRequest],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(monkeypatch, "demo-cpu", "--vary", "lora.rank=8,16") == 0
     out = capsys.readouterr().out
@@ -101,10 +100,10 @@ def test_without_json_the_table_is_shown(
     "arguments", [["demo-cpu"], ["demo-cpu", "--vary", "lora.rank=8", "--seeds", "0"]]
 )
 def test_usage_errors(
-    monkeypatch: pytest.MonkeyPatch, called: dict[str, Any], arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, called: list[AblationRequest], arguments: list[str]
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
-    assert called == {}
+    assert called == []
 
 
 def test_an_unknown_setting_names_the_nearest(

@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
+from llmcausal.assembly import endpoint, evaluating, serving, training
+from llmcausal.assembly.evaluating import EvaluationRequest
+from llmcausal.assembly.training import ResumeRequest
 from llmcausal.cli import app
 from llmcausal.evaluation.adaptive import AdaptiveRequest
 
 
 class Recorder:
-    """Stands in for one function of the assembly; keeps its arguments."""
+    """Replaces one workflow; keeps its request."""
 
     def __init__(self, result: Any = None) -> None:
         self.result = result
-        self.arguments: tuple[Any, ...] = ()
-        self.options: dict[str, Any] = {}
+        self.request: Any = None
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        self.arguments, self.options = arguments, options
+    def __call__(self, request: Any) -> Any:
+        self.request = request
         print("a library prints something")
         return self.result
 
@@ -40,7 +41,7 @@ def test_train_passes_the_resolved_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     train = Recorder()
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
     folder = tmp_path / "2024"
     assert (
         _run(
@@ -50,27 +51,26 @@ def test_train_passes_the_resolved_settings(
         )
         == 0
     )
-    (config,) = train.arguments
+    config = train.request.config
     assert (config.train.epochs, config.lora.rank) == (2, 4)
     assert config.run_dir == folder / "demo-cpu"
-    assert train.options == {"plain": True, "debug": False}
+    assert (train.request.plain, train.request.debug) == (True, False)
 
 
 def test_a_bad_setting_never_reaches_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     train = Recorder()
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
     assert _run(monkeypatch, "train", "demo-cpu", "--set", "lora.rank=0") == 2
-    assert train.arguments == ()
+    assert train.request is None
 
 
 def test_resume_passes_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
     resume = Recorder()
-    monkeypatch.setattr(assembly, "resume", resume)
+    monkeypatch.setattr(training, "resume", resume)
     assert _run(monkeypatch, "resume", "runs/x") == 0
-    assert resume.arguments == (Path("runs/x"),)
-    assert resume.options == {"plain": False, "allow_changes": False}
+    assert resume.request == ResumeRequest(Path("runs/x"))
     assert _run(monkeypatch, "resume", "runs/x", "--plain", "--allow-changes") == 0
-    assert resume.options == {"plain": True, "allow_changes": True}
+    assert resume.request == ResumeRequest(Path("runs/x"), plain=True, allow_changes=True)
 
 
 def test_eval_prints_one_json_object(
@@ -78,41 +78,33 @@ def test_eval_prints_one_json_object(
 ) -> None:
     result = {"tuned": {"utility": {"value": 0.5}}, "name": "Grüße [bold]"}
     evaluate = Recorder(result)
-    monkeypatch.setattr(assembly, "evaluate", evaluate)
+    monkeypatch.setattr(evaluating, "evaluate_checkpoint", evaluate)
     arguments = ("eval", "--checkpoint", "best", "--data", "f.jsonl", "--suite", "s")
     assert _run(monkeypatch, *arguments, "--no-baseline", "--json") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == result
     assert "a library prints something" in shown.err
-    assert evaluate.arguments == (Path("best"),)
-    assert evaluate.options == {
-        "data": "f.jsonl",
-        "suite": "s",
-        "baseline": False,
-        "reads": True,
-        "trust_remote_code": False,
-        "against": None,
-        "settings": dict.fromkeys(("max_samples", "batch_size", "max_new_tokens", "attacks")),
-        "adaptive": None,
-        "out": None,
-    }
+    settings = dict.fromkeys(("max_samples", "batch_size", "max_new_tokens", "attacks"))
+    assert evaluate.request == EvaluationRequest(
+        Path("best"), data="f.jsonl", suite="s", baseline=False, settings=settings
+    )
 
 
 def test_eval_passes_numbers_and_folders_and_tells_where_the_report_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     evaluate = Recorder({"tuned": {}, "base": None, "report": str(tmp_path / "out.html")})
-    monkeypatch.setattr(assembly, "evaluate", evaluate)
+    monkeypatch.setattr(evaluating, "evaluate_checkpoint", evaluate)
     options = ("--against", "task", "--max-samples", "5", "--batch-size", "2", "--out", "out")
     options += ("--adaptive", "3", "--adaptive-steps", "7", "--adaptive-search", "random")
     options += ("--adaptive-samples", "2", "--adaptive-from", "earlier")
     assert _run(monkeypatch, "eval", "--checkpoint", "best", *options) == 0
     assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().out
-    assert evaluate.options["adaptive"] == AdaptiveRequest(
+    assert evaluate.request.adaptive == AdaptiveRequest(
         3, 7, search="random", samples=2, earlier=Path("earlier")
     )
-    assert (evaluate.options["against"], evaluate.options["out"]) == (Path("task"), Path("out"))
-    assert evaluate.options["settings"] == {
+    assert (evaluate.request.against, evaluate.request.out) == (Path("task"), Path("out"))
+    assert evaluate.request.settings == {
         "max_samples": 5,
         "batch_size": 2,
         "max_new_tokens": None,
@@ -131,26 +123,24 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
     from llmcausal.evaluation.endpoint import RequestPace
 
     evaluate = Recorder({"tuned": {}, "base": None, "report": "r.html"})
-    monkeypatch.setattr(assembly, "evaluate_endpoint", evaluate)
+    monkeypatch.setattr(endpoint, "evaluate_endpoint", evaluate)
     options = ("--checkpoint", "best", "--api", "completions", "--tokenizer", "gguf", "--reuse")
     options += ("--requests", "9", "--concurrency", "2", "--timeout", "3", "--patience", "4")
     options += ("--max-samples", "5", "--suite", "sep", "--no-baseline")
     assert _run(monkeypatch, "eval", "--endpoint", "http://x/v1", "--model", "m", *options) == 0
-    assert evaluate.arguments == ("http://x/v1", "m")
     settings = dict.fromkeys(("batch_size", "max_new_tokens", "attacks"))
-    assert evaluate.options == {
-        "api": "completions",
-        "tokenizer": "gguf",
-        "checkpoint": Path("best"),
-        "pace": RequestPace(9, 2, 3, 4),
-        "reuse": True,
-        "data": None,
-        "suite": "sep",
-        "baseline": False,
-        "trust_remote_code": False,
-        "settings": {"max_samples": 5, **settings},
-        "out": None,
-    }
+    assert evaluate.request == endpoint.EndpointRequest(
+        "http://x/v1",
+        "m",
+        api="completions",
+        tokenizer="gguf",
+        checkpoint=Path("best"),
+        pace=RequestPace(9, 2, 3, 4),
+        reuse=True,
+        suite="sep",
+        baseline=False,
+        settings={"max_samples": 5, **settings},
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,29 +172,18 @@ def test_serve_passes_its_options(
     from llmcausal.server.engine import Limits
 
     serve = Recorder()
-    monkeypatch.setattr(assembly, "serve", serve)
+    monkeypatch.setattr(serving, "serve", serve)
     assert _run(monkeypatch, "serve", "--checkpoint", "best") == 0
-    started = serve.options.pop("started")
-    assert serve.arguments == (Path("best"),)
-    assert serve.options == {
-        "host": "127.0.0.1",
-        "port": 8000,
-        "base": False,
-        "name": None,
-        "limits": Limits(),
-        "trust_remote_code": False,
-    }
+    started = serve.request.started
+    assert serve.request == serving.ServeRequest(Path("best"), started=started)
     started("http://127.0.0.1:8000", "demo")
     assert "demo is served at http://127.0.0.1:8000/v1" in capsys.readouterr().err
     options = ("--host", "::1", "--port", "0", "--base", "--name", "n", "--max-prompt-tokens", "1")
     options += ("--max-tokens", "2", "--max-body", "3", "--queue", "4", "--client-timeout", "5")
     assert _run(monkeypatch, "serve", "--checkpoint", "best", *options) == 0
-    assert serve.options["limits"] == Limits(3, 1, 2, 4, 5.0)
-    assert (serve.options["host"], serve.options["base"], serve.options["name"]) == (
-        "::1",
-        True,
-        "n",
-    )
+    request = serve.request
+    assert request.limits == Limits(3, 1, 2, 4, 5.0)
+    assert (request.host, request.port, request.base, request.name) == ("::1", 0, True, "n")
 
 
 def test_eval_help_lists_the_suites(

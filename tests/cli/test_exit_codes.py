@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llmcausal import assembly, errors
+from llmcausal import errors
+from llmcausal.assembly import training
 from llmcausal.cli import app
 
 DATA_ERROR = errors.DataError(["a.jsonl:3: benign: is missing", "a.jsonl:9: id: is not unique"])
@@ -30,10 +31,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _train_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def train(*_: object, **__: object) -> None:
+    def train(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(assembly, "train", train)
+    monkeypatch.setattr(training, "train", train)
 
 
 @pytest.mark.usefixtures("failing")

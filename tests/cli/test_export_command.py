@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmcausal import assembly
+from llmcausal.assembly import exporting
 from llmcausal.cli import app
+from llmcausal.export.artifact import ExportOptions
 
 FIGURE = {"value": 0.25, "n": 12, "low": 0.09, "high": 0.53}
 REPORT: dict[str, Any] = {
@@ -49,27 +50,16 @@ def test_what_is_passed_on_and_printed(
 ) -> None:
     calls: list[Any] = []
 
-    def export(*arguments: Any, **options: Any) -> Any:
-        calls.append((arguments, options))
+    def export(request: exporting.ExportRequest) -> Any:
+        calls.append(request)
         print("a library prints something")
         return REPORT
 
-    monkeypatch.setattr(assembly, "export", export)
+    monkeypatch.setattr(exporting, "export_checkpoint", export)
     monkeypatch.setenv("COLUMNS", "200")
     arguments = ("--checkpoint", "best", "--format", "gguf", "--out", "out")
     assert run(monkeypatch, *arguments) == 0
-    assert calls.pop() == (
-        (Path("best"),),
-        {
-            "target": "gguf",
-            "out": Path("out"),
-            "quantize": "f16",
-            "llama_cpp": None,
-            "check": True,
-            "push_to": None,
-            "trust_remote_code": False,
-        },
-    )
+    assert calls.pop() == exporting.ExportRequest(Path("best"), "gguf", Path("out"))
     shown = capsys.readouterr().out
     assert "a library" not in shown
     assert "\x1b" not in shown
@@ -79,9 +69,9 @@ def test_what_is_passed_on_and_printed(
     assert "uploaded: https://example.org/me/model" in shown
     more = ("--quantize", "Q8_0", "--llama-cpp", "ll", "--no-check", "--push-to-hub", "me/model")
     assert run(monkeypatch, *arguments, *more, "--json") == 0
-    options = calls.pop()[1]
-    assert (options["quantize"], options["llama_cpp"]) == ("q8_0", Path("ll"))
-    assert (options["check"], options["push_to"]) == (False, "me/model")
+    request = calls.pop()
+    assert request.options == ExportOptions("q8_0", Path("ll"), check=False)
+    assert request.push_to == "me/model"
     assert json.loads(capsys.readouterr().out) == REPORT
 
 

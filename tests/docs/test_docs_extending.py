@@ -16,7 +16,7 @@ import numpy
 import pytest
 import safetensors.numpy
 
-from llmcausal import assembly, attacks
+from llmcausal import attacks
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Goal
 from llmcausal.config import RunConfig
@@ -27,6 +27,7 @@ from llmcausal.errors import DataError
 from llmcausal.profile import load_config
 from llmcausal.registry import Table
 from llmcausal.train.callbacks.tracking import Tracking
+from tests import program
 from tests.docs.shown import REPOSITORY, Block, blocks
 
 PAGE = REPOSITORY / "docs" / "extending.md"
@@ -78,7 +79,7 @@ def trained(folder: Path, tiny_files: tuple[Path, Path]) -> Path:
         "evaluation.at_end": "false",
     }
     overrides = [f"{key}={value}" for key, value in changes.items()]
-    return assembly.train(load_config(folder / "mine.toml", overrides), plain=True).run_dir
+    return program.train(load_config(folder / "mine.toml", overrides), plain=True).run_dir
 
 
 def test_loss_callback_tracker_and_exporter(trained: Path, folder: Path) -> None:
@@ -92,7 +93,7 @@ def test_loss_callback_tracker_and_exporter(trained: Path, folder: Path) -> None
         record["loss"] for record in records if "loss" in record
     ]
     out = folder / "matrices"
-    report = assembly.export(trained / "best", target="my_export:export_numpy", out=out)
+    report = program.export(trained / "best", target="my_export:export_numpy", out=out)
     weights = safetensors.numpy.load_file(trained / "best" / "adapter_model.safetensors")
     written = numpy.load(out / "adapter.npz")
     assert report["matrices"] == len(weights) > 0

@@ -1,47 +1,16 @@
-"""Answers token by token: the same tokens, and texts that join to the same text."""
+"""Answers token by token: the same tokens as in a batch."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from llmcausal.data.template import ChatTemplate
 from llmcausal.evaluation import generation
-from llmcausal.evaluation.generation import (
-    Decoding,
-    GrowingAnswer,
-    generate,
-    read_answers,
-    streaming,
-)
-from tests.data.conftest import BUILDERS
+from llmcausal.evaluation.generation import Decoding, generate, streaming
 
 PROMPTS = [list(range(40, 40 + count)) for count in (3, 50, 1, 20)]
-
-
-@pytest.mark.parametrize("name", BUILDERS)
-def test_pieces_join_to_the_whole_text(name: str) -> None:
-    """Characters of several bytes, broken ones, spaces at both ends, control tokens inside."""
-    template = ChatTemplate(BUILDERS[name]())
-    tokenizer, rng = template.tokenizer, random.Random(name)
-    texts = ["Grüße, 世界! 🎈", " two  spaces ", "\n\n- a\n", "e\u0301\u200d", "\ufffd?"]
-    pieces = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    several = 0
-    for _ in range(60):
-        tokens = [token for piece in rng.sample(pieces, 3) for token in piece]
-        for _ in range(rng.randrange(4)):
-            tokens.insert(rng.randrange(len(tokens)), rng.randrange(len(tokenizer)))
-        tokens += rng.choice([[], template.stop_ids[:1]])
-        answer = GrowingAnswer(template)
-        given = [answer.add(token) for token in tokens]
-        rest, whole = answer.finish()
-        assert "".join(given) + rest == whole.text
-        assert [whole] == read_answers(template, [tokens])
-        several += len(list(filter(None, given))) > 3
-    assert several > 30
 
 
 @pytest.mark.parametrize("tree", [True, False])

@@ -21,10 +21,15 @@ from llmcausal.errors import (
     UsageError,
 )
 from llmcausal.export import EXPORTERS
-from llmcausal.export.check import Behaviour, Loaded, check, observe
-from llmcausal.export.consumers import TransformersModel
+from llmcausal.export.check import (
+    Behaviour,
+    Loaded,
+    TransformersModel,
+    check,
+    observe,
+    tokens_by,
+)
 from llmcausal.export.source import AttackSuite, TrainingFacts
-from llmcausal.export.transformers_folder import tokens_by
 
 IDS = torch.tensor([[5, 9, 200, 31, 77, 12]])
 OTHER_TEMPLATE = (

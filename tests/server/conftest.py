@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from llmcausal.server import engine as engine_module
-from llmcausal.server.app import Served, build_app
-from llmcausal.server.connection import address, bind, make_server
+from llmcausal.server.app import Served, address, bind, build_app, make_server
 from llmcausal.server.engine import Engine, Limits
 
 Serve = Callable[..., httpx.Client]

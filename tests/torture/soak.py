@@ -56,9 +56,9 @@ REAL = (
 
 def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
     """Trains for so many steps and returns what was measured."""
-    from llmcausal import assembly
     from llmcausal.profile import load_config
-    from llmcausal.train import callback, snapshot
+    from llmcausal.train import callback, checkpoint
+    from tests import program
     from tests.torture.__main__ import make_files
     from tests.torture.world import World
 
@@ -73,7 +73,7 @@ def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
             if record["step"] % EVERY == 0:
                 samples.append((record["step"], resident_bytes()))
 
-    write = snapshot.Snapshot.write
+    write = checkpoint.Snapshot.write
 
     def timed(self: Any, target: Path) -> Path:
         started = time.perf_counter()
@@ -82,7 +82,7 @@ def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
         finally:
             written.append(time.perf_counter() - started)
 
-    snapshot.Snapshot.write = timed  # type: ignore[method-assign]
+    checkpoint.Snapshot.write = timed  # type: ignore[method-assign]
     globals()["Sampler"] = Sampler
     settings = [
         f"output_dir={folder}", f"train.max_steps={steps}", f"train.epochs={steps}",
@@ -103,7 +103,7 @@ def soak(folder: Path, steps: int, real: bool = False) -> dict[str, Any]:
 
     threading.Thread(target=watch, daemon=True).start()
     started = time.perf_counter()
-    outcome = assembly.train(load_config(profile, settings), plain=True)
+    outcome = program.train(load_config(profile, settings), plain=True)
     seconds = time.perf_counter() - started
     ended.set()
     (early,) = [size for step, size in samples if step == 50]

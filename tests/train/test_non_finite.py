@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from llmcausal import assembly
 from llmcausal.errors import NonFiniteLossError
 from llmcausal.train.callback import TrainState
 from llmcausal.train.objective import StepResult
 from llmcausal.train.step import TripletStep
 from llmcausal.train.update import MOST_OVERFLOWS, fault_of, left_out
+from tests import program
 from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture
 
 
@@ -83,7 +83,7 @@ def test_a_planted_fault_is_left_out_of_the_weights_and_the_run_goes_on(
     named: list[str] = []
     monkeypatch.setattr(TripletStep, "__call__", planted)
     config = tiny_config(train={"max_steps": 4}, validation={"every_steps": 4})
-    outcome = assembly.train(config, plain=True)
+    outcome = program.train(config, plain=True)
     assert outcome.steps == 4
     shown = capsys.readouterr().out.replace("\n", " ")
     assert "step 2 skipped" in shown

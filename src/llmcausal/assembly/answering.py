@@ -1,18 +1,23 @@
-"""The model's own answers, where the data give none.
+"""Texts that a model writes for data: its own answers, and documents in other words.
 
-The answer is the effect of instruction and data; the injection is a spurious intervention. So the
-right answer under attack is what the model answers without it, and nobody has to write it.
+An answer is the effect of instruction and data; an injection is a spurious intervention. So the
+right answer under attack is the model's answer without it, and nobody has to write it.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llmcausal.config import RunConfig
+from llmcausal.data.sources.builder import BuildOptions
+from llmcausal.data.sources.counterfactual import INSTRUCTION, checked_rewriting
+from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import ConfigError
+from llmcausal.errors import ConfigError, DataError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
@@ -25,11 +30,14 @@ from llmcausal.ui.console import status
 
 ALONE = "You are a helpful assistant."
 """System prompt of an attack's instruction that is answered without any text."""
-
 NF4_BYTES = 0.516
 """Of a number in NF4, with its share of the scales."""
 ROOM_BYTES = GIB
 """For keys and values of the prompts that are answered together, and for activations."""
+SPARE = 1.5
+"""Rewritten examples per triplet wanted: not every rewriting is sound."""
+ROOM = 1.5
+"""Tokens that a rewriting may take per token of its original."""
 
 Progress = Callable[[int, int], None]
 Prompt = tuple[str, str]
@@ -43,25 +51,18 @@ def answered(
     swapped: bool,
     progress: Progress | None = None,
 ) -> tuple[list[Triplet | None], list[str]]:
-    """Fills in the answers that are missing with the untouched model's own, greedily.
+    """Fills in missing answers with the untouched model's own, greedily.
 
-    An attack's instruction with a witness is answered on its own, and the answer is kept where it
-    obeys; else the witness stands for it. One without a witness is answered as the trusted
-    instruction. Answers are kept in the user's cache, so that none is computed twice.
+    An attack's instruction with a witness is answered on its own, and the answer is kept if it
+    obeys; else the witness replaces it. One without a witness is answered as the trusted
+    instruction. The user's cache keeps answers, so that none is computed twice.
 
     Args:
-        config: Whose model answers; `data.answer_tokens` bounds each answer.
-        triplets: Those with a `response` keep it.
-        template: Renders prompts.
         swapped: Also fill in `response_obeying`.
-        progress: Told (done, total) prompts.
 
     Returns:
-        The triplets in their places, None for one whose answer is of no use: empty, or obeying the
+        The triplets in their places, None for one with a useless answer: empty, or obeying the
         attack without having seen it; and notes on how many were answered and left out.
-
-    Raises:
-        ConfigError: If no process holds the whole model.
     """
     prompts = list(dict.fromkeys(p for triplet in triplets for p in _asked(triplet, swapped)))
     if not prompts:
@@ -72,7 +73,7 @@ def answered(
             "the answers first, with `llmcausal data build --answers model`"
         )
     limit = config.data.max_length - config.data.answer_tokens
-    fitting = [prompt for prompt in prompts if _length(template, prompt) <= limit]
+    fitting = [prompt for prompt in prompts if len(template.encode_prompt(*prompt)) <= limit]
     answers = dict(zip(fitting, _answers(config, template, fitting, progress), strict=True))
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
     left_out = made.count(None)
@@ -85,10 +86,55 @@ def answered(
     return made, notes
 
 
+def rewritten_examples(
+    config: RunConfig,
+    template: ChatTemplate,
+    examples: Sequence[SourceExample],
+    options: BuildOptions,
+    left_out: LeftOut,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Returns the rewritten document of each example that has a sound one, by the example's id.
+
+    Greedy, so that the same weights on the same machine give the same texts. `left_out` receives
+    unsound rewritings and documents that are too long.
+
+    Raises:
+        DataError: If none is sound.
+    """
+    if options.count is not None and SPARE * options.count < len(examples):
+        order = random.Random(f"llmcausal:rewrite:{options.seed}")
+        examples = order.sample(list(examples), math.ceil(SPARE * options.count))
+    with status("Loading the model"):
+        loaded = load_model(config.model, config.memory)
+    fitting = []
+    for example in examples:
+        if len(template.encode_prompt(INSTRUCTION, example.document)) > config.data.max_length:
+            left_out.add(example.where, "document: too long to rewrite; raise data.max_length")
+        else:
+            fitting.append(example)
+    longest = max((template.count_tokens(example.document) for example in fitting), default=0)
+    tokens = math.ceil(ROOM * longest) + 1
+    answers = answer_prompts(
+        Answering(loaded.model, template, tokens, config.evaluation.batch_size),
+        [(INSTRUCTION, example.document) for example in fitting],
+        progress=progress,
+    )
+    found = {}
+    for example, answer in zip(fitting, answers, strict=True):
+        try:
+            found[example.id] = checked_rewriting(example, answer.text, ended=answer.stopped)
+        except Unusable as error:
+            left_out.add(example.where, str(error))
+    if not found:
+        raise DataError(left_out.first, f"{config.model.name}: none of its rewritings is sound")
+    return found
+
+
 def _answers(
     config: RunConfig, template: ChatTemplate, prompts: list[Prompt], progress: Progress | None
 ) -> list[Answer]:
-    """Loads the model, lets it answer, and lets it go: the run that is planned next wants all."""
+    """Loads the model, lets it answer, and frees it: the run that follows needs the memory."""
     with status("Loading the model"):
         loaded = _load(config)
     answering = Answering(
@@ -106,7 +152,7 @@ def _answers(
 
 
 def _load(config: RunConfig) -> LoadedModel:
-    """Loads the model within the budget: no strategy is planned before the answers are known."""
+    """Loads the model within the budget: no strategy is planned before the answers exist."""
     memory = config.memory
     if choose_device(config.model.device).type == "cuda":
         budget = find_budget(memory, "cuda")
@@ -118,10 +164,10 @@ def _load(config: RunConfig) -> LoadedModel:
 
 
 def _places(config: RunConfig, budget: Budget) -> dict[str, str]:
-    """Returns where embeddings and head are held for answering.
+    """Places embeddings and head for answering.
 
-    Embeddings in host memory cost next to nothing. A head there crosses for every token, so it
-    stays where the layers are if that leaves `ROOM_BYTES`.
+    Embeddings in host memory cost almost nothing. A head there moves to the device for every
+    token, so it stays with the layers if that leaves `ROOM_BYTES`.
     """
     model = empty_model(config)
     width = expected_dtype(config.model.precision, "cuda").itemsize
@@ -145,10 +191,6 @@ def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:
     ]
 
 
-def _length(template: ChatTemplate, prompt: Prompt) -> int:
-    return len(template.encode_prompt(*prompt))
-
-
 def _obeying_prompt(triplet: Triplet) -> Prompt | None:
     attack = triplet.attack
     if attack is None or triplet.response_obeying is not None or not triplet.swapped_system:
@@ -165,7 +207,6 @@ def _asked(triplet: Triplet, swapped: bool) -> list[Prompt]:
 
 
 def _filled(triplet: Triplet, answers: dict[Prompt, Answer], swapped: bool) -> Triplet | None:
-    """Returns the triplet with its answers, or None if they are of no use."""
     if not triplet.response:
         answer = answers.get((triplet.system, triplet.user_text("benign")))
         if answer is None or not _is_text(answer) or obeyed(triplet, answer.text):

@@ -1,4 +1,4 @@
-"""What `llmcausal doctor` checks with: the machine, and what the memory model knows."""
+"""`doctor`: the machine, and what the memory model knows, for the checks of `diagnostics`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmcausal.memory.optimizer_states import states_of
 from llmcausal.memory.shipped_needs import describe, shipped_needs
 
 OTHER_BYTES = 20 * 2**20
-"""A checkpoint's tokenizer and small files: Llama 3.1's tokenizer.json is the most of it."""
+"""A checkpoint's tokenizer and small files; the largest is Llama 3.1's tokenizer.json."""
 
 
 def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
@@ -30,8 +30,7 @@ def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
     with watch("Looking at this machine"):
         machine = look_at_machine()
     kept = shipped_needs()
-    pages = not machine.windows_driver
-    shipped = {name: _need(name, values, pages) for name, values in kept.items()}
+    shipped = {name: _need(name, values, machine.windows_driver) for name, values in kept.items()}
     wanted = describe(config)
     same = (name for name, values in kept.items() if values.items() >= wanted.items())
     own = shipped.get(next(same, ""))
@@ -39,8 +38,8 @@ def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
     yield from diagnose(Facts(config, machine, tuple(shipped.values()), own, size), watch)
 
 
-def _need(name: str, values: dict[str, Any], pages: bool) -> ProfileNeed:
-    paged = 0 if pages else values["paged_bytes"]  # what stays on the GPU
+def _need(name: str, values: dict[str, Any], stays_on_gpu: bool) -> ProfileNeed:
+    paged = values["paged_bytes"] if stays_on_gpu else 0
     strategies = tuple(
         StrategyNeed(each["name"], each["needed_bytes"] + paged, each["host_bytes"] - paged)
         for each in values["strategies"]
@@ -54,31 +53,24 @@ def model_size(config: RunConfig) -> ModelSize | None:
     Returns:
         None where the shape is neither shipped nor on this machine.
     """
-    section = config.model
-    if SAME_SHAPE.get(section.name, section.name) not in shipped_architectures():
-        try:
-            if not is_stored(section):
-                return None
-        except LlmcausalError:
-            return None
-    try:
-        return _size(config)
-    except LlmcausalError:
-        return None
-
-
-def _size(config: RunConfig) -> ModelSize:
     from llmcausal.train.build import learns_detector
 
-    model = empty_model(config)
-    adapters = adapter_numbers(config, model)
-    loss = config.loss
-    width = model.config.get_text_config().hidden_size
-    hidden, out = loss.projection_hidden_dim, loss.projection_dim
-    head = [width * hidden, hidden, hidden * out, out] if out else []
-    # Numbers of fp32 and their optimizer's states, wherever those live while training.
-    trained = 4 * sum((*adapters, *head))
-    in_steps = adapters if learns_detector(loss) else adapters + head
-    states = (states_of(config.train.optimizer, numbers, 4, pages=False) for numbers in in_steps)
-    held = sum(sum(state.device) for state in states)
+    section, loss = config.model, config.loss
+    try:
+        known = SAME_SHAPE.get(section.name, section.name) in shipped_architectures()
+        if not known and not is_stored(section):
+            return None
+        model = empty_model(config)
+        adapters = adapter_numbers(config, model)
+        width = model.config.get_text_config().hidden_size
+        hidden, out = loss.projection_hidden_dim, loss.projection_dim
+        head = [width * hidden, hidden, hidden * out, out] if out else []
+        # Numbers of fp32 and their optimizer's states, wherever these are while training.
+        trained = 4 * sum((*adapters, *head))
+        in_steps = adapters if learns_detector(loss) else adapters + head
+        optimizer = config.train.optimizer
+        states = (states_of(optimizer, numbers, 4, pages=False) for numbers in in_steps)
+        held = sum(sum(state.device) for state in states)
+    except LlmcausalError:
+        return None
     return ModelSize(model.num_parameters(), trained + held + OTHER_BYTES)

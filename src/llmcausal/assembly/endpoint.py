@@ -1,10 +1,9 @@
-"""`eval --endpoint`: a model that is deployed, alone or against the checkpoint it came from."""
+"""`eval --endpoint`: a deployed model, alone or against the checkpoint that it came from."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +11,17 @@ from urllib.parse import urlsplit
 
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.evaluating import (
+    AnyEvaluation,
+    answers_kept,
     choose_triplets,
     command_line,
     load_parts,
+    plain_name,
+    read_checkpoint,
     suite_name,
-    with_settings,
-    without_code,
 )
 from llmcausal.assembly.prepare import load_template
-from llmcausal.config import RunConfig
-from llmcausal.data.splits import BUILTIN
+from llmcausal.config import ModelSection, RunConfig
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
@@ -37,43 +37,38 @@ from llmcausal.evaluation.endpoint import (
     Replies,
     RequestPace,
 )
-from llmcausal.evaluation.evaluate import Answers, fitting, prompts_of, require_some, score_answers
+from llmcausal.evaluation.evaluate import (
+    Answers,
+    encoding_once,
+    fitting,
+    prompts_of,
+    require_some,
+    score_answers,
+)
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.summary import caveats
-from llmcausal.profile import load_config
+from llmcausal.model.device import out_of_memory_explained
 from llmcausal.serving import template_of
-from llmcausal.train.checkpoint import CONFIG, verify
-from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui.console import ProgressLine
 from llmcausal.ui.report import REPORT, RunFiles, write_report
 
-Progress = Callable[[int, int], None]
 RUNS = Path("runs")
-_AGAIN = "Answers so far are kept: run the same command again to continue."
-_LOST = "No answers are kept, since evaluation.cache is off."
 
 
 @dataclass(frozen=True)
-class EndpointRequest:
+class EndpointRequest(AnyEvaluation):
     """What `eval --endpoint` is asked for.
 
     Attributes:
-        url: Of the API.
-        model: Its name there.
-        api: How it is asked; `completions` renders token ids here.
-        tokenizer: Exported folder or hub id whose chat template renders them; None takes that of
-            the checkpoint.
-        checkpoint: Gives settings and rendering, and is what the endpoint is compared with.
-        baseline: Compare with the checkpoint, if there is one.
-        data: As in `EvaluationRequest`; the next two likewise.
-        suite: See there.
-        settings: See there.
-        trust_remote_code: Run code that comes with the checkpoint's model.
+        url: The API's.
+        model: The model's name there.
+        api: The form of requests; `completions` renders token ids here.
+        tokenizer: Exported folder or hub id whose chat template renders them; None takes the
+            checkpoint's.
+        checkpoint: Gives settings and rendering, and is compared with the endpoint.
         pace: Budget, concurrency and patience.
         reuse: Also take answers of evaluations that have ended.
-        progress: Called with (done, total) over the endpoint's answers; None shows them on stderr.
-        out: Folder for the result; None: a folder of the endpoint's own in `runs`.
     """
 
     url: str
@@ -81,71 +76,84 @@ class EndpointRequest:
     api: Literal["openai", "completions", "ollama"] = "openai"
     tokenizer: str | None = None
     checkpoint: Path | None = None
-    baseline: bool = True
-    data: str | None = None
-    suite: str | None = None
-    settings: Mapping[str, int | None] = field(default_factory=dict)
-    trust_remote_code: bool = False
     pace: RequestPace = field(default_factory=RequestPace)
     reuse: bool = False
-    progress: Progress | None = None
-    out: Path | None = None
 
 
+@out_of_memory_explained("in the evaluation")
 def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
-    """Evaluates a deployed model as others are in memory, and writes the result.
+    """Evaluates a deployed model like one in memory, and writes the result.
 
-    Perplexity and representations cannot be asked for over HTTP, and are left out.
+    HTTP gives no perplexity and no representations, so these are left out.
 
     Raises:
-        UsageError: If what is asked for contradicts itself, or the endpoint does not take the key.
+        UsageError: If the request contradicts itself, or the endpoint refuses the key.
         EndpointError: If the endpoint does not answer.
-        DataError: If no triplet was answered whole.
+        DataError: If no triplet has all its answers.
         Interrupted: On Ctrl-C or SIGTERM.
     """
-    config, manifest = _settings(request)
+    checkpoint = request.checkpoint
+    own, manifest = RunConfig(), dict[str, Any]()
+    if checkpoint is not None:
+        own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
+    config = request.applied_to(own)
     name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
     triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
     key = os.environ.get(KEY_VARIABLE, "")
-    endpoint = Endpoint(request.url, request.model, _api(config, request), key)
-    folder = request.out or _folder(endpoint, name, request.data)
+    endpoint = Endpoint(request.url, request.model, _api(config.model, request), key)
+    deployed = plain_name(f"endpoint-{urlsplit(endpoint.address).netloc}-{endpoint.model}")
+    folder = request.out or RUNS / deployed / request.folder_name("evaluation", suite=name)
     kept = KeptAnswers(
         AnswerStore() if config.evaluation.cache else None,
         [endpoint.address, endpoint.model, endpoint.api.rendering, name, request.data],
         finished=request.reuse,
     )
-    with stopping_explained(_AGAIN if config.evaluation.cache else _LOST):
+    prompts = prompts_of(triplets)
+    with answers_kept(config.evaluation):
         replies = Asker(endpoint, request.pace, kept, config.evaluation.max_new_tokens).ask(
-            prompts_of(triplets), request.progress or ProgressLine("answers of the endpoint")
+            prompts, request.progress or ProgressLine("answers of the endpoint")
         )
-        usable, skipped = answered(triplets, replies)
+        usable, skipped = _answered(triplets, replies)
         base = None
-        if request.checkpoint is not None and request.baseline:
-            usable, more, base = _of_checkpoint(config, manifest, request.checkpoint, usable)
+        if checkpoint is not None and request.baseline:
+            usable, more, base = _of_checkpoint(config, manifest, checkpoint, usable)
             skipped += more
         result = score_answers(usable, skipped, replies.answers, base)
     if base is not None:
-        result["base"]["name"] = str(request.checkpoint)
-    result |= _facts(endpoint, request, replies, notes)
+        result["base"]["name"] = str(checkpoint)
+    result |= _facts(endpoint, request.api, replies, notes)
     result |= {"suite": name, "command": command_line()}
     result["environment"] = run_directory.environment()
     write_results(result, folder)
-    title = f"{endpoint.model} at {endpoint.address}"
-    shown = RunFiles(folder, {**result, "caveats": caveats(result)})
-    report = write_report(shown, folder / REPORT, title=title)
-    if all(each in replies.answers or each in replies.refused for each in prompts_of(triplets)):
+    report = write_report(
+        RunFiles(folder, {**result, "caveats": caveats(result)}),
+        folder / REPORT,
+        title=f"{endpoint.model} at {endpoint.address}",
+    )
+    if all(prompt in replies.answers or prompt in replies.refused for prompt in prompts):
         kept.finish()
     return {**result, "written": str(folder), "report": str(report)}
 
 
-def answered(
+def _api(section: ModelSection, request: EndpointRequest) -> Api:
+    if request.api != "completions":
+        if request.tokenizer is not None:
+            raise UsageError(f"--tokenizer renders nothing with --api {request.api}: leave it out")
+        return Chat() if request.api == "openai" else Ollama()
+    if request.tokenizer is not None:
+        return Completions(template_of(request.tokenizer))
+    if request.checkpoint is None:
+        raise UsageError(
+            "--api completions renders token ids: give --checkpoint, or --tokenizer with the "
+            "exported folder"
+        )
+    return Completions(load_template(section))
+
+
+def _answered(
     triplets: Sequence[Triplet], replies: Replies
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Returns the triplets that were answered whole, and why the others were not.
-
-    Raises:
-        DataError: If there is none.
-    """
+    """Returns the triplets with all their answers, and why the others lack some."""
     usable, skipped = [], []
     for triplet in triplets:
         missing = [prompt for prompt in prompts_of([triplet]) if prompt not in replies.answers]
@@ -159,40 +167,15 @@ def answered(
     return usable, skipped
 
 
-def _settings(request: EndpointRequest) -> tuple[RunConfig, dict[str, Any]]:
-    if request.checkpoint is None:
-        config, manifest = RunConfig(), dict[str, Any]()
-    else:
-        manifest = verify(request.checkpoint)
-        config = load_config(request.checkpoint / CONFIG)
-        config = without_code(config, request.trust_remote_code)
-    return with_settings(config, request.data, request.settings), manifest
-
-
-def _api(config: RunConfig, request: EndpointRequest) -> Api:
-    if request.api != "completions":
-        if request.tokenizer is not None:
-            raise UsageError(f"--tokenizer renders nothing with --api {request.api}: leave it out")
-        return Chat() if request.api == "openai" else Ollama()
-    if request.tokenizer is not None:
-        return Completions(template_of(request.tokenizer))
-    if request.checkpoint is None:
-        raise UsageError(
-            "--api completions renders token ids: give --checkpoint, or --tokenizer with the "
-            "exported folder"
-        )
-    return Completions(load_template(config.model))
-
-
 def _of_checkpoint(
     config: RunConfig, manifest: dict[str, Any], checkpoint: Path, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]], Answers]:
     """Answers in this process what the endpoint has answered."""
-    parts = load_parts(config, manifest, checkpoint, None)
+    parts = load_parts(config, manifest, checkpoint)
     section = config.evaluation
     answering = Answering(
         parts.model,
-        parts.template,
+        encoding_once(parts.template),
         section.max_new_tokens,
         section.batch_size,
         store=AnswerStore() if section.cache else None,
@@ -203,33 +186,19 @@ def _of_checkpoint(
     return usable, skipped, dict(zip(prompts, found, strict=True))
 
 
-def _facts(
-    endpoint: Endpoint, request: EndpointRequest, replies: Replies, notes: Sequence[str]
-) -> dict[str, Any]:
-    """Returns what the result says of the endpoint, in figures and for the reader."""
+def _facts(endpoint: Endpoint, api: str, replies: Replies, notes: Sequence[str]) -> dict[str, Any]:
+    """Returns the result's facts about the endpoint, in figures and for the reader."""
     note = f"The tuned side is {endpoint.model} at {endpoint.address}."
     if replies.kept:
         note += f" {replies.kept} of {len(replies.answers)} answers are from an earlier evaluation."
-    if request.api != "completions":
+    if api != "completions":
         note += " It renders prompts with its own chat template, which is not checked here."
     facts = {
         "url": endpoint.address,
         "model": endpoint.model,
-        "api": request.api,
+        "api": api,
         "requests": replies.requests,
         "retries": replies.retries,
         "kept": replies.kept,
     }
     return {"endpoint": facts, "notes": [note, *notes]}
-
-
-def _folder(endpoint: Endpoint, suite: str, data: str | None) -> Path:
-    parts = urlsplit(endpoint.address)
-    named = f"endpoint-{parts.netloc}-{endpoint.model}"
-    read = "" if data is None or data == BUILTIN else Path(data).stem
-    kinds = ["evaluation", "" if suite == BUILTIN else suite, read]
-    return RUNS / _plain(named) / "-".join(_plain(kind) for kind in kinds if kind)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text)

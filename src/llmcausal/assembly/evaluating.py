@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly import run_directory
-from llmcausal.assembly.adaptive import Parts, add_adaptive_attack, check_searchable
-from llmcausal.assembly.comparison import check_alike, other_checkpoint
-from llmcausal.assembly.fetching import fetch_model
-from llmcausal.assembly.prepare import load_template
+from llmcausal.assembly.comparison import Other, check_alike, other_checkpoint
+from llmcausal.assembly.prepare import fetch_model, load_template
 from llmcausal.config import DataSection, EvaluationSection, RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
@@ -22,10 +20,12 @@ from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.adaptive import AdaptiveRequest
-from llmcausal.evaluation.answer_store import AnswerStore
+from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims, names_witness
+from llmcausal.evaluation.adaptive.gcg import Subject
+from llmcausal.evaluation.adaptive.slot import Earlier
+from llmcausal.evaluation.answer_store import AnswerStore, weights_fingerprint
 from llmcausal.evaluation.evaluate import evaluate
 from llmcausal.evaluation.forward import (
-    Readable,
     causal_figures,
     encode,
     map_points,
@@ -37,7 +37,7 @@ from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.cpu_layers import whole_layers
-from llmcausal.model.device import choose_device
+from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.model.factory import load_model
 from llmcausal.profile import load_config
 from llmcausal.train.build import build_adapters, build_step
@@ -48,86 +48,147 @@ from llmcausal.train.step import TripletStep
 from llmcausal.ui.console import ProgressLine, status, stderr_progress
 from llmcausal.ui.report import REPORT, write_run_report
 
-Progress = Callable[[int, int], None]
-_AGAIN = "Answers so far are kept: run the same command again to continue."
-_LOST = "No answers are kept, since evaluation.cache is off."
+ADAPTIVE_LOG = "adaptive.jsonl"
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What `eval` is asked for.
+@dataclass(frozen=True, kw_only=True)
+class AnyEvaluation:
+    """What both kinds of evaluation are asked for.
 
     Attributes:
-        checkpoint: Checkpoint folder.
         data: What the suite reads: a file, a folder or `builtin`; None takes the run's `data.test`.
-        suite: Name of a suite; None takes `evaluation.suite` of the run.
-        baseline: Also evaluate the untouched base, on the same prompts.
-        reads: Also measure perplexity and representations.
-        trust_remote_code: Run code that comes with the model; the checkpoint's own word for it
-            does not count.
-        progress: Told (done, total) over the generated answers; None shows them on stderr.
-        against: Another checkpoint, to compare with in place of the untouched base.
-        settings: Of `evaluation`, and `attacks` of `data.test_attacks`, in place of the run's;
-            None keeps the run's.
-        adaptive: Also search attacks against each model: what the attacker may do.
-        out: Folder for the result; None: next to the checkpoint.
+        suite: Name of a suite; None takes the run's `evaluation.suite`.
+        baseline: Also evaluate what the model is compared with.
+        settings: Replacements for the run's `evaluation` settings, and `attacks` for
+            `data.test_attacks`; None keeps the run's.
+        trust_remote_code: Run code that comes with the model, whatever the checkpoint says.
+        progress: Called with (done, total) over the answers; None shows them on stderr.
+        out: Folder for the result; None chooses one.
     """
 
-    checkpoint: Path
     data: str | None = None
     suite: str | None = None
     baseline: bool = True
-    reads: bool = True
-    trust_remote_code: bool = False
-    progress: Progress | None = None
-    against: Path | None = None
     settings: Mapping[str, int | None] = field(default_factory=dict)
-    adaptive: AdaptiveRequest | None = None
+    trust_remote_code: bool = False
+    progress: Callable[[int, int], None] | None = None
     out: Path | None = None
 
+    def applied_to(self, config: RunConfig) -> RunConfig:
+        """Returns the config with the request's settings in place of the run's."""
+        given = {key: value for key, value in self.settings.items() if value is not None}
+        read = {"test": self.data, "test_attacks": given.pop("attacks", None)}
+        read = {key: value for key, value in read.items() if value is not None}
+        update: dict[str, Any] = {
+            "evaluation": config.evaluation.model_copy(update=given),
+            "data": config.data.model_copy(update=read),
+        }
+        return config.model_copy(update=update)
 
+    def folder_name(self, *names: str, suite: str) -> str:
+        """Names a folder; each suite and each `--data` has its own, so none replaces another's."""
+        read = "" if self.data is None or self.data == BUILTIN else Path(self.data).stem
+        parts = ["" if suite == BUILTIN else suite, read]
+        return "-".join([*names, *(plain_name(part) for part in parts if part)])
+
+
+@dataclass(frozen=True)
+class EvaluationRequest(AnyEvaluation):
+    """What `eval` of a checkpoint is asked for.
+
+    Attributes:
+        reads: Also measure perplexity and representations.
+        against: A checkpoint to compare with, instead of the untouched base.
+        adaptive: Also search attacks against each model.
+    """
+
+    checkpoint: Path
+    reads: bool = True
+    against: Path | None = None
+    adaptive: AdaptiveRequest | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an evaluation works with; `other` replaces the base that `model` is compared with."""
+
+    model: Any
+    template: ChatTemplate
+    step: TripletStep
+    other: Other | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured of a model; see `EvaluationRequest`. The result shows the notes."""
+
+    suite: str
+    baseline: bool = True
+    reads: bool = True
+    notes: Sequence[str] = ()
+    progress: Callable[[int, int], None] | None = None
+
+
+@out_of_memory_explained("in the evaluation")
 def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     """Evaluates a verified checkpoint and writes the result.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
-        UsageError: If what is asked for contradicts itself.
+        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+        UsageError: If the request contradicts itself.
         Interrupted: On Ctrl-C or SIGTERM.
     """
-    checkpoint, against = request.checkpoint, request.against
-    manifest = verify(checkpoint)
-    own = without_code(load_config(checkpoint / CONFIG), request.trust_remote_code)
-    config = with_settings(own, request.data, request.settings)
+    checkpoint, against, adaptive = request.checkpoint, request.against, request.adaptive
+    own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
+    config = request.applied_to(own)
     if against is not None:
         check_alike(config, manifest, against, request.baseline)
     name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
-    folder = request.out or _folder_beside(checkpoint, name, request.data)
+    parent = checkpoint.resolve().parent
+    folder = parent / request.folder_name("evaluation", checkpoint.resolve().name, suite=name)
+    folder = request.out or folder
     triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
-    if request.adaptive is not None:
-        check_searchable(triplets, name, request.adaptive)
+    earlier = _check_searchable(triplets, name, adaptive) if adaptive else Earlier()
     asked = Asked(name, request.baseline, request.reads, notes, request.progress)
     with (
         process_group(choose_device(config.model.device)) as processes,
-        stopping_explained(_AGAIN if config.evaluation.cache else _LOST),
+        answers_kept(config.evaluation),
     ):
         processes.on_main(lambda: fetch_model(config.model))
         parts = load_parts(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
         if not processes.is_main:
             return result
-        if request.adaptive is not None:
-            add_adaptive_attack(config, parts, triplets, result, request.adaptive, folder)
-    return _written(result, checkpoint, folder)
+        if adaptive is not None:
+            search = _Search(adaptive, earlier, folder / ADAPTIVE_LOG)
+            _add_adaptive_attack(config.evaluation, parts, triplets, result, search)
+    result["checkpoint"] = str(checkpoint)
+    write_results(result, folder)
+    report = write_run_report(parent, folder / REPORT, evaluation=folder)
+    return {**result, "written": str(folder), "report": str(report)}
+
+
+def answers_kept(section: EvaluationSection) -> AbstractContextManager[None]:
+    """Turns an interruption inside into an error that says whether answers are kept."""
+    return stopping_explained(
+        "Answers so far are kept: run the same command again to continue."
+        if section.cache
+        else "No answers are kept, since evaluation.cache is off."
+    )
+
+
+def read_checkpoint(checkpoint: Path, trust_remote_code: bool) -> tuple[RunConfig, dict[str, Any]]:
+    """Verifies a checkpoint; returns its settings, with the user's decision, and its manifest."""
+    manifest = verify(checkpoint)
+    config = load_config(checkpoint / CONFIG)
+    model = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
+    return config.model_copy(update={"model": model}), manifest
 
 
 def load_parts(
-    config: RunConfig, manifest: dict[str, Any], checkpoint: Path, against: Path | None
+    config: RunConfig, manifest: dict[str, Any], checkpoint: Path, against: Path | None = None
 ) -> Parts:
-    """Loads a checkpoint's model, and what it is compared with, if anything.
-
-    Raises:
-        CheckpointError: If it does not fit, or its template is not the one at hand.
-    """
+    """Loads a checkpoint's model, and what it is compared with; raises `CheckpointError`."""
     with status("Loading the model"):
         loaded = load_model(config.model, config.memory)
     template = load_template(config.model, loaded.tokenizer)
@@ -139,36 +200,6 @@ def load_parts(
     other = other_checkpoint(config, model, step, against, checkpoint) if against else None
     restore_weights(checkpoint, model, step.objective.projection)
     return Parts(model, template, step, other)
-
-
-def _written(result: dict[str, Any], checkpoint: Path, folder: Path) -> dict[str, Any]:
-    result["checkpoint"] = str(checkpoint)
-    write_results(result, folder)
-    report = write_run_report(checkpoint.resolve().parent, folder / REPORT, evaluation=folder)
-    return {**result, "written": str(folder), "report": str(report)}
-
-
-def with_settings(
-    config: RunConfig, data: str | None, settings: Mapping[str, int | None]
-) -> RunConfig:
-    """Returns the config with what the command line says in place of what the run says."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    read = {"test": data, "test_attacks": given.pop("attacks", None)}
-    read = {key: value for key, value in read.items() if value is not None}
-    update: dict[str, Any] = {
-        "evaluation": config.evaluation.model_copy(update=given),
-        "data": config.data.model_copy(update=read),
-    }
-    return config.model_copy(update=update)
-
-
-def _folder_beside(checkpoint: Path, suite: str, data: str | None) -> Path:
-    """Each suite and each `--data` has a folder of its own, so that none replaces another's."""
-    checkpoint = checkpoint.resolve()
-    read = "" if data is None or data == BUILTIN else Path(data).stem
-    parts = ["" if suite == BUILTIN else suite, read]
-    named = [re.sub(r"[^A-Za-z0-9_]+", "-", part) for part in parts if part]
-    return checkpoint.parent / "-".join(["evaluation", checkpoint.name, *named])
 
 
 def suite_name(data: DataSection, evaluation: EvaluationSection, suite: str | None = None) -> str:
@@ -187,17 +218,13 @@ def suite_name(data: DataSection, evaluation: EvaluationSection, suite: str | No
 
 
 def choose_triplets(data: DataSection, suite: str, notes: list[str] | None = None) -> list[Triplet]:
-    """Returns the test triplets of a suite, and adds to `notes` what is left out of it.
-
-    Raises:
-        DataError: If the data cannot be used.
-    """
+    """Returns the test triplets of a suite, and adds to `notes` what it leaves out."""
     triplets: list[Triplet] = SUITES.load(suite)(data, [] if notes is None else notes)
     return triplets
 
 
 def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint: Path) -> None:
-    """Refuses to use a checkpoint with another prompt rendering than it was trained with.
+    """Refuses to use a checkpoint with another prompt rendering than that of its training.
 
     Raises:
         CheckpointError: If chat template or tokenizer differ.
@@ -209,31 +236,6 @@ def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint:
         )
 
 
-def without_code(config: RunConfig, trust_remote_code: bool) -> RunConfig:
-    """Returns the config with `trust_remote_code` as the user, not the file, says."""
-    model = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
-    return config.model_copy(update={"model": model})
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is measured of a model.
-
-    Attributes:
-        suite: Where the triplets are from.
-        baseline: Also evaluate the base, or what `Parts.other` puts in its place.
-        reads: Also measure perplexity and representations.
-        notes: What the reader of the result should know.
-        progress: Told (done, total) over the generated answers; None shows them on stderr.
-    """
-
-    suite: str
-    baseline: bool = True
-    reads: bool = True
-    notes: Sequence[str] = ()
-    progress: Progress | None = None
-
-
 def evaluate_model(
     config: RunConfig,
     parts: Parts,
@@ -241,18 +243,11 @@ def evaluate_model(
     asked: Asked,
     processes: Processes = SINGLE,
 ) -> dict[str, Any]:
-    """Evaluates a model in memory: generated answers, then what it reads.
-
-    Args:
-        config: Settings.
-        parts: The tuned model, and what goes with it.
-        triplets: What it is tested on.
-        asked: What is measured.
-        processes: Those that share the prompts.
+    """Evaluates a model in memory: generated answers, then perplexity and representations.
 
     Returns:
-        The parts of an `EvaluationResult` that are known without its place on disk; without what
-        is read on other processes than the first.
+        The parts of an `EvaluationResult` that do not depend on its place on disk. The processes
+        share the prompts; only the first one's result has what `asked.reads` adds.
     """
     section, chosen = config.evaluation, triplets[: config.evaluation.max_samples]
     result: dict[str, Any] = {
@@ -277,9 +272,8 @@ def evaluate_model(
         )
         if asked.reads and (processes.is_main or processes.sharded):
             _add_what_is_read(config, parts, chosen, result)
-    if not processes.is_main:
-        return result
-    result["environment"] = run_directory.environment()
+    if processes.is_main:
+        result["environment"] = run_directory.environment()
     return result
 
 
@@ -288,46 +282,102 @@ def _add_what_is_read(
 ) -> None:
     """Adds perplexity, causal metrics and the map to the sides of a result."""
     step, other = parts.step, parts.other
-    unusable = {item["id"] for item in result["skipped"]}
-    readable, skipped = encode(
-        TripletEncoder(parts.template, config.data.max_length),
-        [t for t in triplets if is_headline(t) and t.id not in unusable],
-    )
+    encoder = TripletEncoder(parts.template, config.data.max_length)
+    readable, skipped = encode(encoder, _usable(triplets, result))
     result["skipped"] += skipped
-    sides = _Sides(config, step, readable, result)
-    with evaluation_mode(parts.model):
-        sides.measure("tuned", nullcontext(), step.objective.projection is not None)
-        if other and result["base"] is not None:
-            result["base"]["name"] = other.name
-            sides.measure("base", other.weights(), other.projected)
-        elif result["base"] is not None:
-            sides.measure("base", without_adapter(parts.model), False)
-    result["representations"] = sides.points
+    points: dict[str, Any] = {}
 
-
-@dataclass(frozen=True)
-class _Sides:
-    """Adds to each side of a result what is measured on given answers and representations."""
-
-    config: RunConfig
-    step: TripletStep
-    readable: Sequence[Readable]
-    result: dict[str, Any]
-    points: dict[str, Any] = field(default_factory=dict)
-
-    def measure(self, side: str, weights: AbstractContextManager[None], projected: bool) -> None:
+    def measure(side: str, weights: AbstractContextManager[None], projected: bool) -> None:
         with weights:
             measured = read(
-                self.step,
-                self.readable,
-                pooling=self.config.loss.pooling,
-                batch_size=self.config.validation.batch_size,
+                step,
+                readable,
+                pooling=config.loss.pooling,
+                batch_size=config.validation.batch_size,
                 projected=projected,
                 progress=ProgressLine(f"representations, {side}"),
             )
-        self.result[side] |= perplexity_figures(measured)
-        self.result[side]["causal"] = causal_figures(measured, projected=projected)
-        self.points[side] = map_points(measured)
+        result[side] |= perplexity_figures(measured)
+        result[side]["causal"] = causal_figures(measured, projected=projected)
+        points[side] = map_points(measured)
+
+    with evaluation_mode(parts.model):
+        measure("tuned", nullcontext(), step.objective.projection is not None)
+        if other and result["base"] is not None:
+            result["base"]["name"] = other.name
+            measure("base", other.weights(), other.projected)
+        elif result["base"] is not None:
+            measure("base", without_adapter(parts.model), False)
+    result["representations"] = points
+
+
+def _usable(triplets: Sequence[Triplet], result: dict[str, Any]) -> list[Triplet]:
+    """Returns the triplets of the headline figures that were answered."""
+    unusable = {item["id"] for item in result["skipped"]}
+    return [t for t in triplets if is_headline(t) and t.id not in unusable]
+
+
+def _check_searchable(triplets: Sequence[Triplet], suite: str, request: AdaptiveRequest) -> Earlier:
+    """Refuses what a search cannot begin with, before anything is computed."""
+    earlier = Earlier.read(request.earlier) if request.earlier else Earlier()
+    if not any(is_headline(t) and names_witness(t) for t in triplets):
+        raise UsageError(
+            f"--adaptive searches for a witness text, and no attack in the suite {suite!r} names "
+            "one: drop --adaptive, or choose a suite that names them, such as builtin"
+        )
+    return earlier
+
+
+@dataclass(frozen=True)
+class _Search:
+    request: AdaptiveRequest
+    earlier: Earlier
+    log: Path
+
+
+def _add_adaptive_attack(
+    section: EvaluationSection,
+    parts: Parts,
+    triplets: Sequence[Triplet],
+    result: dict[str, Any],
+    search: _Search,
+) -> None:
+    """Searches attacks against each side of a result, and adds them as `adaptive`.
+
+    The log keeps found texts, so that an interrupted attack continues.
+    """
+    request, earlier = search.request, search.earlier
+    aims = choose_aims(parts.template, _usable(triplets, result), request, earlier)
+    if not aims:  # what was evaluated is worth keeping all the same
+        result["notes"].append("No adaptive attack: no usable prompt has room for a text.")
+        return
+    adaptive: dict[str, Any] = {
+        **request.budget,
+        "prompts": len(aims),
+        "earlier": str(request.earlier) if request.earlier else None,
+        "earlier_finds": len(earlier.finds),
+    }
+    answering = Answering(parts.model, parts.template, section.max_new_tokens, section.batch_size)
+
+    def attack(side: str, weights: AbstractContextManager[None], adapter: bool) -> None:
+        with weights:
+            fingerprint = weights_fingerprint(parts.model, adapter=adapter)
+            subject = Subject(parts.step, answering, adapter, fingerprint)
+            progress = ProgressLine(f"adaptive attack, {side}")
+            adaptive[side] = attack_adaptively(subject, aims, request, search.log, progress)
+
+    attack("tuned", nullcontext(), True)
+    other = parts.other
+    if other and result["base"] is not None:
+        attack("base", other.weights(), True)
+    elif result["base"] is not None:
+        attack("base", nullcontext(), False)
+    result["adaptive"] = adaptive
+
+
+def plain_name(text: str) -> str:
+    """Returns the text as part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text)
 
 
 def command_line() -> list[str]:

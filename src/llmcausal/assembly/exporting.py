@@ -1,23 +1,24 @@
-"""`export`: a checkpoint as what people deploy."""
+"""`export`: a checkpoint as what people deploy, and its upload to the hub."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from llmcausal.assembly.evaluating import (
     check_template,
     choose_triplets,
+    read_checkpoint,
     suite_name,
-    without_code,
 )
-from llmcausal.assembly.fetching import fetch_model
-from llmcausal.assembly.prepare import load_template
+from llmcausal.assembly.prepare import fetch_model, load_template
 from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunConfig
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
@@ -29,13 +30,11 @@ from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
 from llmcausal.export.artifact import ExportOptions
-from llmcausal.export.hub import check_repository, push_to_hub
+from llmcausal.export.model_card import HUB_ID
 from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
 from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
-from llmcausal.profile import load_config
-from llmcausal.train.checkpoint import CONFIG, verify
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
@@ -45,43 +44,51 @@ _log = logging.getLogger(__name__)
 _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
 
 
-def export_checkpoint(
-    checkpoint: Path,
-    *,
-    target: str,
-    out: Path,
-    trust_remote_code: bool,
-    options: ExportOptions,
-    push_to: str | None = None,
-) -> dict[str, Any]:
-    """Exports a verified checkpoint and returns the report of the artifact's own check.
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `export` is asked for.
 
-    Args:
-        checkpoint: Checkpoint folder.
+    Attributes:
         target: Name of an exporter.
         out: New folder for the artifact.
-        trust_remote_code: Run code that comes with the model.
-        options: What the exporter is asked for.
-        push_to: Repository on the hub (OWNER/NAME) to upload the result to.
+        push_to: Repository on the hub (OWNER/NAME) that receives the result.
+    """
+
+    checkpoint: Path
+    target: str
+    out: Path
+    options: ExportOptions = field(default_factory=ExportOptions)
+    push_to: str | None = None
+    trust_remote_code: bool = False
+
+
+def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
+    """Exports a verified checkpoint and returns the report of the artifact's own check.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
+        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
         ConfigError: If there is no such target.
         UsageError: If `out` is not empty, a program is missing, or the hub refuses.
     """
-    exporter = EXPORTERS.load(target)
-    if push_to is not None:
-        check_repository(push_to)
-    manifest = verify(checkpoint)
-    config = without_code(load_config(checkpoint / CONFIG), trust_remote_code)
+    checkpoint, out, push_to = request.checkpoint, request.out, request.push_to
+    exporter = EXPORTERS.load(request.target)
+    if push_to is not None and not HUB_ID.fullmatch(push_to):
+        raise UsageError(f"--push-to-hub {push_to}: give it as OWNER/NAME")
+    config, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     template = load_template(config.model)
     check_template(manifest, template, checkpoint)
-    for text in _failed_verdicts(checkpoint):
-        _log.warning("%s: by its own evaluation it %s", checkpoint, text)
+    for path in sorted(checkpoint.resolve().parent.glob(f"evaluation*/{RESULTS}")):
+        try:
+            verdict = json.loads(path.read_text(encoding="utf-8"))["verdict"]
+            if verdict["resists"] == "less":
+                text = f"{verdict['text']} [{path.parent.name}]"
+                _log.warning("%s: by its own evaluation it %s", checkpoint, text)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no verdict; the report tells of a damaged result
     fetch_model(config.model)
-    with status(f"Exporting {checkpoint} as {target}"), quiet_libraries():
+    with status(f"Exporting {checkpoint} as {request.target}"), quiet_libraries():
         source = _source(config, checkpoint, template)
-        report: dict[str, Any] = exporter(source, out, options)
+        report: dict[str, Any] = exporter(source, out, request.options)
     report = {"written": str(out), **report}
     if push_to is not None:
         with status(f"Uploading {out} to {push_to}"):
@@ -89,17 +96,28 @@ def export_checkpoint(
     return report
 
 
-def _failed_verdicts(checkpoint: Path) -> list[str]:
-    """Returns what evaluations beside a checkpoint say, where they say that it resists less."""
-    found = []
-    for path in sorted(checkpoint.resolve().parent.glob(f"evaluation*/{RESULTS}")):
-        try:
-            verdict = json.loads(path.read_text(encoding="utf-8"))["verdict"]
-            if verdict["resists"] == "less":
-                found.append(f"{verdict['text']} [{path.parent.name}]")
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no verdict; a damaged result is the report's concern
-    return found
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Uploads a folder; a repository made for it is private.
+
+    Returns:
+        The model's address.
+
+    Raises:
+        UsageError: If the hub refuses or is out of reach; the folder stays.
+    """
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Export by llmcausal"
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{repository}: cannot be uploaded: {reason}\n{folder} is complete. Log in with "
+            f"`hf auth login`, then: hf upload {repository} {folder}"
+        ) from error
+    return str(address)
 
 
 def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> ExportSource:
@@ -108,13 +126,9 @@ def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> Expo
     section = config.model.model_copy(
         update={"quantization": "none", "device": "cpu", "precision": _precision(config.model)}
     )
-
-    def load_base() -> PreTrainedModel:
-        return load_model(section).model
-
     return ExportSource(
         adapter_dir=checkpoint,
-        load_base=load_base,
+        load_base=lambda: load_model(section).model,
         template=template,
         base_name=resolve_source(config.model),
         dtype=choose_dtype(section.precision, choose_device("cpu")),
@@ -136,7 +150,7 @@ def _precision(section: ModelSection) -> str:
 def _attacks(
     data: DataSection, evaluation: EvaluationSection, template: ChatTemplate
 ) -> AttackSuite | None:
-    """Chooses attacked prompts of the run's test data; built-in ones where it cannot be read."""
+    """Chooses attacked prompts of the run's test data, or built-in ones if it is unreadable."""
     try:
         triplets = choose_triplets(data, suite_name(data, evaluation))
     except (DataError, UsageError):
@@ -185,7 +199,7 @@ def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:
             sides = {side: _figures(result[side]) for side in ("base", "tuned")}
             return TrainingFacts(settings, str(result["suite"]), **sides)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no evaluation there; a damaged one is the report's concern
+            continue  # no evaluation there; the report tells of a damaged one
     return TrainingFacts(settings)
 
 

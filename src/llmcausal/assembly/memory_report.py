@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmcausal.assembly.fetching import fetch_model
-from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
+from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, settle_precision
 from llmcausal.assembly.strategy_choice import (
     data_tokens,
     data_workload,

@@ -1,10 +1,13 @@
-"""A run's data: read, checked, encoded and identified, before anything heavy is loaded."""
+"""A run's inputs, before anything heavy is loaded: data, chat template, weights on this disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants, snapshot_download
 
 from llmcausal.assembly.answering import answered, stand_ins
 from llmcausal.config import ModelSection, RunConfig
@@ -12,24 +15,26 @@ from llmcausal.data.splits import TrainingSplits, fingerprint, load_training_spl
 from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import ConfigError, DataError
+from llmcausal.errors import ConfigError, DataError, ModelError
 from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.model.factory import load_tokenizer
+from llmcausal.model.gguf import PREFIX
 from llmcausal.storage import read_at_most
-from llmcausal.ui.console import ProgressLine
+from llmcausal.ui.console import ProgressLine, err_console
+
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+"""What transformers loads, the first kind found. A repository may hold the same weights in other
+formats too (`original/`, `consolidated*`)."""
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Encoded training and validation data, and what identifies it.
+    """Encoded training and validation data.
 
     Attributes:
-        train: Training examples.
-        validation: Validation examples.
-        validation_triplets: The same as text.
-        template: Renders prompts.
+        validation_triplets: The validation data as text.
         fingerprints: Hashes of the splits and of the template.
-        notes: What to tell the user.
+        notes: For the user.
     """
 
     train: list[EncodedTriplet]
@@ -44,12 +49,11 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
     """Reads, checks and encodes the data; with `data.answers = "model"` answers them too.
 
     Args:
-        config: Settings.
-        answer: Let the model answer; otherwise answers without a meaning, of the greatest length,
-            stand for its own.
+        answer: Let the model answer; otherwise meaningless answers of the greatest length
+            replace its own.
 
     Raises:
-        DataError: If it is not sound, or too little is usable.
+        DataError: If the data is unsound, or too little is usable.
         ModelError: If the tokenizer cannot be used.
     """
     splits = load_training_splits(config.data)
@@ -57,8 +61,12 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
     swapped = bool(config.loss.lambda_swap or config.loss.lambda_preference)
     answers: list[str] = []
     if config.data.answers == "model":
-        made, answers = _answered(config, splits, template, answer, swapped)
-        count = len(splits.train)
+        both, count = [*splits.train, *splits.validation], len(splits.train)
+        if answer:
+            progress = ProgressLine("the model's own answers")
+            made, answers = answered(config, both, template, swapped=swapped, progress=progress)
+        else:
+            made = stand_ins(both, config.data.answer_tokens)
         splits = TrainingSplits(
             [triplet for triplet in made[:count] if triplet is not None],
             [triplet for triplet in made[count:] if triplet is not None],
@@ -97,20 +105,10 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
     return PreparedData(train, validation, as_text, template, fingerprints, notes)
 
 
-def _answered(
-    config: RunConfig, splits: TrainingSplits, template: ChatTemplate, answer: bool, swapped: bool
-) -> tuple[list[Triplet | None], list[str]]:
-    both = [*splits.train, *splits.validation]
-    if not answer:
-        return stand_ins(both, config.data.answer_tokens), []
-    progress = ProgressLine("the model's own answers")
-    return answered(config, both, template, swapped=swapped, progress=progress)
-
-
 def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Settles `model.precision = "auto"` where bf16 is not to be had, and tells of it.
+    """Settles `model.precision = "auto"` where bf16 is not available; also returns notes.
 
-    Once for a whole run, so that no other machine goes on with it in another precision.
+    This happens once for a whole run, so that no other machine continues in another precision.
     """
     precision, note = settled_precision(config.model.precision, choose_device(config.model.device))
     model = config.model.model_copy(update={"precision": precision})
@@ -131,3 +129,47 @@ def load_template(section: ModelSection, tokenizer: Any = None) -> ChatTemplate:
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.chat_template = '{path}': cannot be read: {error}") from error
     return ChatTemplate(tokenizer or load_tokenizer(section), text)
+
+
+def fetch_model(section: ModelSection) -> None:
+    """Downloads what the cache lacks of a hub model's weights; shows size and progress.
+
+    An interrupted download continues where it stopped. The later loading reports whatever
+    prevents it from beginning: the cache may hold all files.
+
+    Raises:
+        ModelError: If the download stops.
+    """
+    name = section.name
+    local = name.startswith(PREFIX) or Path(name).expanduser().is_dir()
+    if local or constants.HF_HUB_OFFLINE:
+        return
+    for pattern in WEIGHTS:
+        arguments: dict[str, Any] = {
+            "revision": section.revision,
+            "allow_patterns": [pattern],
+            "ignore_patterns": ["*/*"],
+        }
+        try:
+            files = snapshot_download(name, **arguments, dry_run=True)
+        except Exception:  # no network, model or access; the transport's errors share no base
+            return
+        if not files:
+            continue
+        missing = [file for file in files if file.will_download]
+        if not missing:
+            return
+        size = sum(file.file_size or 0 for file in missing)
+        err_console().print(
+            f"downloading {name}: {size / 1e9:.1f} GB in {len(missing)} file(s) to "
+            f"{constants.HF_HUB_CACHE}; if it is interrupted, the next start continues it",
+            soft_wrap=True,
+        )
+        try:
+            snapshot_download(name, **arguments)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{name}: the download stopped: {reason}\nThe same command continues it."
+            ) from error
+        return

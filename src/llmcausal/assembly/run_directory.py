@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,26 +41,24 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         return str(path.resolve()) if path.exists() else name
 
     template = config.model.chat_template
-    model = config.model.model_copy(
+    model = {
+        "name": absolute(config.model.name),
+        "chat_template": template and template.expanduser().resolve(),
+    }
+    splits = ("train", "validation", "test")
+    data = {name: absolute(getattr(config.data, name)) for name in splits}
+    return config.model_copy(
         update={
-            "name": absolute(config.model.name),
-            "chat_template": template and template.expanduser().resolve(),
+            "model": config.model.model_copy(update=model),
+            "data": config.data.model_copy(update=data),
         }
     )
-    splits = {
-        name: absolute(getattr(config.data, name)) for name in ("train", "validation", "test")
-    }
-    data = config.data.model_copy(update=splits)
-    return config.model_copy(update={"model": model, "data": data})
 
 
-def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> Path:
-    """Creates the run directory with the resolved config and the environment.
+def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> None:
+    """Creates the run directory with the resolved config, the environment and the memory plan.
 
-    Args:
-        config: Settings.
-        memory_plan: What was predicted for the run; nothing where nothing was. A resumed run
-            keeps it: it takes the switches in the config, and plans nothing.
+    A resumed run keeps the plan: it takes the switches in the config, and plans nothing.
 
     Raises:
         StorageError: If the disk refuses.
@@ -77,7 +75,6 @@ def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> P
             f"{run_dir}: the run directory cannot be written: {error.strerror}. "
             "Name another with --output-dir."
         ) from error
-    return run_dir
 
 
 @contextmanager
@@ -86,6 +83,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises:
         UsageError: If another process holds it.
+        StorageError: If the disk refuses.
     """
     lock = FileLock(run_dir / ".lock")
     try:
@@ -104,14 +102,23 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 def environment() -> dict[str, Any]:
     """Describes machine, versions, command and date."""
+    import torch
+
+    processor = platform.processor()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor,
         "packages": versions(),
-        **_torch_facts(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
@@ -126,12 +133,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def version_changes(run_dir: Path) -> list[str]:
-    """Lists packages whose version differs from the one that started the run."""
-    try:
-        before = json.loads((run_dir / ENVIRONMENT_FILE).read_text("utf-8"))["packages"]
-    except (OSError, ValueError, KeyError):
-        return [f"{run_dir / ENVIRONMENT_FILE} is not readable: versions cannot be compared"]
+def version_changes(before: Mapping[str, str]) -> list[str]:
+    """Lists packages whose version differs from an earlier result of `versions`."""
     return [
         f"{package}: {before.get(package)} -> {now}"
         for package, now in versions().items()
@@ -139,18 +142,10 @@ def version_changes(run_dir: Path) -> list[str]:
     ]
 
 
-def _processor() -> str:
+def version_changes_since_start(run_dir: Path) -> list[str]:
+    """Lists packages whose version differs from the one that started the run."""
+    file = run_dir / ENVIRONMENT_FILE
     try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
-
-
-def _torch_facts() -> dict[str, Any]:
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"threads": torch.get_num_threads(), "gpu": gpu}
+        return version_changes(json.loads(file.read_text("utf-8"))["packages"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return [f"{file} is not readable: versions cannot be compared"]

@@ -8,11 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmcausal.assembly.evaluating import load_parts, without_code
+from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.errors import UsageError
-from llmcausal.profile import load_config
+from llmcausal.model.device import out_of_memory_explained
 from llmcausal.server.engine import Engine, Limits
-from llmcausal.train.checkpoint import CONFIG, verify
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.trackers.tracker import missing_package
 
@@ -26,13 +25,9 @@ class ServeRequest:
     """What `serve` is asked for.
 
     Attributes:
-        checkpoint: Checkpoint folder.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
+        port: 0 takes a free one.
         base: Answer without the adapter.
-        name: Of the model in requests; None takes the name of the run.
-        trust_remote_code: Run code that comes with the model.
-        limits: What is refused.
+        name: The model's name in requests; None takes the run's name.
         started: Called with the server's URL and the model's name once clients can connect.
     """
 
@@ -46,19 +41,19 @@ class ServeRequest:
     started: Callable[[str, str], None] = lambda url, name: None
 
 
-def serve_checkpoint(request: ServeRequest) -> None:
+@out_of_memory_explained("in the server")
+def serve(request: ServeRequest) -> None:
     """Serves a verified checkpoint until it is interrupted.
 
     Raises:
-        UsageError: If a package is missing, the address cannot be had, or it is not this machine's
-            alone and there is no token.
-        CheckpointError: If the checkpoint is damaged, or its template is not the one at hand.
+        UsageError: If a package is missing, the address is not available, or others can reach it
+            and there is no token.
+        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
         Interrupted: On Ctrl-C or SIGTERM.
     """
     if missing := missing_package("starlette", "uvicorn", extra="serve"):
         raise UsageError(missing)
-    from llmcausal.server.app import Served, build_app
-    from llmcausal.server.connection import address, bind, is_loopback, make_server
+    from llmcausal.server.app import Served, address, bind, build_app, is_loopback, make_server
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     alone = is_loopback(request.host)
@@ -67,14 +62,12 @@ def serve_checkpoint(request: ServeRequest) -> None:
             f"--host {request.host}: others could ask there too; set {TOKEN_VARIABLE} to a token "
             "that requests must bear, or listen on 127.0.0.1"
         )
-    manifest = verify(request.checkpoint)
-    config = load_config(request.checkpoint / CONFIG)
-    config = without_code(config, request.trust_remote_code)
+    config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
     with (
         stopping_explained("The server has stopped."),
         closing(bind(request.host, request.port)) as taken,
     ):
-        parts = load_parts(config, manifest, request.checkpoint, None)
+        parts = load_parts(config, manifest, request.checkpoint)
         engine = Engine(parts.model, parts.template, request.limits, adapter=not request.base)
         engine.start()
         served = Served(engine, request.name or config.name, token, _HERE if alone else ("*",))

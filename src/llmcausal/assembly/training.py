@@ -1,17 +1,19 @@
-"""`train` and `resume`: prepare, build, fit, then show what was reached."""
+"""`train` and `resume`: data, memory plan, model, fit, detector, evaluation, report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import torch
+
 from llmcausal.assembly import run_directory
-from llmcausal.assembly.adaptive import Parts
 from llmcausal.assembly.build import (
     Built,
     Screen,
@@ -22,18 +24,27 @@ from llmcausal.assembly.build import (
     track_evaluation,
     trackers_closed,
 )
-from llmcausal.assembly.detecting import add_detector, center_projection
-from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
+from llmcausal.assembly.evaluating import (
+    Asked,
+    Parts,
+    choose_triplets,
+    evaluate_model,
+    suite_name,
+)
 from llmcausal.assembly.fallbacks import advice_after, build_fallbacks
-from llmcausal.assembly.fetching import fetch_model
-from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
+from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, settle_precision
 from llmcausal.assembly.strategy_choice import plan_run
-from llmcausal.config import CheckpointSection, RunConfig
+from llmcausal.config import RunConfig
+from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
+from llmcausal.evaluation.forward import Readable, read
+from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.evaluation.results import RESULTS, write_results
-from llmcausal.model.device import choose_device
+from llmcausal.metrics import COSINES
+from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.profile import config_differences, load_config
-from llmcausal.train.build import learns_detector
+from llmcausal.train.batch import Needs, collate
+from llmcausal.train.build import build_contrastive, build_projection, learns_detector
 from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
@@ -42,7 +53,10 @@ from llmcausal.train.checkpoint import (
     BEST,
     CONFIG,
     MANIFEST,
+    PROJECTION,
+    add_file,
     discard_after,
+    has_projection,
     newest_good,
     prune,
     read_manifest,
@@ -50,15 +64,21 @@ from llmcausal.train.checkpoint import (
     restore_weights,
     verify,
 )
+from llmcausal.train.detector import LEARNING_RATE, learn_detector
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.loop import fit
-from llmcausal.train.processes import process_group
+from llmcausal.train.processes import Processes, process_group
 from llmcausal.train.update import Run
-from llmcausal.ui.console import console, show_notes, status, wants_dashboard
+from llmcausal.ui.console import ProgressLine, console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
 from llmcausal.ui.pace import Forecast
 from llmcausal.ui.report import write_run_report
 
+EVALUATION = "evaluation"
+NATURAL = "natural"
+"""Suite of the gate."""
+CENTERED_ON = 32
+"""Training triplets whose mean the projection head of a step's contrast starts from."""
 _RESUMABLE = (
     "name",
     "output_dir",
@@ -70,9 +90,6 @@ _RESUMABLE = (
 )
 _PROBE_SETTING = "evaluation.max_new_tokens"
 """Decides what the attack probe measures, and so what a run that has one selects."""
-EVALUATION = "evaluation"
-NATURAL = "natural"
-"""Suite of the gate."""
 _DEBUG = {
     "data": {"max_samples": 8, "min_samples": 1},
     "train": {"max_steps": 4, "detect_anomaly": True, "empty_cache_every": 1},
@@ -84,16 +101,26 @@ _DEBUG = {
 
 
 @dataclass(frozen=True)
-class TrainOutcome:
-    """How a run ended.
+class TrainRequest:
+    """What `train` is asked for; `plain` replaces the live screen by lines."""
 
-    Attributes:
-        run_dir: Its directory.
-        stop_reason: Why it ended before the last step, if it did.
-        steps: Steps done.
-        best_value: Best value of the metric that decides.
-        evaluation: Result of the final evaluation, if one was made.
-    """
+    config: RunConfig
+    plain: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class ResumeRequest:
+    """What `resume` is asked for; `target` is a run directory or one of its checkpoints."""
+
+    target: Path
+    plain: bool = False
+    allow_changes: bool = False
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """How a run ended; `stop_reason` is why it ended before the last step, if it did."""
 
     run_dir: Path
     stop_reason: str | None
@@ -102,44 +129,40 @@ class TrainOutcome:
     evaluation: dict[str, Any] | None
 
 
-def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
+@out_of_memory_explained("outside a step")
+def train(request: TrainRequest) -> TrainOutcome:
     """Trains a fresh run in a directory of its own.
 
     Raises:
-        LlmcausalError: With what is wrong and what to do; see `llmcausal.errors`.
+        LlmcausalError: With what is wrong and what to do.
     """
     began = time.monotonic()
-    if debug:
-        config = _for_debugging(config)
+    config = _for_debugging(request.config) if request.debug else request.config
     with ExitStack() as stack:
         processes = stack.enter_context(process_group(choose_device(config.model.device)))
         check_share(config.train, config.memory, processes)
-        config, precision = processes.on_main(lambda: settle_precision(config))
-        if config.data.answers == "model":
-            processes.on_main(lambda: fetch_model(config.model))
-        with status("Reading the data"):
-            data = prepare_data(config)
+        config, notes = processes.on_main(lambda: settle_precision(config))
+        data = _read_data(config, processes)
         planned = processes.on_main(lambda: plan_run(config, data))
         absolute = run_directory.with_absolute_paths(planned.config)
         named = processes.on_main(lambda: run_directory.claim_name(absolute))
-        processes.on_main(lambda: fetch_model(config.model))
-        with status("Loading the model"):
-            built = build_run(named, data, named.run_dir, _screen(plain), processes)
-            center_projection(built, data)
+        built = _load(named, data, request.plain, processes)
+        _center_projection(built)
         processes.on_main(lambda: run_directory.create(named, planned.record))
         processes.on_main(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
         stack.enter_context(trackers_closed(built.run))
-        return _fit_and_show(built, data, [*precision, *planned.notes], began)
+        return _fit_and_show(built, [*notes, *planned.notes], began)
 
 
-def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
-    """Goes on with a run from its newest good checkpoint, or from the one named.
+@out_of_memory_explained("outside a step")
+def resume(request: ResumeRequest) -> TrainOutcome:
+    """Continues a run from its newest good checkpoint, or from the named one.
 
     Raises:
         CheckpointError: If there is no good checkpoint, or data, settings or template changed.
     """
     began = time.monotonic()
-    target = target.resolve()
+    target = request.target.resolve()
     named = (target / MANIFEST).is_file()
     run_dir = target.parent if named else target
     if not (run_dir / run_directory.CONFIG_FILE).is_file():
@@ -157,31 +180,39 @@ def resume(target: Path, *, plain: bool, allow_changes: bool) -> TrainOutcome:
             lambda: _choose_checkpoint(run_dir, target if named else None)
         )
         notes += processes.on_main(lambda: settle_precision(config))[1]
-        if config.data.answers == "model":
-            processes.on_main(lambda: fetch_model(config.model))
-        with status("Reading the data"):
-            data = prepare_data(config)
+        data = _read_data(config, processes)
         changes = []
         if checkpoint is not None:
-            changes = _refuse_changes(config, data, checkpoint, allow_changes)
+            changes = _refuse_changes(config, data, checkpoint, request.allow_changes)
         notes += changes
         notes += [
             f"not bit for bit: {change} since the run began"
-            for change in run_directory.version_changes(run_dir)
+            for change in run_directory.version_changes_since_start(run_dir)
         ]
-        processes.on_main(lambda: fetch_model(config.model))
-        with status("Loading the model"):
-            built = build_run(config, data, run_dir, _screen(plain), processes)
-            if checkpoint is not None:
-                build_snapshot(built, data.fingerprints).restore(checkpoint)
-            else:
-                center_projection(built, data)
+        built = _load(config, data, request.plain, processes)
+        if checkpoint is not None:
+            build_snapshot(built).restore(checkpoint)
+        else:
+            _center_projection(built)
         _skip_what_is_gone(built.run)
-        notes += processes.on_main(lambda: _leave_later_behind(built.run))
+        notes += processes.on_main(lambda: _delete_later(built.run))
         if changes and checkpoint is not None:
             _forget_what_does_not_compare(built.run, checkpoint)
         stack.enter_context(trackers_closed(built.run))
-        return _fit_and_show(built, data, notes, began)
+        return _fit_and_show(built, notes, began)
+
+
+def _read_data(config: RunConfig, processes: Processes) -> PreparedData:
+    if config.data.answers == "model":
+        processes.on_main(lambda: fetch_model(config.model))
+    with status("Reading the data"):
+        return prepare_data(config)
+
+
+def _load(config: RunConfig, data: PreparedData, plain: bool, processes: Processes) -> Built:
+    processes.on_main(lambda: fetch_model(config.model))
+    with status("Loading the model"):
+        return build_run(config, data, _screen(plain), processes)
 
 
 def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, list[str]]:
@@ -196,32 +227,58 @@ def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, 
     return checkpoint, [*notes, f"resuming from {checkpoint.name}"]
 
 
+def _refuse_changes(
+    config: RunConfig, data: PreparedData, checkpoint: Path, allow: bool
+) -> list[str]:
+    changes = [
+        f"setting {change}"
+        for change in config_differences(load_config(checkpoint / CONFIG), config)
+        if not change.startswith(_RESUMABLE)
+        or (config.validation.attack_probe and change.startswith(_PROBE_SETTING))
+    ]
+    manifest = read_manifest(checkpoint)  # verified when it was chosen
+    for split, digest in data.fingerprints["data"].items():
+        if manifest["data"].get(split) != digest:
+            changes.append(f"the {split} data ({getattr(config.data, split)}) is not the same")
+    if manifest["template"] != data.fingerprints["template"]:
+        changes.append("the chat template or the tokenizer is not the same")
+    if changes and not allow:
+        lines = [
+            f"{checkpoint}: cannot be resumed exactly, since this changed:",
+            *(f"  {change}" for change in changes),
+            "Undo this, or continue anyway with --allow-changes.",
+        ]
+        raise CheckpointError("\n".join(lines))
+    return [f"allowed: {change}" for change in changes]
+
+
 def _skip_what_is_gone(run: Run) -> None:
-    """Goes on with the next epoch, if the data was allowed to become shorter than this one."""
+    """Continues with the next epoch, if allowed changes made the data shorter than this one."""
     state = run.state
     if state.position >= len(run.batches.triplets):
         state.epoch, state.position = state.epoch + 1, 0
 
 
-def _leave_later_behind(run: Run) -> list[str]:
-    """Deletes what lies after the point that the run goes on from: it is another future."""
+def _delete_later(run: Run) -> list[str]:
+    """Deletes what is newer than the point from which the run continues."""
     state = run.state
     if not state.started:
         (run.run_dir / METRICS).unlink(missing_ok=True)
     discarded = discard_after(run.run_dir, state.step)
-    prune(run.run_dir, run.config.checkpoint.keep)  # what a kill kept the last checkpoint from
+    prune(run.run_dir, run.config.checkpoint.keep)  # a kill may have prevented the last pruning
     return [f"deleted {folder.name}, which is newer than step {state.step}" for folder in discarded]
 
 
 def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:
-    """Lets the next validation decide afresh what is best, where the best so far says nothing.
+    """Lets the next validation choose the best afresh, where the best so far means nothing.
 
-    That is so if `best/` lies in a future that will not come, or was chosen by another figure.
+    This is so if `best/` is newer than the checkpoint, or another metric selected it.
     """
     before, now = load_config(checkpoint / CONFIG), run.config
     best = run.run_dir / BEST
     abandoned = best.is_dir() and verify(best)["step"] != run.state.best_step
-    if abandoned or _chosen_by(before.checkpoint) != _chosen_by(now.checkpoint):
+    chosen_by = [(each.checkpoint.best_metric, each.checkpoint.best_mode) for each in (before, now)]
+    if abandoned or chosen_by[0] != chosen_by[1]:
         run.state.best_value = run.state.best_step = None
     watched = [(each.early_stopping.metric, each.early_stopping.mode) for each in (before, now)]
     for callback in run.callbacks:
@@ -229,27 +286,23 @@ def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:
             callback.forget()
 
 
-def _chosen_by(section: CheckpointSection) -> tuple[str, str]:
-    return section.best_metric, section.best_mode
-
-
-def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: float) -> TrainOutcome:
+def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
     run = built.run
     config, run_dir, processes = run.config, run.run_dir, run.processes
     trained = 0.0
-    stop_reason = None
-    evaluation = None
+    stop_reason: str | None = None
+    evaluation: dict[str, Any] | None = None
     results = run_dir / EVALUATION / RESULTS
     if run.state.step < run.total_steps:
         run.notes[:0] = [f"run: {run_dir}", *notes]
         if processes.is_main:
-            run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
+            run.callbacks = [Forecast(_tokens_to_answer(config, built.data)), *run.callbacks]
         processes.on_main(lambda: results.unlink(missing_ok=True))
         run.fallbacks = build_fallbacks(built)
+        run.advice = partial(advice_after, built, built.data)
         started = time.monotonic()
-        run.advice = partial(advice_after, built, data)
         with computed_whole(config.model, built.model, built.loaded.device, processes):
-            stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
+            stop_reason = fit(run, build_snapshot(built)).stop_reason
         trained = time.monotonic() - started
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are already done"])
@@ -260,10 +313,10 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         if best.is_dir() and (evaluates or learns_detector(config.loss)):
             verify(best)
             restore_weights(best, built.model, built.step.objective.projection)
-        add_detector(built, data, shown)
+        _add_detector(built, shown)
         if evaluates:
-            gate = _pass_gate(built, data) if config.evaluation.gate else []
-            evaluation = _evaluated(built, data)
+            gate = _pass_gate(built) if config.evaluation.gate else []
+            evaluation = _evaluated(built)
             if processes.is_main:
                 _show([*gate, evaluation])
                 track_evaluation(run, evaluation)
@@ -274,29 +327,32 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
     if trained or evaluation:
         rest = f"the rest {duration(whole - trained)}"
         show_notes([f"took {duration(whole)}: training {duration(trained)}, {rest}"])
-    show_notes([f"report: {report}"])
-    show_notes([f"next: llmcausal eval --checkpoint {shown}"])
+    show_notes([f"report: {report}", f"next: llmcausal eval --checkpoint {shown}"])
     return TrainOutcome(run_dir, stop_reason, run.state.step, run.state.best_value, evaluation)
 
 
-def _pass_gate(built: Built, data: PreparedData) -> list[dict[str, Any]]:
-    """Evaluates on what shares nothing with training, or says why that cannot be done."""
+def _pass_gate(built: Built) -> list[dict[str, Any]]:
+    """Evaluates on what shares nothing with training, or reports why this is impossible."""
     try:
-        return [_evaluated(built, data, NATURAL)]
+        return [_evaluated(built, NATURAL)]
     except DataError as error:  # such as a model whose context is too short for these prompts
         show_notes([f"the suite {NATURAL} gives no verdict: {error}"])
         return []
 
 
-def _evaluated(built: Built, data: PreparedData, suite: str | None = None) -> dict[str, Any]:
-    """Evaluates on a suite, the run's by default, and writes the result."""
+def _evaluated(built: Built, suite: str | None = None) -> dict[str, Any]:
+    """Evaluates on a suite, by default the run's, and writes the result."""
     run = built.run
     notes: list[str] = []
-    parts = Parts(built.model, data.template, built.step, other=None)
     name = suite_name(run.config.data, run.config.evaluation, suite)
     triplets = choose_triplets(run.config.data, name, notes)
-    asked = Asked(name, reads=suite is None, notes=notes)
-    result = evaluate_model(run.config, parts, triplets, asked, run.processes)
+    result = evaluate_model(
+        run.config,
+        Parts(built.model, built.data.template, built.step),
+        triplets,
+        Asked(name, reads=suite is None, notes=notes),
+        run.processes,
+    )
     if run.processes.is_main:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION
         write_results(result, run.run_dir / folder)
@@ -315,38 +371,77 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
         ]
         prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
         lengths = [len(data.template.encode_prompt(*prompt)) for prompt in prompts]
-    except LlmcausalError:  # the evaluation itself will say what is wrong
+    except LlmcausalError:  # the evaluation itself reports what is wrong
         return 0
     return 2 * sum(length + section.max_new_tokens for length in lengths)
 
 
-def _refuse_changes(
-    config: RunConfig, data: PreparedData, checkpoint: Path, allow: bool
-) -> list[str]:
-    saved = load_config(checkpoint / CONFIG)
-    changes = [
-        f"setting {change}"
-        for change in config_differences(saved, config)
-        if not change.startswith(_RESUMABLE)
-        or (config.validation.attack_probe and change.startswith(_PROBE_SETTING))
-    ]
-    manifest = read_manifest(checkpoint)  # verified when it was chosen
-    for split, digest in data.fingerprints["data"].items():
-        if manifest["data"].get(split) != digest:
-            changes.append(f"the {split} data ({getattr(config.data, split)}) is not the same")
-    if manifest["template"] != data.fingerprints["template"]:
-        changes.append("the chat template or the tokenizer is not the same")
-    if changes and not allow:
-        raise CheckpointError(
-            "\n".join(
-                [
-                    f"{checkpoint}: cannot be resumed exactly, since this changed:",
-                    *(f"  {change}" for change in changes),
-                    "Undo this, or continue anyway with --allow-changes.",
-                ]
-            )
+def _center_projection(built: Built) -> None:
+    """Lets a fresh projection head start from the mean representation of the run's own data."""
+    step = built.step
+    if step.objective.projection is None:
+        return
+    needs = Needs(frozenset({"benign"}), frozenset())
+    pooling = built.run.config.loss.pooling
+    with torch.no_grad():
+        rows = [
+            step.representations(collate([triplet], needs, pooling).to(built.loaded.device), needs)[
+                "benign"
+            ]
+            for triplet in built.data.train[:CENTERED_ON]
+        ]
+    step.objective.projection.center(torch.cat(rows))
+
+
+def _add_detector(built: Built, checkpoint: Path) -> None:
+    """Puts a detector over the model, if the settings ask for one.
+
+    It is the checkpoint's own, or is learned here and added to the checkpoint, whose weights the
+    model must have.
+    """
+    config, processes, step = built.run.config, built.run.processes, built.step
+    if not learns_detector(config.loss):
+        return
+    head = build_projection(config.loss, step.trunk.head.shape[1], config.train.seed)
+    contrastive = build_contrastive(config.loss)
+    if head is None or contrastive is None:
+        return
+    if processes.on_main(lambda: has_projection(checkpoint)):
+        head.load_state_dict(safetensors.torch.load_file(checkpoint / PROJECTION))
+    elif processes.is_main or processes.sharded:
+        section, data = config.train, built.data
+        train = _representations(built, data.train[: section.projection_triplets], "training")
+        figures = learn_detector(
+            head,
+            contrastive,
+            train,
+            _representations(built, data.validation, "validation") if data.validation else None,
+            learning_rate=section.projection_learning_rate or LEARNING_RATE,
+            seed=section.seed,
         )
-    return [f"allowed: {change}" for change in changes]
+        if processes.is_main:
+            weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+            add_file(checkpoint, PROJECTION, safetensors.torch.save(weights))
+            cosines = [f"{m.short} {figures[m.name]:.2f}" for m in COSINES if m.name in figures]
+            shown = f"; validation: {', '.join(cosines)}" if cosines else ""
+            show_notes([f"detector trained{shown}"])
+    step.objective = replace(step.objective, projection=head.to(built.loaded.device))
+
+
+def _representations(built: Built, triplets: Sequence[EncodedTriplet], split: str) -> Any:
+    config = built.run.config
+    with (
+        evaluation_mode(built.model),
+        computed_whole(config.model, built.model, built.loaded.device, built.run.processes),
+    ):
+        return read(
+            built.step,
+            [Readable(triplet, answered=False) for triplet in triplets],
+            pooling=config.loss.pooling,
+            batch_size=config.validation.batch_size,
+            projected=False,
+            progress=ProgressLine(f"states for the detector, {split}"),
+        ).representations
 
 
 def _for_debugging(config: RunConfig) -> RunConfig:
@@ -371,7 +466,7 @@ def _screen(plain: bool) -> Screen:
 
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
-    """Shows one screen: what tells most of the suite of the run, and a table of all."""
+    """Shows one screen: examples of the run's own suite, and a table of all suites."""
     from llmcausal.ui.tables import render_examples, render_summary
 
     console().print(render_examples(results[-1]["generations"]))

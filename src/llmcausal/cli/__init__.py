@@ -7,8 +7,8 @@ COMMANDS = Table(
     {
         "doctor": "llmcausal.cli.doctor:app",
         "profile-memory": "llmcausal.cli.profile_memory:app",
-        "train": "llmcausal.cli.train:app",
-        "resume": "llmcausal.cli.resume:app",
+        "train": "llmcausal.cli.train:train_app",
+        "resume": "llmcausal.cli.train:resume_app",
         "eval": "llmcausal.cli.eval:app",
         "report": "llmcausal.cli.report:app",
         "ablate": "llmcausal.cli.ablate:app",

@@ -8,28 +8,20 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import (
-    AsJson,
-    Plain,
-    Profile,
-    examples,
-    print_json,
-    reserved_stdout,
-    subcommand,
-)
+from llmcausal.cli import options
 
-app = subcommand()
+app = options.subcommand()
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal ablate demo-cpu --vary loss.lambda_robust=0,1 --seeds 3",
         "llmcausal ablate demo-cpu --vary lora.rank=8,16 --vary loss.tau=0.07,0.2",
         "llmcausal ablate demo-cpu --vary lora.rank,lora.alpha=8:16,16:32 --json",
     )
 )
 def ablate(
-    profile: Profile,
+    profile: options.Profile,
     vary: Annotated[
         list[str],
         typer.Option(
@@ -52,24 +44,18 @@ def ablate(
         Path | None,
         typer.Option(metavar="DIR", help="The ablation's folder, instead of runs/ablate-NAME."),
     ] = None,
-    plain: Plain = False,
-    as_json: AsJson = False,
+    plain: options.Plain = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train and evaluate every combination of settings; run it again to continue."""
-    from llmcausal.assembly import ablation
+    with options.reserved_stdout() if as_json else nullcontext():
+        from llmcausal.assembly import ablation
+        from llmcausal.assembly.ablation_plan import AblationRequest
 
-    with reserved_stdout() if as_json else nullcontext():
-        result = ablation.ablate(
-            profile,
-            vary,
-            overrides=overrides or (),
-            seeds=seeds,
-            trials=trials,
-            output_dir=output_dir,
-            plain=plain,
-        )
+        request = AblationRequest(profile, vary, overrides or (), seeds, trials, output_dir, plain)
+        result = ablation.ablate(request)
     if as_json:
-        print_json(result)
+        options.print_json(result)
         return
     from llmcausal.ui.ablation import render_ablation
     from llmcausal.ui.console import console

@@ -1,4 +1,4 @@
-"""The console script: finds the subcommand, and turns failures into messages and exit codes."""
+"""The console script: runs a subcommand; turns failures into messages and exit codes."""
 
 from __future__ import annotations
 

@@ -27,68 +27,6 @@ app = subcommand(
     ),
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Triplet file, such as JSONL.")]
-
-Split = Annotated[
-    str,
-    typer.Option(
-        metavar="SPLIT", help="Scenarios, phrasings and goals to use: train, validation or test."
-    ),
-]
-SourcePath = Annotated[
-    Path | None, typer.Argument(metavar="FILE_OR_FOLDER", help="File or folder that --from reads.")
-]
-Source = Annotated[
-    str,
-    typer.Option(
-        "--from",
-        metavar="NAME",
-        help="alpaca, bipia, chat, csv, jsonl or squad; without it, the built-in generator.",
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of triplets; with --from, one per example by default."),
-]
-Families = Annotated[
-    str, typer.Option(metavar="A,B", help="Attack families; by default all in the split.")
-]
-Positions = Annotated[
-    str, typer.Option(metavar="A,B", help="Places for attacks: start, middle, end.")
-]
-Counterfactual = Annotated[
-    str,
-    typer.Option(
-        metavar="KIND",
-        help="other_input (another example), slot_edit (other numbers, dates and names; for "
-        "answers that are looked up, not computed), rephrase (other words, by rules) or "
-        "model (the words of --model).",
-    ),
-]
-Answers = Annotated[
-    str,
-    typer.Option(
-        metavar="KIND",
-        help="given (the source's), or model: --model answers what no check verifies, and obeys "
-        "each attack for loss.lambda_swap. The source then needs no answers.",
-    ),
-]
-Attacks = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="JSON or JSONL file with your own attack goals.")
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="FIELD=COLUMN",
-        help="csv, jsonl: the column that holds document, question, response, answer, system, "
-        "category, contains or id; repeatable.",
-    ),
-]
-System = Annotated[
-    str, typer.Option(metavar="TEXT", help="System prompt, instead of the source's own.")
-]
-
 
 @app.command(
     epilog=examples(
@@ -98,15 +36,46 @@ System = Annotated[
     )
 )
 def build(
-    split: Split,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="SPLIT",
+            help="Scenarios, phrasings and goals to use: train, validation or test.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="New JSONL file.")],
-    path: SourcePath = None,
-    source: Source = "",
-    count: Count = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE_OR_FOLDER", help="File or folder that --from reads."),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="alpaca, bipia, chat, csv, jsonl or squad; without it, the built-in generator.",
+        ),
+    ] = "",
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of triplets; with --from, one per example by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every choice.")] = 0,
-    families: Families = "",
-    positions: Positions = "",
-    counterfactual: Counterfactual = "other_input",
+    families: Annotated[
+        str, typer.Option(metavar="A,B", help="Attack families; by default all in the split.")
+    ] = "",
+    positions: Annotated[
+        str, typer.Option(metavar="A,B", help="Places for attacks: start, middle, end.")
+    ] = "",
+    counterfactual: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="other_input (another example), slot_edit (other numbers, dates and names; for "
+            "answers that are looked up, not computed), rephrase (other words, by rules) or "
+            "model (the words of --model).",
+        ),
+    ] = "other_input",
     model: Annotated[
         str,
         typer.Option(
@@ -115,22 +84,41 @@ def build(
             autocompletion=complete_profile,
         ),
     ] = "",
-    answers: Answers = "given",
-    attacks: Attacks = None,
-    columns: Columns = None,
-    system: System = "",
+    answers: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="given (the source's), or model: --model answers what no check verifies, and "
+            "obeys each attack for loss.lambda_swap. The source then needs no answers.",
+        ),
+    ] = "given",
+    attacks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON or JSONL file with your own attack goals."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="csv, jsonl: the column that holds document, question, response, answer, system, "
+            "category, contains or id; repeatable.",
+        ),
+    ] = None,
+    system: Annotated[
+        str, typer.Option(metavar="TEXT", help="System prompt, instead of the source's own.")
+    ] = "",
 ) -> None:
     """Make triplets from your data or generate them; write JSONL and its recipe."""
-    from llmcausal.assembly import data_building
+    from llmcausal.assembly import datasets
     from llmcausal.data.sources.tables import parse_map
     from llmcausal.ui.console import clean, console
     from llmcausal.ui.data_report import LateProgress
 
-    request = data_building.BuildRequest(
+    chosen = datasets.parse_options(split, seed, count, families, positions, counterfactual)
+    request = datasets.BuildRequest(
         out=out,
-        options=data_building.parse_options(
-            split, seed, count, families, positions, counterfactual
-        ),
+        options=chosen,
         source=source,
         path=path,
         columns=parse_map(columns or []),
@@ -139,8 +127,7 @@ def build(
         model=model,
         answers=answers,
     )
-    report = data_building.build(request, LateProgress())
-    for line in report.lines():
+    for line in datasets.build(request, LateProgress()):
         console().print(clean(line), soft_wrap=True)
 
 
@@ -205,7 +192,7 @@ def validate(
     )
 )
 def stats(
-    file: File,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Triplet file, such as JSONL.")],
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw the figures, as .html or .svg.")
     ] = None,
@@ -214,13 +201,14 @@ def stats(
     """Count triplets by category, family, goal, position and more, and measure their texts."""
     from dataclasses import asdict
 
-    from llmcausal.assembly import datasets
+    from llmcausal.data.formats import read_triplets
+    from llmcausal.data.summary import summarize
     from llmcausal.ui.console import console
     from llmcausal.ui.data_report import check_plot_path, plot_summary, render_summary
 
     if plot is not None:
         check_plot_path(plot)
-    summary = datasets.stats(file)
+    summary = summarize(read_triplets(file))
     if plot is not None:
         plot_summary(summary, str(file), plot)
     if as_json:

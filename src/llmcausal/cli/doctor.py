@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from llmcausal.cli.options import (
-    AsJson,
-    Profile,
-    examples,
-    print_json,
-    reserved_stdout,
-    subcommand,
-)
+from llmcausal.cli import options
 
-app = subcommand()
+app = options.subcommand()
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal doctor",
         "llmcausal doctor demo-cpu",
         "llmcausal doctor profiles/rtx4050.toml --json",
     )
 )
-def doctor(
-    profile: Profile = "rtx4050",
-    as_json: AsJson = False,
-) -> None:
+def doctor(profile: options.Profile = "rtx4050", as_json: options.AsJson = False) -> None:
     """Check that this machine can train a profile, and show how to fix problems.
 
     Each check prints one line: pass, warning or fail, with the fix. Exit 1 if a check failed.
@@ -38,14 +28,13 @@ def doctor(
     from llmcausal.profile import load_config
     from llmcausal.ui.doctor_report import show_checks, watcher
 
-    config = load_config(profile)
-    running = examine(config, watcher())
+    running = examine(load_config(profile), watcher())
     if as_json:
-        with reserved_stdout():
+        with options.reserved_stdout():
             checks = list(running)
     else:
         checks = show_checks(running)
     ok = all(check.status != "fail" for check in checks)
     if as_json:
-        print_json(asdict(DoctorReport(profile, ok, checks)))
+        options.print_json(asdict(DoctorReport(profile, ok, checks)))
     raise typer.Exit(0 if ok else 1)

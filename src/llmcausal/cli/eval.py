@@ -8,134 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from llmcausal.cli import options
 from llmcausal.cli.launch import launch
-from llmcausal.cli.options import (
-    AsJson,
-    NumProcesses,
-    TrustRemoteCode,
-    examples,
-    print_json,
-    reserved_stdout,
-    subcommand,
-)
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.adaptive import AdaptiveRequest, Search
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.launched import process_index
 
-app = subcommand()
-
-Checkpoint = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="A checkpoint, such as RUN/best.")
-]
-EndpointUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint",
-        metavar="URL",
-        help="Evaluate the model deployed there, and compare it with --checkpoint if given. "
-        "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
-    ),
-]
-Model = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")
-]
-Kind = Annotated[
-    Literal["openai", "completions", "ollama"],
-    typer.Option("--api", help="openai and ollama send messages; completions sends token ids."),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="Exported folder that renders the ids, if not --checkpoint."),
-]
-Requests = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Budget of requests to the endpoint.")
-]
-Concurrency = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Simultaneous requests to the endpoint.")
-]
-RequestSeconds = Annotated[
-    float,
-    typer.Option("--timeout", metavar="N", min=0.1, help="Longest time for a request, in seconds."),
-]
-Patience = Annotated[
-    float,
-    typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds."),
-]
-Reuse = Annotated[
-    bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
-]
-Data = Annotated[
-    str | None,
-    typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`."),
-]
-Suite = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
-]
-Against = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Compare with this checkpoint instead of the untouched base."),
-]
-MaxSamples = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Use only the first N triplets.")
-]
-BatchSize = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Prompts to answer together.")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
-]
-Attacks = Annotated[
-    int | None,
-    typer.Option(
-        metavar="K",
-        min=1,
-        help="Attacks on each prompt of sep and alpaca_farm; one success counts.",
-    ),
-]
-Adaptive = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Also search attacks against N prompts; minutes each."),
-]
-NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")]
-AnswersOnly = Annotated[
-    bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
-]
-AdaptiveSteps = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Maximum steps of each search: 20 find what is easy, published attacks use 500.",
-    ),
-]
-AdaptiveSearch = Annotated[
-    Search,
-    typer.Option(help="Search with the gradient (gcg) or without it (random)."),
-]
-AdaptiveSamples = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Answers drawn beside the greedy one; any that obeys counts.",
-    ),
-]
-AdaptiveFrom = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Begin with what an earlier result found: its results.json or folder.",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder for the result; by default next to the checkpoint, or in runs.",
-    ),
-]
+app = options.subcommand()
 
 _IN_MEMORY = ("against", "adaptive", "adaptive_from", "num_processes")
 _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
@@ -143,7 +23,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal eval --checkpoint runs/demo-cpu/best",
         "llmcausal eval --checkpoint runs/demo-cpu/best --data mine.jsonl --json",
         "llmcausal eval --checkpoint runs/x/best --suite bipia --data BIPIA",
@@ -158,34 +38,123 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 )
 def evaluate(
     context: typer.Context,
-    checkpoint: Checkpoint = None,
-    endpoint: EndpointUrl = None,
-    model: Model = None,
-    api: Kind = "openai",
-    tokenizer: Tokenizer = None,
-    requests: Requests = None,
-    concurrency: Concurrency = 8,
-    timeout: RequestSeconds = 120.0,
-    patience: Patience = 300.0,
-    reuse: Reuse = False,
-    data: Data = None,
-    suite: Suite = None,
-    no_baseline: NoBaseline = False,
-    answers_only: AnswersOnly = False,
-    against: Against = None,
-    max_samples: MaxSamples = None,
-    batch_size: BatchSize = None,
-    max_new_tokens: MaxNewTokens = None,
-    attacks: Attacks = None,
-    adaptive: Adaptive = None,
-    adaptive_steps: AdaptiveSteps = AdaptiveRequest.steps,
-    adaptive_search: AdaptiveSearch = "gcg",
-    adaptive_samples: AdaptiveSamples = AdaptiveRequest.samples,
-    adaptive_from: AdaptiveFrom = None,
-    out: Out = None,
-    num_processes: NumProcesses = 1,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: AsJson = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint, such as RUN/best.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Evaluate the model deployed there, and compare it with --checkpoint if given. "
+            "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")
+    ] = None,
+    api: Annotated[
+        Literal["openai", "completions", "ollama"],
+        typer.Option(help="openai and ollama send messages; completions sends token ids."),
+    ] = "openai",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Exported folder that renders the ids, if not --checkpoint."
+        ),
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Budget of requests to the endpoint.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Simultaneous requests to the endpoint.")
+    ] = 8,
+    timeout: Annotated[
+        float, typer.Option(metavar="N", min=0.1, help="Longest time for a request, in seconds.")
+    ] = 120.0,
+    patience: Annotated[
+        float, typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds.")
+    ] = 300.0,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
+    ] = None,
+    no_baseline: Annotated[
+        bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")
+    ] = False,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Compare with this checkpoint instead of the untouched base."
+        ),
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Use only the first N triplets.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Prompts to answer together.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
+    ] = None,
+    attacks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            help="Attacks on each prompt of sep and alpaca_farm; one success counts.",
+        ),
+    ] = None,
+    adaptive: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Also search attacks against N prompts; minutes each."
+        ),
+    ] = None,
+    adaptive_steps: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Maximum steps of each search: 20 find what is easy, published attacks use 500.",
+        ),
+    ] = AdaptiveRequest.steps,
+    adaptive_search: Annotated[
+        Search, typer.Option(help="Search with the gradient (gcg) or without it (random).")
+    ] = "gcg",
+    adaptive_samples: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Answers drawn beside the greedy one; any that obeys counts.",
+        ),
+    ] = AdaptiveRequest.samples,
+    adaptive_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Begin with what an earlier result found: its results.json or folder.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the result; by default next to the checkpoint, or in runs.",
+        ),
+    ] = None,
+    num_processes: options.NumProcesses = 1,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure attack success, utility and causal metrics of a checkpoint or a deployed model.
 
@@ -193,11 +162,51 @@ def evaluate(
     """
     _refuse(context.params)
     launch(num_processes)
-    with reserved_stdout():
-        result = _deployed(context.params) if endpoint else _in_memory(context.params)
-    if as_json and not process_index():
-        print_json(result)
-    if as_json or process_index():
+    shared: dict[str, Any] = {
+        "data": data,
+        "suite": suite,
+        "baseline": not no_baseline,
+        "settings": {
+            "max_samples": max_samples,
+            "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens,
+            "attacks": attacks,
+        },
+        "trust_remote_code": trust_remote_code,
+        "out": out,
+    }
+    with options.reserved_stdout():
+        if endpoint is not None and model is not None:
+            from llmcausal.assembly import endpoint as deployed
+            from llmcausal.evaluation.endpoint import RequestPace
+
+            pace = RequestPace(requests, concurrency, timeout, patience)
+            result = deployed.evaluate_endpoint(
+                deployed.EndpointRequest(
+                    endpoint, model, api, tokenizer, checkpoint, pace, reuse, **shared
+                )
+            )
+        elif checkpoint is not None:
+            from llmcausal.assembly import evaluating
+
+            search = None
+            if adaptive is not None:
+                search = AdaptiveRequest(
+                    adaptive,
+                    adaptive_steps,
+                    search=adaptive_search,
+                    samples=adaptive_samples,
+                    earlier=adaptive_from,
+                )
+            result = evaluating.evaluate_checkpoint(
+                evaluating.EvaluationRequest(
+                    checkpoint, not answers_only, against, search, **shared
+                )
+            )
+    if process_index():
+        return
+    if as_json:
+        options.print_json(result)
         return
     from llmcausal.ui.console import console
     from llmcausal.ui.tables import render_evaluation
@@ -206,68 +215,20 @@ def evaluate(
     console().print(f"report: {result['report']}", soft_wrap=True)
 
 
-def _refuse(options: Mapping[str, Any]) -> None:
+def _refuse(given: Mapping[str, Any]) -> None:
     """Refuses options that do not go together.
 
     Raises:
         UsageError: With the option that is too much, or missing.
     """
-    deployed = options["endpoint"] is not None
-    if not deployed and options["checkpoint"] is None:
+    deployed = given["endpoint"] is not None
+    if not deployed and given["checkpoint"] is None:
         raise UsageError("give --checkpoint DIR, or --endpoint URL with --model NAME")
-    if deployed and options["model"] is None:
+    if deployed and given["model"] is None:
         raise UsageError("--endpoint needs --model NAME, the model's name there")
     for name in _IN_MEMORY if deployed else _DEPLOYED:
-        if options[name] and (name, options[name]) != ("num_processes", 1):
+        if given[name] and (name, given[name]) != ("num_processes", 1):
             where = "with --endpoint" if deployed else "without --endpoint"
             raise UsageError(f"--{name.replace('_', '-')} does not go {where}; leave it out")
-
-
-def _in_memory(options: Mapping[str, Any]) -> dict[str, Any]:
-    from llmcausal import assembly
-
-    adaptive = None
-    if options["adaptive"] is not None:
-        steps, search, samples, earlier = (
-            options[f"adaptive_{name}"] for name in ("steps", "search", "samples", "from")
-        )
-        adaptive = AdaptiveRequest(
-            options["adaptive"], steps, search=search, samples=samples, earlier=earlier
-        )
-    elif options["adaptive_from"] is not None:
+    if given["adaptive_from"] is not None and given["adaptive"] is None:
         raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
-    return assembly.evaluate(
-        options["checkpoint"],
-        reads=not options["answers_only"],
-        against=options["against"],
-        adaptive=adaptive,
-        **_shared(options),
-    )
-
-
-def _deployed(options: Mapping[str, Any]) -> dict[str, Any]:
-    from llmcausal import assembly
-    from llmcausal.evaluation.endpoint import RequestPace
-
-    pace = RequestPace(
-        *(options[name] for name in ("requests", "concurrency", "timeout", "patience"))
-    )
-    return assembly.evaluate_endpoint(
-        options["endpoint"],
-        options["model"],
-        api=options["api"],
-        tokenizer=options["tokenizer"],
-        checkpoint=options["checkpoint"],
-        pace=pace,
-        reuse=options["reuse"],
-        **_shared(options),
-    )
-
-
-def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
-    settings = ("max_samples", "batch_size", "max_new_tokens", "attacks")
-    return {
-        **{name: options[name] for name in ("data", "suite", "trust_remote_code", "out")},
-        "baseline": not options["no_baseline"],
-        "settings": {name: options[name] for name in settings},
-    }

@@ -1,7 +1,7 @@
 """`--num-processes`: the same command in several processes on this machine.
 
-`torch.distributed.run` and `accelerate launch` start processes as well, and work here. They end
-a run that is told to stop after 30 seconds, saved or not, and always with exit code 1.
+`torch.distributed.run` and `accelerate launch` work too, but end a run 30 seconds after a signal,
+saved or not, and always with exit code 1.
 """
 
 from __future__ import annotations
@@ -24,18 +24,15 @@ from llmcausal.launched import process_count
 
 OPTION = "--num-processes"
 GRACE_SECONDS = 60.0
-"""How long the others may go on after one has failed, before they are ended."""
+"""How long the others may continue after one has failed."""
 _POLL_SECONDS = 0.1
 _SHOWN_LINES = 15
 
 
 def launch(count: int) -> None:
-    """Runs this very command in `count` processes, and exits as they do.
+    """Runs this command in `count` processes, and exits with the code of the first failure.
 
-    Returns only where there is nothing to start: for one process, or in one that was started.
-
-    Raises:
-        typer.Exit: With the exit code of the process that failed first, or 0.
+    Returns only if there is nothing to start: for one process, or in a started one.
     """
     if count == 1 or process_count() > 1:
         return
@@ -79,7 +76,7 @@ def _environments(count: int) -> Iterator[dict[str, str]]:
 
 
 def _without_option(arguments: Sequence[str]) -> list[str]:
-    """Leaves out the option that this file serves, in both its spellings."""
+    """Leaves out `OPTION`, in both its spellings."""
     kept = []
     skip = False
     for argument in arguments:
@@ -94,7 +91,7 @@ def _without_option(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Leaves Ctrl-C to the processes, whom the terminal tells itself, and passes on SIGTERM."""
+    """Passes on SIGTERM; the terminal itself sends Ctrl-C to the processes."""
 
     def pass_on(number: int, frame: Any) -> None:
         for process in processes:
@@ -115,7 +112,7 @@ def _signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Waits for all, ending the others a while after one failed; returns which failed first."""
+    """Waits for all, and ends the others a while after one failed; returns the first failure."""
     failed: int | None = None
     until = float("inf")
     while any(process.poll() is None for process in processes):

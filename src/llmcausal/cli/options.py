@@ -1,4 +1,4 @@
-"""Arguments that several subcommands share, and how their output leaves the program."""
+"""Options that several subcommands share, and the form of their output."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ Profile = Annotated[
         help="A TOML file, or the name of a shipped profile.",
         autocompletion=complete_profile,
     ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
 ]
 Checkpoint = Annotated[
     Path, typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, such as RUN/best.")
@@ -64,7 +68,7 @@ def subcommand(**settings: Any) -> typer.Typer:
 
 @contextlib.contextmanager
 def reserved_stdout() -> Iterator[None]:
-    """Sends whatever is printed inside to stderr, so that stdout carries the result alone."""
+    """Sends prints inside to stderr, so that stdout carries the result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

@@ -1,4 +1,4 @@
-"""`llmcausal train`."""
+"""`llmcausal train` and `llmcausal resume`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from llmcausal.cli import options
 from llmcausal.cli.launch import launch
-from llmcausal.cli.options import NumProcesses, Plain, Profile, examples, subcommand
 
-app = subcommand()
+train_app = options.subcommand()
+resume_app = options.subcommand()
 
 
-@app.command(
-    epilog=examples(
+@train_app.command(
+    epilog=options.examples(
         "llmcausal train demo-cpu",
         "llmcausal train rtx4050 --set data.train=mine.jsonl --set train.epochs=1",
         "llmcausal train profiles/rtx4050.toml --output-dir /data/runs --plain",
@@ -22,26 +23,55 @@ app = subcommand()
     )
 )
 def train(
-    profile: Profile,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
-    ] = None,
+    profile: options.Profile,
+    overrides: options.Overrides = None,
     output_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that holds the run directories.")
     ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Train on a few samples with all checks and tracebacks.")
     ] = False,
-    num_processes: NumProcesses = 1,
-    plain: Plain = False,
+    num_processes: options.NumProcesses = 1,
+    plain: options.Plain = False,
 ) -> None:
     """Fine-tune a model on triplets and show it before and after."""
     launch(num_processes)
-    from llmcausal import assembly
     from llmcausal.profile import load_config
 
     config = load_config(profile, overrides or ())
     if output_dir is not None:
         config = config.model_copy(update={"output_dir": output_dir})
-    assembly.train(config, plain=plain, debug=debug)
+    from llmcausal.assembly import training
+
+    training.train(training.TrainRequest(config, plain, debug))
+
+
+@resume_app.command(
+    epilog=options.examples(
+        "llmcausal resume runs/demo-cpu",
+        "llmcausal resume runs/demo-cpu/checkpoint-24 --plain",
+        "llmcausal resume runs/rtx4050 --num-processes 2",
+    )
+)
+def resume(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT",
+            help="A run directory (resumes its newest intact checkpoint) or one checkpoint.",
+        ),
+    ],
+    num_processes: options.NumProcesses = 1,
+    plain: options.Plain = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Continue although data, settings or chat template changed."
+        ),
+    ] = False,
+) -> None:
+    """Continue an interrupted run exactly where it stopped."""
+    launch(num_processes)
+    from llmcausal.assembly import training
+
+    training.resume(training.ResumeRequest(target, plain, allow_changes))

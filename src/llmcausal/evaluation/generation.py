@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,8 +33,6 @@ Decoder = Callable[[Sequence[Prompt]], list[list[int]]]
 Stream = Callable[[Sequence[int], int], Iterator[int]]
 """Takes a prompt and the longest answer in tokens; yields the new tokens, a stop token included."""
 
-_UNREADABLE = "\ufffd"
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _log = logging.getLogger(__name__)
 
 
@@ -392,34 +389,3 @@ def streaming(model: Any, stop_ids: Sequence[int], longest: int) -> Iterator[Str
                 yield from _padded(base, config, [tuple(prompt)])[0]
 
         yield stream
-
-
-class GrowingAnswer:
-    """An answer while its tokens come: its parts, joined, are the whole answer's text.
-
-    A part excludes what the next token may still change: half of a character, and white space
-    that the whole answer would lose at its end.
-    """
-
-    def __init__(self, template: ChatTemplate) -> None:
-        self._template = template
-        self.tokens: list[int] = []
-        self._given = 0
-
-    def add(self, token: int) -> str:
-        self.tokens.append(token)
-        settled = list(self.tokens)
-        spelled = self._template.tokenizer.convert_ids_to_tokens
-        while settled and _BYTE.fullmatch(str(spelled(settled[-1]))):
-            settled.pop()
-        [answer] = read_answers(self._template, [settled])
-        return self._since(answer.text.rstrip(_UNREADABLE).rstrip())
-
-    def finish(self) -> tuple[str, Answer]:
-        [answer] = read_answers(self._template, [self.tokens])
-        return self._since(answer.text), answer
-
-    def _since(self, text: str) -> str:
-        new = text[self._given :]
-        self._given = max(self._given, len(text))
-        return new

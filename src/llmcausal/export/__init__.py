@@ -10,6 +10,6 @@ EXPORTERS = Table(
         "adapter": "llmcausal.export.adapter:export_adapter",
         "merged": "llmcausal.export.merged:export_merged",
         "gguf": "llmcausal.export.gguf:export_gguf",
-        "ollama": "llmcausal.export.ollama:export_ollama",
+        "ollama": "llmcausal.export.gguf:export_ollama",
     },
 )

@@ -11,27 +11,16 @@ from peft import PeftConfig
 from transformers import AutoModelForCausalLM
 
 from llmcausal.export.artifact import ExportOptions, make_artifact
-from llmcausal.export.check import Loaded
+from llmcausal.export.check import Loaded, loaded_from, save_settings
 from llmcausal.export.model_card import ADAPTER
 from llmcausal.export.source import ExportSource
-from llmcausal.export.transformers_folder import loaded_from, save_settings
 from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter
 
 
 def export_adapter(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Writes the adapter with tokenizer, chat template, end-of-turn ids and a model card.
-
-    Returns:
-        The report of `make_artifact`, whose errors it raises.
-    """
-    return make_artifact(
-        source,
-        out,
-        options,
-        ADAPTER,
-        write=partial(_write, source),
-        load=partial(_load, source),
-    )
+    """Writes the adapter with tokenizer, chat template, end-of-turn ids and a model card."""
+    write, load = partial(_write, source), partial(_load, source)
+    return make_artifact(source, out, options, ADAPTER, write=write, load=load)
 
 
 def _write(source: ExportSource, folder: Path) -> dict[str, Any]:

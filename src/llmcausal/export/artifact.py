@@ -1,4 +1,4 @@
-"""What every export is: a folder, written whole or not at all, with a report."""
+"""Every export: a folder, written whole or not at all, with a report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import psutil
 from safetensors import SafetensorError
 
 from llmcausal.errors import DoesNotFitError, StorageError, UsageError
-from llmcausal.export.check import Behaviour, Loaded, check, observe
-from llmcausal.export.consumers import TransformersModel
+from llmcausal.export.check import Loaded, TransformersModel, check, observe
 from llmcausal.export.model_card import Kind, write_model_card
 from llmcausal.export.source import ExportSource, files_of, stored
 from llmcausal.windows import in_wsl, more_wsl_memory
@@ -31,9 +30,9 @@ class ExportOptions:
 
     Attributes:
         quantize: Number format of a GGUF file, as llama.cpp names it in lower case.
-        llama_cpp: A llama.cpp checkout; None looks for one (`gguf.find_llama_cpp`).
-        check: Load the artifact back and compare it with the model in memory. That needs memory
-            for the whole model, which merging does not.
+        llama_cpp: A llama.cpp checkout; None looks for one.
+        check: Load the artifact back and compare it with the model in memory. This needs memory
+            for the whole model; merging does not.
     """
 
     quantize: str = "f16"
@@ -59,10 +58,6 @@ def make_artifact(
     """Writes an artifact, loads it back, compares it and describes it; all of it or nothing.
 
     Args:
-        source: What to export.
-        out: New folder.
-        options: Whether to check, among others.
-        kind: The export format.
         write: Puts the files into a folder; returns facts for the report.
         load: Loads them as their users will.
 
@@ -79,9 +74,14 @@ def make_artifact(
     with new_folder(out) as folder:
         source.adapter_config()
         source.refuse_quantized_base()
+        reference = None
         if options.check:
             _refuse_too_large(source, kind.name)
-        reference = _reference(source) if options.check else None
+            # The unquantized base with the adapter next to it (W + BA), also for an adapter
+            # trained on a 4-bit base: merging in 4 bit would round the update away.
+            trained = TransformersModel(source.load(), source.generation_config())
+            reference = observe(source, trained, trained)
+            del trained
         gc.collect()  # the reference model's modules refer to one another
         facts = write(folder)
         report: dict[str, Any] = {"format": kind.name, **facts}
@@ -96,10 +96,7 @@ def make_artifact(
 
 
 def _refuse_too_large(source: ExportSource, kind: str) -> None:
-    """Refuses the comparison where the whole model does not fit in host memory.
-
-    The trained model and the exported one are loaded in turn, each with the base's numbers.
-    """
+    """Refuses the comparison if one whole model does not fit in host memory; two never load."""
     tensors = (
         tensor
         for name, names in files_of(source.base_folder).items()
@@ -117,15 +114,6 @@ def _refuse_too_large(source: ExportSource, kind: str) -> None:
         )
 
 
-def _reference(source: ExportSource) -> Behaviour:
-    """What the trained model does: the unquantized base with the adapter beside it (W + BA).
-
-    Also for an adapter trained on a 4-bit base: merging in 4 bit would round the update away.
-    """
-    trained = TransformersModel(source.load(), source.generation_config())
-    return observe(source, trained, trained)
-
-
 _DISK_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -139,11 +127,7 @@ _DISK_ERRORS = {
 
 
 def refuse_existing(out: Path) -> None:
-    """Checks, before anything slow, that `out` may be written.
-
-    Raises:
-        UsageError: If it is a file, or a folder with something in it.
-    """
+    """Raises `UsageError` if `out` is a file, or a folder that is not empty."""
     if out.is_dir():
         if any(out.iterdir()):
             raise UsageError(f"{out}: is not empty; give --out a new folder, or empty this one")

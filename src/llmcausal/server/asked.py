@@ -1,4 +1,4 @@
-"""What a request asks for, read strictly: what the server cannot do is refused, not overlooked."""
+"""Requests, read strictly: the server refuses what it cannot do and overlooks nothing."""
 
 from __future__ import annotations
 
@@ -25,19 +25,13 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "response_format": ({"type": "text"},),
 }
-"""Fields that may only say what greedy decoding of one answer does anyway; null always may."""
+"""Fields and the only values that fit greedy decoding of one answer; null always fits."""
 _WITHOUT_EFFECT = ("top_p", "top_k", "seed", "user", "metadata", "stream_options", "suffix")
 _SHARED = ("model", "max_tokens", "max_completion_tokens", "stream")
 
 
 class Refusal(Exception):
-    """A request that is not answered.
-
-    Attributes:
-        status: HTTP status.
-        code: For programs.
-        message: For people: what is wrong, and what to do.
-    """
+    """A request that is not answered: its HTTP status, a code for programs, words for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -46,14 +40,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request.
-
-    Attributes:
-        prompt: The trusted and the untrusted text, or token ids.
-        model: Which model is meant; empty where the request does not say.
-        max_tokens: Longest answer; None where the request does not say.
-        streams: Whether the answer is wanted piece by piece.
-    """
+    """A request; `prompt` is the trusted and the untrusted text, or token ids."""
 
     prompt: tuple[str, str] | tuple[int, ...]
     model: str
@@ -65,7 +52,7 @@ def read_chat(body: bytes) -> Asked:
     """Reads a request for a chat completion.
 
     The messages are one system, one user and one tool message, in this order; one of the first
-    two may be left out, or the tool message. The last one is the untrusted text, as the user's
+    two may be absent, or the tool message. The last one is the untrusted text, as the user's
     turn is in training; those before it are the trusted task.
 
     Raises:

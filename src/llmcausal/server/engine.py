@@ -6,6 +6,7 @@ So an answer never depends on who else asks, and is the one that the prompt gets
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import (
     Answer,
-    GrowingAnswer,
     Stream,
     base_model_of,
+    read_answers,
     streaming,
     without_adapter,
 )
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
 
 _log = logging.getLogger(__name__)
+_UNREADABLE = "\ufffd"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that requests may take; what goes beyond is refused.
+    """The most that requests may take; the server refuses more.
 
     Attributes:
         body_bytes: Size of a request.
-        prompt_tokens: Tokens of a prompt.
         new_tokens: Tokens of an answer, also where a request does not say.
         waiting: Requests that wait for their turn.
-        client_seconds: How long a client may take to send a request, and to take more of its
-            answer.
+        client_seconds: Longest time to send a request, and to take more of its answer.
     """
 
     body_bytes: int = 2**20
@@ -62,9 +63,8 @@ class Finished:
     """The end of an answer.
 
     Attributes:
-        rest: Text that was not given out as a piece.
+        rest: Text that is in no `Piece`.
         answer: The whole answer.
-        prompt_tokens: Tokens of the prompt.
         new_tokens: Tokens of the answer, a stop token included.
     """
 
@@ -88,13 +88,68 @@ class Job:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
+class GrowingAnswer:
+    """An answer while its tokens come: its pieces, joined, are the whole answer's text.
+
+    A piece excludes what the next token may still change: half of a character, and white space
+    that the whole answer would lose at its end. Only the last tokens are decoded each time, so
+    the time for an answer grows with its length, not with the length's square.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self.tokens: list[int] = []
+        self._template = template
+        self._special = frozenset(template.tokenizer.all_special_ids)
+        self._start = 0
+        """First token that is decoded again, as the context of the next ones."""
+        self._settled = 0
+        """Tokens whose text no later token changes."""
+        self._space = ""
+        self._given = 0
+
+    def add(self, token: int) -> str:
+        """Takes the next token; returns the newly settled text."""
+        self.tokens.append(token)
+        end = len(self.tokens)
+        while end > self._settled and self._joins_the_next(self.tokens[end - 1]):
+            end -= 1
+        text = self._decode(end)
+        if text.endswith(_UNREADABLE):
+            return ""
+        text = text[len(self._decode(self._settled)) :]
+        # Decoders drop a space at the beginning, so the context must have something visible.
+        self._start = self._settled if text.strip() else self._start
+        self._settled = end
+        text = self._space + text
+        shown = text.rstrip() if self._given else text.strip()
+        self._space = text[len(text.rstrip()) :]
+        self._given += len(shown)
+        return shown
+
+    def finish(self) -> tuple[str, Answer]:
+        """Returns the remaining text, and the whole answer."""
+        [answer] = read_answers(self._template, [self.tokens])
+        return answer.text[self._given :], answer
+
+    def _joins_the_next(self, token: int) -> bool:
+        """Whether a token is a byte of a character, or invisible and may stand between bytes."""
+        spelled = self._template.tokenizer.convert_ids_to_tokens(token)
+        return token in self._special or _BYTE.fullmatch(str(spelled)) is not None
+
+    def _decode(self, end: int) -> str:
+        tokens = self.tokens[self._start : end]
+        return str(
+            self._template.tokenizer.decode(
+                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+
 class Engine:
     """Owns a model, and the only thread that computes with it.
 
     Args:
         model: A transformers model, or a `PeftModel` around one.
-        template: Renders prompts.
-        limits: What is refused.
         adapter: Answer with the adapter; otherwise as the untouched base.
     """
 
@@ -116,11 +171,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="llmcausal-answers", daemon=True)
 
     def start(self) -> None:
-        """Makes the model ready, and returns when it is.
-
-        Raises:
-            Exception: Whatever keeps the model from answering.
-        """
+        """Makes the model ready; raises whatever prevents it from answering."""
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
@@ -140,12 +191,10 @@ class Engine:
         """Puts a request at the end of the queue.
 
         Args:
-            asked: The request.
-            tell: Called with every piece of a streamed answer, then with its end, or with a
-                refusal.
+            tell: Called with every piece of a streamed answer, then with its end or a refusal.
 
         Raises:
-            Refusal: If the queue is full, or nothing is answered any more.
+            Refusal: If the queue is full, or the server is shutting down.
         """
         job = Job(asked, tell)
         with self._changed:
@@ -158,14 +207,14 @@ class Engine:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Gives a request up; of one that is at work, at its next token."""
+        """Gives up a request; one at work ends at its next token."""
         job.cancelled.set()
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
 
     def close(self) -> None:
-        """Ends the thread; requests that are not answered by then are refused."""
+        """Ends the thread and refuses the requests that wait."""
         with self._changed:
             self._closed = True
             self._changed.notify()

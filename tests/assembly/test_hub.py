@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from llmcausal.assembly import exporting
+from llmcausal.assembly.exporting import ExportRequest, export_checkpoint
 from llmcausal.errors import UsageError
-from llmcausal.export import hub
 
 
 class FakeHub:
@@ -28,17 +29,17 @@ class FakeHub:
 
 def test_a_new_repository_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = FakeHub()
-    monkeypatch.setattr(hub, "HfApi", lambda: fake)
-    assert hub.push_to_hub(tmp_path, "me/model") == "https://hub.example/me/model"
+    monkeypatch.setattr(exporting, "HfApi", lambda: fake)
+    assert exporting.push_to_hub(tmp_path, "me/model") == "https://hub.example/me/model"
     assert fake.calls[0] == ("me/model", {"private": True, "exist_ok": True})
     name, options = fake.calls[1]
     assert (name, options["repo_id"], options["folder_path"]) == ("upload", "me/model", tmp_path)
 
 
 def test_a_refusal_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub, "HfApi", lambda: FakeHub(OSError("no network\nmore")))
+    monkeypatch.setattr(exporting, "HfApi", lambda: FakeHub(OSError("no network\nmore")))
     with pytest.raises(UsageError, match="no network") as caught:
-        hub.push_to_hub(tmp_path, "me/model")
+        exporting.push_to_hub(tmp_path, "me/model")
     assert f"hf upload me/model {tmp_path}" in str(caught.value)
     assert "more" not in str(caught.value)
 
@@ -48,10 +49,10 @@ def test_offline_is_said_not_raised_raw(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="me/model: cannot be uploaded"):
-        hub.push_to_hub(tmp_path, "me/model")
+        exporting.push_to_hub(tmp_path, "me/model")
 
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/ model", ""])
-def test_what_is_no_repository(name: str) -> None:
+def test_what_is_no_repository(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="OWNER/NAME"):
-        hub.check_repository(name)
+        export_checkpoint(ExportRequest(tmp_path, "adapter", tmp_path / "out", push_to=name))
