@@ -36,10 +36,11 @@ def resume(target: Path, *, plain: bool = False, allow_changes: bool = False) ->
 
 
 def profile_memory(config: RunConfig, **request: Any) -> dict[str, Any]:
-    """Predicts a step's memory; see `assembly.memory_report`, whose `MemoryRequest` it takes."""
+    """Predicts a step's memory; see `memory.report`, whose `MemoryRequest` it takes."""
     from llmcausal.assembly import memory_report
+    from llmcausal.memory.report import MemoryRequest
 
-    return memory_report.profile_memory(config, memory_report.MemoryRequest(**request))
+    return memory_report.profile_memory(config, MemoryRequest(**request))
 
 
 def evaluate(checkpoint: Path, **request: Any) -> dict[str, Any]:

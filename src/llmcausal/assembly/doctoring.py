@@ -16,11 +16,12 @@ from llmcausal.errors import LlmcausalError
 from llmcausal.memory.architecture import (
     SAME_SHAPE,
     adapter_numbers,
+    describe,
     empty_model,
     shipped_architectures,
+    shipped_needs,
+    states_of,
 )
-from llmcausal.memory.optimizer_states import states_of
-from llmcausal.memory.shipped_needs import describe, shipped_needs
 
 OTHER_BYTES = 20 * 2**20
 """A checkpoint's tokenizer and small files: Llama 3.1's tokenizer.json is the most of it."""
@@ -71,8 +72,8 @@ def model_size(config: RunConfig) -> ModelSize | None:
 def _size(config: RunConfig) -> ModelSize:
     from llmcausal.train.build import learns_detector
 
-    model = empty_model(config)
-    adapters = adapter_numbers(config, model)
+    model = empty_model(config.model)
+    adapters = adapter_numbers(model, config.lora)
     loss = config.loss
     width = model.config.get_text_config().hidden_size
     hidden, out = loss.projection_hidden_dim, loss.projection_dim

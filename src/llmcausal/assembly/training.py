@@ -24,13 +24,12 @@ from llmcausal.assembly.build import (
 )
 from llmcausal.assembly.detecting import add_detector, center_projection
 from llmcausal.assembly.evaluating import Asked, choose_triplets, evaluate_model, suite_name
-from llmcausal.assembly.fallbacks import advice_after, build_fallbacks
 from llmcausal.assembly.fetching import fetch_model
 from llmcausal.assembly.prepare import PreparedData, prepare_data, settle_precision
-from llmcausal.assembly.strategy_choice import plan_run
 from llmcausal.config import CheckpointSection, RunConfig
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
 from llmcausal.evaluation.results import RESULTS, write_results
+from llmcausal.memory.runs import Fallbacks, plan_run
 from llmcausal.model.device import choose_device
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.build import learns_detector
@@ -118,7 +117,7 @@ def train(config: RunConfig, *, plain: bool, debug: bool) -> TrainOutcome:
             processes.on_main(lambda: fetch_model(config.model))
         with status("Reading the data"):
             data = prepare_data(config)
-        planned = processes.on_main(lambda: plan_run(config, data))
+        planned = processes.on_main(lambda: plan_run(config, data.train, status))
         absolute = run_directory.with_absolute_paths(planned.config)
         named = processes.on_main(lambda: run_directory.claim_name(absolute))
         processes.on_main(lambda: fetch_model(config.model))
@@ -244,9 +243,10 @@ def _fit_and_show(built: Built, data: PreparedData, notes: list[str], began: flo
         if processes.is_main:
             run.callbacks = [Forecast(_tokens_to_answer(config, data)), *run.callbacks]
         processes.on_main(lambda: results.unlink(missing_ok=True))
-        run.fallbacks = build_fallbacks(built)
+        fallbacks = Fallbacks(run, built.step, built.loaded, built.model, built.data.validation)
+        run.fallbacks = fallbacks.ladder()
+        run.advice = partial(fallbacks.advice, data.train, status)
         started = time.monotonic()
-        run.advice = partial(advice_after, built, data)
         with computed_whole(config.model, built.model, built.loaded.device, processes):
             stop_reason = fit(run, build_snapshot(built, data.fingerprints)).stop_reason
         trained = time.monotonic() - started
