@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmcausal.config import MemorySection, RunConfig
+from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import UsageError
 from llmcausal.memory.architecture import load_architecture
@@ -88,31 +88,26 @@ def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
     return settled(config, STRATEGIES[name])
 
 
+@dataclass
 class MemoryReport:
     """Predicts a training step, and what fits.
 
-    Args:
+    Attributes:
         config: Settings, `with_strategy`.
-        request: What is asked for.
         triplets: The training data; None where the tokenizer is not on this machine.
-        watch: Shows what is being done.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        request: MemoryRequest,
-        triplets: Sequence[EncodedTriplet] | None,
-        watch: Watch,
-    ) -> None:
-        self.config = config
-        self.request = request
-        self.triplets = triplets
-        self.watch = watch
+    config: RunConfig
+    request: MemoryRequest
+    triplets: Sequence[EncodedTriplet] | None
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        config, vram_gb = self.config, self.request.vram_gb
         # A profile for "auto" is meant for a GPU, here or elsewhere.
-        on_cpu = config.model.device == "cpu" and request.vram_gb is None
+        on_cpu = config.model.device == "cpu" and vram_gb is None
         self.device: Device = "cpu" if on_cpu else "cuda"
-        self.budget = find_budget(config.memory, self.device, request.vram_gb)
+        self.budget = find_budget(config.memory, self.device, vram_gb)
         workload, self.source, shared = self._workload()
         predictor = Predictor(self.device, shared=shared)
         self.case = Case(config, workload, self.budget.bytes, predictor)
@@ -205,16 +200,13 @@ class MemoryReport:
         }
 
     def _limits(self, chosen: Plan) -> dict[str, int]:
-        candidate = manual_candidate(self._memory(chosen))
+        candidate = manual_candidate(settled(self.config, chosen.switches).memory)
         return {
             "max_length": largest_length(self.case, candidate),
             "max_length_searched": MOST_TOKENS,
             "batch_size": largest_batch(self.case, candidate),
             "batch_size_searched": MOST_TRIPLETS,
         }
-
-    def _memory(self, chosen: Plan) -> MemorySection:
-        return settled(self.config, chosen.switches).memory
 
     def _sweep(self) -> list[dict[str, Any]]:
         """Plans for other lengths, then for other micro-batches of the length asked for."""
@@ -274,7 +266,7 @@ class MemoryReport:
         packed: int,
         measured: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        memory = self._memory(chosen)
+        memory = settled(self.config, chosen.switches).memory
         cost = step_cost(shape, tokens, memory, self.config.lora)
         rate = None
         here = choose_device("auto" if self.device == "cuda" else "cpu")
