@@ -100,12 +100,14 @@ def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
 
 def _refusal(case: Case, chosen: Plan, budget: Budget) -> str:
     """Writes why a run is refused, and what would make it fit."""
-    refused, needed = f"This run does not fit: {chosen.name} needs", chosen.prediction.needed_bytes
-    lines = [f"{refused} {needed / GIB:.2f} GiB (predicted), the budget is {budget}."]
-    if needed <= budget.bytes:  # the host's memory is short
+    needed = f"{chosen.prediction.needed_bytes / GIB:.2f} GiB"
+    lines = [
+        f"This run does not fit: {chosen.name} needs {needed} (predicted), the budget is {budget}."
+    ]
+    if chosen.prediction.needed_bytes <= budget.bytes:  # the host's memory is short
         lines = [
-            f"{refused} {chosen.prediction.host_bytes / GIB:.2f} GiB of host memory (predicted), "
-            "more than is free.",
+            f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / GIB:.2f}"
+            " GiB of host memory (predicted), more than is free.",
             f"What helps: {more_wsl_memory() if in_wsl() else 'close other programs'}.",
         ]
     elif advice := advise(case):
