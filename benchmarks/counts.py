@@ -25,9 +25,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.memory import TINY, case_settings, config_of, save_tiny, triplets_of
-from llmcausal.assembly.measuring import measure_triplets
 from llmcausal.cli import COMMANDS
 from llmcausal.data.triplet import MEMBERS
+from llmcausal.memory.measure import measure_triplets
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import STRATEGIES
 from llmcausal.train.batch import Needs, collate

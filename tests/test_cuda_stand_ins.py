@@ -18,18 +18,11 @@ from llmcausal.diagnostics import environment
 from llmcausal.errors import ModelError
 from llmcausal.evaluation.generation import decode_batches
 from llmcausal.losses.base import ProjectionHead
-from llmcausal.memory import symbolic
-from llmcausal.memory.budget import (
-    CONTEXT_BYTES,
-    GIB,
-    Budget,
-    GpuTraits,
-    enforce,
-    free_vram_bytes,
-    traits_here,
-)
+from llmcausal.memory import prediction
+from llmcausal.memory.budget import GIB, Budget, enforce, free_vram_bytes
+from llmcausal.memory.prediction import CONTEXT_BYTES, GpuTraits, traits_here
+from llmcausal.memory.simulation.device import workspaces
 from llmcausal.memory.strategies import candidates
-from llmcausal.memory.tracker import hidden_temporaries
 from llmcausal.model import device, factory, tree_attention
 from llmcausal.model.device import settled_precision
 from llmcausal.model.lora import add_lora
@@ -156,11 +149,11 @@ def test_a_bug_is_no_lack_of_memory() -> None:
 
 
 def test_the_process_that_predicts_ends_after_planning() -> None:
-    symbolic._child()
-    assert symbolic._child.cache_info().currsize == 1
-    symbolic.end_child()
-    assert symbolic._child.cache_info().currsize == 0
-    symbolic.end_child()  # nothing to end
+    prediction._child()
+    assert prediction._child.cache_info().currsize == 1
+    prediction.end_child()
+    assert prediction._child.cache_info().currsize == 0
+    prediction.end_child()  # nothing to end
 
 
 @pytest.mark.parametrize("head", ["host", "device"])
@@ -242,9 +235,7 @@ def test_the_deterministic_form_of_flash_attention_takes_a_sum_for_each_part_of_
     taken = {
         count: sum(
             size
-            for _, size in hidden_temporaries(
-                func, (query, query, query), GpuTraits(multiprocessors=count)
-            )
+            for _, size in workspaces(func, (query, query, query), GpuTraits(multiprocessors=count))
         )
         for count in (20, 32, 82)
     }

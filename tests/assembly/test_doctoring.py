@@ -13,7 +13,7 @@ from llmcausal.assembly.doctoring import examine, model_size
 from llmcausal.config import RunConfig
 from llmcausal.diagnostics import doctor
 from llmcausal.diagnostics.check import Facts, Finding
-from llmcausal.memory.shipped_needs import PROFILES
+from llmcausal.memory.architecture import shipped_needs
 from llmcausal.profile import load_config
 
 
@@ -39,7 +39,7 @@ def test_checks_are_told_what_the_shipped_profiles_take(
     facts_of: Callable[[RunConfig], Facts],
 ) -> None:
     facts = facts_of(load_config("minimal-4gb", ["memory.budget_gb=3.0"]))
-    assert [need.profile for need in facts.shipped] == list(PROFILES)
+    assert [need.profile for need in facts.shipped] == list(shipped_needs())
     assert facts.own is not None
     assert facts.own.profile == "minimal-4gb"
     changed = facts_of(load_config("minimal-4gb", ["data.max_length=4096"]))

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.assembly.build import build_run, check_share, check_shareable
-from llmcausal.assembly.measuring import measure_triplets
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.cli import launch
 from llmcausal.config import LossSection, RunConfig
@@ -29,6 +28,7 @@ from llmcausal.errors import (
     OutOfMemoryError,
     StorageError,
 )
+from llmcausal.memory.measure import measure_triplets
 from llmcausal.train.objective import Objective
 from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.rng import seed_micro_batch

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,8 +13,16 @@ import pytest
 
 from llmcausal.cli import app
 from llmcausal.config import RunConfig
-from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Moment, Prediction, Workload
-from llmcausal.memory.strategies import STRATEGIES, switches_of
+from llmcausal.memory import prediction
+from llmcausal.memory.prediction import (
+    COMPONENTS,
+    HeldTensors,
+    Moment,
+    Prediction,
+    Workload,
+    switches_of,
+)
+from llmcausal.memory.strategies import STRATEGIES
 from llmcausal.ui.console import console
 from tests.predictions import made_prediction
 
@@ -68,10 +75,7 @@ def predict(
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    symbolic = ModuleType("llmcausal.memory.symbolic")
-    monkeypatch.setattr(symbolic, "predict", predict, raising=False)
-    monkeypatch.setattr(symbolic, "end_child", lambda: None, raising=False)
-    monkeypatch.setitem(sys.modules, symbolic.__name__, symbolic)
+    monkeypatch.setattr(prediction, "predict", predict)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     console.cache_clear()  # it reads the width once
@@ -124,10 +128,10 @@ def test_json_is_one_object_with_the_plan_for_a_named_card(run: Run) -> None:
     assert "6 GB card" in result["budget"]["source"]
     # 5340 - 3072 - 400 - 64 MiB leave 1804 for 2048 tokens: 0.5 MiB a token fits, 1 does not
     assert result["strategy"]["name"] == "host_embeddings"
-    prediction = result["prediction"]
-    assert sum(prediction["components"].values()) == prediction["allocated_bytes"]
-    assert prediction["total_bytes"] == (3072 + 1024 + 64 + 400) * MIB
-    assert prediction["margin_bytes"] == result["budget"]["bytes"] - prediction["total_bytes"]
+    predicted = result["prediction"]
+    assert sum(predicted["components"].values()) == predicted["allocated_bytes"]
+    assert predicted["total_bytes"] == (3072 + 1024 + 64 + 400) * MIB
+    assert predicted["margin_bytes"] == result["budget"]["bytes"] - predicted["total_bytes"]
     assert 3608 * 31 / 32 - 64 <= result["limits"]["max_length"] <= 3608
     assert result["limits"]["batch_size"] == 1
     assert result["naive"] is None

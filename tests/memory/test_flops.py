@@ -11,20 +11,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llmcausal.assembly import build
-from llmcausal.assembly.strategy_choice import synthetic_tokens
-from llmcausal.config import MemorySection, RunConfig
+from llmcausal.config import LoraSection, MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
 from llmcausal.memory.flops import (
     ModelShape,
-    Tokens,
     measured_flops_per_second,
     model_shape,
     run_time,
     step_cost,
-    tokens_of,
 )
 from llmcausal.memory.prediction import Workload
 from llmcausal.memory.strategies import STRATEGIES
+from llmcausal.memory.workload import Tokens, mean_tokens, tokens_of
 from llmcausal.model.factory import LoadedModel
 from llmcausal.model.lora import add_lora
 from llmcausal.train.batch import collate, label_totals
@@ -46,7 +44,9 @@ TOKENS = Tokens(2, 100, 0, 200, 0, 120, 0, 7)
 
 
 def cost(memory: MemorySection, **values: Any) -> Any:
-    return step_cost(SHAPE, TOKENS, memory, rank=1, targets=("q_proj",), **values)
+    return step_cost(
+        SHAPE, TOKENS, memory, LoraSection(rank=1, target_modules=("q_proj",)), **values
+    )
 
 
 @pytest.mark.parametrize("activations", ["keep", "recompute"])
@@ -77,7 +77,7 @@ def test_the_count_is_that_of_torch(
         for op, count in counter.get_flop_counts()["Global"].items()
         if "bmm" not in str(op) and "attention" not in str(op)
     }
-    counted = step_cost(shape, tokens, config.memory, rank=4, targets=config.lora.target_modules)
+    counted = step_cost(shape, tokens, config.memory, config.lora)
     assert counted.total_flops == pytest.approx(sum(products.values()), rel=0.02)
 
 
@@ -120,25 +120,25 @@ def test_each_saving_has_its_price() -> None:
     one_by_one = cost(MemorySection(**STRATEGIES["one_by_one"]))
     assert one_by_one.flops["forward"] == 2 * base.flops["forward"]
     assert one_by_one.flops["second pass"] == 2 * (weights + lora) * 120
-    naive = cost(MemorySection(), strategy="naive")
+    naive = cost(MemorySection(), naive=True)
     assert naive.flops["head"] == 4 * 10 * 8 * 200
 
 
 def test_a_run_takes_the_floor_or_the_pace_that_was_measured() -> None:
     step = cost(MemorySection())
     found = run_time(step, TOKENS, 10, MemorySection(), flops_per_second=None)
-    assert (found.floor_seconds, found.estimate_seconds) == (None, None)
-    assert (found.tokens_per_triplet, found.flops_per_triplet) == (50, step.total_flops / 2)
+    assert (found["floor_seconds"], found["estimate_seconds"]) == (None, None)
+    assert (found["tokens_per_triplet"], found["flops_per_triplet"]) == (50, step.total_flops / 2)
     found = run_time(
         step,
         TOKENS,
         10,
         MemorySection(),
         flops_per_second=step.total_flops,
-        measured=(step.total_flops, 3.0),
+        pace=step.total_flops / 3,
     )
-    assert found.floor_seconds == pytest.approx(5)
-    assert found.estimate_seconds == pytest.approx(15)
+    assert found["floor_seconds"] == pytest.approx(5)
+    assert found["estimate_seconds"] == pytest.approx(15)
 
 
 def test_the_rate_is_that_of_a_product() -> None:
@@ -148,6 +148,6 @@ def test_the_rate_is_that_of_a_product() -> None:
 
 def test_synthetic_tokens_are_as_the_workload_says() -> None:
     config = RunConfig.model_validate(CONTRASTED)
-    tokens = synthetic_tokens(config.loss, Workload(100, 40, 10, 2))
+    tokens = mean_tokens([Workload(100, 40, 10, 2).made_up()], config.loss)
     assert (tokens.triplets, tokens.nodes) == (2, 2 * (40 + 3 * 60))
     assert (tokens.separate, tokens.labels) == (600, 40)

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from llmcausal.memory.measure import held_bytes, measure
+from llmcausal.assembly.prepare import prepare_data
+from llmcausal.memory.measure import held_bytes, measure, measure_triplets
+from llmcausal.memory.prediction import Workload
+from llmcausal.memory.workload import largest_rows
 
 CPU = torch.device("cpu")
+WORKLOAD = Workload(1)
 
 
 class Held(torch.nn.Module):
@@ -51,12 +55,12 @@ def test_the_peak_is_the_most_that_lives_at_one_time() -> None:
         third = torch.empty(2**22)
         del third
 
-    peaks = measure(step, [module], CPU, steps=3)
-    assert peaks.allocated_bytes == held_bytes([module]) + 2**20 + 2**24
-    assert peaks.reserved_bytes is None
-    assert peaks.host_bytes is not None
-    assert peaks.host_bytes > peaks.allocated_bytes
-    assert peaks.seconds > 0
+    peaks = measure(step, [module], CPU, WORKLOAD, steps=3)
+    assert peaks.allocated_peak_bytes == held_bytes([module]) + 2**20 + 2**24
+    assert peaks.reserved_peak_bytes is None
+    assert peaks.host_peak_bytes is not None
+    assert peaks.host_peak_bytes > peaks.allocated_peak_bytes
+    assert peaks.step_seconds > 0
 
 
 def test_a_product_s_backward_is_seen() -> None:
@@ -70,22 +74,22 @@ def test_a_product_s_backward_is_seen() -> None:
         (rows @ weight.T).relu().sum().backward()
 
     product, gradient = 2048 * 256 * 4, 256 * 1024 * 4
-    peak = measure(step, [holder], CPU, steps=2).allocated_bytes - held_bytes([holder])
+    found = measure(step, [holder], CPU, WORKLOAD, steps=2)
+    peak = found.allocated_peak_bytes - held_bytes([holder])
     assert 2 * product <= peak <= 3 * product + gradient
 
 
 def test_steps_on_the_longest_rows(tiny_run_config: Any) -> None:
-    from llmcausal.assembly.measuring import measure_steps
+    def measured(**sections: Any) -> Any:
+        config = tiny_run_config(**sections)
+        rows = largest_rows(config, prepare_data(config).train)
+        return measure_triplets(config, rows, steps=2)
 
-    told: list[str] = []
-    short = measure_steps(tiny_run_config(), steps=2, progress=told.append)
-    assert told == ["reading the data", "loading the model", "running 2 steps"]
+    short = measured()
     assert short.device == "cpu"
     assert short.workload.triplets == 2
-    kept = measure_steps(tiny_run_config(memory={"activations": "keep"}), steps=2)
-    assert kept.allocated_peak_bytes > short.allocated_peak_bytes
-    wider = measure_steps(tiny_run_config(lora={"rank": 64}), steps=2)
-    assert wider.allocated_peak_bytes > short.allocated_peak_bytes
+    for more in ({"memory": {"activations": "keep"}}, {"lora": {"rank": 64}}):
+        assert measured(**more).allocated_peak_bytes > short.allocated_peak_bytes
 
 
 @pytest.fixture

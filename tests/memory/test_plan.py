@@ -1,7 +1,8 @@
-"""The planner, against a predictor whose figures are set by hand."""
+"""The planner and its advice, against predictors whose figures are set by hand."""
 
 from __future__ import annotations
 
+import shlex
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.memory import budget
-from llmcausal.memory.advice import largest_that_fits
-from llmcausal.memory.plan import UNKNOWN_SHARED, Predictor, plan
-from llmcausal.memory.prediction import Prediction, Workload
-from llmcausal.memory.strategies import COSTS, STRATEGIES, SWITCHES, candidates, switches_of
+from llmcausal.memory.plan import UNKNOWN_SHARED, Case, Predictor, advise, largest_that_fits, plan
+from llmcausal.memory.prediction import SWITCHES, Prediction, Workload, switches_of
+from llmcausal.memory.strategies import COSTS, STRATEGIES, candidates
+from llmcausal.profile import load_config
 from tests.predictions import made_prediction
 
 GIB = 2**30
@@ -59,8 +60,7 @@ def falling(*gib: float) -> dict[str, float]:
 
 def choose(fake: Any, gib: float, memory: MemorySection | None = None, **options: Any) -> Any:
     config = RunConfig(memory=memory or MemorySection())
-    predictor = Predictor("cuda", fake)
-    return plan(config, WORKLOAD, round(gib * GIB), predictor=predictor, **options)
+    return plan(Case(config, WORKLOAD, round(gib * GIB), Predictor("cuda", fake), **options))
 
 
 @given(
@@ -76,7 +76,7 @@ def test_the_fastest_that_fits_is_found_in_few_predictions(needs: list[int], gib
     assert chosen.name == (fitting[0] if fitting else NAMES[-1])
     assert len(fake.asked) <= 4
     assert chosen.switches.items() >= STRATEGIES[chosen.name].items()
-    assert chosen.margin_bytes == gib * GIB - needs[NAMES.index(chosen.name)] * GIB
+    assert chosen.prediction.needed_bytes == needs[NAMES.index(chosen.name)] * GIB
     assert [attempt.name for attempt in chosen.tried] == sorted(set(fake.asked), key=NAMES.index)
 
 
@@ -140,9 +140,9 @@ def test_nothing_is_predicted_twice() -> None:
     config = RunConfig()
     first = predictor(config, WORKLOAD)
     again = predictor(config.model_copy(update={"name": "other"}), WORKLOAD, "recompute")
-    assert (predictor.made, first.strategy, again.strategy) == (1, "custom", "recompute")
+    assert (len(fake.asked), first.strategy, again.strategy) == (1, "custom", "recompute")
     predictor(config, Workload(4096))
-    assert predictor.made == 2
+    assert len(fake.asked) == 2
 
 
 def test_what_members_share_is_taken_at_its_worst() -> None:
@@ -156,7 +156,7 @@ def test_what_members_share_is_taken_at_its_worst() -> None:
 
     worst = Predictor("cuda", masked, shared=UNKNOWN_SHARED)
     config = RunConfig()
-    assert budget.needed_bytes(worst(config, WORKLOAD)) == 6 * GIB - 10 * 2**20
+    assert worst(config, WORKLOAD).needed_bytes == 6 * GIB - 10 * 2**20
     assert asked == list(UNKNOWN_SHARED)
     assert worst(config, WORKLOAD).workload.shared_tokens == 1
     asked.clear()
@@ -175,17 +175,16 @@ def test_a_card_is_what_the_driver_leaves_of_it(gb: int) -> None:
         assert left.bytes == 5340 * 2**20
 
 
-def test_the_budget_is_the_named_card_then_the_setting_then_what_is_free() -> None:
+def test_the_budget_is_the_named_card_then_the_setting_then_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = RunConfig(memory=MemorySection(budget_gb=3))
-
-    def free() -> tuple[int, str]:
-        return 7 * GIB, "NVML"
-
-    found = budget.find_budget(config.memory, "cuda", card_gb=8, free_vram=free)
-    assert "8 GB card" in found.source
-    assert budget.find_budget(config.memory, "cuda", free_vram=free).bytes == 3 * GIB
-    assert budget.find_budget(RunConfig().memory, "cuda", free_vram=free).bytes == 7 * GIB
-    assumed = budget.find_budget(RunConfig().memory, "cuda", free_vram=lambda: None)
+    monkeypatch.setattr(budget, "free_vram_bytes", lambda: (7 * GIB, "NVML"))
+    assert "8 GB card" in budget.find_budget(config.memory, "cuda", 8).source
+    assert budget.find_budget(config.memory, "cuda").bytes == 3 * GIB
+    assert budget.find_budget(RunConfig().memory, "cuda").bytes == 7 * GIB
+    monkeypatch.setattr(budget, "free_vram_bytes", lambda: None)
+    assumed = budget.find_budget(RunConfig().memory, "cuda")
     assert "no GPU here" in assumed.source
     assert assumed.bytes == 5340 * 2**20
     assert "host memory" in budget.find_budget(RunConfig().memory, "cpu").source
@@ -195,9 +194,9 @@ def test_expandable_segments_count_where_they_are_on(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
     made = prediction(WORKLOAD, 8 * GIB)
-    assert budget.needed_bytes(made) == 8 * GIB
+    assert made.needed_bytes == 8 * GIB
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    assert budget.needed_bytes(made) == 7 * GIB
+    assert made.needed_bytes == 7 * GIB
 
 
 @given(
@@ -224,3 +223,73 @@ def test_the_largest_size_is_the_largest(
     assert found + more > 131072 or needed(found + more) > limit
     if bend == 0:
         assert len(set(asked)) <= 6
+
+
+def by_size(config: RunConfig, workload: Workload, **options: Any) -> Prediction:
+    """1 GiB of weights, 2 MiB a token and triplet, 64 MiB a rank; a tenth of a layer offloaded."""
+    tokens = workload.triplets * workload.member_tokens * 2 * 2**20
+    if config.memory.activations == "offload":
+        tokens //= 2
+    modules = len(config.lora.target_modules)
+    needed = GIB + tokens + config.lora.rank * modules * 2**24
+    return made_prediction(workload, needed, strategy=options["strategy"])
+
+
+def ask(config: RunConfig, workload: Workload, gib: float) -> Any:
+    return advise(Case(config, workload, round(gib * GIB), Predictor("cuda", by_size)))
+
+
+def settings(**sections: Any) -> RunConfig:
+    return RunConfig.model_validate(sections)
+
+
+def test_each_change_is_predicted_alone_and_the_length_is_the_largest() -> None:
+    found = ask(settings(), Workload(2048), 4)
+    assert [entry.settings for entry in found] == [
+        ("lora.rank=8",),
+        ('lora.target_modules=["q_proj", "v_proj"]',),
+        ("data.max_length=1280",),
+    ]
+    # 1 + 2 GiB of tokens offloaded + 16 or 7 modules of adapters
+    assert [entry.prediction.needed_bytes / GIB for entry in found] == [3.875, 3.5, 4.0]
+    assert [entry.fits for entry in found] == [True, True, True]
+    assert found[2].prediction.workload.member_tokens == 1280
+
+
+def test_smaller_micro_batches_come_first_and_keep_the_optimizer_step() -> None:
+    wide = settings(train={"batch_size": 4, "accumulation_steps": 2})
+    found = ask(wide, Workload(1024, triplets=4), 4.5)
+    assert found[0].settings == ("train.batch_size=1", "train.accumulation_steps=8")
+    assert found[0].fits
+
+
+def test_where_nothing_helps_alone_all_of_it_is_tried_together() -> None:
+    found = ask(settings(), Workload(2048), 1.45)
+    alone, together = found[:2], found[2:]
+    assert not any(entry.fits for entry in alone)
+    assert together[0].settings == tuple(s for entry in alone for s in entry.settings)
+    assert not together[0].fits
+    assert together[1].fits
+    assert together[1].settings[:-1] == together[0].settings
+    assert not any("max_length" in setting for entry in alone for setting in entry.settings)
+
+
+def test_switches_set_by_hand_are_made_leaner_before_anything_else() -> None:
+    manual = settings(memory={"strategy": "manual", "activations": "recompute"})
+    found = ask(manual, Workload(2048), 5)
+    assert found[0].settings == ("memory.embeddings=host",)
+    assert found[-1].settings == ("memory.activations=offload", "memory.embeddings=host")
+    assert [entry.fits for entry in found] == [False, True]
+
+
+def test_the_text_can_be_typed_as_it_stands() -> None:
+    found = ask(settings(), Workload(2048), 4)
+    for entry in found:
+        assert entry.arguments in str(entry)
+        words = shlex.split(entry.arguments)
+        changed = load_config("rtx4050", words[1::2])
+        assert set(words[::2]) == {"--set"}
+        if "rank" in entry.arguments:
+            assert changed.lora.rank == 8
+        if "modules" in entry.arguments:
+            assert changed.lora.target_modules == ("q_proj", "v_proj")

@@ -19,7 +19,7 @@ def moment(phase: str, gib: float) -> dict[str, object]:
 def test_heights_follow_the_bytes_and_phases_stand_under_them() -> None:
     timeline = [moment("weights", 1)] * 10 + [moment("forward", 2)] * 10
     timeline += [moment("backward", 4)] + [moment("backward", 3)] * 11
-    text = timeline_text(timeline, ["base_model", "misc"]).plain
+    text = timeline_text(timeline).plain
     heading, *rows, phases = text.splitlines()
     assert "peak 4.00 GiB" in heading
     assert len(rows) == HEIGHT
@@ -34,10 +34,10 @@ def test_heights_follow_the_bytes_and_phases_stand_under_them() -> None:
 def test_a_long_timeline_is_cut_to_columns_and_keeps_its_peak() -> None:
     timeline = [moment("forward", 1.5)] * 399
     timeline.insert(200, moment("forward", 6))
-    text = timeline_text(timeline, ["base_model", "misc"]).plain
+    text = timeline_text(timeline).plain
     assert "peak 6.00 GiB" in text
     assert max(map(len, text.splitlines())) == WIDTH
-    assert timeline_text([], ["misc"]).plain == ""
+    assert timeline_text([]).plain == ""
 
 
 def test_other_suffixes_are_refused() -> None:

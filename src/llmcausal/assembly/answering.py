@@ -21,19 +21,15 @@ from llmcausal.errors import ConfigError, DataError
 from llmcausal.evaluation.answer_store import AnswerStore
 from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
-from llmcausal.memory.architecture import empty_model
-from llmcausal.memory.budget import CONTEXT_BYTES, GIB, Budget, enforce, find_budget
-from llmcausal.model.device import choose_device, expected_dtype
+from llmcausal.memory.budget import enforce, find_budget
+from llmcausal.memory.runs import memory_to_answer
+from llmcausal.model.device import choose_device
 from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.train.recovery import release
 from llmcausal.ui.console import status
 
 ALONE = "You are a helpful assistant."
 """System prompt of an attack's instruction that is answered without any text."""
-NF4_BYTES = 0.516
-"""Of a number in NF4, with its share of the scales."""
-ROOM_BYTES = GIB
-"""For keys and values of the prompts that are answered together, and for activations."""
 SPARE = 1.5
 """Rewritten examples per triplet wanted: not every rewriting is sound."""
 ROOM = 1.5
@@ -158,24 +154,8 @@ def _load(config: RunConfig) -> LoadedModel:
         budget = find_budget(memory, "cuda")
         if not memory.force:
             enforce(budget)
-        if memory.strategy == "auto" and not config.model.trust_remote_code:
-            memory = memory.model_copy(update=_places(config, budget))
+        memory = memory_to_answer(config, budget)
     return load_model(config.model, memory)
-
-
-def _places(config: RunConfig, budget: Budget) -> dict[str, str]:
-    """Places embeddings and head for answering.
-
-    Embeddings in host memory cost almost nothing. A head there moves to the device for every
-    token, so it stays with the layers if that leaves `ROOM_BYTES`.
-    """
-    model = empty_model(config)
-    width = expected_dtype(config.model.precision, "cuda").itemsize
-    head = model.get_output_embeddings().weight.numel()
-    layers = model.num_parameters() - head - model.get_input_embeddings().weight.numel()
-    layer_bytes = NF4_BYTES if config.model.quantization == "nf4" else width
-    needed = layers * layer_bytes + head * width + ROOM_BYTES + CONTEXT_BYTES
-    return {"embeddings": "host", "head": config.memory.head if needed <= budget.bytes else "host"}
 
 
 def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:

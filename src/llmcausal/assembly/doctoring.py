@@ -15,11 +15,12 @@ from llmcausal.errors import LlmcausalError
 from llmcausal.memory.architecture import (
     SAME_SHAPE,
     adapter_numbers,
+    describe,
     empty_model,
     shipped_architectures,
+    shipped_needs,
+    states_of,
 )
-from llmcausal.memory.optimizer_states import states_of
-from llmcausal.memory.shipped_needs import describe, shipped_needs
 
 OTHER_BYTES = 20 * 2**20
 """A checkpoint's tokenizer and small files; the largest is Llama 3.1's tokenizer.json."""
@@ -60,8 +61,8 @@ def model_size(config: RunConfig) -> ModelSize | None:
         known = SAME_SHAPE.get(section.name, section.name) in shipped_architectures()
         if not known and not is_stored(section):
             return None
-        model = empty_model(config)
-        adapters = adapter_numbers(config, model)
+        model = empty_model(config.model)
+        adapters = adapter_numbers(model, config.lora)
         width = model.config.get_text_config().hidden_size
         hidden, out = loss.projection_hidden_dim, loss.projection_dim
         head = [width * hidden, hidden, hidden * out, out] if out else []

@@ -31,15 +31,14 @@ from llmcausal.assembly.evaluating import (
     evaluate_model,
     suite_name,
 )
-from llmcausal.assembly.fallbacks import advice_after, build_fallbacks
 from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, settle_precision
-from llmcausal.assembly.strategy_choice import plan_run
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
 from llmcausal.evaluation.forward import Readable, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.evaluation.results import RESULTS, write_results
+from llmcausal.memory.runs import Fallbacks, plan_run
 from llmcausal.metrics import COSINES
 from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.profile import config_differences, load_config
@@ -143,7 +142,7 @@ def train(request: TrainRequest) -> TrainOutcome:
         check_share(config.train, config.memory, processes)
         config, notes = processes.on_main(lambda: settle_precision(config))
         data = _read_data(config, processes)
-        planned = processes.on_main(lambda: plan_run(config, data))
+        planned = processes.on_main(lambda: plan_run(config, data.train, status))
         absolute = run_directory.with_absolute_paths(planned.config)
         named = processes.on_main(lambda: run_directory.claim_name(absolute))
         built = _load(named, data, request.plain, processes)
@@ -298,8 +297,10 @@ def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
         if processes.is_main:
             run.callbacks = [Forecast(_tokens_to_answer(config, built.data)), *run.callbacks]
         processes.on_main(lambda: results.unlink(missing_ok=True))
-        run.fallbacks = build_fallbacks(built)
-        run.advice = partial(advice_after, built, built.data)
+        validation = built.data.validation
+        fallbacks = Fallbacks(run, built.step, built.loaded, built.model, validation)
+        run.fallbacks = fallbacks.ladder()
+        run.advice = partial(fallbacks.advice, built.data.train, status)
         started = time.monotonic()
         with computed_whole(config.model, built.model, built.loaded.device, processes):
             stop_reason = fit(run, build_snapshot(built)).stop_reason

@@ -1,89 +1,33 @@
-"""How much memory a run may take, and who says so."""
+"""How much memory a run may take, and where the figure comes from."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from llmcausal.config import MemorySection
 from llmcausal.launched import local_index
-from llmcausal.memory.prediction import Prediction
-from llmcausal.windows import windows_driver
+from llmcausal.memory.prediction import CONTEXT_BYTES, Device
 
 GIB = 2**30
 DRIVER_SHARE_BYTES = 804 * 2**20
 """What driver and desktop take of a card before any program runs: a 6 GB card (6144 MiB) leaves
 about 5340 MiB. A stated constant; `free by NVML` is what a real card has."""
-CONTEXT_BYTES = 450 * 2**20
-"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
 AIM_GB = 6.0
 """Card that is assumed where there is no GPU and none was named."""
-
-Device = Literal["cuda", "cpu"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory to stay within.
-
-    Attributes:
-        bytes: Most that the run may take of the device.
-        source: Where the figure comes from, for people.
-    """
+    """The most that a run may take of the device, and where the figure comes from, for people."""
 
     bytes: int
     source: str
 
-
-@dataclass(frozen=True)
-class GpuTraits:
-    """What decides how much a step takes of a GPU, besides the step.
-
-    Attributes:
-        flash: Whether torch has flash attention for it.
-        pages: Whether an optimizer may page its states to the host.
-        multiprocessors: Decide in how many parts flash attention adds up a gradient in one order.
-            The default is about what cards of 8 GB have; the RTX 4050 has 20.
-    """
-
-    flash: bool = True
-    pages: bool = True
-    multiprocessors: int = 32
-
-    def notes(self, optimizer: str) -> list[str]:
-        """Returns what to tell of a run that is predicted with them.
-
-        Args:
-            optimizer: `train.optimizer`.
-        """
-        notes = []
-        if not self.flash:
-            notes.append(
-                "attention: no flash attention in this torch for this GPU; the prediction counts "
-                "key heads repeated for each query head"
-            )
-        if not self.pages and optimizer == "paged_adamw_8bit":
-            notes.append(
-                "optimizer: its 8-bit states stay on the GPU and are counted there, since paging "
-                "under the Windows driver can end the process"
-            )
-        return notes
-
-
-def traits_here() -> GpuTraits:
-    """Returns the traits of this machine's GPU, or those to expect of one."""
-    import torch
-
-    from llmcausal.model.device import has_flash_attention
-
-    traits = GpuTraits(flash=has_flash_attention(), pages=not windows_driver())
-    if not torch.cuda.is_available():
-        return traits
-    count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-    return replace(traits, multiprocessors=count)
+    def __str__(self) -> str:
+        return f"{self.bytes / GIB:.2f} GiB ({self.source})"
 
 
 def card_budget(card_gb: float) -> Budget:
@@ -96,52 +40,38 @@ def card_budget(card_gb: float) -> Budget:
     )
 
 
-def find_budget(
-    memory: MemorySection,
-    device: Device,
-    *,
-    card_gb: float | None = None,
-    free_vram: Callable[[], tuple[int, str] | None] | None = None,
-) -> Budget:
-    """Finds the budget: a named card, else `memory.budget_gb`, else what is free.
-
-    Args:
-        memory: Settings.
-        device: What is trained on.
-        card_gb: Size of a card that need not be here.
-        free_vram: Returns free bytes of the GPU and who told, or None without one.
-    """
+def find_budget(memory: MemorySection, device: Device, card_gb: float | None = None) -> Budget:
+    """Finds the budget: a card of `card_gb`, which need not be here, else what is set or free."""
     if card_gb is not None:
         return card_budget(card_gb)
     if memory.budget_gb is not None:
         return Budget(round(memory.budget_gb * GIB), "memory.budget_gb")
     if device == "cpu":
         return Budget(free_host_bytes(), "host memory that is available now")
-    if found := (free_vram or free_vram_bytes)():
+    if found := free_vram_bytes():
         return Budget(found[0], f"free on the GPU now, by {found[1]}")
     assumed = card_budget(AIM_GB)
     return Budget(assumed.bytes, f"no GPU here, so {assumed.source} (--vram-gb names another)")
 
 
 def free_vram_bytes() -> tuple[int, str] | None:
-    """Returns the free bytes of this process's GPU and who told, or None if there is none.
+    """Returns the free bytes of this process's GPU and their source, or None if there is none.
 
     What this process holds already is free to it: CUDA's context, which a prediction counts, and
     what torch's allocator keeps of a model that has answered and is gone.
     """
-    found = _told_free()
-    return None if found is None else (found[0] + _held_here(), found[1])
-
-
-def _held_here() -> int:
     import torch
 
-    if not (torch.cuda.is_initialized() and torch.cuda.max_memory_reserved()):
-        return 0  # nothing was put there yet
-    return torch.cuda.memory_reserved() + CONTEXT_BYTES
+    found = _free_by_driver()
+    if found is None:
+        return None
+    held = 0
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():  # something was put there
+        held = torch.cuda.memory_reserved() + CONTEXT_BYTES
+    return found[0] + held, found[1]
 
 
-def _told_free() -> tuple[int, str] | None:
+def _free_by_driver() -> tuple[int, str] | None:
     try:
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -174,18 +104,16 @@ def within_reach(memory: MemorySection, device: Device) -> Budget:
     `memory.budget_gb` limits it.
     """
     import psutil
-    import torch
 
     if device == "cuda":
-        held = torch.cuda.memory_reserved() + CONTEXT_BYTES
-        found = Budget(torch.cuda.mem_get_info()[0] + held, "free on the GPU or held by this run")
+        free, _ = free_vram_bytes() or (0, "")
+        found = Budget(free, "free on the GPU or held by this run")
     else:
         held = psutil.Process().memory_info().rss
         found = Budget(free_host_bytes() + held, "host memory free or held by this run")
-    limit = memory.budget_gb
-    if limit is None or round(limit * GIB) >= found.bytes:
+    if memory.budget_gb is None:
         return found
-    return Budget(round(limit * GIB), "memory.budget_gb")
+    return min(found, find_budget(memory, device), key=lambda budget: budget.bytes)
 
 
 def enforce(budget: Budget) -> None:
@@ -199,16 +127,3 @@ def enforce(budget: Budget) -> None:
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     share = (budget.bytes - CONTEXT_BYTES) / total
     torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, share)))
-
-
-def uses_expandable_segments() -> bool:
-    """Tells whether the environment asks CUDA's allocator for expandable segments."""
-    asked = (os.environ.get(name, "") for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
-    return any("expandable_segments:true" in text.lower().replace(" ", "") for text in asked)
-
-
-def needed_bytes(prediction: Prediction) -> int:
-    """Returns what a prediction takes of the budget: with the allocator's own share on CUDA."""
-    if prediction.device == "cpu":
-        return prediction.allocated_bytes
-    return prediction.total_bytes(expandable=uses_expandable_segments())

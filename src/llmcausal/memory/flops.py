@@ -7,17 +7,14 @@ measured steps. Nothing here takes a rate from a data sheet.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llmcausal.config import MemorySection
-from llmcausal.memory.strategies import NAIVE
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from llmcausal.train.batch import TripletBatch
+from llmcausal.config import LoraSection, MemorySection
+from llmcausal.memory.architecture import on_meta
+from llmcausal.memory.workload import Tokens
 
 _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 """Linear layers of the first block whose input needs no gradient: it is the embedding."""
@@ -29,9 +26,7 @@ class ModelShape:
 
     Attributes:
         linears: Input and output width of each linear layer of the decoder, by full name.
-        layers: Decoder layers.
         attention_width: Heads times head width.
-        width: Of the hidden state.
         vocabulary: Rows of the head.
         element_bytes: Of one value in the compute dtype.
     """
@@ -43,37 +38,10 @@ class ModelShape:
     vocabulary: int
     element_bytes: int
 
-    def weights(self) -> int:
-        """Number of weights of the decoder's linear layers."""
-        return sum(inner * outer for inner, outer in self.linears.values())
-
-    def adapter_weights(self, rank: int, targets: Sequence[str]) -> int:
-        return sum(
-            rank * (inner + outer)
-            for name, (inner, outer) in self.linears.items()
-            if name.rpartition(".")[2] in targets
-        )
-
-    def _first_layer(self) -> dict[str, tuple[int, int]]:
-        return {
-            name: shape
-            for name, shape in self.linears.items()
-            if ".layers.0." in f".{name}." and name.rpartition(".")[2] in _READS_EMBEDDING
-        }
-
 
 def model_shape(architecture: Any, element_bytes: int) -> ModelShape:
-    """Reads the shapes off a model without weights.
-
-    Args:
-        architecture: Its transformers config.
-        element_bytes: Of one value in the compute dtype.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
+    """Reads the shapes off a model of a transformers config, without weights."""
+    model = on_meta(architecture)
     text = architecture.get_text_config()
     head = model.get_output_embeddings()
     linears = {
@@ -90,69 +58,6 @@ def model_shape(architecture: Any, element_bytes: int) -> ModelShape:
         width=text.hidden_size,
         vocabulary=text.vocab_size,
         element_bytes=element_bytes,
-    )
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What one micro-batch asks the model to compute, on average over some.
-
-    Attributes:
-        triplets: In it.
-        nodes: Tokens of its prefix tree.
-        tree_pairs: Query-key pairs that attention over the tree computes, masked ones included.
-        separate: Tokens of all members run on their own.
-        separate_pairs: Query-key pairs of members on their own, masked ones included.
-        again: Tokens of the members that `one_by_one` runs twice.
-        again_pairs: Query-key pairs of those.
-        labels: Positions whose logits are scored.
-    """
-
-    triplets: float
-    nodes: float
-    tree_pairs: float
-    separate: float
-    separate_pairs: float
-    again: float
-    again_pairs: float
-    labels: float
-
-
-def count_tokens(batches: Iterable[TripletBatch]) -> Tokens:
-    """Counts what packed micro-batches ask for, on average.
-
-    Raises:
-        ValueError: Without a batch.
-    """
-    totals = [0.0] * 8
-    number = 0
-    for batch in batches:
-        number += 1
-        for index, value in enumerate(vars(tokens_of(batch)).values()):
-            totals[index] += value
-    if not number:
-        raise ValueError("no batches to count")
-    return Tokens(*(total / number for total in totals))
-
-
-def tokens_of(batch: TripletBatch) -> Tokens:
-    """Counts what one packed micro-batch asks for."""
-    tree_pairs = 0
-    for block in batch.blocks:
-        rows = block.rows[1] - block.rows[0]
-        keys = rows + sum(end - start for start, end in block.ancestors)
-        tree_pairs += rows * keys
-    lengths = [len(span.tokens) for span in batch.spans]
-    again = [len(span.tokens) for span in batch.spans if span.member != "benign"]
-    return Tokens(
-        triplets=len(batch),
-        nodes=len(batch.tokens),
-        tree_pairs=tree_pairs,
-        separate=sum(lengths),
-        separate_pairs=sum(length**2 for length in lengths),
-        again=sum(again),
-        again_pairs=sum(length**2 for length in again),
-        labels=sum(batch.label_counts.values()),
     )
 
 
@@ -178,10 +83,9 @@ def step_cost(
     shape: ModelShape,
     tokens: Tokens,
     section: MemorySection,
+    lora: LoraSection,
     *,
-    rank: int,
-    targets: Sequence[str],
-    strategy: str = "custom",
+    naive: bool = False,
 ) -> StepCost:
     """Counts a micro-batch under the switches of `[memory]`.
 
@@ -189,40 +93,35 @@ def step_cost(
     element-wise operations and the dequantization of weights are not counted: the figure is a
     floor.
 
-    Args:
-        shape: Of the model.
-        tokens: Of the micro-batch.
-        section: The switches.
-        rank: Of the adapters.
-        targets: Names of the layers that have one.
-        strategy: `naive` counts the usual recipe: three passes with all logits.
+    `naive` counts the usual recipe: three passes with all logits.
     """
-    naive = strategy == NAIVE
+    weights = adapters = first = first_adapters = 0
+    for name, (inner, outer) in shape.linears.items():
+        module = name.rpartition(".")[2]
+        rank = lora.rank if module in lora.target_modules else 0
+        weights += inner * outer
+        adapters += rank * (inner + outer)
+        if ".layers.0." in f".{name}." and module in _READS_EMBEDDING:
+            first += inner * outer
+            first_adapters += rank * inner
     tree = section.members == "tree" and not naive
     nodes = tokens.nodes if tree else tokens.separate
     pairs = tokens.tree_pairs if tree else tokens.separate_pairs
     labels = tokens.separate if naive else tokens.labels
-    first = sum(inner * outer for inner, outer in shape._first_layer().values())
-    lora = shape.adapter_weights(rank, targets)
-    first_lora = sum(
-        rank * inner
-        for name, (inner, _) in shape._first_layer().items()
-        if name.rpartition(".")[2] in targets
-    )
     attention = 4 * shape.layers * shape.attention_width
-    forward = 2 * (shape.weights() + lora) * nodes + attention * pairs
+    forward = 2 * (weights + adapters) * nodes + attention * pairs
     flops = {
         "forward": forward,
         # Input gradients of all layers but the first, weight gradients of the adapters alone;
         # attention computes its scores again: five products where the forward pass has two.
-        "backward": 2 * (shape.weights() - first + 2 * lora - first_lora) * nodes
+        "backward": 2 * (weights - first + 2 * adapters - first_adapters) * nodes
         + 2.5 * attention * pairs,
         "head": 4 * shape.vocabulary * shape.width * labels,
         "recompute": forward if naive or section.activations != "keep" else 0.0,
     }
     if section.members == "one_by_one" and not naive:
         flops["second pass"] = (
-            2 * (shape.weights() + lora) * tokens.again + attention * tokens.again_pairs
+            2 * (weights + adapters) * tokens.again + attention * tokens.again_pairs
         )
     moved = 0.0 if naive else _moved_bytes(shape, section, nodes)
     return StepCost(flops, moved)
@@ -248,10 +147,8 @@ def measured_flops_per_second(
     Args:
         device: Where to compute.
         dtype: Of the product; for 4-bit weights their compute dtype.
-        seconds: Time to spend, after one untimed product.
+        seconds: To spend, after one untimed product.
     """
-    import torch
-
     size = 4096 if device.type == "cuda" else 1024
     left = torch.ones(size, size, dtype=dtype, device=device)
     best = float("inf")
@@ -270,30 +167,7 @@ def measured_flops_per_second(
 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
-        import torch
-
         torch.cuda.synchronize(device)
-
-
-@dataclass(frozen=True)
-class RunTime:
-    """Time of a run, from what was counted and measured.
-
-    Attributes:
-        flops_per_triplet: Counted for the data at hand.
-        tokens_per_triplet: The same: tokens that are computed.
-        triplets: In the whole run, all epochs.
-        floor_seconds: The run at the measured rate of a matrix product; None without a rate.
-        flops_per_second: That rate.
-        estimate_seconds: The run at the pace of the measured steps; None without such.
-    """
-
-    flops_per_triplet: float
-    tokens_per_triplet: float
-    triplets: int
-    floor_seconds: float | None
-    flops_per_second: float | None
-    estimate_seconds: float | None
 
 
 def run_time(
@@ -303,30 +177,30 @@ def run_time(
     section: MemorySection,
     *,
     flops_per_second: float | None,
-    measured: tuple[float, float] | None = None,
-) -> RunTime:
+    pace: float | None = None,
+) -> dict[str, Any]:
     """Puts counts and measured rates together.
 
     Args:
         cost: Of an average micro-batch.
         tokens: Of the same.
-        triplets: In the whole run.
+        triplets: In the whole run, all epochs.
         section: The switches.
-        flops_per_second: Rate of a matrix product on the device that is trained on.
-        measured: FLOPs and seconds of steps that were run there.
+        flops_per_second: Rate of a matrix product on the device that trains.
+        pace: FLOPs per second of real steps there.
+
+    Returns:
+        FLOPs and computed tokens per triplet; `floor_seconds` and `estimate_seconds` of the run at
+        these two rates, None without them.
     """
     per_triplet = cost.total_flops / tokens.triplets
     computed = tokens.nodes if section.members == "tree" else tokens.separate
-    estimate = None
-    if measured is not None:
-        estimate = per_triplet * triplets * measured[1] / measured[0]
-    return RunTime(
-        flops_per_triplet=per_triplet,
-        tokens_per_triplet=computed / tokens.triplets,
-        triplets=triplets,
-        floor_seconds=None
-        if flops_per_second is None
-        else per_triplet * triplets / flops_per_second,
-        flops_per_second=flops_per_second,
-        estimate_seconds=estimate,
-    )
+    total = per_triplet * triplets
+    return {
+        "flops_per_triplet": per_triplet,
+        "tokens_per_triplet": computed / tokens.triplets,
+        "triplets": triplets,
+        "floor_seconds": None if flops_per_second is None else total / flops_per_second,
+        "flops_per_second": flops_per_second,
+        "estimate_seconds": None if pace is None else total / pace,
+    }

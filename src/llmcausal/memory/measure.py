@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from llmcausal.config import RunConfig
+from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.errors import ConfigError
 from llmcausal.memory.prediction import Workload
+from llmcausal.memory.workload import data_workload
+from llmcausal.model.factory import load_model
+from llmcausal.train.batch import collate, label_totals
+from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callbacks.monitors import HostGauge
+from llmcausal.train.optimizer import build_optimizer, optimizer_step
 from llmcausal.train.recovery import release
+from llmcausal.train.rng import seed_everything
 
 _SNAPSHOT_EVENTS = 1_000_000
 
@@ -24,8 +33,6 @@ class Measurement:
     """What real steps took.
 
     Attributes:
-        workload: The micro-batch that was run.
-        device: `cuda` or `cpu`.
         allocated_peak_bytes: Peak of what tensors hold, weights included.
         reserved_peak_bytes: Peak that the caching allocator took; None on a CPU, which has none.
         host_peak_bytes: Peak resident memory of the process so far, loading included; None where
@@ -43,24 +50,61 @@ class Measurement:
     snapshot: Path | None = None
 
 
-@dataclass(frozen=True)
-class StepPeaks:
-    """What `measure` saw: peaks in bytes and the median time of the steps after the first."""
+def measure_triplets(
+    config: RunConfig,
+    rows: Sequence[EncodedTriplet],
+    *,
+    steps: int = 3,
+    snapshot: Path | None = None,
+) -> Measurement:
+    """Loads the model and runs steps on these triplets as the micro-batch.
 
-    allocated_bytes: int
-    reserved_bytes: int | None
-    host_bytes: int | None
-    seconds: float
+    Each optimizer step has two micro-batches if the settings have more than one: in the second,
+    gradients are there from the start. On a CPU the frozen weights are used as they are loaded:
+    `model.unpack_on_cpu`, which trades memory for time, is left out.
+
+    Raises:
+        LlmcausalError: If the model cannot be used.
+    """
+    if config.memory.shards > 1:
+        raise ConfigError(
+            f"memory.shards = {config.memory.shards}: one process cannot measure what several "
+            "share; leave out --measure, or give --set memory.shards=1"
+        )
+    seed_everything(config.train.seed)
+    loaded = load_model(config.model, config.memory)
+    model = build_adapters(config, loaded)
+    step = build_step(config, loaded, model)
+    objective = step.objective
+    modules = [model, *objective.modules]
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    optimizer = build_optimizer(config.train, {"trained": parameters})
+    micro_batches = min(2, config.train.accumulation_steps)
+
+    def train_step() -> None:
+        batches = [collate(rows, objective.needs, config.loss.pooling)] * micro_batches
+        totals = label_totals(batches)
+        optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            step(batch.to(loaded.device), totals, Tensor.backward)
+        nn.utils.clip_grad_norm_(parameters, config.train.max_grad_norm)
+        optimizer_step(optimizer)
+
+    for module in modules:
+        module.train()
+    load = data_workload(config, rows)
+    return measure(train_step, modules, loaded.device, load, steps=steps, snapshot=snapshot)
 
 
 def measure(
     step: Callable[[], None],
     modules: Iterable[nn.Module],
     device: torch.device,
+    workload: Workload,
     *,
     steps: int,
     snapshot: Path | None = None,
-) -> StepPeaks:
+) -> Measurement:
     """Runs steps and reads their peak off the allocator.
 
     On CUDA the caching allocator keeps the peaks itself. On a CPU the PyTorch profiler records
@@ -72,19 +116,29 @@ def measure(
         step: One optimizer step; no gradient or optimizer state may exist before the first.
         modules: Whatever holds weights.
         device: Where they are.
-        steps: How many, at least 2: the first makes the optimizer's states.
+        workload: The micro-batch of a step.
+        steps: At least 2: the first makes the optimizer's states.
         snapshot: Where to write what PyTorch's memory viewer shows; CUDA only.
     """
+    reserved = None
     if device.type == "cuda":
         allocated, reserved, seconds = _on_cuda(step, device, steps, snapshot)
     else:
+        snapshot = None
         held = held_bytes(modules)
         release([device])  # what is given back from before would count against the steps
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             seconds = _timed(step, steps, lambda: None)
-        allocated, reserved = held + _peak_of_events(profiler), None
-    ordered = sorted(seconds[1:])
-    return StepPeaks(allocated, reserved, HostGauge().read().peak_bytes, ordered[len(ordered) // 2])
+        allocated = held + _peak_of_events(profiler)
+    return Measurement(
+        workload=workload,
+        device=device.type,
+        allocated_peak_bytes=allocated,
+        reserved_peak_bytes=reserved,
+        host_peak_bytes=HostGauge().read().peak_bytes,
+        step_seconds=sorted(seconds[1:])[(steps - 1) // 2],
+        snapshot=snapshot,
+    )
 
 
 def held_bytes(modules: Iterable[nn.Module]) -> int:

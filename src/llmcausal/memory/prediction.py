@@ -1,9 +1,20 @@
-"""What a training step will take of the device's and of the host's memory, in numbers."""
+"""What a training step takes of memory; `predict` finds it without the model's weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context, parent_process
+from typing import Any, Literal
+
+from llmcausal.config import MemorySection, RunConfig
+from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.windows import windows_driver
 
 COMPONENTS = (
     "base_model",
@@ -16,6 +27,29 @@ COMPONENTS = (
     "misc",
 )
 """Rows of the table, in order; the CUDA context comes on top (`context_bytes`)."""
+CONTEXT_BYTES = 450 * 2**20
+"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
+NAIVE = "naive"
+"""Not a strategy to train with: the usual recipe, predicted for comparison."""
+SWITCHES = (
+    "activations",
+    "embeddings",
+    "head",
+    "lora_dtype",
+    "members",
+    "token_chunk",
+    "label_chunk",
+    "vocabulary_chunk",
+    "shards",
+)
+"""Settings of `[memory]` that decide how a step runs."""
+
+Device = Literal["cuda", "cpu"]
+
+
+def switches_of(section: MemorySection) -> dict[str, Any]:
+    """Returns the settings of `[memory]` that decide how a step runs."""
+    return {name: getattr(section, name) for name in SWITCHES}
 
 
 @dataclass(frozen=True)
@@ -23,10 +57,9 @@ class Workload:
     """The longest micro-batch that a step must hold.
 
     Attributes:
-        member_tokens: Tokens of each member, prompt and response together.
-        shared_tokens: Tokens of the prefix that all members of a triplet share.
+        member_tokens: Of each member, prompt and response together.
+        shared_tokens: Of the prefix that all members of a triplet share.
         response_tokens: Scored tokens of each member that is scored.
-        triplets: Triplets in the micro-batch.
     """
 
     member_tokens: int
@@ -34,17 +67,33 @@ class Workload:
     response_tokens: int = 256
     triplets: int = 1
 
+    def made_up(self) -> list[EncodedTriplet]:
+        """Makes triplets of these lengths, without a meaning; every loss term can read them.
+
+        No two prompts share more than `shared_tokens`. An attack leaves the right answer as it is.
+        """
+        made = []
+        for row in range(self.triplets):
+            first = 6 * row
+            shared = (first,) * min(self.shared_tokens, self.member_tokens - 1)
+            members = []
+            for number, scored in enumerate((True, False, True, True, True)):
+                whole = shared + (first + 1 + number,) * (self.member_tokens - len(shared))
+                scored_tokens = min(self.response_tokens, len(whole) - 1) if scored else 0
+                cut = len(whole) - scored_tokens
+                members.append(EncodedMember(whole[:cut], whole[cut:]))
+            benign, other, injection, obeying, yielding = members
+            injection = EncodedMember(injection.prompt, benign.response)
+            reference = (1.0, 1.0)
+            made.append(
+                EncodedTriplet(str(row), benign, other, injection, obeying, yielding, reference)
+            )
+        return made
+
 
 @dataclass(frozen=True)
 class HeldTensors:
-    """Tensors of one kind that are alive at the peak.
-
-    Attributes:
-        component: One of `COMPONENTS`.
-        what: What made them: a parameter's role or an operation.
-        count: How many.
-        bytes: Of all of them.
-    """
+    """Tensors alive at the peak: those of one role of parameters, or made by one operation."""
 
     component: str
     what: str
@@ -54,11 +103,9 @@ class HeldTensors:
 
 @dataclass(frozen=True)
 class Moment:
-    """A point of the step's timeline.
+    """A point of the step's timeline: its phase, and what is alive by component.
 
-    Attributes:
-        phase: `weights`, `forward`, `loss`, `backward` or `optimizer`.
-        allocated_bytes: Alive then, by component (all of `COMPONENTS`).
+    Phases are `weights`, `forward`, `loss`, `backward` and `optimizer`.
     """
 
     phase: str
@@ -67,27 +114,22 @@ class Moment:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outcome of a symbolic run.
+    """Outcome of a simulated step.
 
     Attributes:
         architecture: Model, as named by the user.
-        device: `cuda` (simulated) or `cpu`.
         strategy: Name in `memory.strategies`, or `custom`.
-        switches: The `[memory]` settings that it stands for.
-        workload: What the step computes.
-        components: Bytes at the peak, by component (all of `COMPONENTS`); they add up to
-            `allocated_bytes`.
-        allocated_bytes: Peak of what tensors hold, states of the optimizer included.
-        reserved_bytes: Peak that the caching allocator takes from the device.
+        components: Bytes on the device at the peak, by component (all of `COMPONENTS`).
+        allocated_bytes: Their sum: peak of what tensors hold, optimizer states included.
+        reserved_bytes: Peak that the caching allocator takes; on a CPU as `allocated_bytes`.
         reserved_expandable_bytes: The same with expandable segments.
         context_bytes: Stated constant for the CUDA context and library handles; 0 on a CPU.
-        host_bytes: Peak on the host beside the process itself: host embeddings and head,
+        host_bytes: Peak on the host next to the process itself: host embeddings and head,
             offloaded activations. 0 on a CPU device, where all is in `allocated_bytes`.
-        peak_phase: Phase of the peak, as in `Moment`.
         peak_tensors: What holds the peak, largest first.
         timeline: At most a few hundred moments, in order, the peak among them.
         extrapolated: Whether layers were extrapolated from a shallower run.
-        seconds: What the prediction took.
+        seconds: Duration of the prediction.
     """
 
     architecture: str
@@ -107,7 +149,122 @@ class Prediction:
     extrapolated: bool
     seconds: float
 
-    def total_bytes(self, *, expandable: bool) -> int:
-        """Returns what the device must give: reserved by the allocator, plus the context."""
+    @property
+    def needed_bytes(self) -> int:
+        """What the step takes of a budget; on CUDA with the allocator's share and the context."""
+        if self.device == "cpu":
+            return self.allocated_bytes
+        expandable = uses_expandable_segments()
         reserved = self.reserved_expandable_bytes if expandable else self.reserved_bytes
         return reserved + self.context_bytes
+
+
+def uses_expandable_segments() -> bool:
+    """Tells whether the environment asks CUDA's allocator for expandable segments."""
+    asked = (os.environ.get(name, "") for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
+    return any("expandable_segments:true" in text.lower().replace(" ", "") for text in asked)
+
+
+@dataclass(frozen=True)
+class GpuTraits:
+    """What decides how much a step takes of a GPU, besides the step.
+
+    Attributes:
+        flash: Whether torch has flash attention for it.
+        pages: Whether an optimizer may page its states to the host.
+        multiprocessors: Decide in how many parts flash attention adds up a gradient in one order.
+            The default is about what cards of 8 GB have; the RTX 4050 has 20.
+    """
+
+    flash: bool = True
+    pages: bool = True
+    multiprocessors: int = 32
+
+    def notes(self, optimizer: str) -> list[str]:
+        """Returns notes for the user on what a run with `train.optimizer` lacks on this GPU."""
+        notes = []
+        if not self.flash:
+            notes.append(
+                "attention: no flash attention in this torch for this GPU; the prediction counts "
+                "key heads repeated for each query head"
+            )
+        if not self.pages and optimizer == "paged_adamw_8bit":
+            notes.append(
+                "optimizer: its 8-bit states stay on the GPU and are counted there, since paging "
+                "under the Windows driver can end the process"
+            )
+        return notes
+
+
+def traits_here() -> GpuTraits:
+    """Returns the traits of this machine's GPU, or those to expect of one."""
+    import torch
+
+    from llmcausal.model.device import has_flash_attention
+
+    traits = GpuTraits(flash=has_flash_attention(), pages=not windows_driver())
+    if not torch.cuda.is_available():
+        return traits
+    count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    return replace(traits, multiprocessors=count)
+
+
+def predict(
+    config: RunConfig, workload: Workload, *, device: Device, strategy: str = "custom"
+) -> Prediction:
+    """Predicts the peak of one step: runs the production step on a fake model.
+
+    A deep model of equal layers is run with seven; what the fourth did is repeated in the trace.
+
+    Args:
+        config: Settings; `config.memory` says how the step runs.
+        workload: The micro-batch.
+        device: `cuda` is simulated; `cpu` predicts real runs without `model.unpack_on_cpu`.
+        strategy: Name to report; `naive` is the usual recipe, whatever `config.memory` says.
+
+    Raises:
+        ModelError: If the architecture is unknown.
+        ConfigError: If the settings do not fit it.
+    """
+    if device == "cuda":
+        return _child().submit(_run, config, workload, traits_here(), strategy).result()
+    return _run(config, workload, None, strategy)
+
+
+def end_child() -> None:
+    """Ends the process that simulates CUDA, if there is one: it holds half a GiB of the host."""
+    if _child.cache_info().currsize:
+        _child().shutdown()
+        _child.cache_clear()
+
+
+@cache
+def _child() -> ProcessPoolExecutor:
+    """Starts the process that simulates CUDA, once.
+
+    The simulated device must be known to torch before the first backward pass, and torch then
+    takes it for the machine's accelerator: whatever pins memory or saves random states would no
+    longer find a real GPU. So a process that trains never simulates.
+    """
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Windows takes "" for unset
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process if the parent was killed and could not."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
+    from llmcausal.memory.simulation.run import run
+
+    return run(config, workload, gpu, strategy)

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import or_
 from typing import Any
 
-from llmcausal.config import MemorySection
+from llmcausal.config import MemorySection, RunConfig
+from llmcausal.memory.prediction import SWITCHES, switches_of
 
-LEAN_TOKEN_CHUNK = 256
-LEAN_LABEL_CHUNK = 128
-NAIVE = "naive"
-"""Not a strategy to train with: the usual recipe, predicted for comparison."""
+_ADDED: dict[str, dict[str, Any]] = {
+    "keep": {
+        "activations": "keep",
+        "embeddings": "device",
+        "head": "device",
+        "lora_dtype": "fp32",
+        "members": "tree",
+        "token_chunk": 0,
+    },
+    "recompute": {"activations": "recompute"},
+    "host_embeddings": {"embeddings": "host"},
+    "offload": {"activations": "offload"},
+    "streamed_head": {"head": "host"},
+    "lean": {"token_chunk": 256, "label_chunk": 128},
+    "one_by_one": {"members": "one_by_one"},
+}
+"""`[memory]` switches that each strategy adds to those of the one before."""
 
-_KEEP: dict[str, Any] = {
-    "activations": "keep",
-    "embeddings": "device",
-    "head": "device",
-    "lora_dtype": "fp32",
-    "members": "tree",
-    "token_chunk": 0,
-}
-_RECOMPUTE = {**_KEEP, "activations": "recompute"}
-_HOST_EMBEDDINGS = {**_RECOMPUTE, "embeddings": "host"}
-_OFFLOAD = {**_HOST_EMBEDDINGS, "activations": "offload"}
-_STREAMED_HEAD = {**_OFFLOAD, "head": "host"}
-_LEAN = {
-    **_STREAMED_HEAD,
-    "token_chunk": LEAN_TOKEN_CHUNK,
-    "label_chunk": LEAN_LABEL_CHUNK,
-}
-_ONE_BY_ONE = {**_LEAN, "members": "one_by_one"}
-
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "keep": _KEEP,
-    "recompute": _RECOMPUTE,
-    "host_embeddings": _HOST_EMBEDDINGS,
-    "offload": _OFFLOAD,
-    "streamed_head": _STREAMED_HEAD,
-    "lean": _LEAN,
-    "one_by_one": _ONE_BY_ONE,
-}
-"""`[memory]` switches of each strategy, from fastest to leanest; each adds to the one before."""
+STRATEGIES = dict(zip(_ADDED, accumulate(_ADDED.values(), or_), strict=True))
+"""`[memory]` switches of each strategy, from fastest to leanest."""
 
 COSTS: dict[str, str] = {
     "keep": "nothing: the reference for time",
@@ -60,10 +50,6 @@ _LEANNESS: dict[str, tuple[Any, ...]] = {
     "lora_dtype": ("fp32", "compute"),
     "members": ("tree", "separate", "one_by_one"),
 }
-_CHUNKS = ("token_chunk", "label_chunk", "vocabulary_chunk")
-_SHARDS = "shards"
-SWITCHES = (*_LEANNESS, *_CHUNKS, _SHARDS)
-"""Settings of `[memory]` that decide how a step is run."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +68,8 @@ class Candidate:
 
     @property
     def switches(self) -> dict[str, Any]:
-        """The settings that decide how a step is run."""
+        """The settings that decide how a step runs."""
         return switches_of(self.section)
-
-
-def switches_of(section: MemorySection) -> dict[str, Any]:
-    """Returns the settings of `[memory]` that decide how a step is run."""
-    return {name: getattr(section, name) for name in SWITCHES}
 
 
 def candidates(section: MemorySection) -> list[Candidate]:
@@ -96,9 +77,6 @@ def candidates(section: MemorySection) -> list[Candidate]:
 
     Switches that the user set by hand are a starting point: none of them is made less lean.
     Strategies that become equal by that are listed once.
-
-    Args:
-        section: The settings.
     """
     by_hand = {
         name: getattr(section, name) for name in SWITCHES if name in section.model_fields_set
@@ -123,14 +101,21 @@ def candidates(section: MemorySection) -> list[Candidate]:
 
 
 def _leaner(switch: str, one: Any, other: Any) -> Any:
-    if switch in _CHUNKS:  # 0 is all at one time
-        return min(one, other, key=lambda chunk: chunk or float("inf"))
-    if switch == _SHARDS:  # decided by how many cards there are
-        return one
-    order = _LEANNESS[switch]
-    return max(one, other, key=order.index)
+    if switch in _LEANNESS:
+        return max(one, other, key=_LEANNESS[switch].index)
+    return min(one, other, key=lambda chunk: chunk or float("inf"))  # 0 is all at one time
 
 
-def leanest(section: MemorySection) -> Candidate:
-    """Returns the candidate of least device memory."""
-    return candidates(section)[-1]
+def manual_candidate(section: MemorySection) -> Candidate:
+    """Returns the settings as they stand, under the name of the strategy that they equal."""
+    switches = switches_of(section)
+    for name, wanted in STRATEGIES.items():
+        if switches.items() >= wanted.items():
+            return Candidate(name, name, section)
+    return Candidate("as set by hand", "custom", section)
+
+
+def settled(config: RunConfig, switches: Mapping[str, object]) -> RunConfig:
+    """Returns the settings with these `[memory]` switches, as if set by hand."""
+    memory = config.memory.model_copy(update={**switches, "strategy": "manual"})
+    return config.model_copy(update={"memory": memory})

@@ -43,6 +43,10 @@ class Probe(Protocol):
         """Returns figures of the model as it is now; calls `batch_done` `batches` times."""
         ...
 
+    def answer_together(self, batch_size: int) -> None:
+        """Sets how many prompts are generated together; `batches` follows."""
+        ...
+
 
 @dataclass
 class Run:

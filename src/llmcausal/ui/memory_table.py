@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +21,47 @@ from llmcausal.ui.tables import titled_table
 WIDTH = 64
 HEIGHT = 8
 GIB = 2**30
+ROWS = {
+    "base_model": "base model",
+    "adapters": "LoRA adapters",
+    "optimizer": "optimizer state",
+    "gradients": "gradients",
+    "activations": "activations",
+    "logits": "logits",
+    "dequantization": "dequantization",
+    "misc": "misc",
+}
+"""Components of a prediction, as they are named to people."""
+PEAK_TENSORS_SHOWN = 5
+TIGHT_SHARE = 0.05
+"""A margin smaller than this share of the budget is called tight: the prediction's worst error."""
 _COLORS = ("#4c6a92", "#7f9cc4", "#b6a16b", "#c97b5a", "#5a9e8f", "#a05c8a", "#8c8c8c", "#c9c9c9")
 _SUFFIXES = (".svg", ".png")
 
-Moments = Sequence[Mapping[str, Any]]
+Values = Mapping[str, Any]
+"""A report of `memory.report`, or a part of it."""
 
 
-def timeline_text(timeline: Moments, components: Sequence[str]) -> Text:
-    """Draws the allocated memory over the step, from 0, with the phases under it.
-
-    Args:
-        timeline: Moments as plain values.
-        components: Names of the parts of each moment's `allocated_bytes`.
-    """
+def timeline_text(timeline: Sequence[Values]) -> Text:
+    """Draws the allocated memory over the step, from 0, with the phases under it."""
     if not timeline:
         return Text("")
-    columns = _columns(timeline, components, min(WIDTH, len(timeline)))
-    top = max(height for height, _ in columns) or 1
+    width = min(WIDTH, len(timeline))
+    totals = [sum(moment["allocated_bytes"].values()) for moment in timeline]
+    starts = [index * len(timeline) // width for index in range(width)]
+    ends = [*starts[1:], len(timeline)]
+    # Each column shows the most that was held within it.
+    shown = [
+        max(range(start, end), key=totals.__getitem__)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    top = max(totals) or 1
     lines = [f"allocated over the step, peak {gibibytes(top)}"]
     for row in range(HEIGHT, 0, -1):
-        cells = [_cell(height / top * HEIGHT - (row - 1)) for height, _ in columns]
+        cells = [_cell(totals[index] / top * HEIGHT - (row - 1)) for index in shown]
         lines.append("".join(cells).rstrip())
-    lines.append(_phases([phase for _, phase in columns]))
+    lines.append(_phases([timeline[index]["phase"] for index in shown]))
     return Text("\n".join(lines))
-
-
-def _columns(timeline: Moments, components: Sequence[str], width: int) -> list[tuple[int, str]]:
-    """Cuts the timeline into columns; each shows the most that was held within it."""
-    columns = []
-    for index in range(width):
-        start = index * len(timeline) // width
-        end = max(start + 1, (index + 1) * len(timeline) // width)
-        largest = max(timeline[start:end], key=lambda moment: _total(moment, components))
-        columns.append((_total(largest, components), str(largest["phase"])))
-    return columns
-
-
-def _total(moment: Mapping[str, Any], components: Sequence[str]) -> int:
-    return sum(int(moment["allocated_bytes"].get(name, 0)) for name in components)
 
 
 def _cell(filled: float) -> str:
@@ -68,13 +72,12 @@ def _cell(filled: float) -> str:
 
 def _phases(phases: Sequence[str]) -> str:
     line = ""
-    for index, phase in enumerate(phases):
-        if index == 0 or phase != phases[index - 1]:
-            width = next((i for i, each in enumerate(phases[index:]) if each != phase), None)
-            # A phase too short for its name is marked and not named.
-            name = phase if width is None or len(phase) < width else ""
-            line = f"{line:<{index}}|{name}"
-    return line
+    runs = [(phase, len(list(group))) for phase, group in groupby(phases)]
+    for index, (phase, width) in enumerate(runs):
+        # A phase too short for its name is marked and not named.
+        named = len(phase) < width or index == len(runs) - 1
+        line += f"|{phase if named else '':<{width - 1}}"
+    return line.rstrip()
 
 
 def check_plot_path(path: Path) -> None:
@@ -87,18 +90,16 @@ def check_plot_path(path: Path) -> None:
         raise UsageError(f"--plot {path}: name it {path.stem}.svg or {path.stem}.png")
 
 
-def plot_timeline(result: Mapping[str, Any], path: Path) -> None:
-    """Draws the step's memory by component, and the budget, to a file.
+def plot_timeline(result: Values, path: Path) -> None:
+    """Draws the step's memory by component, and the budget, to a file, which is replaced.
 
     Args:
-        result: As in `assembly.memory_report`.
-        path: `.svg` or `.png`; an existing file is replaced.
+        result: The whole report.
+        path: As `check_plot_path` wants it.
 
     Raises:
-        UsageError: If the suffix is another.
         StorageError: If it cannot be written.
     """
-    check_plot_path(path)
     picture = _picture(result, path.suffix.lower().removeprefix("."))
     try:
         replace_file(path, [picture])
@@ -106,7 +107,7 @@ def plot_timeline(result: Mapping[str, Any], path: Path) -> None:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _picture(result: Mapping[str, Any], form: str) -> bytes:
+def _picture(result: Values, form: str) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -129,47 +130,24 @@ def _picture(result: Mapping[str, Any], form: str) -> bytes:
     return out.getvalue()
 
 
-def _stack(axis: Any, timeline: Moments) -> None:
-    names = list(timeline[0]["allocated_bytes"]) if timeline else []
+def _stack(axis: Any, timeline: Sequence[Values]) -> None:
     places = range(len(timeline))
-    layers = [[moment["allocated_bytes"][name] / GIB for moment in timeline] for name in names]
-    labels = [name.replace("_", " ") for name in names]
-    axis.stackplot(places, *layers, labels=labels, colors=_COLORS[: len(names)])
-    phases = [str(moment["phase"]) for moment in timeline]
+    layers = [[moment["allocated_bytes"][name] / GIB for moment in timeline] for name in ROWS]
+    labels = [name.replace("_", " ") for name in ROWS]
+    axis.stackplot(places, *layers, labels=labels, colors=_COLORS)
+    phases = [moment["phase"] for moment in timeline]
     starts = [i for i in places if i == 0 or phases[i] != phases[i - 1]]
     axis.set_xticks(starts, [phases[i] for i in starts], rotation=30, ha="right")
     axis.set_xlim(0, max(len(timeline) - 1, 1))
 
 
-ROWS = {
-    "base_model": "base model",
-    "adapters": "LoRA adapters",
-    "optimizer": "optimizer state",
-    "gradients": "gradients",
-    "activations": "activations",
-    "logits": "logits",
-    "dequantization": "dequantization",
-    "misc": "misc",
-}
-"""Components of a prediction, as they are named to people."""
-PEAK_TENSORS_SHOWN = 5
-TIGHT_SHARE = 0.05
-"""A margin smaller than this share of the budget is called tight: the prediction's worst error."""
-
-Values = Mapping[str, Any]
-
-
 def render_memory(result: Values) -> RenderableType:
-    """Returns everything that `profile-memory` tells.
-
-    Args:
-        result: As in `assembly.memory_report`.
-    """
+    """Returns everything that `profile-memory` reports."""
     parts: list[RenderableType] = [*_heading(result), _components(result)]
     if result["naive"]:
         parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
-    parts.append(timeline_text(result["prediction"]["timeline"], list(ROWS)))
+    parts.append(timeline_text(result["prediction"]["timeline"]))
     parts.append(_strategy(result["strategy"]))
     if result["advice"]:
         parts.append(_advice(result["advice"]))
@@ -197,54 +175,41 @@ def _heading(result: Values) -> list[Text]:
     ]
 
 
+def _table(title: str, *columns: str, left: Sequence[str] = ("",)) -> Table:
+    """Returns an empty table; figures stand right, what is `left` left."""
+    table = titled_table(title)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
 def _components(result: Values) -> Table:
-    shown = [("predicted", result["prediction"])]
+    shown = {"predicted": result["prediction"]}
     if result["naive"]:
-        shown.append(("usual recipe", result["naive"]))
-    table = titled_table("Device memory at the peak")
-    table.add_column("")
-    for name, _ in shown:
-        table.add_column(name, justify="right")
-    predictions = [prediction for _, prediction in shown]
+        shown["usual recipe"] = result["naive"]
+    predictions = list(shown.values())
+    budget, on_cuda = result["budget"]["bytes"], result["device"] == "cuda"
+    table = _table("Device memory at the peak", "", *shown)
 
     def row(name: str, values: Sequence[str], **style: Any) -> None:
         table.add_row(name, *values, **style)
 
     for component, name in ROWS.items():
         row(name, [gibibytes(each["components"][component]) for each in predictions])
-    if result["device"] == "cuda":
+    if on_cuda:
         row("allocator's share", [gibibytes(_slack(each)) for each in predictions])
         row("CUDA context", [gibibytes(each["context_bytes"]) for each in predictions])
     table.add_section()
     row("total", [gibibytes(each["total_bytes"]) for each in predictions], style="bold")
-    row("budget", [gibibytes(result["budget"]["bytes"]) for _ in predictions])
+    row("budget", [gibibytes(budget) for _ in predictions])
     row("fits", [_yes(each["fits"]) for each in predictions], style="bold")
-    row("safety margin", [_margin(each, result["budget"]["bytes"]) for each in predictions])
-    if result["device"] == "cuda":
+    row("safety margin", [_margin(each["margin_bytes"], budget) for each in predictions])
+    if on_cuda:
         row("host memory", [gibibytes(each["host_bytes"]) for each in predictions])
     table.add_section()
-    others = [""] * (len(predictions) - 1)
-    row("longest members that fit", [_limit(result, "max_length", "tokens"), *others])
-    row("largest micro-batch", [_limit(result, "batch_size", "triplets"), *others])
+    row("longest members that fit", [_limit(result["limits"], "max_length", "token")])
+    row("largest micro-batch", [_limit(result["limits"], "batch_size", "triplet")])
     return table
-
-
-def _limit(result: Values, name: str, unit: str) -> str:
-    """Writes what fits at most, the rest being as the heading says."""
-    limits = result["limits"]
-    if not limits[name]:
-        return "none"
-    more = " or more" if limits[name] >= limits[f"{name}_searched"] else ""
-    return f"{limits[name]} {unit[:-1] if limits[name] == 1 and not more else unit}{more}"
-
-
-def _exit_status(result: Values) -> Text:
-    fits = result["fits"]
-    return Text(
-        f"exit code {0 if fits else 3}: it describes the requested strategy, the usual recipe, "
-        f"which {'fits' if fits else 'does not fit'}; {result['prediction']['strategy']} "
-        f"{'fits' if result['prediction']['fits'] else 'does not fit either'}"
-    )
 
 
 def _slack(prediction: Values) -> int:
@@ -258,10 +223,28 @@ def _yes(fits: bool) -> str:
     return "yes" if fits else "no"
 
 
-def _margin(prediction: Values, budget: int) -> str:
-    margin = prediction["margin_bytes"]
+def _margin(margin: int, budget: int) -> str:
     tight = 0 <= margin < TIGHT_SHARE * budget
     return gibibytes(margin) + (" (tight)" if tight else "")
+
+
+def _limit(limits: Values, name: str, unit: str) -> str:
+    """Writes what fits at most, the rest being as the heading says."""
+    found = limits[name]
+    if not found:
+        return "none"
+    if found >= limits[f"{name}_searched"]:
+        return f"{found} {unit}s or more"
+    return f"{found} {unit if found == 1 else unit + 's'}"
+
+
+def _exit_status(result: Values) -> Text:
+    fits = result["fits"]
+    return Text(
+        f"exit code {0 if fits else 3}: it describes the requested strategy, the usual recipe, "
+        f"which {'fits' if fits else 'does not fit'}; {result['prediction']['strategy']} "
+        f"{'fits' if result['prediction']['fits'] else 'does not fit either'}"
+    )
 
 
 def _peak(prediction: Values) -> list[Text]:
@@ -274,9 +257,8 @@ def _peak(prediction: Values) -> list[Text]:
 
 def _strategy(strategy: Values) -> RenderableType:
     heading = Text(f"strategy: {strategy['name']}", style="bold")
-    tried = titled_table("Strategies predicted, fastest first")
-    for column in ("strategy", "needs", "host", "fits"):
-        tried.add_column(column, justify="left" if column == "strategy" else "right")
+    columns = ("strategy", "needs", "host", "fits")
+    tried = _table("Strategies predicted, fastest first", *columns, left=["strategy"])
     for attempt in strategy["tried"]:
         tried.add_row(
             attempt["name"],
@@ -289,9 +271,8 @@ def _strategy(strategy: Values) -> RenderableType:
 
 
 def _advice(advice: Sequence[Values]) -> Table:
-    table = titled_table("What would help, cheapest first")
-    for column in ("change", "predicted", "fits"):
-        table.add_column(column, justify="left" if column == "change" else "right")
+    columns = ("change", "predicted", "fits")
+    table = _table("What would help, cheapest first", *columns, left=["change"])
     for entry in advice:
         change = f"{one_line(entry['change'])}\n{one_line(entry['arguments'])}"
         table.add_row(Text(change), gibibytes(entry["predicted_bytes"]), _yes(entry["fits"]))
@@ -299,9 +280,8 @@ def _advice(advice: Sequence[Values]) -> Table:
 
 
 def _sweep(rows: Sequence[Values]) -> Table:
-    table = titled_table("Other lengths and micro-batches, planned")
-    for column in ("tokens per member", "triplets", "strategy", "predicted", "host", "fits"):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
+    columns = ("tokens per member", "triplets", "strategy", "predicted", "host", "fits")
+    table = _table("Other lengths and micro-batches, planned", *columns, left=["strategy"])
     for row in rows:
         table.add_row(
             str(row["member_tokens"]),
@@ -315,11 +295,9 @@ def _sweep(rows: Sequence[Values]) -> Table:
 
 
 def _costs(costs: Sequence[Values]) -> Table:
-    table = titled_table("What each strategy computes and moves, counted")
-    table.add_column("strategy")
-    table.add_column("FLOPs", justify="right")
-    table.add_column("moved per triplet", justify="right")
-    table.add_column("adds")
+    columns = ("strategy", "FLOPs", "moved per triplet", "adds")
+    title = "What each strategy computes and moves, counted"
+    table = _table(title, *columns, left=["strategy", "adds"])
     for row in costs:
         moved = row["moved_bytes_per_triplet"]
         table.add_row(
@@ -354,10 +332,8 @@ def _time(time: Values) -> list[Text]:
 def _measured(measured: Values) -> Table:
     load = measured["workload"]
     size = f"{load['triplets']} triplet(s), {load['member_tokens']} tokens per member"
-    title = f"Real steps of {size}"
-    table = titled_table(f"{title}, on {measured['device']}")
-    for column in ("", "predicted", "measured"):
-        table.add_column(column, justify="right" if column else "left")
+    title = f"Real steps of {size}, on {measured['device']}"
+    table = _table(title, "", "predicted", "measured")
     table.add_row(
         "allocated at the peak",
         f"{gibibytes(measured['predicted_allocated_bytes'])} ({measured['error']:+.1%})",

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
-from llmcausal.assembly import strategy_choice
 from llmcausal.assembly.prepare import prepare_data
-from llmcausal.assembly.strategy_choice import (
-    data_tokens,
-    data_workload,
-    plan_run,
-    synthetic_tokens,
-)
 from llmcausal.config import RunConfig
 from llmcausal.errors import DoesNotFitError
-from llmcausal.memory.budget import Budget, GpuTraits
-from llmcausal.memory.flops import tokens_of
-from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory import prediction, runs
+from llmcausal.memory.budget import Budget
+from llmcausal.memory.prediction import GpuTraits, Prediction, Workload
+from llmcausal.memory.runs import Planned, plan_run
+from llmcausal.memory.workload import data_workload, first_epoch, mean_tokens, tokens_of
 from llmcausal.train.batch import collate
 from llmcausal.train.build import needs_of
 from tests.predictions import made_prediction
@@ -38,28 +34,35 @@ def predict(config: RunConfig, workload: Workload, **options: Any) -> Prediction
     return made_prediction(workload, needed, device=options["device"], strategy=options["strategy"])
 
 
+def planned_with(
+    monkeypatch: pytest.MonkeyPatch, predict: Callable[..., Prediction], config: RunConfig
+) -> Planned:
+    monkeypatch.setattr(prediction, "predict", predict)
+    return plan_run(config, prepare_data(config).train, lambda _: nullcontext())
+
+
 def with_memory(config: RunConfig, **memory: Any) -> RunConfig:
     section = type(config.memory).model_validate(memory)
     return config.model_copy(update={"memory": section})
 
 
 def test_on_a_cpu_without_a_budget_nothing_is_predicted(
-    tiny_config: Callable[..., RunConfig],
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config()
 
     def never(*arguments: Any, **options: Any) -> Prediction:
         raise AssertionError("predicted")
 
-    planned = plan_run(config, prepare_data(config), predict=never)
+    planned = planned_with(monkeypatch, never, config)
     assert (planned.config, planned.notes) == (config, [])
 
 
 def test_the_chosen_switches_are_written_as_if_by_hand(
-    tiny_config: Callable[..., RunConfig],
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_memory(tiny_config(), budget_gb=0.35)
-    planned = plan_run(config, prepare_data(config), predict=predict)
+    planned = planned_with(monkeypatch, predict, config)
     memory = planned.config.memory
     assert (memory.strategy, memory.activations, memory.embeddings) == (
         "manual",
@@ -72,16 +75,15 @@ def test_the_chosen_switches_are_written_as_if_by_hand(
 
 
 def test_what_does_not_fit_is_refused_with_what_helps_unless_forced(
-    tiny_config: Callable[..., RunConfig],
+    tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_memory(tiny_config(lora={"rank": 16}), budget_gb=0.06)
-    data = prepare_data(config)
     with pytest.raises(DoesNotFitError, match=r"memory\.force=true") as refused:
-        plan_run(config, data, predict=predict)
+        planned_with(monkeypatch, predict, config)
     assert refused.value.exit_code == 3
     assert "--set lora.rank=8  predicted 0.06 GiB, fits" in str(refused.value)
     forced = with_memory(config, budget_gb=0.06, force=True)
-    planned = plan_run(forced, data, predict=predict)
+    planned = planned_with(monkeypatch, predict, forced)
     assert planned.config.memory.members == "one_by_one"
     assert "memory.force" in planned.notes[0]
 
@@ -92,7 +94,7 @@ def test_a_run_keeps_what_was_predicted_for_it(
     from llmcausal.assembly import training
 
     config = with_memory(tiny_config(train={"max_steps": 2}), budget_gb=0.35)
-    monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
+    monkeypatch.setattr(prediction, "predict", predict)
     run_dir = training.train(training.TrainRequest(config, plain=True)).run_dir
     kept = json.loads((run_dir / "memory_plan.json").read_text())
     assert (kept["strategy"], kept["fits"], kept["forced"]) == ("recompute", True, False)
@@ -113,17 +115,11 @@ def test_a_refused_run_leaves_nothing_behind(
     from llmcausal.assembly import training
 
     config = with_memory(tiny_config(), budget_gb=0.01)
-    monkeypatch.setattr(strategy_choice, "Predictor", lambda device, _: _predictor(device))
+    monkeypatch.setattr(prediction, "predict", predict)
     monkeypatch.setattr(training, "build_run", _never)
     with pytest.raises(DoesNotFitError):
         training.train(training.TrainRequest(config, plain=True))
     assert not config.run_dir.exists()
-
-
-def _predictor(device: Any) -> Any:
-    from llmcausal.memory.plan import Predictor
-
-    return Predictor(device, predict)
 
 
 def _never(*arguments: Any) -> None:
@@ -137,7 +133,7 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
     data = prepare_data(config)
     needs = needs_of(config.loss)
     workload = data_workload(config, data.train)
-    made = synthetic_tokens(config.loss, workload)
+    made = mean_tokens([workload.made_up()], config.loss)
     size = config.train.batch_size
     for start in range(0, len(data.train) - size + 1, size):
         real = tokens_of(collate(data.train[start : start + size], needs, "mean"))
@@ -145,9 +141,9 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
         assert real.separate <= made.separate
     assert workload.member_tokens == max(item.longest for item in data.train)
     assert 0 < workload.shared_tokens < workload.member_tokens
-    mean, packed = data_tokens(config, data.train)
-    assert packed == -(-len(data.train) // size)
-    assert mean.nodes <= made.nodes
+    packed = first_epoch(config.train, data.train)
+    assert len(packed) == -(-len(data.train) // size)
+    assert mean_tokens(packed, config.loss).nodes <= made.nodes
 
 
 def test_a_plan_tells_what_its_gpu_lacks(
@@ -155,10 +151,10 @@ def test_a_plan_tells_what_its_gpu_lacks(
 ) -> None:
     config = tiny_config()
     traits = GpuTraits(flash=False, pages=False)
-    monkeypatch.setattr(strategy_choice, "traits_here", lambda: traits)
-    monkeypatch.setattr(strategy_choice, "choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(strategy_choice, "find_budget", lambda *_: Budget(2**30, "a test"))
-    planned = plan_run(config, prepare_data(config), predict=predict)
+    monkeypatch.setattr(runs, "traits_here", lambda: traits)
+    monkeypatch.setattr(runs, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(runs, "find_budget", lambda *_: Budget(2**30, "a test"))
+    planned = planned_with(monkeypatch, predict, config)
     assert planned.notes[1:] == traits.notes(config.train.optimizer)
     assert "no flash attention" in planned.notes[1]
 
@@ -168,14 +164,14 @@ def test_a_host_without_room_is_told_how_to_get_it(
     tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, wsl: bool
 ) -> None:
     config = tiny_config()
-    monkeypatch.setattr(strategy_choice, "choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(strategy_choice, "find_budget", lambda *_: Budget(2**30, "a test"))
-    monkeypatch.setattr(strategy_choice, "free_host_bytes", lambda: 0)
-    monkeypatch.setattr(strategy_choice, "in_wsl", lambda: wsl)
+    monkeypatch.setattr(runs, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(runs, "find_budget", lambda *_: Budget(2**30, "a test"))
+    monkeypatch.setattr(runs, "free_host_bytes", lambda: 0)
+    monkeypatch.setattr(runs, "in_wsl", lambda: wsl)
 
     def needs_host(config: RunConfig, workload: Workload, **_: Any) -> Prediction:
         return made_prediction(workload, MIB, host_bytes=MIB)
 
     help = "under \\[wsl2\\]" if wsl else "close other programs"
     with pytest.raises(DoesNotFitError, match=help):
-        plan_run(config, prepare_data(config), predict=needs_host)
+        planned_with(monkeypatch, needs_host, config)

@@ -1,19 +1,11 @@
-"""A model without weights, whole or shared by processes.
-
-What FSDP2 takes of a step where processes share the layers: shares, and layers gathered.
-
-Read in the source of torch 2.13 (`_fsdp_param_group.py`: `unshard`, `wait_for_unshard`,
-`pre_backward`; `_fsdp_collectives.py`): a layer arrives in one buffer and is copied out of it into
-its parameters. Going forward, the buffer stays until the next layer's has arrived; in the backward
-pass the next layer's is fetched ahead, and a layer goes when the one below it begins.
-"""
+"""A model without weights, whole or shared by processes."""
 
 from __future__ import annotations
 
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,9 +20,9 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import ModelSection, RunConfig
 from llmcausal.memory.architecture import load_architecture
-from llmcausal.memory.budget import GpuTraits
-from llmcausal.memory.trace import Allocation
-from llmcausal.memory.tracker import AllocationTracker
+from llmcausal.memory.prediction import GpuTraits
+from llmcausal.memory.simulation.device import AllocationTracker
+from llmcausal.memory.simulation.trace import Allocation
 from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
 from llmcausal.model.placement import parts_on_host, use_plain_parameters
 from llmcausal.train.build import build_adapters
@@ -43,23 +35,20 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Shape:
-    """What a fake model is made like.
+    """How a fake model is made.
 
     Attributes:
-        config: The run's settings.
         layers: Decoder layers; fewer than the architecture has, for a shallower run.
         dtype: Compute dtype.
-        unquantized: Dtype of the weights that are not quantized.
-        naive: Whether as the usual recipe has it: transformers' own attention.
+        naive: As in the usual recipe: transformers' own attention, and fp32 where not quantized.
         gpu: The simulated GPU; None: the CPU.
     """
 
     config: RunConfig
     layers: int
     dtype: torch.dtype
-    unquantized: torch.dtype
-    naive: bool = False
-    gpu: GpuTraits | None = None
+    naive: bool
+    gpu: GpuTraits | None
 
 
 def build_meta_model(shape: Shape) -> PeftModel:
@@ -70,11 +59,7 @@ def build_meta_model(shape: Shape) -> PeftModel:
         ConfigError: If the adapters do not fit it.
     """
     section = shape.config.model
-    architecture = copy.deepcopy(
-        load_architecture(
-            section.name, section.revision, trust_remote_code=section.trust_remote_code
-        )
-    )
+    architecture = copy.deepcopy(load_architecture(section))
     architecture.num_hidden_layers = shape.layers
     if getattr(architecture, "layer_types", None):
         architecture.layer_types = architecture.layer_types[: shape.layers]
@@ -107,11 +92,7 @@ def materialize(
 ) -> None:
     """Puts fake tensors in place of a meta model's; call it inside `FakeTensorMode`.
 
-    Args:
-        model: From `build_meta_model`; changed in place.
-        shape: What it was built like.
-        device: Where it computes.
-        tracker: Told what each tensor is for, layer by layer.
+    The tracker learns what each tensor is for, layer by layer.
     """
     base: Any = model.get_base_model()
     on_host = {} if shape.naive else parts_on_host(base, shape.config.memory)
@@ -149,7 +130,8 @@ def _fake_like(
     tracker: AllocationTracker,
 ) -> nn.Parameter:
     trained = parameter.requires_grad
-    dtype = parameter.dtype if trained else shape.unquantized
+    frozen = torch.float32 if shape.naive else shape.dtype
+    dtype = parameter.dtype if trained else frozen
     fake = nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device=place), trained)
     tracker.register(fake, "adapters" if trained else "base_model", _role(name))
     return fake
@@ -198,19 +180,53 @@ def _materialize_4bit(
 
 
 def layer_of(name: str) -> int | None:
-    """Returns the decoder layer that a parameter's name tells of."""
+    """Returns the decoder layer in a parameter's name."""
     found = _LAYER.search(name)
     return int(found[1]) if found else None
+
+
+def watch_layers(
+    layers: Sequence[nn.Module],
+    entered: Callable[[int], None],
+    left: Callable[[int], bool],
+    backward: Callable[[int], None],
+) -> None:
+    """Calls back with a layer's number as it begins and ends, and as its backward pass begins.
+
+    Args:
+        layers: The decoder's.
+        entered: Called before each forward pass.
+        left: Called after it; returns whether `backward` is to be called.
+        backward: Called once the gradient of the layer's output is there.
+    """
+    for number, layer in enumerate(layers):
+
+        def before(_module: nn.Module, _inputs: Any, number: int = number) -> None:
+            entered(number)
+
+        def after(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
+            hidden = output if isinstance(output, Tensor) else output[0]
+            if left(number) and hidden.requires_grad:
+                hidden.register_hook(lambda _: backward(number))
+
+        layer.register_forward_pre_hook(before)
+        layer.register_forward_hook(after)
 
 
 class FakeShards:
     """Makes a fake model's frozen layers shares in the trace, and notes what is gathered of them.
 
+    As FSDP2 does in torch 2.13 (`_fsdp_param_group.py`: `unshard`, `wait_for_unshard`,
+    `pre_backward`; `_fsdp_collectives.py`): a layer arrives in one buffer and is copied out of it
+    into its parameters. In the forward pass the buffer stays until the next layer's arrives. In
+    the backward pass the next layer's is fetched ahead, and a layer goes when the one below it
+    begins.
+
     Args:
         layers: The decoder's, materialized; changed in place.
         shards: Processes that share them.
         device: Where they are.
-        tracker: Told; the layers' marks are to come before `watch`.
+        tracker: Notes it; the layers' marks must come before `watch`.
     """
 
     def __init__(
@@ -235,33 +251,24 @@ class FakeShards:
 
     def watch(self, decoder: nn.Module) -> None:
         """Notes from here on what each pass gathers."""
-        for number, layer in enumerate(self._layers):
-
-            def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
-                if not self._recomputing:
-                    self._arrive(number)
-                    self._let_arrived_go(number - 1)
-                    self._gather(number)
-
-            def left(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
-                if self._recomputing:
-                    return
-                self._let_go(number)
-                hidden = output if isinstance(output, Tensor) else output[0]
-                if hidden.requires_grad:
-                    hidden.register_hook(lambda _: self._backward(number))
-
-            layer.register_forward_pre_hook(entered)
-            layer.register_forward_hook(left)
+        watch_layers(self._layers, self._entered, self._left, self._backward)
         decoder.register_forward_hook(lambda *_: self._let_arrived_go(len(self._layers) - 1))
 
     def end(self) -> None:
         """Lets the first layer go, whose input has no gradient: it stays to the end."""
         self._let_go(0)
 
-    @property
-    def _recomputing(self) -> bool:
-        return self._tracker.phase == "backward"
+    def _entered(self, number: int) -> None:
+        if self._tracker.phase != "backward":  # which gathers the layer before it recomputes it
+            self._arrive(number)
+            self._let_arrived_go(number - 1)
+            self._gather(number)
+
+    def _left(self, number: int) -> bool:
+        if self._tracker.phase == "backward":
+            return False
+        self._let_go(number)
+        return True
 
     def _backward(self, number: int) -> None:
         self._let_go(number + 1)

@@ -14,12 +14,11 @@ import safetensors.torch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmcausal.assembly import training
-from llmcausal.assembly.fallbacks import build_fallbacks
 from llmcausal.config import RunConfig
 from llmcausal.errors import Interrupted, OutOfMemoryError
-from llmcausal.memory import symbolic
+from llmcausal.memory import prediction
 from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.runs import Fallbacks
 from llmcausal.train import loop
 from llmcausal.train.callbacks.metrics_log import read_rows
 from llmcausal.train.recovery import ADVICE, Fallback, Place
@@ -49,11 +48,13 @@ def ladder(monkeypatch: pytest.MonkeyPatch) -> dict[Place, list[Fallback]]:
     """The fallbacks of the latest run, filled in once it is built."""
     found: dict[Place, list[Fallback]] = {}
 
-    def build(*parts: Any) -> dict[Place, list[Fallback]]:
-        found.update(build_fallbacks(*parts))
+    real = Fallbacks.ladder
+
+    def ladder(fallbacks: Fallbacks) -> dict[Place, list[Fallback]]:
+        found.update(real(fallbacks))
         return dict(found)
 
-    monkeypatch.setattr(training, "build_fallbacks", build)
+    monkeypatch.setattr(Fallbacks, "ladder", ladder)
     return found
 
 
@@ -155,7 +156,7 @@ def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happ
         return made_prediction(workload, config.lora.rank * MIB, device=options["device"])
 
     around_steps(fail)
-    monkeypatch.setattr(symbolic, "predict", predict)
+    monkeypatch.setattr(prediction, "predict", predict)
     with pytest.raises(OutOfMemoryError) as caught:
         program.train(config, plain=True)
     assert caught.value.exit_code == 4

@@ -1,9 +1,12 @@
-"""One steady-state step of a fake model, written down as a trace."""
+"""The production step on fake tensors, replayed through the allocator: what `predict` runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -13,30 +16,108 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from llmcausal.config import LossSection
-from llmcausal.memory.fake_model import FakeShards, Shape, build_meta_model, layer_of, materialize
-from llmcausal.memory.made_up import triplets_of
-from llmcausal.memory.optimizer_states import states_of
-from llmcausal.memory.prediction import Workload
-from llmcausal.memory.trace import Allocation, Trace
-from llmcausal.memory.tracker import AllocationTracker
+from llmcausal.config import LossSection, RunConfig
+from llmcausal.memory.architecture import load_architecture, states_of, temporary_bytes
+from llmcausal.memory.prediction import (
+    CONTEXT_BYTES,
+    NAIVE,
+    GpuTraits,
+    Prediction,
+    Workload,
+    switches_of,
+)
+from llmcausal.memory.simulation.device import AllocationTracker, simulated_device
+from llmcausal.memory.simulation.model import (
+    FakeShards,
+    Shape,
+    build_meta_model,
+    layer_of,
+    materialize,
+    watch_layers,
+)
+from llmcausal.memory.simulation.trace import REAL_LAYERS, Allocation, Trace, extended, replay
 from llmcausal.model import token_chunks
-from llmcausal.model.placement import layer_stack
-from llmcausal.model.trunk import take_apart
+from llmcausal.model.device import expected_dtype
+from llmcausal.model.trunk import check_layer, layer_stack, take_apart
 from llmcausal.train.batch import Span, TripletBatch, collate, label_totals
-from llmcausal.train.build import build_execution, build_objective, set_memory
+from llmcausal.train.build import build_execution, build_objective, needs_of, set_memory
 from llmcausal.train.step import TripletStep
+
+
+def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
+    """Predicts in this process, as `memory.prediction.predict`; no GPU means the CPU."""
+    started = time.perf_counter()
+    architecture: Any = load_architecture(config.model).get_text_config()
+    layers = int(architecture.num_hidden_layers)
+    check_layer(layers, config.loss.layer)
+    trace = None
+    if _layers_are_equal(architecture, config.loss):
+        shallow = _traced(config, workload, gpu, strategy, REAL_LAYERS, layers)
+        trace = extended(shallow, layers)
+    extrapolated = trace is not None
+    if trace is None:
+        trace = _traced(config, workload, gpu, strategy, layers, layers)
+    return Prediction(
+        architecture=config.model.name,
+        device="cuda" if gpu else "cpu",
+        strategy=strategy,
+        switches={} if strategy == NAIVE else switches_of(config.memory),
+        workload=workload,
+        **replay(trace, caching=gpu is not None),
+        context_bytes=CONTEXT_BYTES if gpu else 0,
+        extrapolated=extrapolated,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _layers_are_equal(architecture: Any, loss: LossSection) -> bool:
+    """Tells whether one layer stands for the others, in a model deep enough for that to pay."""
+    layers = int(architecture.num_hidden_layers)
+    kinds = set(getattr(architecture, "layer_types", None) or ())
+    needs = needs_of(loss)
+    one_layer_is_read = needs.middle or (bool(needs.pooled) and 0 <= loss.layer < layers)
+    return layers > REAL_LAYERS + 1 and len(kinds) <= 1 and not one_layer_is_read
+
+
+def _traced(
+    config: RunConfig,
+    workload: Workload,
+    gpu: GpuTraits | None,
+    strategy: str,
+    layers: int,
+    of_layers: int,
+) -> Trace:
+    """Runs a step of `layers` layers; its optimizer is that of a model of `of_layers`."""
+    device = "cuda" if gpu else "cpu"
+    dtype = expected_dtype(config.model.precision, device)
+    naive = strategy == NAIVE
+    if naive:
+        memory = config.memory.model_copy(update={"lora_dtype": "fp32"})
+        config = config.model_copy(update={"memory": memory})
+    shape = Shape(config, layers, dtype, naive, gpu)
+    place = simulated_device(gpu) if gpu else nullcontext(torch.device("cpu"))
+    with place as where:
+        trace, trained = trace_step(shape, workload, where)
+    total = 0
+    for name, parameter in trained.items():
+        times = of_layers / layers if layer_of(name) is not None else 1
+        total += round(parameter.numel() * times)
+    largest = max(parameter.numel() for parameter in trained.values())
+    width = max(parameter.dtype.itemsize for parameter in trained.values())
+    size = temporary_bytes(config.train.optimizer, largest, total, width, on_cuda=gpu is not None)
+    trace.free(trace.allocate(Allocation(size, "optimizer", "update", "optimizer")))
+    return trace
 
 
 class NaiveStep:
     """Three full forward passes with logits at every position, and one backward pass.
 
     The model is as peft's k-bit preparation leaves it: what is not quantized is fp32, and layers
-    are recomputed if others are. Benchmarks run the same for real (`benchmarks/memory.py`).
+    of a quantized model are recomputed. `benchmarks/memory.py` runs the same for real.
 
     Args:
         model: A `PeftModel`.
-        objective: Its projection head is used.
+        objective: Gives its projection head.
         dtype: Compute dtype, for autocast.
     """
 
@@ -93,8 +174,6 @@ def trace_step(
     gradients: it is the last micro-batch of any step but the first.
 
     Args:
-        shape: The model.
-        workload: The micro-batch.
         device: `cpu`, or the simulated device, which must be in use.
 
     Returns:
@@ -102,10 +181,15 @@ def trace_step(
     """
     model = build_meta_model(shape)
     tracker = AllocationTracker(device.type, shape.gpu)
+    masks = transformers.masking_utils
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(_maskless())
-        stack.enter_context(_few_chunks())
+        # transformers takes fake tensors for the sign of an export and then builds every mask in
+        # full. What it would ask of the positions (several sequences in one row) is known.
+        stack.enter_context(patch.object(masks, "is_tracing", lambda *_: False))
+        stack.enter_context(patch.object(masks, "find_packed_sequence_indices", lambda *_: None))
+        few = _few_chunks(token_chunks.parts_of)
+        stack.enter_context(patch.object(token_chunks, "parts_of", few))
         materialize(model, shape, device, tracker)
         if device.type != "cpu":
             workspace = Allocation(CUBLAS_WORKSPACE_BYTES, "misc", "cuBLAS workspace", "weights")
@@ -122,15 +206,44 @@ def trace_step(
             _hold_states(shape, name, parameter, tracker)
         batch = _batch(step.objective, shape.config.loss, workload, device)
         model.train()
-        with tracker, _random_states_noted(tracker):
-            _mark_layers(layers, tracker)
+        with tracker, patch.object(torch, "get_rng_state", _noted(torch.get_rng_state, tracker)):
+            watch_layers(
+                layers,
+                partial(tracker.trace.mark, "forward"),
+                lambda _: True,
+                partial(tracker.trace.mark, "backward"),
+            )
             if shards is not None:
                 shards.watch(decoder)
-            _run(step, batch, tracker)
+            tracker.phase = "forward"
+            step.label_losses = tracker.during("loss")(step.label_losses)
+            step(batch, label_totals([batch]), tracker.during("backward")(Tensor.backward))
+            tracker.phase = "optimizer"
             if shards is not None:
                 shards.end()
             del batch
     return tracker.trace, trained
+
+
+def _few_chunks(parts_of: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Cuts only the first three chunks of tokens: the others do as the third.
+
+    The second adds gradients to those of the first, the third while those of the second are still
+    alive; no other finds more than it did. So the peak is the same, and a prediction takes about
+    the same time at every length.
+    """
+    return lambda rows, count: parts_of(rows, count)[:CHUNKS_RUN]
+
+
+def _noted(get_rng_state: Callable[[], Tensor], tracker: AllocationTracker) -> Callable[[], Tensor]:
+    """Notes what every recomputation saves of the host's random state; no operation makes it."""
+
+    def noted() -> Tensor:
+        state = get_rng_state()
+        tracker.register(state, "misc", "random state")
+        return state
+
+    return noted
 
 
 def _build_step(
@@ -191,87 +304,14 @@ def _hold_states(
 def _batch(
     objective: Any, section: LossSection, workload: Workload, device: torch.device
 ) -> TripletBatch:
-    batch = collate(triplets_of(workload), objective.needs, section.pooling)
-
-    def fake(real: Tensor) -> Tensor:
-        return torch.empty(real.shape, dtype=real.dtype, device=device)
-
-    return batch.map_tensors(fake)
+    batch = collate(workload.made_up(), objective.needs, section.pooling)
+    spans = tuple(replace(span, **_fakes(span, device)) for span in batch.spans)
+    return replace(batch, **_fakes(batch, device), spans=spans)
 
 
-def _mark_layers(layers: Sequence[nn.Module], tracker: AllocationTracker) -> None:
-    for number, layer in enumerate(layers):
-
-        def entered(_module: nn.Module, _inputs: Any, number: int = number) -> None:
-            tracker.trace.mark("forward", number)
-
-        def left(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
-            hidden = output if isinstance(output, Tensor) else output[0]
-            if hidden.requires_grad:
-                hidden.register_hook(lambda _: tracker.trace.mark("backward", number))
-
-        layer.register_forward_pre_hook(entered)
-        layer.register_forward_hook(left)
-
-
-def _run(step: Any, batch: TripletBatch, tracker: AllocationTracker) -> None:
-    tracker.phase = "forward"
-    plain: Callable[..., Any] = step.label_losses
-
-    def label_losses(*args: Any) -> Any:
-        with tracker.during("loss"):
-            return plain(*args)
-
-    def backward(loss: Tensor) -> None:
-        with tracker.during("backward"):
-            loss.backward()
-
-    step.label_losses = label_losses
-    step(batch, label_totals([batch]), backward)
-    tracker.phase = "optimizer"
-
-
-@contextmanager
-def _maskless() -> Iterator[None]:
-    """Makes transformers decide on masks for fake tensors as it does for real ones.
-
-    It takes them for the sign of an export and then builds every mask in full. What it would ask
-    of the positions (several sequences in one row) is known: there is one.
-    """
-    utils = transformers.masking_utils
-    with (
-        patch.object(utils, "is_tracing", lambda *_: False),
-        patch.object(utils, "find_packed_sequence_indices", lambda *_: None),
-    ):
-        yield
-
-
-@contextmanager
-def _few_chunks() -> Iterator[None]:
-    """Runs the first three chunks of tokens: the others do as the third.
-
-    The second adds gradients to those of the first, the third while those of the second are still
-    alive; no other finds more than it did. So the peak is the same, and a prediction takes about
-    the same time at every length.
-    """
-    whole = token_chunks.parts_of
-
-    def few(rows: Tensor, count: int) -> tuple[Tensor, ...]:
-        return whole(rows, count)[:CHUNKS_RUN]
-
-    with patch.object(token_chunks, "parts_of", few):
-        yield
-
-
-@contextmanager
-def _random_states_noted(tracker: AllocationTracker) -> Iterator[None]:
-    """Notes what every recomputation saves of the host's random state; no operation makes it."""
-    plain = torch.get_rng_state
-
-    def noted() -> Tensor:
-        state = plain()
-        tracker.register(state, "misc", "random state")
-        return state
-
-    with patch.object(torch, "get_rng_state", noted):
-        yield
+def _fakes(of: Any, device: torch.device) -> dict[str, Any]:
+    return {
+        name: torch.empty(real.shape, dtype=real.dtype, device=device)
+        for name, real in vars(of).items()
+        if isinstance(real, Tensor)
+    }

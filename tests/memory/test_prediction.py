@@ -11,11 +11,10 @@ import torch
 
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.memory import fake_step, symbolic, symbolic_run
-from llmcausal.memory.budget import GpuTraits
-from llmcausal.memory.made_up import triplets_of
-from llmcausal.memory.prediction import Prediction, Workload
-from llmcausal.memory.strategies import NAIVE, STRATEGIES
+from llmcausal.memory import prediction
+from llmcausal.memory.prediction import NAIVE, GpuTraits, Prediction, Workload, predict
+from llmcausal.memory.simulation import run
+from llmcausal.memory.strategies import STRATEGIES
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 WORKLOAD = Workload(192, 64, 32)
@@ -59,15 +58,15 @@ def llama(strategy: str, **memory: Any) -> RunConfig:
 def test_real_steps_take_what_was_predicted(
     tiny: Callable[..., RunConfig], strategy: str, quantization: str
 ) -> None:
-    from llmcausal.assembly.measuring import measure_triplets
+    from llmcausal.memory.measure import measure_triplets
 
     config = tiny(strategy, quantization=quantization)
-    prediction = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    found = predict(config, WORKLOAD, device="cpu", strategy=strategy)
     # The profiler's events, in the same process: predicting must leave nothing fake behind.
-    measured = measure_triplets(config, triplets_of(WORKLOAD), steps=2).allocated_peak_bytes
-    assert prediction.allocated_bytes == pytest.approx(measured, rel=0.02)
-    assert prediction.context_bytes == prediction.host_bytes == 0
-    assert not prediction.extrapolated
+    measured = measure_triplets(config, WORKLOAD.made_up(), steps=2).allocated_peak_bytes
+    assert found.allocated_bytes == pytest.approx(measured, rel=0.02)
+    assert found.context_bytes == found.host_bytes == 0
+    assert not found.extrapolated
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_terms_that_compare_answers_take_what_was_predicted(
     tiny: Callable[..., RunConfig], weight: str, members: str, activations: str
 ) -> None:
     """On answers so long that the states at them are a share of the peak."""
-    from llmcausal.assembly.measuring import measure_triplets
+    from llmcausal.memory.measure import measure_triplets
 
     load = Workload(192, 16, 160)
     config = tiny("recompute", quantization="none")
@@ -94,11 +93,11 @@ def test_terms_that_compare_answers_take_what_was_predicted(
             "memory": config.memory.model_copy(update=switches),
         }
     )
-    predicted = symbolic.predict(config, load, device="cpu").allocated_bytes
-    measured = measure_triplets(config, triplets_of(load), steps=2).allocated_peak_bytes
+    predicted = predict(config, load, device="cpu").allocated_bytes
+    measured = measure_triplets(config, load.made_up(), steps=2).allocated_peak_bytes
     assert predicted == pytest.approx(measured, rel=0.002)
     without = config.model_copy(update={"loss": LossSection()})
-    plain = symbolic.predict(without, load, device="cpu").allocated_bytes
+    plain = predict(without, load, device="cpu").allocated_bytes
     assert plain < 0.98 * predicted
 
 
@@ -112,10 +111,10 @@ def test_repeated_layers_are_as_if_they_had_been_run(
     )
 
     def predicted() -> Prediction:
-        return symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+        return predict(config, WORKLOAD, device="cpu", strategy=strategy)
 
     repeated = predicted()
-    monkeypatch.setattr(symbolic_run, "REAL_LAYERS", 99)
+    monkeypatch.setattr(run, "REAL_LAYERS", 99)
     real = predicted()
     assert repeated.extrapolated
     assert not real.extrapolated
@@ -131,9 +130,9 @@ def test_repeated_layers_are_shared_as_if_they_had_been_run(
     config = tiny_config_of(9)
     switches = {**STRATEGIES[strategy], "shards": shards}
     config = config.model_copy(update={"memory": config.memory.model_copy(update=switches)})
-    repeated = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
-    monkeypatch.setattr(symbolic_run, "REAL_LAYERS", 99)
-    real = symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    repeated = predict(config, WORKLOAD, device="cpu", strategy=strategy)
+    monkeypatch.setattr(run, "REAL_LAYERS", 99)
+    real = predict(config, WORKLOAD, device="cpu", strategy=strategy)
     assert repeated.extrapolated
     assert not real.extrapolated
     for name in ("components", "peak_phase", "peak_tensors"):
@@ -146,16 +145,16 @@ def test_a_card_holds_its_share_of_the_layers_and_two_whole_ones() -> None:
     linear = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
     layer = linear // 2 + linear // 64 + 2 * 4096 * 2
     by_shards = {
-        shards: symbolic.predict(llama("recompute", shards=shards), load, device="cuda")
+        shards: predict(llama("recompute", shards=shards), load, device="cuda")
         for shards in (1, 2, 4)
     }
     whole = by_shards[1].components["base_model"]
-    for shards, prediction in by_shards.items():
-        assert prediction.switches["shards"] == shards
+    for shards, found in by_shards.items():
+        assert found.switches["shards"] == shards
         if shards > 1:
             expected = whole - 32 * layer + 32 * layer / shards + 2 * layer
-            assert prediction.components["base_model"] == pytest.approx(expected, rel=1e-4)
-            assert prediction.peak_phase == "backward"
+            assert found.components["base_model"] == pytest.approx(expected, rel=1e-4)
+            assert found.peak_phase == "backward"
 
 
 @pytest.mark.parametrize("strategy", ["lean", "one_by_one"])
@@ -167,10 +166,10 @@ def test_chunks_that_are_not_run_change_nothing(
     config = config.model_copy(update={"memory": config.memory.model_copy(update=switches)})
 
     def predicted() -> Prediction:
-        return symbolic.predict(config, WORKLOAD, device="cpu", strategy=strategy)
+        return predict(config, WORKLOAD, device="cpu", strategy=strategy)
 
     few = predicted()
-    monkeypatch.setattr(fake_step, "CHUNKS_RUN", 99)
+    monkeypatch.setattr(run, "CHUNKS_RUN", 99)
     every = predicted()
     for name in ("components", "peak_phase", "peak_tensors"):
         assert getattr(few, name) == getattr(every, name)
@@ -189,21 +188,21 @@ def tiny_config_of(tmp_path: Path, tiny_llama: Any) -> Callable[[int], RunConfig
 
 def test_llama_in_nf4_holds_what_its_weights_take() -> None:
     """Against the arithmetic: 4.127 bits for each weight of the layers, 16 for head, embeddings."""
-    prediction = symbolic.predict(llama("recompute"), Workload(64, 0, 16), device="cuda")
+    found = predict(llama("recompute"), Workload(64, 0, 16), device="cuda")
     linear = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
     expected = linear * 4.127 / 8 + 2 * 128256 * 4096 * 2
-    assert prediction.extrapolated
-    assert prediction.components["base_model"] == pytest.approx(expected, rel=1e-3)
+    assert found.extrapolated
+    assert found.components["base_model"] == pytest.approx(expected, rel=1e-3)
     rank16 = 32 * 16 * (2 * 8192 + 2 * 5120 + 3 * 18432) * 4
-    assert prediction.components["adapters"] == pytest.approx(rank16, rel=1e-3)  # and no head
-    assert prediction.reserved_bytes >= prediction.allocated_bytes
-    assert prediction.total_bytes(expandable=False) > prediction.reserved_bytes
+    assert found.components["adapters"] == pytest.approx(rank16, rel=1e-3)  # and no head
+    assert found.reserved_bytes >= found.allocated_bytes
+    assert found.needed_bytes > found.reserved_bytes
 
 
 def test_switches_take_from_the_device_what_they_are_for() -> None:
     load = Workload(256, 0, 32)
     by_strategy = {
-        name: symbolic.predict(llama(name), load, device="cuda", strategy=name)
+        name: predict(llama(name), load, device="cuda", strategy=name)
         for name in ("recompute", "host_embeddings", "streamed_head", NAIVE)
     }
     whole = 128256 * 4096 * 2
@@ -222,13 +221,13 @@ def test_a_prediction_draws_no_random_numbers_and_leaves_no_fakes(
     tiny: Callable[..., RunConfig],
 ) -> None:
     state = torch.get_rng_state()
-    symbolic.predict(tiny("one_by_one", quantization="nf4"), WORKLOAD, device="cpu")
+    predict(tiny("one_by_one", quantization="nf4"), WORKLOAD, device="cpu")
     assert type(torch.get_rng_state()) is torch.Tensor
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_simulating_cuda_does_not_touch_this_process() -> None:
-    symbolic.predict(llama("lean"), Workload(32, 0, 8), device="cuda")
+    predict(llama("lean"), Workload(32, 0, 8), device="cuda")
     assert not hasattr(torch, "sim")
     assert torch.accelerator.current_accelerator() in (None, torch.device("cuda"))
 
@@ -236,16 +235,16 @@ def test_simulating_cuda_does_not_touch_this_process() -> None:
 def test_what_is_wrong_with_the_settings_is_told_by_its_own_error() -> None:
     config = llama("lean").model_copy(update={"loss": LossSection(layer=99)})
     with pytest.raises(ConfigError, match=r"loss\.layer = 99"):
-        symbolic.predict(config, Workload(32, 0, 8), device="cuda")
+        predict(config, Workload(32, 0, 8), device="cuda")
 
 
 def test_without_flash_attention_key_heads_count_once_a_query_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load = Workload(512, 0, 32)
-    flash = symbolic.predict(llama("keep"), load, device="cuda")
-    monkeypatch.setattr(symbolic, "traits_here", lambda: GpuTraits(flash=False))
-    plain = symbolic.predict(llama("keep"), load, device="cuda")
+    flash = predict(llama("keep"), load, device="cuda")
+    monkeypatch.setattr(prediction, "traits_here", lambda: GpuTraits(flash=False))
+    plain = predict(llama("keep"), load, device="cuda")
     # Keys and values of 32 heads in place of 8, of two members, in every layer.
     more = 32 * 2 * 512 * 2 * (32 - 8) * 128 * 2
     grown = plain.components["activations"] - flash.components["activations"]
@@ -254,9 +253,9 @@ def test_without_flash_attention_key_heads_count_once_a_query_head(
 
 def test_states_that_are_not_paged_count_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     load = Workload(64, 0, 16)
-    paged = symbolic.predict(llama("recompute"), load, device="cuda")
-    monkeypatch.setattr(symbolic, "traits_here", lambda: GpuTraits(pages=False))
-    kept = symbolic.predict(llama("recompute"), load, device="cuda")
+    paged = predict(llama("recompute"), load, device="cuda")
+    monkeypatch.setattr(prediction, "traits_here", lambda: GpuTraits(pages=False))
+    kept = predict(llama("recompute"), load, device="cuda")
     # bitsandbytes pages from 1e5 numbers on: one matrix of each MLP projection, two bytes a number.
     large = 32 * 3 * 16 * 14336
     moved = paged.host_bytes - kept.host_bytes

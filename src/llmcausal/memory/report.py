@@ -1,0 +1,318 @@
+"""What `profile-memory` reports: a prediction, its plan, limits, costs, advice, real steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmcausal.config import RunConfig
+from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.errors import UsageError
+from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.budget import find_budget
+from llmcausal.memory.flops import (
+    ModelShape,
+    measured_flops_per_second,
+    model_shape,
+    run_time,
+    step_cost,
+)
+from llmcausal.memory.measure import measure_triplets
+from llmcausal.memory.plan import (
+    MOST_TOKENS,
+    MOST_TRIPLETS,
+    UNKNOWN_SHARED,
+    Case,
+    Plan,
+    Predictor,
+    advise,
+    largest_batch,
+    largest_length,
+    plan,
+    with_length,
+)
+from llmcausal.memory.prediction import (
+    NAIVE,
+    Device,
+    Prediction,
+    Workload,
+    traits_here,
+    uses_expandable_segments,
+)
+from llmcausal.memory.runs import Watch
+from llmcausal.memory.strategies import COSTS, STRATEGIES, manual_candidate, settled
+from llmcausal.memory.workload import Tokens, data_workload, first_epoch, largest_rows, mean_tokens
+from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
+from llmcausal.registry import nearest
+
+MEASURED_STEPS = 3
+MOMENTS_SHOWN = 400
+SWEPT_TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
+SWEPT_TRIPLETS = (1, 2, 4, 8)
+"""Lengths and micro-batches of `--sweep`, in addition to those asked for."""
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """The options of `profile-memory`.
+
+    Attributes:
+        seq_len: Tokens of each member; None: the longest of the data.
+        shared: Share of a member that all members begin with; None: the data's, or the worst.
+        strategy: One to predict in place of the planner's choice.
+    """
+
+    seq_len: int | None = None
+    shared: float | None = None
+    vram_gb: float | None = None
+    strategy: str | None = None
+    sweep: bool = False
+    measure: bool = False
+
+
+def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
+    """Returns the settings with the strategy that `--strategy` names.
+
+    Raises:
+        UsageError: If it is unknown.
+    """
+    if name is None or name == NAIVE:
+        return config
+    if name not in STRATEGIES:
+        known = (*STRATEGIES, NAIVE)
+        raise UsageError(
+            f"--strategy {name}: unknown{nearest(name, known)} (known: {', '.join(known)})"
+        )
+    return settled(config, STRATEGIES[name])
+
+
+@dataclass
+class MemoryReport:
+    """Predicts a training step, and what fits.
+
+    Attributes:
+        config: Settings, `with_strategy`.
+        triplets: The training data; None where the tokenizer is not on this machine.
+    """
+
+    config: RunConfig
+    request: MemoryRequest
+    triplets: Sequence[EncodedTriplet] | None
+    watch: Watch
+
+    def __post_init__(self) -> None:
+        config, vram_gb = self.config, self.request.vram_gb
+        # A profile for "auto" is meant for a GPU, here or elsewhere.
+        on_cpu = config.model.device == "cpu" and vram_gb is None
+        self.device: Device = "cpu" if on_cpu else "cuda"
+        self.budget = find_budget(config.memory, self.device, vram_gb)
+        workload, self.source, shared = self._workload()
+        predictor = Predictor(self.device, shared=shared)
+        self.case = Case(config, workload, self.budget.bytes, predictor)
+
+    def _workload(self) -> tuple[Workload, str, tuple[int, ...]]:
+        """Returns the micro-batch, its source, and shared prefixes where it names none."""
+        request, config = self.request, self.config
+        if request.seq_len is None and self.triplets is not None:
+            workload = data_workload(config, self.triplets)
+            source = f"the longest of {len(self.triplets)} training triplets"
+            if request.shared is None:
+                return workload, f"{source} of {config.data.train}", ()
+            length, response = workload.member_tokens, workload.response_tokens
+        else:
+            source = "--seq-len"
+            if request.seq_len is None:
+                source = "data.max_length: the tokenizer is not on this machine"
+            length = request.seq_len or config.data.max_length
+            response = min(256, length // 4)
+        load = Workload(length, 0, response, config.train.batch_size)
+        if request.shared is None:
+            worst = ", ".join(map(str, UNKNOWN_SHARED))
+            return load, f"{source}; the worst of {worst} shared tokens", UNKNOWN_SHARED
+        shared = min(int(request.shared * length), length - response - 1)
+        source = f"{source}; {request.shared:.0%} of it shared"
+        return replace(load, shared_tokens=shared), source, ()
+
+    def values(self, rows_to_measure: Callable[[], Sequence[EncodedTriplet]]) -> dict[str, Any]:
+        """Returns plain values, for JSON and for `ui.memory_table`.
+
+        Args:
+            rows_to_measure: Returns the training data for real steps, with the model at hand.
+
+        Raises:
+            ModelError: If the architecture is not known here.
+        """
+        case, config = self.case, self.config
+        with self.watch("Predicting memory"):
+            chosen = plan(case)
+            naive = None
+            if self.request.strategy == NAIVE:
+                naive = case.predictor(config, case.workload, NAIVE)
+            limits = self._limits(chosen)
+            sweep = self._sweep() if self.request.sweep else []
+            advice = [] if chosen.fits else advise(case)
+        measured = self._measured(chosen, rows_to_measure) if self.request.measure else None
+        shape = self._shape()
+        tokens, packed = self._tokens()
+        on_cuda = self.device == "cuda"
+        return {
+            "model": config.model.name,
+            "profile": config.name,
+            "kind": "predicted",
+            "fits": naive.needed_bytes <= self.budget.bytes if naive else chosen.fits,
+            "device": self.device,
+            "workload": {**asdict(chosen.prediction.workload), "source": self.source},
+            "budget": asdict(self.budget),
+            "notes": traits_here().notes(config.train.optimizer) if on_cuda else [],
+            "strategy": chosen.values(),
+            "prediction": self._prediction_values(chosen.prediction),
+            "naive": naive and self._prediction_values(naive),
+            "limits": limits,
+            "sweep": sweep,
+            "costs": self._costs(shape, tokens),
+            "time": self._run_time(chosen, shape, tokens, packed, measured),
+            "advice": [
+                {
+                    "change": entry.change,
+                    "arguments": entry.arguments,
+                    "predicted_bytes": entry.prediction.needed_bytes,
+                    "fits": entry.fits,
+                }
+                for entry in advice
+            ],
+            "measured": measured,
+        }
+
+    def _prediction_values(self, prediction: Prediction) -> dict[str, Any]:
+        needed, budget = prediction.needed_bytes, self.budget.bytes
+        timeline = prediction.timeline
+        stride = max(1, -(-len(timeline) // MOMENTS_SHOWN))
+        peak = max(timeline, key=lambda each: sum(each.allocated_bytes.values()), default=None)
+        shown = [each for i, each in enumerate(timeline) if i % stride == 0 or each is peak]
+        return {
+            **asdict(replace(prediction, timeline=tuple(shown))),
+            "expandable_segments": uses_expandable_segments(),
+            "total_bytes": needed,
+            "margin_bytes": budget - needed,
+            "fits": needed <= budget,
+        }
+
+    def _limits(self, chosen: Plan) -> dict[str, int]:
+        candidate = manual_candidate(settled(self.config, chosen.switches).memory)
+        return {
+            "max_length": largest_length(self.case, candidate),
+            "max_length_searched": MOST_TOKENS,
+            "batch_size": largest_batch(self.case, candidate),
+            "batch_size_searched": MOST_TRIPLETS,
+        }
+
+    def _sweep(self) -> list[dict[str, Any]]:
+        """Plans for other lengths, then for other micro-batches of the length asked for."""
+        load = self.case.workload
+        lengths = sorted({*SWEPT_TOKENS, load.member_tokens})
+        sizes = sorted({*SWEPT_TRIPLETS, load.triplets} - {load.triplets})
+        loads = [with_length(load, tokens) for tokens in lengths]
+        loads += [replace(load, triplets=triplets) for triplets in sizes]
+        plans = [(each, plan(replace(self.case, workload=each))) for each in loads]
+        return [
+            {
+                "member_tokens": workload.member_tokens,
+                "triplets": workload.triplets,
+                "strategy": chosen.name,
+                "predicted_bytes": chosen.prediction.needed_bytes,
+                "host_bytes": chosen.prediction.host_bytes,
+                "fits": chosen.fits,
+            }
+            for workload, chosen in plans
+        ]
+
+    def _shape(self) -> ModelShape:
+        dtype = expected_dtype(self.config.model.precision, self.device)
+        return model_shape(load_architecture(self.config.model), dtype.itemsize)
+
+    def _tokens(self) -> tuple[Tokens, int]:
+        """Returns the tokens of an average micro-batch, and how many of the data were packed."""
+        loss = self.config.loss
+        if self.triplets is None:
+            return mean_tokens([self.case.workload.made_up()], loss), 0
+        micro_batches = first_epoch(self.config.train, self.triplets)
+        return mean_tokens(micro_batches, loss), len(micro_batches)
+
+    def _costs(self, shape: ModelShape, tokens: Tokens) -> list[dict[str, Any]]:
+        """Counts every strategy against `keep`, whatever the user set."""
+        memory, lora = self.config.memory, self.config.lora
+        costs = {
+            name: step_cost(shape, tokens, memory.model_copy(update=switches), lora)
+            for name, switches in STRATEGIES.items()
+        }
+        costs[NAIVE] = step_cost(shape, tokens, memory, lora, naive=True)
+        return [
+            {
+                "strategy": name,
+                "flops_ratio": cost.total_flops / costs["keep"].total_flops,
+                "moved_bytes_per_triplet": cost.moved_bytes / tokens.triplets,
+                "costs": COSTS.get(name, "a full pass per member, with all logits"),
+            }
+            for name, cost in costs.items()
+        ]
+
+    def _run_time(
+        self,
+        chosen: Plan,
+        shape: ModelShape,
+        tokens: Tokens,
+        packed: int,
+        measured: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        memory = settled(self.config, chosen.switches).memory
+        cost = step_cost(shape, tokens, memory, self.config.lora)
+        rate = None
+        here = choose_device("auto" if self.device == "cuda" else "cpu")
+        if self.request.vram_gb is None and here.type == self.device:
+            rate = measured_flops_per_second(here, choose_dtype(self.config.model.precision, here))
+        pace = None
+        if measured and self.triplets is not None and measured["device"] == self.device:
+            pace = measured["flops_per_second"]
+        triplets = self._triplets_of_run()
+        return {
+            **run_time(cost, tokens, triplets, memory, flops_per_second=rate, pace=pace),
+            "flops": cost.flops,
+            "micro_batches_packed": packed,
+            "source": "the data, packed" if packed else "the workload above, packed",
+        }
+
+    def _triplets_of_run(self) -> int:
+        if self.triplets is None:
+            return 0
+        train = self.config.train
+        triplets = len(self.triplets) * train.epochs
+        if train.max_steps is not None:
+            per_step = train.batch_size * train.accumulation_steps
+            triplets = min(triplets, train.max_steps * per_step)
+        return triplets
+
+    def _measured(
+        self, chosen: Plan, rows_to_measure: Callable[[], Sequence[EncodedTriplet]]
+    ) -> dict[str, Any]:
+        """Runs real steps on the largest micro-batch of the data, on the device at hand."""
+        config = settled(self.config, chosen.switches)
+        rows = largest_rows(config, rows_to_measure())
+        on_cuda = choose_device(config.model.device).type == "cuda"
+        snapshot = Path(f"memory-{config.name}.pickle").absolute() if on_cuda else None
+        with self.watch("Measuring real steps"):
+            measured = measure_triplets(config, rows, steps=MEASURED_STEPS, snapshot=snapshot)
+        device: Device = "cuda" if measured.device == "cuda" else "cpu"
+        with self.watch("Predicting the same steps"):
+            predicted = Predictor(device)(config, measured.workload)
+        tokens = mean_tokens([rows], config.loss)
+        cost = step_cost(self._shape(), tokens, config.memory, config.lora)
+        micro_batches = min(2, config.train.accumulation_steps)
+        return {
+            **asdict(measured),
+            "flops_per_second": micro_batches * cost.total_flops / measured.step_seconds,
+            "predicted_allocated_bytes": predicted.allocated_bytes,
+            "predicted_reserved_bytes": predicted.reserved_bytes,
+            "error": predicted.allocated_bytes / measured.allocated_peak_bytes - 1,
+        }

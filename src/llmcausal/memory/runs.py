@@ -1,0 +1,283 @@
+"""A run's memory: planned before its model is loaded, and what helps when it runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from peft import PeftModel
+
+from llmcausal.config import MemorySection, RunConfig
+from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.errors import DoesNotFitError
+from llmcausal.memory.architecture import empty_model
+from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
+from llmcausal.memory.plan import Case, Plan, Predictor, advise, plan, typed
+from llmcausal.memory.prediction import (
+    CONTEXT_BYTES,
+    Device,
+    Workload,
+    end_child,
+    switches_of,
+    traits_here,
+)
+from llmcausal.memory.strategies import candidates, settled
+from llmcausal.memory.workload import data_workload
+from llmcausal.model.device import choose_device, expected_dtype
+from llmcausal.model.factory import LoadedModel
+from llmcausal.model.trunk import find_trunk
+from llmcausal.train.batch import fixed_batches
+from llmcausal.train.build import build_execution, set_memory
+from llmcausal.train.recovery import ADVICE, Fallback, Place
+from llmcausal.train.step import TripletStep
+from llmcausal.train.update import Run
+from llmcausal.windows import in_wsl, more_wsl_memory
+
+Watch = Callable[[str], AbstractContextManager[None]]
+"""Shows that something is under way while its context is open."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run's settings with its strategy in place, notes for the user, and the plan to keep."""
+
+    config: RunConfig
+    notes: list[str]
+    record: dict[str, Any] | None = None
+
+
+def plan_run(config: RunConfig, triplets: Sequence[EncodedTriplet], watch: Watch) -> Planned:
+    """Chooses the strategy of a run before its model is loaded.
+
+    On a CPU the switches stand as they are, unless `memory.budget_gb` is set. The chosen ones are
+    written into the settings as if set by hand, so that resuming takes the same.
+
+    Raises:
+        DoesNotFitError: If no strategy fits and `memory.force` is off; with the changes that help.
+    """
+    device: Device = "cuda" if choose_device(config.model.device).type == "cuda" else "cpu"
+    if device == "cpu" and config.memory.budget_gb is None:
+        return Planned(config, [])
+    workload = data_workload(config, triplets)
+    budget = find_budget(config.memory, device)
+    host = free_host_bytes() if device == "cuda" else None
+    case = Case(config, workload, budget.bytes, Predictor(device), host)
+    with watch("Predicting memory"):
+        chosen = plan(case)
+        if not (chosen.fits or config.memory.force):
+            raise DoesNotFitError(_refusal(case, chosen, budget))
+    end_child()
+    forced = "" if chosen.fits else "; started anyway, by memory.force"
+    note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {budget}{forced}"
+    notes = [note, *(traits_here().notes(config.train.optimizer) if device == "cuda" else [])]
+    return Planned(settled(config, chosen.switches), notes, _record(chosen, workload, budget))
+
+
+def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
+    values = chosen.values()
+    predicted = (
+        "needed_bytes",
+        "allocated_bytes",
+        "reserved_bytes",
+        "context_bytes",
+        "host_bytes",
+        "components",
+        "peak_phase",
+    )
+    return {
+        "strategy": values.pop("name"),
+        **values,
+        "fits": chosen.fits,
+        "forced": not chosen.fits,
+        "budget": asdict(budget),
+        "workload": asdict(workload),
+        "predicted": {name: getattr(chosen.prediction, name) for name in predicted},
+    }
+
+
+def _refusal(case: Case, chosen: Plan, budget: Budget) -> str:
+    """Writes why a run is refused, and what would make it fit."""
+    needed = f"{chosen.prediction.needed_bytes / GIB:.2f} GiB"
+    lines = [
+        f"This run does not fit: {chosen.name} needs {needed} (predicted), the budget is {budget}."
+    ]
+    if chosen.prediction.needed_bytes <= budget.bytes:  # the host's memory is short
+        lines = [
+            f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / GIB:.2f}"
+            " GiB of host memory (predicted), more than is free.",
+            f"What helps: {more_wsl_memory() if in_wsl() else 'close other programs'}.",
+        ]
+    elif advice := advise(case):
+        lines += ["What helps, cheapest first:", *map(str, advice)]
+    lines.append("--set memory.force=true starts it anyway.")
+    return "\n".join(lines)
+
+
+NF4_BYTES = 0.516
+"""Bytes of a number in NF4, with its share of the scales."""
+ROOM_BYTES = GIB
+"""For keys and values of the prompts that are answered together, and for activations."""
+
+
+def memory_to_answer(config: RunConfig, budget: Budget) -> MemorySection:
+    """Places the weights of a model that only answers on CUDA, where the user leaves the choice.
+
+    Embeddings in host memory cost next to nothing. A head there crosses for every token, so it
+    stays where the layers are if that leaves `ROOM_BYTES`. Nothing is predicted: before the
+    answers are known, the longest micro-batch is not.
+    """
+    memory = config.memory
+    if memory.strategy != "auto" or config.model.trust_remote_code:
+        return memory
+    model = empty_model(config.model)
+    width = expected_dtype(config.model.precision, "cuda").itemsize
+    head = model.get_output_embeddings().weight.numel()
+    layers = model.num_parameters() - head - model.get_input_embeddings().weight.numel()
+    layer_bytes = NF4_BYTES if config.model.quantization == "nf4" else width
+    needed = layers * layer_bytes + head * width + ROOM_BYTES + CONTEXT_BYTES
+    place = memory.head if needed <= budget.bytes else "host"
+    return memory.model_copy(update={"embeddings": "host", "head": place})
+
+
+LESS = 0.95
+"""Share of what was predicted for the step that failed which a change may take: it was enough by
+the prediction and was not, so that a change must take less by more than the prediction's error."""
+
+
+@dataclass(frozen=True)
+class Fallbacks:
+    """What a run does when memory runs out: leaner ways to go on, and advice when none is left."""
+
+    run: Run
+    step: TripletStep
+    loaded: LoadedModel
+    model: PeftModel
+    validation: Sequence[EncodedTriplet]
+
+    def ladder(self) -> dict[Place, list[Fallback]]:
+        """Lists leaner ways to train and to validate, cheapest in time first; they change the run.
+
+        Smaller micro-batches come first, with the same triplets in an optimizer step; then the
+        strategies. Where the contrastive loss compares the triplets of a micro-batch with one
+        another, micro-batches stay as they are: smaller ones would be another objective.
+
+        Returns:
+            Nothing where processes compute together: one that fails in a pass cannot tell the
+            others.
+        """
+        if self.run.processes.sharded:
+            return {}
+        training = [
+            Fallback(name, partial(self._switch, section))
+            for name, section in self._leaner_sections().items()
+        ]
+        contrastive = self.step.objective.contrastive
+        if contrastive is not None and not contrastive.per_triplet:
+            return {"training": training, "validation": []}
+        smaller = []
+        size = self.run.batches.batch_size
+        while size > 1:
+            size //= 2
+            smaller.append(Fallback(f"micro-batches of {size}", partial(self._cut_training, size)))
+        return {"training": [*smaller, *training], "validation": self._smaller_validation()}
+
+    def _leaner_sections(self) -> dict[str, MemorySection]:
+        now = self.run.config.memory
+        kept: dict[str, object] = {"lora_dtype": now.lora_dtype}  # the adapters are made
+        on_cpu = self.loaded.device.type == "cpu"  # which has no other memory
+        if on_cpu:
+            kept |= {"embeddings": now.embeddings, "head": now.head}
+        found: dict[str, MemorySection] = {}
+        last = switches_of(now)
+        for candidate in candidates(now.model_copy(update=last)):
+            section = candidate.section.model_copy(update=kept)
+            if on_cpu and now.activations != "offload" and section.activations == "offload":
+                section = section.model_copy(update={"activations": "recompute"})
+            if switches_of(section) != last:
+                found[candidate.name] = section
+                last = switches_of(section)
+        return found
+
+    def _switch(self, section: MemorySection) -> None:
+        set_memory(self.model, section, self.loaded.device)
+        self.step.trunk = find_trunk(self.model)
+        self.step.execution = build_execution(section, self.loaded.dtype)
+
+    def _cut_training(self, size: int) -> None:
+        self.run.batches.batch_size = size
+
+    def _smaller_validation(self) -> list[Fallback]:
+        config, probe = self.run.config, self.run.probe
+        sizes = [config.validation.batch_size, config.evaluation.batch_size if probe else 1]
+        found = []
+        while max(sizes) > 1:
+            sizes = [max(1, size // 2) for size in sizes]
+            name = f"validation in batches of {sizes[0]}"
+            if probe:
+                name += f", {sizes[1]} prompts of the probe together"
+            found.append(Fallback(name, partial(self._cut_validation, *sizes)))
+        return found
+
+    def _cut_validation(self, size: int, probe_size: int) -> None:
+        run = self.run
+        needs, pooling = self.step.objective.needs, run.config.loss.pooling
+        run.validation = fixed_batches(self.validation, size, needs, pooling)
+        if run.probe is not None:
+            run.probe.answer_together(probe_size)
+
+    def advice(self, triplets: Sequence[EncodedTriplet], watch: Watch) -> str:
+        """Writes what helps on top of the fallbacks in force, for the run's own data and device.
+
+        Never fails: where nothing can be predicted, the plain advice stands, with the reason.
+        """
+        try:
+            with watch("Memory ran out; predicting what would help"):
+                return self._predicted_advice(triplets)
+        except (Exception, KeyboardInterrupt) as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            return f"{ADVICE}\nTheir memory was not predicted ({reason})."
+
+    def _predicted_advice(self, triplets: Sequence[EncodedTriplet]) -> str:
+        device: Device = "cuda" if self.loaded.device.type == "cuda" else "cpu"
+        config = self._config_in_force()
+        workload = data_workload(config, triplets)
+        predictor = Predictor(device)
+        needed = predictor(config, workload).needed_bytes
+        budget = within_reach(config.memory, device)
+        limit = min(budget.bytes, round(LESS * needed))
+        advice = advise(Case(config, workload, limit, predictor))
+        lines = [
+            f"The longest micro-batch was predicted to need {needed / GIB:.2f} GiB; the budget is "
+            f"{budget}."
+        ]
+        if needed <= budget.bytes:
+            lines.append("Something else took memory: close other programs, then resume; or:")
+        if not advice:
+            return "\n".join([*lines, ADVICE])
+        changed = _changed(self.run.config, config)
+        on_top = f", on top of {typed(changed)}" if changed else ""
+        lines.append(f"What helps in a new run{on_top}, cheapest first:")
+        return "\n".join([*lines, *map(str, advice)])
+
+    def _config_in_force(self) -> RunConfig:
+        """Returns the settings as the fallbacks that were taken have left them."""
+        config, size = self.run.config, self.run.batches.batch_size
+        steps = config.train.batch_size * config.train.accumulation_steps // size
+        train = config.train.model_copy(update={"batch_size": size, "accumulation_steps": steps})
+        leaner = self._leaner_sections().items()
+        taken = [section for name, section in leaner if name in self.run.state.fallbacks]
+        memory = [config.memory, *taken][-1]
+        return config.model_copy(update={"train": train, "memory": memory})
+
+
+def _changed(before: RunConfig, now: RunConfig) -> list[str]:
+    """Lists the settings that fallbacks have changed."""
+    old, new = switches_of(before.memory), switches_of(now.memory)
+    changed = [f"memory.{name}={value}" for name, value in new.items() if old[name] != value]
+    if before.train.batch_size != now.train.batch_size:
+        sizes = ("batch_size", "accumulation_steps")
+        changed += [f"train.{name}={getattr(now.train, name)}" for name in sizes]
+    return changed

@@ -1,0 +1,425 @@
+"""What was allocated and freed, in order: for more layers, and replayed in CUDA's allocator."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Moment
+
+FIRST_LAYERS = 3
+REAL_LAYERS = 7
+"""Layers to run so that `extended` may add more: three first ones, which do not touch what the
+first layer does differently, the one that is repeated, and as many after it."""
+
+_NEAR = 2
+
+Label = tuple[str, int, int]
+"""What began, for the how-manieth time, in which layer."""
+
+
+@dataclass
+class Allocation:
+    """A block of memory: its bytes, one of `COMPONENTS`, what made it, and when.
+
+    Attributes:
+        host: Whether it is in host memory next to a device.
+        pinned: Whether that is pinned for copies.
+    """
+
+    size: int
+    component: str
+    what: str
+    phase: str
+    host: bool = False
+    pinned: bool = False
+
+
+@dataclass
+class Trace:
+    """Blocks by number, and events: a number is its allocation, its complement (~n) the end.
+
+    Attributes:
+        marks: Where a layer began something: index into `events`, and what.
+    """
+
+    allocations: list[Allocation] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    marks: list[tuple[int, Label]] = field(default_factory=list)
+    _visits: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def allocate(self, allocation: Allocation) -> int:
+        """Notes a new block; returns its number."""
+        self.allocations.append(allocation)
+        self.events.append(len(self.allocations) - 1)
+        return len(self.allocations) - 1
+
+    def free(self, number: int) -> None:
+        """Notes a block's end."""
+        self.events.append(~number)
+
+    def mark(self, name: str, layer: int) -> None:
+        """Notes that a layer begins something."""
+        self._visits[name, layer] += 1
+        self.marks.append((len(self.events), (name, self._visits[name, layer], layer)))
+
+    def segments(self) -> Iterator[tuple[Label | None, list[int]]]:
+        """Yields the events between marks, with the mark that they follow."""
+        starts = [index for index, _ in self.marks]
+        labels: list[Label | None] = [None, *(label for _, label in self.marks)]
+        bounds = zip([0, *starts], [*starts, len(self.events)], strict=True)
+        for label, (start, stop) in zip(labels, bounds, strict=True):
+            yield label, self.events[start:stop]
+
+    def changes(self) -> Iterator[tuple[int, Allocation, bool]]:
+        """Yields each event's block, by number and itself, and whether it begins."""
+        for event in self.events:
+            number = event if event >= 0 else ~event
+            yield number, self.allocations[number], event >= 0
+
+
+def extended(trace: Trace, layers: int) -> Trace | None:
+    """Repeats what the fourth of seven layers did, so that there are `layers`.
+
+    Blocks are matched by their place after a layer's mark: what a layer frees of its neighbours
+    is freed by its copies of theirs.
+
+    Args:
+        trace: Of a run of `REAL_LAYERS` equal layers.
+        layers: At least `REAL_LAYERS`.
+
+    Returns:
+        None if the layers did not do the same, so that nothing can be said of more of them.
+    """
+    return _Extension(trace, layers).run()
+
+
+class _Extension:
+    def __init__(self, trace: Trace, layers: int) -> None:
+        self.trace = trace
+        self.added = layers - REAL_LAYERS
+        self.result = Trace()
+        self.places: dict[int, tuple[Label | None, int]] = {}
+        self.numbers: dict[tuple[Label | None, int], int] = {}
+        self.lost = False
+
+    def run(self) -> Trace | None:
+        before = -1
+        for layer, group in groupby(self.trace.segments(), key=lambda each: _layer(each[0])):
+            segments = list(group)
+            copies = [self._after(layer)]
+            if layer == FIRST_LAYERS:
+                copies = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
+                copies = copies if before < layer else copies[::-1]
+            for copy in copies:
+                for label, events in segments:
+                    self._play(label, events, copy)
+            before = layer
+        return None if self.lost else self.result
+
+    def _after(self, layer: int) -> int:
+        """Number that a real layer has in the longer model."""
+        return layer + self.added if layer > FIRST_LAYERS else layer
+
+    def _play(self, label: Label | None, events: list[int], layer: int) -> None:
+        count = 0
+        for event in events:
+            if event >= 0:
+                place = (label, count)
+                self.places.setdefault(event, place)
+                count += 1
+                made = replace(self.trace.allocations[event])
+                self.numbers[_moved(label, layer), place[1]] = self.result.allocate(made)
+            else:
+                self._free(label, layer, *self.places[~event])
+
+    def _free(self, label: Label | None, layer: int, owner: Label | None, index: int) -> None:
+        real, owned = _layer(label), _layer(owner)
+        ends = (0, REAL_LAYERS - 1)
+        if real not in ends and owned >= 0 and abs(real - owned) <= _NEAR:
+            wanted = [layer + owned - real]
+        elif owned == FIRST_LAYERS:  # what is left of it in every copy
+            wanted = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
+        else:
+            wanted = [self._after(owned)]
+        found = [self.numbers.pop((_moved(owner, each), index), None) for each in wanted]
+        alive = [number for number in found if number is not None]
+        self.lost |= not alive
+        for number in alive:
+            self.result.free(number)
+
+
+def _layer(label: Label | None) -> int:
+    return -1 if label is None else label[2]
+
+
+def _moved(label: Label | None, layer: int) -> Label | None:
+    return None if label is None else (label[0], label[1], layer)
+
+
+MIB = 2**20
+ROUNDING = 512
+SMALL_LIMIT = MIB
+SMALL_SEGMENT = 2 * MIB
+LARGE_LIMIT = 10 * MIB
+LARGE_SEGMENT = 20 * MIB
+LARGE_ROUNDING = 2 * MIB
+
+
+def rounded(size: int) -> int:
+    """Returns the bytes that a request of `size` bytes takes."""
+    return max(ROUNDING, -(-size // ROUNDING) * ROUNDING)
+
+
+@dataclass(eq=False)
+class _Block:
+    """A part of a segment; `before` and `after` are its neighbours there."""
+
+    segment: int
+    address: int
+    size: int
+    small: bool
+    free: bool = True
+    before: _Block | None = None
+    after: _Block | None = None
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.size, self.segment, self.address
+
+
+class CachingAllocator:
+    """A model of PyTorch's caching allocator for CUDA, on one stream.
+
+    Follows c10/cuda/CUDACachingAllocator.cpp: sizes are rounded to 512 bytes; up to 1 MiB comes
+    from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, more from segments of its own
+    size rounded to 2 MiB; the smallest free block that is large enough is taken, and split. A full
+    device would first return cached segments; here the device is never full.
+
+    Args:
+        expandable: As with `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: one segment for
+            small and one for large requests, which grow at their end.
+
+    Attributes:
+        allocated_bytes: In use now, rounding included.
+        reserved_bytes: Taken from the device.
+        segments: How many were taken from the device.
+        free_blocks: (size, segment, address) of blocks that are reserved and not in use, sorted,
+            by whether they are in a small segment.
+    """
+
+    def __init__(self, *, expandable: bool = False) -> None:
+        self.expandable = expandable
+        self.allocated_bytes = 0
+        self.reserved_bytes = 0
+        self.segments = 0
+        self.free_blocks: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
+        self._blocks: dict[tuple[int, int], _Block] = {}
+        self._live: dict[Hashable, _Block] = {}
+        self._last: dict[bool, _Block] = {}
+
+    def allocate(self, key: Hashable, size: int) -> None:
+        """Serves a request of `size` bytes, known as `key` until it is freed.
+
+        Raises:
+            ValueError: If `key` is in use.
+        """
+        if key in self._live:
+            raise ValueError(f"{key!r} is allocated already")
+        size = rounded(size)
+        small = size <= SMALL_LIMIT
+        block = self._best_fit(size, small) or self._reserve(size, small)
+        self._split(block, size)
+        block.free = False
+        self._live[key] = block
+        self.allocated_bytes += block.size
+
+    def free(self, key: Hashable) -> None:
+        """Takes a request back.
+
+        Raises:
+            KeyError: If `key` is not in use.
+        """
+        block = self._live.pop(key)
+        self.allocated_bytes -= block.size
+        block.free = True
+        for neighbour in (block.before, block.after):
+            if neighbour is not None and neighbour.free:
+                self._forget(neighbour)
+                block = self._joined(*sorted((block, neighbour), key=lambda each: each.address))
+        insort(self.free_blocks[block.small], block.key)
+
+    def _best_fit(self, size: int, small: bool) -> _Block | None:
+        free = self.free_blocks[small]
+        index = bisect_left(free, (size, -1, -1))
+        if index == len(free):
+            return None
+        _, segment, address = free.pop(index)
+        return self._blocks[segment, address]
+
+    def _reserve(self, size: int, small: bool) -> _Block:
+        if self.expandable:
+            return self._expand(size, small)
+        if small:
+            length = SMALL_SEGMENT
+        elif size < LARGE_LIMIT:
+            length = LARGE_SEGMENT
+        else:
+            length = -(-size // LARGE_ROUNDING) * LARGE_ROUNDING
+        return self._append(length, small, None)
+
+    def _expand(self, size: int, small: bool) -> _Block:
+        last = self._last.get(small)
+        spare = last.size if last is not None and last.free else 0
+        page = SMALL_SEGMENT if small else LARGE_SEGMENT
+        length = -(-(size - spare) // page) * page
+        grown = self._append(length, small, last)
+        if last is not None and spare:
+            self._forget(last)
+            grown = self._joined(last, grown)
+        return grown
+
+    def _append(self, length: int, small: bool, after: _Block | None) -> _Block:
+        self.reserved_bytes += length
+        if after is None:
+            self.segments += 1
+            block = _Block(self.segments, 0, length, small)
+        else:
+            block = _Block(after.segment, after.address + after.size, length, small, before=after)
+            after.after = block
+        self._blocks[block.segment, block.address] = block
+        self._last[small] = block
+        return block
+
+    def _split(self, block: _Block, size: int) -> None:
+        rest = block.size - size
+        worth = rest >= ROUNDING if block.small or self.expandable else rest > SMALL_LIMIT
+        if not worth:
+            return
+        tail = _Block(block.segment, block.address + size, rest, block.small)
+        tail.before, tail.after = block, block.after
+        if tail.after is not None:
+            tail.after.before = tail
+        block.after, block.size = tail, size
+        self._blocks[tail.segment, tail.address] = tail
+        if self._last[block.small] is block:
+            self._last[block.small] = tail
+        insort(self.free_blocks[tail.small], tail.key)
+
+    def _joined(self, first: _Block, second: _Block) -> _Block:
+        del self._blocks[second.segment, second.address]
+        first.size += second.size
+        first.after = second.after
+        if first.after is not None:
+            first.after.before = first
+        if self._last[second.small] is second:
+            self._last[second.small] = first
+        first.free = True
+        return first
+
+    def _forget(self, block: _Block) -> None:
+        free = self.free_blocks[block.small]
+        free.pop(bisect_left(free, block.key))
+
+
+MOMENTS = 240
+
+
+def replay(trace: Trace, *, caching: bool) -> dict[str, Any]:
+    """Returns what a `Prediction` says of a trace's bytes, peak and timeline.
+
+    `caching` says whether the device has the caching allocator, which rounds sizes.
+    """
+    sizes = [rounded(each.size) if caching else each.size for each in trace.allocations]
+    moments, peak_index = _moments(trace, sizes)
+    peak = moments[peak_index]
+    groups: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    for number in _held_at(trace, peak_index):
+        key = (trace.allocations[number].component, trace.allocations[number].what)
+        groups[key] += sizes[number]
+        counts[key] += 1
+    total = sum(peak.allocated_bytes.values())
+    return {
+        "components": peak.allocated_bytes,
+        "allocated_bytes": total,
+        "reserved_bytes": _reserved(trace, expandable=False) if caching else total,
+        "reserved_expandable_bytes": _reserved(trace, expandable=True) if caching else total,
+        "host_bytes": _host_bytes(trace),
+        "peak_phase": peak.phase,
+        "peak_tensors": tuple(
+            HeldTensors(component, what, counts[component, what], size)
+            for (component, what), size in groups.most_common()
+        ),
+        "timeline": tuple(moments.values()),
+    }
+
+
+def _moments(trace: Trace, sizes: list[int]) -> tuple[dict[int, Moment], int]:
+    """Returns evenly spaced moments and the peak's, by event, and the event of the peak."""
+    every = max(1, len(trace.events) // MOMENTS)
+    now = dict.fromkeys(COMPONENTS, 0)
+    total, peak, peak_index = 0, 0, 0
+    phase = "weights"
+    moments: dict[int, Moment] = {}
+    for index, (number, allocation, begins) in enumerate(trace.changes()):
+        if begins:
+            phase = allocation.phase
+        if not allocation.host:
+            change = sizes[number] if begins else -sizes[number]
+            now[allocation.component] += change
+            total += change
+        if total > peak or index % every == 0:
+            moments[index] = Moment(phase, dict(now))
+        if total > peak:
+            if peak_index % every:
+                del moments[peak_index]
+            peak, peak_index = total, index
+    return moments, peak_index
+
+
+def _host_bytes(trace: Trace) -> int:
+    """Returns what the host gives at most.
+
+    torch rounds each pinned block up to a power of two, and keeps it for others of that size: so
+    each size counts with its own peak.
+    """
+    now: Counter[int] = Counter()
+    peak: Counter[int] = Counter()
+    for _, allocation, begins in trace.changes():
+        if not allocation.host:
+            continue
+        size = allocation.size
+        if allocation.pinned:
+            size = kind = 1 << (size - 1).bit_length()
+        else:
+            kind = 0
+        now[kind] += size if begins else -size
+        peak[kind] = max(peak[kind], now[kind])
+    return peak.total()
+
+
+def _held_at(trace: Trace, index: int) -> list[int]:
+    held: dict[int, None] = {}
+    for event in trace.events[: index + 1]:
+        if event >= 0:
+            held[event] = None
+        else:
+            del held[~event]
+    return [number for number in held if not trace.allocations[number].host]
+
+
+def _reserved(trace: Trace, *, expandable: bool) -> int:
+    allocator = CachingAllocator(expandable=expandable)
+    for number, allocation, begins in trace.changes():
+        if allocation.host:
+            continue
+        if begins:
+            allocator.allocate(number, allocation.size)
+        else:
+            allocator.free(number)
+    return allocator.reserved_bytes
