@@ -129,7 +129,7 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
     result["environment"] = run_directory.environment()
     write_results(result, folder)
     title = f"{endpoint.model} at {endpoint.address}"
-    shown = RunFiles(folder, {**result, "caveats": caveats(result)})
+    shown = RunFiles({**result, "caveats": caveats(result)})
     report = write_report(shown, folder / REPORT, title=title)
     if all(each in replies.answers or each in replies.refused for each in prompts_of(triplets)):
         kept.finish()

@@ -55,7 +55,7 @@ from llmcausal.train.run import Run
 from llmcausal.train.snapshot import CONFIG, restore_weights
 from llmcausal.ui.console import console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
-from llmcausal.ui.pace import Forecast
+from llmcausal.ui.progress import Forecast
 from llmcausal.ui.report import write_run_report
 
 _RESUMABLE = (
@@ -362,7 +362,7 @@ def _screen(plain: bool) -> Screen:
             from llmcausal.ui.dashboard import Dashboard
 
             return Dashboard(console(), memory)
-        from llmcausal.ui.plain import PlainLog
+        from llmcausal.ui.progress import PlainLog
 
         return PlainLog(console())
 
@@ -371,7 +371,6 @@ def _screen(plain: bool) -> Screen:
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
     """Shows one screen: what tells most of the suite of the run, and a table of all."""
-    from llmcausal.ui.tables import render_examples, render_summary
+    from llmcausal.ui.tables import OneScreen
 
-    console().print(render_examples(results[-1]["generations"]))
-    console().print(render_summary(results))
+    console().print(OneScreen(results))

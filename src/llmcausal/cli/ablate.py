@@ -71,8 +71,8 @@ def ablate(
     if as_json:
         print_json(result)
         return
-    from llmcausal.ui.ablation import render_ablation
     from llmcausal.ui.console import console
+    from llmcausal.ui.tables import render_ablation
 
     console().print(render_ablation(result))
     console().print(f"written: {result['folder']}/ablation.md, .svg and .json", soft_wrap=True)

@@ -216,10 +216,11 @@ def stats(
 
     from llmcausal.assembly import datasets
     from llmcausal.ui.console import console
-    from llmcausal.ui.data_report import check_plot_path, plot_summary, render_summary
+    from llmcausal.ui.data_report import PLOT_SUFFIXES, plot_summary, render_summary
+    from llmcausal.ui.drawings import check_plot_path
 
     if plot is not None:
-        check_plot_path(plot)
+        check_plot_path(plot, *PLOT_SUFFIXES)
     summary = datasets.stats(file)
     if plot is not None:
         plot_summary(summary, str(file), plot)

@@ -36,7 +36,7 @@ def doctor(
     from llmcausal.assembly.doctoring import examine
     from llmcausal.diagnostics.check import DoctorReport
     from llmcausal.profile import load_config
-    from llmcausal.ui.doctor_report import show_checks, watcher
+    from llmcausal.ui.checks import show_checks, watcher
 
     config = load_config(profile)
     running = examine(config, watcher())

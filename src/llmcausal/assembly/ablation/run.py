@@ -32,9 +32,10 @@ from llmcausal.assembly.ablation.plan import (
 from llmcausal.assembly.training import EVALUATION
 from llmcausal.errors import Interrupted, NonFiniteLossError, UsageError
 from llmcausal.evaluation.results import RESULTS
-from llmcausal.ui.ablation import ablation_markdown, ablation_plot
 from llmcausal.ui.console import show_notes
+from llmcausal.ui.drawings import ablation_plot
 from llmcausal.ui.figures import duration
+from llmcausal.ui.tables import ablation_markdown
 
 JOURNAL = "optuna-journal.log"
 OBJECTIVE = "val_attack_success_rate + (1 - val_utility), mean over seeds"
