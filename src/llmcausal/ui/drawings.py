@@ -32,10 +32,13 @@ Line = tuple[str, Sequence[Point]]
 
 
 @contextmanager
-def drawing(width: float, height: float, salt: str = "", **settings: Any) -> Iterator[Any]:
-    """Yields an empty figure of `width` by `height` pixels, whose SVG keeps text as text.
+def drawing(
+    width: float, height: float, *, salt: str = "", font: float = 8, **settings: Any
+) -> Iterator[Any]:
+    """Yields an empty figure of `width` by `height` points, whose SVG keeps text as text.
 
-    Figures on one page need different `salt`, from which the ids in their SVG come.
+    Figures on one page need different `salt`, from which the ids in their SVG come. `settings` are
+    those of matplotlib's `Figure`.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -43,7 +46,7 @@ def drawing(width: float, height: float, salt: str = "", **settings: Any) -> Ite
     fixed: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": f"llmcausal{spelled(salt)}",
-        "font.size": 8,
+        "font.size": font,
     }
     with matplotlib.rc_context(fixed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text
@@ -53,7 +56,7 @@ def drawing(width: float, height: float, salt: str = "", **settings: Any) -> Ite
 def picture(figure: Any, form: str = "svg") -> bytes:
     """Returns the figure as a file of a form, without a date; call it within `drawing`."""
     out = io.BytesIO()
-    figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
+    figure.savefig(out, format=form, dpi=100, metadata={"Date": None} if form == "svg" else None)
     return out.getvalue()
 
 
@@ -137,14 +140,10 @@ def line_panel(
     *,
     from_zero: bool = False,
 ) -> Markup:
-    """Draws lines over the steps in a small panel.
+    """Draws lines over the steps in a small panel; title and words are for screen readers.
 
-    Args:
-        title: What is drawn, for those who do not see it.
-        lines: At least one. Validations are ringed while they can be told apart.
-        steps: First and last step of the axis, the same for all panels.
-        words: What the lines show, for those who do not see it.
-        from_zero: Begin the axis of values at zero.
+    `steps` are the ends of the axis, the same for all panels. Validations are ringed while they can
+    be told apart.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -158,7 +157,7 @@ def line_panel(
     across = MaxNLocator(4, steps=round_steps, integer=True).tick_values(first, last)
     up = MaxNLocator(4, steps=round_steps).tick_values(low, high)
     label = f"{title}, steps {first:.0f} to {last:.0f}. {words}"
-    with drawing(_WIDTH, _HEIGHT, label) as figure:
+    with drawing(_WIDTH, _HEIGHT, salt=label) as figure:
         box = (_LEFT, _HEIGHT - _BOTTOM, _RIGHT - _LEFT, _BOTTOM - _TOP)
         axes = _bare_axes(figure, *box)
         axes.set_xlim(first, last)
@@ -238,7 +237,7 @@ def representation_map(points: Sequence[Mapping[str, Any]], label: str) -> Marku
             kinds[point["member"]].append((x, y))
     if not any(kinds.values()):
         return None
-    with drawing(_MAP_WIDTH, _MAP_HEIGHT, label) as figure:
+    with drawing(_MAP_WIDTH, _MAP_HEIGHT, salt=label) as figure:
         inner = (_MAP_WIDTH - 2 * _MARGIN, _MAP_HEIGHT - 2 * _MARGIN)
         axes = _bare_axes(figure, _MARGIN, _MARGIN, *inner)
         axes.set_aspect("equal", adjustable="datalim")
@@ -287,7 +286,7 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     width = _LABEL + len(shown) * (_COLUMN + _GAP) + 10
     table = _ROW * len(rows)
     height = _HEAD + table + _FOOT
-    with drawing(width, height, "ablation") as figure:
+    with drawing(width, height, salt="ablation") as figure:
         page = _bare_axes(figure, 0, 0, width, height)
         page.set(xlim=(0, width), ylim=(height, 0))
         for index, row in enumerate(rows):

@@ -42,13 +42,9 @@ def number(raw: object) -> float | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure from a file that may hold anything; a part that is no number is None.
+    """A figure over `n` examples and its 95% interval, from a file that may hold anything.
 
-    Attributes:
-        value: The figure, a share of 1 unless the caller says otherwise.
-        n: How many examples it rests on.
-        low: Lower end of the 95% interval.
-        high: Upper end.
+    A part that is no number is None. The value is a share of 1 unless the caller says otherwise.
     """
 
     value: float | None = None

@@ -46,13 +46,8 @@ def shown(text: object, witness: object = "", goal: object = "", *, whole: bool 
     """Returns text as HTML that can only be read.
 
     Invisible characters and bidi controls become labels, the witness is in `<mark>`, and the
-    injected instruction in `<mark class="goal">`. Over-long text loses its middle, and says so.
-
-    Args:
-        text: Text of any origin.
-        witness: Text whose presence in an answer proves obedience; case does not count.
-        goal: The injected instruction's own text.
-        whole: Show all of it, however long.
+    injected instruction in `<mark class="goal">`, both in any case. Over-long text loses its
+    middle and says so, unless `whole`.
     """
     written = str(text).replace("\r\n", "\n")
     if whole or len(written) <= _MOST_CHARACTERS:

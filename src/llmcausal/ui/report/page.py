@@ -155,7 +155,7 @@ def _summary(result: Object | None) -> dict[str, Any]:
     ]
     return {
         "sentence": sections.reading(tuned, base),
-        "details": sections.details(tuned, base, as_object(result.get("difference"))),
+        "details": sections.details(tuned, as_object(result.get("difference"))),
         "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }

@@ -45,10 +45,8 @@ class RunFiles:
 def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
     """Reads a run directory, also while the run goes on.
 
-    Args:
-        run_dir: The run directory.
-        evaluation: Folder of the evaluation; by default `evaluation/`, else the first of
-            `evaluation-best/` and the other `evaluation-*/` by name that holds results.
+    The evaluation's folder is by default `evaluation/`, else the first of `evaluation-best/` and
+    the other `evaluation-*/` by name that holds results.
 
     Raises:
         UsageError: If nothing of a run is there.

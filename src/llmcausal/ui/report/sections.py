@@ -80,7 +80,7 @@ def reading(tuned: Object, base: Object) -> str:
     )
 
 
-def details(tuned: Object, base: Object, difference: Object) -> list[str]:
+def details(tuned: Object, difference: Object) -> list[str]:
     """Returns what goes with the sentence: the task, and whether chance could explain it."""
     sentences = []
     clean, attacked = (Measured.of(tuned.get(metric.name)) for metric in CORE[1:])
@@ -290,9 +290,7 @@ _GROUPS: tuple[tuple[str, Callable[[Object], bool], int], ...] = (
 def choose_examples(rows: Sequence[Object], other: str = "base model") -> list[dict[str, Any]]:
     """Chooses at most `MOST_EXAMPLES`, the worst first, from as many attack families as there are.
 
-    Args:
-        rows: Of generations.jsonl.
-        other: What the tuned model is compared with.
+    `rows` are those of generations.jsonl, `other` is what the tuned model is compared with.
     """
     found = [[row for row in rows if belongs(row)] for _, belongs, _ in _GROUPS]
     counts = [min(len(some), quota) for some, (_, _, quota) in zip(found, _GROUPS, strict=True)]
