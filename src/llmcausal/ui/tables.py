@@ -312,7 +312,8 @@ def render_ablation(result: Values) -> RenderableType:
     for metric in CORE:
         table.add_column(metric.short.replace(" ", "\n"), justify="right", min_width=9)
     table.add_column("prompts'\nvectors", justify="right", min_width=12)
-    table.add_column("perplexity\nattacked", justify="right", min_width=10)
+    perplexities = "\n".join(metric.short for metric in of("perplexity"))
+    table.add_column(perplexities, justify="right", min_width=10)
     for row in result["rows"]:
         causal = row["causal"]
         vectors = [
@@ -324,7 +325,7 @@ def render_ablation(result: Values) -> RenderableType:
             [*_label_lines(row), *_remarks(row)],
             *(_share_over_seeds(row, metric.name, 0) for metric in CORE),
             [*vectors, _measured_on(row)] if vectors else ["-"],
-            [_mean(row["perplexity"]), _mean(row["perplexity_under_attack"])],
+            [_mean(row[metric.name]) for metric in of("perplexity")],
         ]
         table.add_row(*(Text("\n".join(cell)) for cell in cells), end_section=True)
     parts: list[RenderableType] = [table, Text(_ablation_note(result["rows"]), style="dim")]
@@ -338,8 +339,7 @@ def ablation_markdown(result: Values) -> str:
         "combination",
         *(metric.label for metric in (*CORE, *of("causal"))),
         "measured on",
-        "perplexity",
-        "perplexity under attack",
+        *(metric.name.replace("_", " ") for metric in of("perplexity")),
         "val task loss",
     ]
     lines = [_markdown_line(titles), _markdown_line(["---", *["---:"] * (len(titles) - 1)])]
@@ -349,8 +349,7 @@ def ablation_markdown(result: Values) -> str:
             *(" ".join(_share_over_seeds(row, metric.name, 1)) for metric in CORE),
             *(_mean(row["causal"].get(metric.name), 3) for metric in of("causal")),
             _measured_on(row) or "-",
-            _mean(row["perplexity"]),
-            _mean(row["perplexity_under_attack"]),
+            *(_mean(row[metric.name]) for metric in of("perplexity")),
             _mean(_mean_validation(row, "val_task_loss"), 3),
         ]
         lines.append(_markdown_line(cells))
