@@ -11,7 +11,6 @@ from markupsafe import Markup
 from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.metrics import BEFORE_SEARCH, BY_NAME, CORE, GROUPED, Metric, of
 from llmcausal.ui.drawings import (
-    Line,
     Point,
     interval_strip,
     line_panel,
@@ -450,31 +449,6 @@ class _Curve:
     ceiling: Sequence[Point] = ()
     unit: str = ""
 
-    @property
-    def lines(self) -> list[Line]:
-        """Each step faint, its moving mean solid, the ceiling dotted, validations dashed."""
-        smooth = moving_mean(self.training)
-        raw = self.training if smooth is not self.training else ()
-        kinds = {
-            "raw": raw,
-            "training": smooth,
-            "ceiling": self.ceiling,
-            "validation": self.validation,
-        }
-        return [(kind, line) for kind, line in kinds.items() if line]
-
-    @property
-    def last(self) -> str:
-        """The newest values, in words."""
-        kinds = (
-            (self.training, ""),
-            (self.validation, " in validation" if self.training else ""),
-            (self.ceiling, " at most (dotted)"),
-        )
-        return "Last: " + ", ".join(
-            f"{compact(line[-1][1])}{self.unit}{words}" for line, words in kinds if line
-        )
-
 
 def _figure(rows: Rows, name: str) -> _Curve:
     return _Curve(name.replace("_", " "), points(rows, name), points(rows, f"val_{name}"))
@@ -502,15 +476,30 @@ def _machine(rows: Rows) -> list[_Curve]:
 
 
 def _panels(curves: Iterable[_Curve], axis: Axis, from_zero: bool = False) -> list[Panel]:
-    return [
-        {
-            "title": curve.title,
-            "last": curve.last,
-            "drawing": line_panel(curve.title, curve.lines, axis, curve.last, from_zero=from_zero),
-        }
-        for curve in curves
-        if curve.training or curve.validation
-    ]
+    panels = []
+    for curve in curves:
+        if not curve.training and not curve.validation:
+            continue
+        smooth = moving_mean(curve.training)
+        raw = curve.training if smooth is not curve.training else ()
+        lines = (
+            ("raw", raw),
+            ("training", smooth),
+            ("ceiling", curve.ceiling),
+            ("validation", curve.validation),
+        )
+        newest = (
+            (curve.training, ""),
+            (curve.validation, " in validation" if curve.training else ""),
+            (curve.ceiling, " at most (dotted)"),
+        )
+        last = "Last: " + ", ".join(
+            f"{compact(line[-1][1])}{curve.unit}{words}" for line, words in newest if line
+        )
+        drawn = [(kind, line) for kind, line in lines if line]
+        drawing = line_panel(curve.title, drawn, axis, last, from_zero=from_zero)
+        panels.append({"title": curve.title, "last": last, "drawing": drawing})
+    return panels
 
 
 def _validations(rows: Rows) -> dict[str, Any] | None:
