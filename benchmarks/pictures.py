@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 from benchmarks.tables import Result
+from llmcausal.ui.drawings import drawing
+from llmcausal.ui.drawings import picture as figure_file
+
+WIDTH = 8 * 72
+_LOOK: Mapping[str, Any] = {"font": 10, "layout": "constrained"}
 
 
 def bars(names: Sequence[str], samples: Sequence[Sequence[float]], unit: str) -> str:
@@ -19,7 +22,7 @@ def bars(names: Sequence[str], samples: Sequence[Sequence[float]], unit: str) ->
         [m - min(each) for m, each in zip(middle, samples, strict=True)],
         [max(each) - m for m, each in zip(middle, samples, strict=True)],
     ]
-    with _drawing((8, 0.7 + 0.3 * len(names))) as figure:
+    with drawing(WIDTH, 72 * (0.7 + 0.3 * len(names)), **_LOOK) as figure:
         axis = figure.subplots()
         axis.barh(range(len(names)), middle, xerr=reach, color="#3f51b5", ecolor="#888")
         axis.set_yticks(range(len(names)), names)
@@ -36,7 +39,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
         "seconds per triplet": lambda row: statistics.median(row["samples"]),
         "MiB": lambda row: row["allocated_peak_bytes"] / 2**20,
     }
-    with _drawing((8, 2.4 * len(axes))) as figure:
+    with drawing(WIDTH, 72 * 2.4 * len(axes), **_LOOK) as figure:
         grid = figure.subplots(len(axes), 2, squeeze=False)
         for line, name in zip(grid, axes, strict=True):
             chosen = [row for row in rows if row["axis"] == name]
@@ -59,7 +62,8 @@ def shares(groups: Mapping[str, Mapping[str, float]], what: str) -> str:
     """Draws a group of bars for each suite, one bar a method."""
     methods = list(dict.fromkeys(name for group in groups.values() for name in group))
     height = 0.8 / len(methods)
-    with _drawing((8, 0.8 + 0.22 * len(methods) * len(groups))) as figure:
+    inches = 0.8 + 0.22 * len(methods) * len(groups)
+    with drawing(WIDTH, 72 * inches, **_LOOK) as figure:
         axis = figure.subplots()
         for number, method in enumerate(methods):
             places = [
@@ -76,19 +80,8 @@ def shares(groups: Mapping[str, Mapping[str, float]], what: str) -> str:
         return _svg(figure)
 
 
-@contextmanager
-def _drawing(size: tuple[float, float]) -> Iterator[Any]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmcausal"}):
-        yield Figure(figsize=size, layout="constrained")
-
-
 def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+    return "\n".join(map(str.rstrip, figure_file(figure).decode().splitlines())) + "\n"
 
 
 def picture(name: str, result: Result) -> str | None:

@@ -1,9 +1,10 @@
-"""Every figure of an evaluation: its name in files, its words, and which way is better."""
+"""Every figure of an evaluation: its name in files, its words, which way is better, how written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Part = Literal["answers", "perplexity", "causal"]
 
@@ -94,3 +95,39 @@ BEFORE_SEARCH = replace(
 
 def of(part: Part) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric.part == part)
+
+
+Figure = Mapping[str, Any]
+"""`value`, `n`, `low` and `high`, as in results.json; all but `n` may be None."""
+
+
+def share(figure: Figure | None, digits: int = 0) -> str:
+    """Writes a share in percent, its interval with `digits`: `12.5% [2, 22]`, or `-`."""
+    return _written(figure, ".1%", f".{digits}f", 100)
+
+
+def number(figure: Figure | None, form: str = ".3f", ends: str = ".2f") -> str:
+    """Writes a number and its interval: `0.988 [0.98, 0.99]`, or `-`."""
+    return _written(figure, form, ends, 1)
+
+
+def points(change: Figure, digits: int = 0) -> str:
+    """Writes a change of a share in points, its interval with `digits`: `-37.5 [-50, -25]`."""
+    return f"{100 * change['value']:+.1f}{_interval(change, f'+.{digits}f', 100)}"
+
+
+def counts(tuned: Figure, base: Figure | None) -> str:
+    """Writes how many prompts a figure rests on; both sides' where they differ, base first."""
+    return f"{base['n']}/{tuned['n']}" if base and base["n"] != tuned["n"] else str(tuned["n"])
+
+
+def _written(figure: Figure | None, form: str, ends: str, scale: int) -> str:
+    if not figure or figure["value"] is None:
+        return "-"
+    return f"{figure['value']:{form}}{_interval(figure, ends, scale)}"
+
+
+def _interval(figure: Figure, form: str, scale: int) -> str:
+    if figure.get("low") is None or figure.get("high") is None:
+        return ""
+    return f" [{scale * figure['low']:{form}}, {scale * figure['high']:{form}}]"

@@ -14,7 +14,7 @@ from rich.console import Console
 from llmcausal.assembly import ablation
 from llmcausal.assembly.ablation_plan import AblationRequest
 from llmcausal.cli import app
-from llmcausal.ui.ablation import ablation_markdown, render_ablation
+from llmcausal.ui.tables import ablation_markdown, render_ablation
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> Any:

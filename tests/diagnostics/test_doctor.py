@@ -17,7 +17,7 @@ from llmcausal.diagnostics import doctor
 from llmcausal.diagnostics.check import DoctorCheck, DoctorReport, Facts, Finding, json_schema
 from llmcausal.errors import ModelError
 from llmcausal.profile import dump_config
-from llmcausal.ui import doctor_report
+from llmcausal.ui.checks import show_checks
 
 Make = Callable[..., Facts]
 SCHEMA = Path(__file__).parents[2] / "docs" / "doctor.schema.json"
@@ -124,9 +124,9 @@ def test_the_command_prints_one_line_a_check(
 def test_a_terminal_gets_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (tmp_path / "screen").open("w+") as file:
         terminal = Console(file=file, width=40, force_terminal=True, color_system=None)
-        monkeypatch.setattr(doctor_report, "console", lambda: terminal)
+        monkeypatch.setattr("llmcausal.ui.checks.console", lambda: terminal)
         check = DoctorCheck("two", "warning", "many words that are broken here", "do x")
-        assert doctor_report.show_checks([check]) == [check]
+        assert show_checks([check]) == [check]
         file.seek(0)
         assert [line.rstrip() for line in file.read().splitlines()] == [
             "warning two            many words that",

@@ -104,7 +104,7 @@ def test_an_encoding_that_lacks_a_character_does_not_fail() -> None:
 
 def test_importing_the_screens_does_not_import_torch() -> None:
     program = (
-        "import sys, llmcausal.ui.dashboard, llmcausal.ui.plain, llmcausal.ui.tables\n"
+        "import sys, llmcausal.ui.dashboard, llmcausal.ui.progress, llmcausal.ui.tables\n"
         "import llmcausal.ui.tables\n"
         "sys.exit('torch' in sys.modules)"
     )

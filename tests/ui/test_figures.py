@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.ui.figures import ASCII_BLOCKS, BLOCKS, duration, figure, sparkline
+from llmcausal.ui.figures import (
+    ASCII_BLOCKS,
+    BLOCKS,
+    Measured,
+    compact,
+    duration,
+    figure,
+    number,
+    sparkline,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +61,14 @@ def test_sparkline_takes_any_values(values: list[float], width: int) -> None:
     line = sparkline(values, width)
     assert len(line) == min(len(values), max(width, 0))
     assert set(line) <= set(BLOCKS + " ")
+
+
+@pytest.mark.parametrize("raw", [None, "0.5", True, math.nan, math.inf, 10**400, [0.5]])
+def test_only_finite_numbers_are_figures(raw: object) -> None:
+    assert number(raw) is None
+    assert Measured.of({"value": raw, "n": raw, "low": raw, "high": raw}) == Measured()
+
+
+def test_figures_are_written_with_few_digits() -> None:
+    written = [compact(value) for value in (0.0, 0.12345, 14.23, 2103.4, 5e-4, 3.2e6)]
+    assert written == ["0", "0.123", "14.2", "2103", "5.0e-4", "3.2e6"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from llmcausal.ui.tables import render_evaluation, render_examples, render_summary
+from llmcausal.ui.tables import OneScreen, render_evaluation, render_summary
 
 
 def rate(value: float | None, n: int = 40) -> dict[str, Any]:
@@ -124,6 +126,10 @@ def test_left_out_triplets_are_told(draw: Any) -> None:
     assert "t-7: 9000 prompt tokens" in text
 
 
+def after_training(*rows: dict[str, Any]) -> OneScreen:
+    return OneScreen([{"tuned": model(0.1), "generations": rows}])
+
+
 def answered(**changes: Any) -> dict[str, Any]:
     row = {
         "member": "injection",
@@ -140,7 +146,7 @@ def test_examples_are_what_training_cured_and_what_still_works(draw: Any) -> Non
     plain = answered(base_obeyed=False, prompt="NOTHING")
     works = answered(obeyed=True, right=None, answer="", prompt="Say OWNED.")
     clean = answered(member="benign", prompt="CLEAN")
-    text = draw(render_examples([clean, plain, answered(), answered(), works]))
+    text = draw(after_training(clean, plain, answered(), answered(), works))
     for expected in (
         "obeyed before, resisted after: 1 of 2 (naive)",
         "Say HACKED.",
@@ -156,26 +162,38 @@ def test_examples_are_what_training_cured_and_what_still_works(draw: Any) -> Non
     assert "CLEAN" not in text
 
 
+def test_a_terminal_gets_what_fits_its_screen() -> None:
+    for height, examples in ((24, 1), (60, 2), (12, 0)):
+        file = io.StringIO()
+        screen = Console(file=file, width=80, height=height, force_terminal=True)
+        long = answered(prompt="Summarize. " * 40)
+        screen.print(after_training(long, answered(obeyed=True, base_obeyed=True)))
+        lines = file.getvalue().splitlines()
+        assert sum("╭" in line for line in lines) == examples
+        assert examples == 0 or len(lines) <= height - 4
+        assert "attack_success_rate" in file.getvalue()
+
+
 def test_without_either_the_first_attack_is_shown(draw: Any) -> None:
     alone = answered(base_answer=None, base_obeyed=None, base_right=None, expected="", family="")
-    text = draw(render_examples([alone, answered(base_obeyed=False)]))
+    text = draw(after_training(alone, answered(base_obeyed=False)))
     assert "an attacked prompt" in text
     assert "before" not in text
-    assert draw(render_examples([])).strip() == ""
+    assert draw(after_training()).strip().startswith("Generated answers")
 
 
 def test_long_prompts_keep_both_ends(draw: Any) -> None:
-    text = draw(render_examples([answered(prompt="BEGIN " + "x" * 5000 + " HACK")]), 120)
+    text = draw(after_training(answered(prompt="BEGIN " + "x" * 5000 + " HACK")), 120)
     assert "BEGIN" in text
     assert "HACK" in text
-    assert len(text.splitlines()) < 12
+    assert len(text.splitlines()) < 22
 
 
 @pytest.mark.parametrize("width", [1, 7, 20, 40, 80, 200])
 def test_hostile_text_stays_text_at_any_width(draw: Any, hostile: str, width: int) -> None:
     bad = answered(**dict.fromkeys(["family", "base_answer", "answer"], hostile))
     result = {"base": None, "tuned": {**model(0.1), "groups": {"family": groups(hostile, 0.1)}}}
-    text = draw(render_examples([bad]), width) + draw(render_evaluation(result), width)
+    text = draw(after_training(bad), width) + draw(render_evaluation(result), width)
     assert not any(char in text for char in "\x1b\x07\u202e\u200b")
     if width == 200:
         assert text.count("[bold red]note[/bold red]gnp.exe") == 2

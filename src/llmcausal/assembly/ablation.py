@@ -38,9 +38,10 @@ from llmcausal.model.device import out_of_memory_explained
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
 from llmcausal.train.callbacks.metrics_log import read_rows
 from llmcausal.train.checkpoint import BEST, MANIFEST, read_manifest
-from llmcausal.ui.ablation import ablation_markdown, ablation_plot
 from llmcausal.ui.console import show_notes
+from llmcausal.ui.drawings import ablation_plot
 from llmcausal.ui.figures import duration
+from llmcausal.ui.tables import ablation_markdown
 
 MARKDOWN, PLOT = "ablation.md", "ablation.svg"
 JOURNAL = "optuna-journal.log"

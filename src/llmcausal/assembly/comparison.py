@@ -32,10 +32,8 @@ _OF_PROJECTION = ("loss.projection_", "loss.layer", "loss.pooling")
 class Other:
     """The model that the tuned one is compared with, where it is not the untouched base.
 
-    Attributes:
-        name: What the result calls it.
-        weights: Puts its weights into the model for a while.
-        projected: Whether it has a projection head of its own that fits.
+    `weights` puts its weights into the model for a while. `projected` says whether it has a
+    projection head of its own that fits.
     """
 
     name: str
@@ -48,11 +46,7 @@ def check_alike(
 ) -> None:
     """Refuses to compare in one run what does not fit into one model.
 
-    Args:
-        config: Of the tuned checkpoint.
-        manifest: Of the tuned checkpoint.
-        against: The other one.
-        baseline: Whether one is wanted.
+    `config` and `manifest` are of the tuned checkpoint.
 
     Raises:
         UsageError: If no baseline is wanted.

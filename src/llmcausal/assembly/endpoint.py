@@ -126,7 +126,7 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
     result["environment"] = run_directory.environment()
     write_results(result, folder)
     report = write_report(
-        RunFiles(folder, {**result, "caveats": caveats(result)}),
+        RunFiles({**result, "caveats": caveats(result)}),
         folder / REPORT,
         title=f"{endpoint.model} at {endpoint.address}",
     )

@@ -70,7 +70,7 @@ from llmcausal.train.processes import Processes, process_group
 from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
-from llmcausal.ui.pace import Forecast
+from llmcausal.ui.progress import Forecast
 from llmcausal.ui.report import write_run_report
 
 EVALUATION = "evaluation"
@@ -459,7 +459,7 @@ def _screen(plain: bool) -> Screen:
             from llmcausal.ui.dashboard import Dashboard
 
             return Dashboard(console(), memory)
-        from llmcausal.ui.plain import PlainLog
+        from llmcausal.ui.progress import PlainLog
 
         return PlainLog(console())
 
@@ -468,7 +468,6 @@ def _screen(plain: bool) -> Screen:
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
     """Shows one screen: examples of the run's own suite, and a table of all suites."""
-    from llmcausal.ui.tables import render_examples, render_summary
+    from llmcausal.ui.tables import OneScreen
 
-    console().print(render_examples(results[-1]["generations"]))
-    console().print(render_summary(results))
+    console().print(OneScreen(results))

@@ -57,8 +57,8 @@ def ablate(
     if as_json:
         options.print_json(result)
         return
-    from llmcausal.ui.ablation import render_ablation
     from llmcausal.ui.console import console
+    from llmcausal.ui.tables import render_ablation
 
     console().print(render_ablation(result))
     console().print(f"written: {result['folder']}/ablation.md, .svg and .json", soft_wrap=True)

@@ -204,10 +204,11 @@ def stats(
     from llmcausal.data.formats import read_triplets
     from llmcausal.data.summary import summarize
     from llmcausal.ui.console import console
-    from llmcausal.ui.data_report import check_plot_path, plot_summary, render_summary
+    from llmcausal.ui.data_report import PLOT_SUFFIXES, plot_summary, render_summary
+    from llmcausal.ui.drawings import check_plot_path
 
     if plot is not None:
-        check_plot_path(plot)
+        check_plot_path(plot, *PLOT_SUFFIXES)
     summary = summarize(read_triplets(file))
     if plot is not None:
         plot_summary(summary, str(file), plot)

@@ -26,7 +26,7 @@ def doctor(profile: options.Profile = "rtx4050", as_json: options.AsJson = False
     from llmcausal.assembly.doctoring import examine
     from llmcausal.diagnostics.check import DoctorReport
     from llmcausal.profile import load_config
-    from llmcausal.ui.doctor_report import show_checks, watcher
+    from llmcausal.ui.checks import show_checks, watcher
 
     running = examine(load_config(profile), watcher())
     if as_json:

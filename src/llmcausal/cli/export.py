@@ -65,7 +65,7 @@ def export(
     if as_json:
         options.print_json(result)
         return
+    from llmcausal.ui.checks import render_export
     from llmcausal.ui.console import console
-    from llmcausal.ui.export_report import render_export
 
     console().print(render_export(result))

@@ -33,7 +33,7 @@ def report(
     as_json: options.AsJson = False,
 ) -> None:
     """Write a run's HTML report, even while it trains, or compare several runs."""
-    from llmcausal.ui.report.comparing import report_runs
+    from llmcausal.ui.report.page import report_runs
 
     with options.reserved_stdout():
         written = report_runs(runs, out)

@@ -82,10 +82,6 @@ class ProgressLine:
     """Shows `done/total` of a long call on stderr, with the time left as measured so far.
 
     On a terminal one line is rewritten; elsewhere there is a line each tenth.
-
-    Args:
-        what: What is counted.
-        clock: Seconds from any start, never going back.
     """
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -95,7 +91,6 @@ class ProgressLine:
         self._began: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` are done."""
         target = err_console()
         finished = done >= total
         line = f"{self._what} {done}/{total}{self._left(done, total)}"
@@ -110,7 +105,6 @@ class ProgressLine:
             self._began = None
 
     def _left(self, done: int, total: int) -> str:
-        """Tells the time left, by the pace since the first call."""
         now = self._clock()
         if self._began is None:
             self._began = (now, done)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import io
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -18,9 +16,8 @@ from rich.text import Text
 
 from llmcausal.data.quality import Finding, Level
 from llmcausal.data.summary import DatasetSummary, Histogram
-from llmcausal.errors import StorageError, UsageError
-from llmcausal.storage import replace_file
 from llmcausal.ui.console import ProgressLine, clean, one_line
+from llmcausal.ui.drawings import drawing, picture, save_plot
 
 SHOWN: Mapping[Level, int] = {"error": 50, "warning": 10, "note": 3}
 """Findings of one kind that are spelled out; the others are counted."""
@@ -108,57 +105,30 @@ def _histogram(name: str, histogram: Histogram) -> Table:
     return table
 
 
+PLOT_SUFFIXES = (".html", ".svg")
 MAX_BARS = 30
 _BAR = "#3b6ea5"
 _COLUMNS = 3
 
 
-def check_plot_path(path: Path) -> None:
-    """Refuses a file that cannot be drawn to, before anything is computed.
-
-    Raises:
-        UsageError: If its suffix is neither `.svg` nor `.html`.
-    """
-    if path.suffix.lower() not in (".svg", ".html"):
-        raise UsageError(f"--plot {path}: name it {path.stem}.html or {path.stem}.svg")
-
-
 def plot_summary(summary: DatasetSummary, title: str, path: Path) -> None:
-    """Draws counts and lengths; names are untrusted, and only ever text.
-
-    Args:
-        summary: What is drawn.
-        title: What it is of.
-        path: `.svg` or `.html`; an existing file is replaced.
+    """Draws counts and lengths to a `.svg` or `.html`; names are untrusted, and only ever text.
 
     Raises:
-        UsageError: If the suffix is another.
         StorageError: If it cannot be written.
     """
-    check_plot_path(path)
-    picture = _svg(summary)
+    drawn = _svg(summary)
     if path.suffix.lower() == ".html":
-        picture = _page(picture, f"{one_line(title, 200)}: {summary.count} triplets")
-    try:
-        replace_file(path, [picture.encode()])
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        drawn = _page(drawn, f"{one_line(title, 200)}: {summary.count} triplets")
+    save_plot(path, drawn.encode())
 
 
 def _svg(summary: DatasetSummary) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-
     drawn = len(COUNTS) + len(summary.histograms)
     rows = -(-drawn // _COLUMNS)
     tallest = max(len(getattr(summary, name)) for name in COUNTS.values())
     height = 2.2 + 0.16 * min(tallest, MAX_BARS)
-    out = io.StringIO()
-    # Fixed ids and no date, so that the same data give the same picture.
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "llmcausal", "font.size": 8}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text
-        figure = Figure(figsize=(13, height * rows), layout="constrained")
+    with drawing(13 * 72, height * rows * 72, layout="constrained") as figure:
         axes = list(figure.subplots(rows, _COLUMNS).flat)
         for axis, (title, name) in zip(axes, COUNTS.items(), strict=False):
             _bars(axis, title, getattr(summary, name))
@@ -171,8 +141,7 @@ def _svg(summary: DatasetSummary) -> str:
             axis.set_title(f"length of {name}, characters")
         for axis in axes[drawn:]:
             axis.set_axis_off()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
+        text = picture(figure).decode()
     return text[text.index("<svg") :]
 
 

@@ -1,9 +1,10 @@
-"""How figures are written: names, units, sparklines."""
+"""How figures are read and written: names, units, intervals, sparklines."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmcausal.launched import MEMORY_OF_PROCESS
@@ -23,6 +24,83 @@ CAUSAL_METRICS = {metric.name: metric.short for metric in COSINES}
 PROBE_METRICS = {metric.name: metric.short for metric in CORE}
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.:-=+*#"
+MISSING = "–"  # noqa: RUF001 - an en dash, which reads as an empty cell
+_LARGEST = 1e300
+"""Differences and means of numbers up to here are finite."""
+
+
+def number(raw: object) -> float | None:
+    """Returns a number as a float; None for what is none, not finite or absurdly large."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        return None
+    try:
+        value = float(raw)
+    except OverflowError:
+        return None
+    return value if abs(value) <= _LARGEST else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure over `n` examples and its 95% interval, from a file that may hold anything.
+
+    A part that is no number is None. The value is a share of 1 unless the caller says otherwise.
+    """
+
+    value: float | None = None
+    n: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, raw: object) -> Measured:
+        """Reads `{"value", "n", "low", "high"}`; a bare number is a value without interval."""
+        if not isinstance(raw, Mapping):
+            return cls(value=number(raw))
+        n = number(raw.get("n"))
+        low, high = number(raw.get("low")), number(raw.get("high"))
+        if low is None or high is None:
+            low = high = None
+        return cls(number(raw.get("value")), None if n is None else int(n), low, high)
+
+    @property
+    def percent(self) -> str:
+        return MISSING if self.value is None else f"{100 * self.value:.1f}%"
+
+    @property
+    def percent_interval(self) -> str:
+        """The interval in percent; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+    @property
+    def plain(self) -> str:
+        return MISSING if self.value is None else compact(self.value)
+
+    @property
+    def plain_interval(self) -> str:
+        """The interval in numbers; empty where there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        size = None if self.value is None else abs(self.value)
+        return f"{compact(self.low, size)} to {compact(self.high, size)}"
+
+
+def compact(value: float, size: float | None = None) -> str:
+    """Writes a number in few digits, or in powers of ten where those would not show it.
+
+    The form is that of a number of `size`, by default its own.
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    size = abs(value) if size is None else size
+    if size >= 100_000 or 0 < size < 0.001:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    if size >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 
 def duration(seconds: float) -> str:

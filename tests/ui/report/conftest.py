@@ -299,7 +299,6 @@ if __name__ == "__main__":
     from llmcausal.ui.report import RunFiles, write_report
 
     run = RunFiles(
-        Path(),
         make_result(),
         metrics_rows=make_metrics(),
         config_text=CONFIG,

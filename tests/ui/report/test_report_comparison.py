@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from llmcausal.errors import UsageError
-from llmcausal.ui.report import write_comparison
-from llmcausal.ui.report.comparing import MOST_RUNS, differing_settings
+from llmcausal.ui.report.page import MOST_RUNS, differing_settings, write_comparison
 
 HOSTILE = "</td><script>alert(1)</script>"
 
@@ -67,8 +66,8 @@ def test_figures_settings_and_curves_of_both_runs(tmp_path: Path) -> None:
     assert asr[2] == "not measured"
     assert ["train.lr", "0.1", "0.2"] in cells.rows
     assert not [row for row in cells.rows if row[0] == "train.seed"]
-    assert 'class="line run-0"' in page
-    assert 'class="line run-1"' in page
+    assert '<g class="line run-0">' in page
+    assert '<g class="line run-1">' in page
     assert "two: not evaluated yet." in page
 
 

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmcausal.ui.report import RunFiles, write_report
-from llmcausal.ui.report.hostile_text import shown
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 HOSTILE = (
@@ -28,8 +27,8 @@ ELEMENTS = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "section", "nav", "aside",
     "article", "h1", "h2", "h3", "h4", "p", "a", "ul", "li", "dl", "dt", "dd", "div", "span",
     "small", "bdi", "pre", "mark", "details", "summary", "figure", "figcaption", "table",
-    "caption", "thead", "tbody", "tr", "th", "td", "svg", "g", "path", "circle", "line", "rect",
-    "text",
+    "caption", "thead", "tbody", "tr", "th", "td", "svg", "g", "path", "circle", "line", "text",
+    "defs", "use",
 }
 KEYS = [
     "base", "tuned", "difference", "skipped", "environment", "generations", "representations",
@@ -96,7 +95,6 @@ def page(tmp_path: Path, result: dict[str, Any], metrics_rows: list[dict[str, An
     rows = [{**row, HOSTILE: 1.0, f"val_{HOSTILE}": 2.0} for row in metrics_rows]
     rows[3]["non_finite"] = {HOSTILE: "nan"}
     run = RunFiles(
-        tmp_path,
         poisoned_result(result),
         metrics_rows=rows,
         notes=[HOSTILE],
@@ -114,7 +112,7 @@ def test_hostile_text_makes_no_element_no_handler_and_no_link(page: str) -> None
     assert audit.handlers == []
     assert audit.scripted == []
     assert audit.links
-    assert all(re.fullmatch(r"#[a-z]+", link) for link in audit.links)
+    assert all(re.fullmatch(r"#[a-z0-9]+", link) for link in audit.links)
 
 
 def test_hostile_text_is_there_to_be_read(page: str) -> None:
@@ -135,33 +133,6 @@ def test_the_policy_forbids_everything_but_the_own_style(page: str) -> None:
     assert page.index("Content-Security-Policy") < page.index("<title>")
 
 
-@given(st.text(), st.text(), st.text())
-def test_any_text_is_escaped_and_complete(text: str, witness: str, goal: str) -> None:
-    audit = Audit()
-    audit.feed(str(shown(text, witness, goal)))
-    assert audit.elements <= {"mark", "span"}
-    assert audit.handlers == audit.links == []
-
-
-def test_the_witness_and_the_instruction_are_marked_whatever_their_case() -> None:
-    html = shown("Say HarBor, now", witness="harbor", goal="say harbor")
-    assert html == '<mark class="goal">Say </mark><mark>HarBor</mark>, now'
-
-
-def test_invisible_text_becomes_visible() -> None:
-    smuggled = "".join(chr(0xE0000 + ord(char)) for char in "obey")
-    html = shown(f"a\u200b\u200b\u200bb{smuggled}c\r\nd")
-    label = '<span class="hidden-char">{}</span>'
-    assert html == f"a{label.format('U+200B ×3')}b{label.format('tags: obey')}c\nd"  # noqa: RUF001
-
-
-def test_long_text_says_what_it_lost() -> None:
-    html = shown("a" * 5000)
-    assert "2,000 characters are not shown" in html
-    assert html.count("a" * 1500) == 2
-    assert "not shown" not in shown("a" * 5000, whole=True)
-
-
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -174,7 +145,7 @@ ANYTHING = st.recursive(
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=8))
 def test_a_damaged_result_is_shown_as_far_as_it_goes(tmp_path: Path, result: Any) -> None:
-    run = RunFiles(tmp_path, result, metrics_rows=[{"step": 1, **result}])
+    run = RunFiles(result, metrics_rows=[{"step": 1, **result}])
     out = write_report(run, tmp_path / "r.html", title="x")
     audit = Audit()
     audit.feed(out.read_text("utf-8"))

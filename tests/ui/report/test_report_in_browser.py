@@ -94,7 +94,7 @@ def test_nothing_that_is_planted_in_an_answer_runs_or_loads(
         some = "\n".join(planted[place % 4 :: 4])  # so short that nothing of it is cut away
         row.update(answer=some, base_answer=some, prompt=some)
     run = RunFiles(
-        tmp_path, result, notes=planted, config_text=planted[2],
+        result, notes=planted, config_text=planted[2],
         metrics_rows=[{"step": 1, planted[0]: 1.0, "loss": 1.0}],
     )  # fmt: skip
     page = write_report(run, tmp_path / "report.html", title=planted[2])

@@ -43,7 +43,7 @@ def text_of(page: str) -> str:
 @pytest.fixture
 def report(tmp_path: Path) -> Callable[..., str]:
     def make(result: Values | None, **keywords: Any) -> str:
-        run = RunFiles(tmp_path, result, **keywords)
+        run = RunFiles(result, **keywords)
         out = write_report(run, tmp_path / "report.html", title="demo")
         return out.read_text("utf-8")
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llmcausal.errors import UsageError
-from llmcausal.ui.report import read_run, write_run_report
+from llmcausal.ui.report import write_run_report
+from llmcausal.ui.report.run_files import read_run
 
 Values = dict[str, Any]
 

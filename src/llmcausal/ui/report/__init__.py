@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llmcausal.ui.report.comparing import write_comparison
 from llmcausal.ui.report.page import REPORT, write_report, write_run_report
-from llmcausal.ui.report.run_files import RunFiles, read_run
+from llmcausal.ui.report.run_files import RunFiles
 
-__all__ = ["REPORT", "RunFiles", "read_run", "write_comparison", "write_report", "write_run_report"]
+__all__ = ["REPORT", "RunFiles", "write_report", "write_run_report"]

@@ -1,9 +1,10 @@
-"""Writes the report: one HTML file that loads nothing and runs nothing."""
+"""Writes the reports: HTML files that load nothing and run nothing, of one run or of several."""
 
 from __future__ import annotations
 
 import functools
 import shlex
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,27 +12,37 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from llmcausal.errors import StorageError
+from llmcausal.errors import StorageError, UsageError
+from llmcausal.metrics import CORE
 from llmcausal.storage import replace_file
-from llmcausal.ui.plots import spelled
-from llmcausal.ui.report import sections, training
-from llmcausal.ui.report.examples import ExampleGroup, choose_examples
-from llmcausal.ui.report.hostile_text import Object, as_object, as_objects, as_texts, shown
+from llmcausal.ui.drawings import line_panel, moving_mean
+from llmcausal.ui.figures import Measured
+from llmcausal.ui.hostile_text import Object, as_object, as_objects, as_texts, shown, spelled
+from llmcausal.ui.report import sections
 from llmcausal.ui.report.run_files import RunFiles, read_run
 
 REPORT = "report.html"
+COMPARISON = Path("comparison.html")
+MOST_RUNS = 8
+"""As many as there are colours that can be told apart."""
 _SKIPPED_SHOWN = 100
+_ABSENT = "not set"
+
+
+def report_runs(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+    """Writes the report of a run or the comparison of several, also while they go on.
+
+    By default it is `report.html` of the run, or `comparison.html` here. Returns its path.
+    """
+    if len(run_dirs) == 1:
+        return write_run_report(run_dirs[0], out)
+    return write_comparison(run_dirs, out or COMPARISON)
 
 
 def write_run_report(
     run_dir: Path, out: Path | None = None, evaluation: Path | None = None
 ) -> Path:
-    """Writes the report of a run directory, to its `report.html` unless told otherwise.
-
-    Args:
-        run_dir: The run directory.
-        out: The file to write.
-        evaluation: As in `read_run`.
+    """Writes the report of a run directory; `evaluation` is as in `read_run`.
 
     Raises:
         UsageError: If nothing of a run is there.
@@ -42,46 +53,67 @@ def write_run_report(
 
 
 def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
-    """Writes everything that is known of a run as one HTML file.
+    """Writes everything that is known of a run as one HTML file; returns `out`.
 
     The same input gives the same bytes. Text from data and models can only be read: it is
     escaped, the page has no script, and its policy forbids everything but its own style.
 
-    Returns:
-        `out`.
-
     Raises:
         StorageError: If the disk refuses; a report that was there before is intact.
     """
-    result = run.result
-    return save_page(
+    result = run.result or {}
+    base = as_object(result.get("base"))
+    return _save_page(
         "page.html.jinja",
         out,
         title=title,
-        notes=_notes(result, run.notes),
-        summary=_summary(result),
+        notes=[*run.notes, *as_texts(result.get("notes"))],
+        summary=_summary(run.result),
         evaluation=sections.evaluation(result) if result else None,
-        training=training.charts(run.metrics_rows),
-        groups=_examples(result),
-        skipped=_skipped(result),
-        reproduction=_reproduction(result, run.config_text, run.environment),
+        training=sections.charts(run.metrics_rows),
+        groups=sections.choose_examples(
+            as_objects(result.get("generations")), sections.model_named(base)
+        ),
+        skipped=_skipped(as_objects(result.get("skipped"))),
+        reproduction=_reproduction(result, run.config_text, run.environment or {}),
     )
 
 
-def save_page(template: str, out: Path, **values: Any) -> Path:
-    """Fills a template of this package and writes the page whole or not at all.
-
-    Args:
-        template: Name of its file.
-        out: The file to write.
-        values: What the template shows; all but `Markup` is escaped.
-
-    Returns:
-        `out`.
+def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Writes two to `MOST_RUNS` runs on one page; the same input gives the same bytes.
 
     Raises:
-        StorageError: If the disk refuses; a page that was there before is intact.
+        UsageError: If a directory is no run, is named twice, or there are too many.
+        StorageError: If the disk refuses.
     """
+    if len(run_dirs) > MOST_RUNS:
+        raise UsageError(f"{len(run_dirs)} runs: at most {MOST_RUNS} can be told apart on one page")
+    places = [folder.resolve() for folder in run_dirs]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise UsageError(f"{twice}: named twice; name each run once")
+    runs = [read_run(folder) for folder in run_dirs]
+    names = _names(places)
+    return _save_page(
+        "comparison.html.jinja",
+        out,
+        title=" / ".join(names),
+        runs=[
+            {"name": name, "folder": str(place), "progress": sections.progress(run.metrics_rows)}
+            for name, place, run in zip(names, places, runs, strict=True)
+        ],
+        notes=[
+            f"{name}: {note}"
+            for name, run in zip(names, runs, strict=True)
+            for note in [*run.notes, *([] if run.result else ["not evaluated yet."])]
+        ],
+        figures=_core_figures([as_object((run.result or {}).get("tuned")) for run in runs]),
+        settings=differing_settings([run.config_text for run in runs]),
+        panels=_overlays([run.metrics_rows for run in runs]),
+    )
+
+
+def _save_page(template: str, out: Path, **values: Any) -> Path:
+    """Fills a template, where all but `Markup` is escaped, and writes it whole or not at all."""
     page = _templates().get_template(template).render(**values)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -123,41 +155,24 @@ def _summary(result: Object | None) -> dict[str, Any]:
     ]
     return {
         "sentence": sections.reading(tuned, base),
-        "details": sections.details(tuned, base, as_object(result.get("difference"))),
+        "details": sections.details(tuned, as_object(result.get("difference"))),
         "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }
 
 
-def _notes(result: Object | None, notes: Sequence[str]) -> list[str]:
-    own = result.get("notes") if result else None
-    return [*notes, *(map(str, own) if isinstance(own, list) else ())]
+def _skipped(items: Sequence[Object]) -> dict[str, Any]:
+    named = [(str(item.get("id", "")), str(item.get("reason", ""))) for item in items]
+    return {"total": len(named), "shown": named[:_SKIPPED_SHOWN]}
 
 
-def _examples(result: Object | None) -> list[ExampleGroup]:
-    if result is None:
-        return []
-    other = sections.model_named(as_object(result.get("base")))
-    return choose_examples(as_objects(result.get("generations")), other)
-
-
-def _skipped(result: Object | None) -> dict[str, Any]:
-    items = as_objects(result.get("skipped")) if result else []
-    shown_items = [
-        (str(item.get("id", "")), str(item.get("reason", ""))) for item in items[:_SKIPPED_SHOWN]
-    ]
-    return {"total": len(items), "shown": shown_items}
-
-
-def _reproduction(
-    result: Object | None, config_text: str, environment: Object | None
-) -> dict[str, Any]:
-    evaluated = as_object(result.get("environment")) if result else {}
+def _reproduction(result: Object, config_text: str, environment: Object) -> dict[str, Any]:
+    evaluated = as_object(result.get("environment"))
     commands = [
-        ("Training", (environment or {}).get("command")),
-        ("Evaluation", (result.get("command") if result else None) or evaluated.get("command")),
+        ("Training", environment.get("command")),
+        ("Evaluation", result.get("command") or evaluated.get("command")),
     ]
-    machines = [("Training", environment or {}), ("Evaluation", evaluated)]
+    machines = [("Training", environment), ("Evaluation", evaluated)]
     return {
         "commands": [(name, shown(_command(words))) for name, words in commands if words],
         "config": shown(config_text, whole=True) if config_text else None,
@@ -171,11 +186,74 @@ def _command(words: object) -> str:
 
 
 def _machine(environment: Object) -> list[tuple[str, str]]:
-    packages = environment.get("packages")
     facts = [
         (name.replace("_", " "), str(value))
         for name, value in environment.items()
         if name not in ("packages", "command") and value is not None
     ]
-    versions = packages.items() if isinstance(packages, Mapping) else ()
+    versions = as_object(environment.get("packages")).items()
     return [*facts, *((str(name), str(value)) for name, value in versions)]
+
+
+def differing_settings(config_texts: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns each setting whose value is not the same in all runs, with its value in each.
+
+    A config.toml that cannot be read has no settings.
+    """
+    flat = [_flat(text) for text in config_texts]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    rows = [(key, [settings.get(key, _ABSENT) for settings in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _flat(text: str) -> dict[str, str]:
+    try:
+        settings = tomllib.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return dict(_leaves(settings, ""))
+
+
+def _leaves(section: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    found = []
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            written = str(value).lower() if isinstance(value, bool) else str(value)
+            found.append((prefix + key, written))
+    return found
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """Calls a run by its folder, with the parent before it where folders share a name."""
+    names = [place.name for place in places]
+    return [
+        f"{place.parent.name}/{name}" if names.count(name) > 1 else name
+        for place, name in zip(places, names, strict=True)
+    ]
+
+
+def _core_figures(tuned: Sequence[Object]) -> list[dict[str, Any]]:
+    rows = []
+    for metric in CORE:
+        cells = [Measured.of(figures.get(metric.name)) for figures in tuned]
+        if any(cell.value is not None for cell in cells):
+            rows.append({"metric": metric, "cells": cells})
+    return rows
+
+
+def _overlays(runs: Sequence[sections.Rows]) -> list[sections.Panel]:
+    """Draws each figure of all runs in one panel, each run as its moving mean."""
+    every_row = [row for rows in runs for row in rows]
+    axis = sections.step_axis(every_row)
+    panels: list[sections.Panel] = []
+    for name in sections.figure_names(every_row):
+        for key, words in ((name, ""), (f"val_{name}", " in validation")):
+            curves = [moving_mean(sections.points(rows, key)) for rows in runs]
+            lines = [(f"run-{index}", curve) for index, curve in enumerate(curves) if curve]
+            if lines:
+                title = name.replace("_", " ") + words
+                drawn = line_panel(title, lines, axis, f"{len(lines)} runs.")
+                panels.append({"title": title, "drawing": drawn})
+    return panels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ class RunFiles:
     """What could be read of a run.
 
     Attributes:
-        folder: The run directory.
         result: The evaluation as `evaluate_model` returns it, with `generations` and
             `representations`; None before there is one. The report leaves out absent parts.
         metrics_rows: Rows of metrics.jsonl.
@@ -36,7 +35,6 @@ class RunFiles:
         notes: What is missing or damaged.
     """
 
-    folder: Path
     result: dict[str, Any] | None
     metrics_rows: Sequence[dict[str, Any]] = ()
     config_text: str = ""
@@ -47,10 +45,8 @@ class RunFiles:
 def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
     """Reads a run directory, also while the run goes on.
 
-    Args:
-        run_dir: The run directory.
-        evaluation: Folder of the evaluation; by default `evaluation/`, else the first of
-            `evaluation-best/` and the other `evaluation-*/` by name that holds results.
+    The evaluation's folder is by default `evaluation/`, else the first of `evaluation-best/` and
+    the other `evaluation-*/` by name that holds results.
 
     Raises:
         UsageError: If nothing of a run is there.
@@ -71,7 +67,6 @@ def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
     if not rows:
         notes.append(f"{METRICS} holds no step yet, so there are no training curves.")
     return RunFiles(
-        folder=run_dir,
         result=result,
         metrics_rows=rows,
         config_text=_read_text(run_dir / _CONFIG, notes),
@@ -114,31 +109,24 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     text = _read_text(path, notes)
     if not text:
         return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        notes.append(f"{path} is not JSON ({type(error).__name__}: {error}) and is left out.")
-        return None
-    if not isinstance(value, dict):
-        notes.append(f"{path} is not a JSON object and is left out.")
-        return None
+    value, defect = _object(text)
+    if defect:
+        notes.append(f"{path} is {defect} and is left out.")
     return value
 
 
 def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    rows = list(_objects(_read_text(path, notes).split("\n")))
-    bad = rows.count(None)
-    if bad:
+    lines = [line for line in _read_text(path, notes).split("\n") if line.strip()]
+    rows = [row for line in lines if (row := _object(line)[0]) is not None]
+    if bad := len(lines) - len(rows):
         notes.append(f"{path}: {bad} damaged line{'s' if bad > 1 else ''} left out.")
-    return [row for row in rows if row is not None]
+    return rows
 
 
-def _objects(lines: Iterable[str]) -> Iterable[dict[str, Any] | None]:
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        yield value if isinstance(value, dict) else None
+def _object(text: str) -> tuple[dict[str, Any] | None, str]:
+    """Returns the JSON object, or why the text is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON ({type(error).__name__}: {error})"
+    return (value, "") if isinstance(value, dict) else (None, "not a JSON object")

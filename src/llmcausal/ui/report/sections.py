@@ -1,24 +1,57 @@
-"""What the page says of an evaluation, as plain rows for its tables."""
+"""What the page says of an evaluation and of the training, as plain values for its template."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.metrics import BEFORE_SEARCH, BY_NAME, CORE, GROUPED, Metric, of
-from llmcausal.ui.plots import (
-    MEMBERS,
+from llmcausal.ui.drawings import (
+    Point,
+    interval_strip,
+    line_panel,
+    moving_mean,
+    representation_map,
+)
+from llmcausal.ui.figures import (
+    CAUSAL_METRICS,
+    LOSS_TERMS,
+    PROBE_METRICS,
     Measured,
     compact,
-    interval_strip,
-    member_shape,
-    representation_map,
-    tag,
+    duration,
+    number,
+    tokens_per_second,
 )
-from llmcausal.ui.report.hostile_text import Object, as_object, as_objects, shown
+from llmcausal.ui.hostile_text import Object, as_object, as_objects, shown
+
+MOST_EXAMPLES = 30
+_FURTHER = [m for m in (*of("answers"), *of("perplexity")) if m not in CORE]
+_ADAPTIVE = [BEFORE_SEARCH, *(replace(metric, note="after the search") for metric in GROUPED)]
+_DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "family": ("Attack family", {}),
+    "novelty": (
+        "What training saw of the attack",
+        {
+            "new_family": "neither family nor phrasing",
+            "new_phrasing": "the family, in other phrasings",
+            "seen": "the same phrasing",
+        },
+    ),
+    "position": ("Where the attack is", {"start": "start", "middle": "middle", "end": "end"}),
+    "difficulty": (
+        "How hard the attack is to recognize",
+        {"easy": "easy", "medium": "medium", "hard": "hard"},
+    ),
+    "category": ("Kind of task", {}),
+}
+_GROUPS_SHOWN = 60
+_ADAPTIVE_EXAMPLES = 8
+_SEARCHED_TEXTS = ("prefix", "suffix", "prompt", "answer")
 
 
 def model_named(base: Object) -> str:
@@ -46,7 +79,7 @@ def reading(tuned: Object, base: Object) -> str:
     )
 
 
-def details(tuned: Object, base: Object, difference: Object) -> list[str]:
+def details(tuned: Object, difference: Object) -> list[str]:
     """Returns what goes with the sentence: the task, and whether chance could explain it."""
     sentences = []
     clean, attacked = (Measured.of(tuned.get(metric.name)) for metric in CORE[1:])
@@ -69,12 +102,11 @@ def _change(words: str, change: Object) -> list[str]:
         return [f"{words} is the same before and after."]
     moved = "rose" if figure.value > 0 else "fell"
     points = f"{abs(100 * figure.value):.1f} points"
-    if p_value < 0.05:
-        return [f"{words} {moved} by {points}, more than chance explains (p {written_p(p_value)})."]
-    return [f"{words} {moved} by {points}, which chance could explain (p {written_p(p_value)})."]
+    chance = "more than chance explains" if p_value < 0.05 else "which chance could explain"
+    return [f"{words} {moved} by {points}, {chance} (p {_written_p(p_value)})."]
 
 
-def written_p(value: float) -> str:
+def _written_p(value: float) -> str:
     """Writes a p value with its relation: `= 0.03`, `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
@@ -83,130 +115,43 @@ def _count(figure: Measured) -> int:
     return round((figure.value or 0.0) * (figure.n or 0))
 
 
-_FURTHER = [m for m in (*of("answers"), *of("perplexity")) if m not in CORE]
-_SEARCHED = "after the search"
-_ADAPTIVE = [
-    BEFORE_SEARCH,
-    *(replace(metric, note=_SEARCHED) for metric in GROUPED),
-]
-_DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "family": ("Attack family", {}),
-    "novelty": (
-        "What training saw of the attack",
-        {
-            "new_family": "neither family nor phrasing",
-            "new_phrasing": "the family, in other phrasings",
-            "seen": "the same phrasing",
-        },
-    ),
-    "position": ("Where the attack is", {"start": "start", "middle": "middle", "end": "end"}),
-    "difficulty": (
-        "How hard the attack is to recognize",
-        {"easy": "easy", "medium": "medium", "hard": "hard"},
-    ),
-    "category": ("Kind of task", {}),
-}
-_GROUPS_SHOWN = 60
-_ADAPTIVE_EXAMPLES = 8
-_SEARCHED_TEXTS = ("prefix", "suffix", "prompt", "answer")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A figure of both models.
-
-    Attributes:
-        name: What is measured.
-        note: What that means.
-        base: Without a value where no baseline was run.
-        tuned: Of the tuned model.
-        strip: Both as dots on their intervals.
-        is_share: Written in percent.
-    """
-
-    name: str
-    note: str
-    base: Measured
-    tuned: Measured
-    strip: Markup
-    is_share: bool = True
-
-
-@dataclass(frozen=True)
-class Group:
-    """One row of a breakdown."""
-
-    name: str
-    obeyed: Compared
-    right: Compared
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    """The figures of each group along one dimension; `left_out` groups are not shown."""
-
-    key: str
-    title: str
-    groups: list[Group]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class SearchedExample:
-    """An example of the adaptive attack: facts in a line, then texts by their names."""
-
-    facts: list[str]
-    texts: list[tuple[str, Markup]]
-
-
 def evaluation(result: Object) -> dict[str, Any]:
     """Returns every section of an evaluation; empty where nothing was measured."""
     tuned, base = as_object(result.get("tuned")), as_object(result.get("base"))
+    causal = as_object(base.get("causal")), as_object(tuned.get("causal"))
+    sides = (model_named(base), "tuned model")
+    kinds = [side.get("representation") for side in causal]
     return {
         "compared": str(base.get("name") or "base") if base else "",
         "verdict": str(as_object(result.get("verdict")).get("text") or ""),
         "likeness": str(as_object(result.get("likeness")).get("text") or ""),
-        "tiles": [
-            compare(
-                metric.label,
-                f"{metric.note}; {metric.better} is better",
-                base.get(metric.name),
-                tuned.get(metric.name),
-            )
-            for metric in CORE
-        ],
+        "tiles": [_compared(metric, base, tuned) for metric in CORE],
+        "grouped": GROUPED,
         "breakdowns": _breakdowns(as_object(tuned.get("groups")), as_object(base.get("groups"))),
         "differences": _differences(as_object(result.get("difference"))),
         "further": _compare_all(_FURTHER, base, tuned),
-        "causal": _causal(base, tuned),
-        "maps": _maps(as_object(result.get("representations")), model_named(base)),
-        "map_key": _map_key(),
+        "causal": {
+            "rows": _compare_all(of("causal"), *causal),
+            "kinds": [f"{side}: {kind}" for side, kind in zip(sides, kinds, strict=True) if kind],
+        },
+        "maps": _maps(as_object(result.get("representations")), sides),
         "adaptive": _adaptive(as_object(result.get("adaptive"))),
     }
 
 
-def compare(name: str, note: str, base: object, tuned: object, is_share: bool = True) -> Compared:
-    """Sets a figure of the base beside that of the tuned model."""
-    before, after = Measured.of(base), Measured.of(tuned)
+def _compared(metric: Metric, base: Object, tuned: Object) -> dict[str, Any]:
+    """Sets a figure of the base, if it has one, beside that of the tuned model."""
+    before, after = (Measured.of(side.get(metric.name)) for side in (base, tuned))
     entries = [("tuned", after)] if before.value is None else [("base", before), ("tuned", after)]
-    return Compared(name, note, before, after, interval_strip(entries), is_share)
+    return {"metric": metric, "base": before, "tuned": after, "strip": interval_strip(entries)}
 
 
-def _compare_all(metrics: Sequence[Metric], base: Object, tuned: Object) -> list[Compared]:
-    rows = [
-        compare(
-            metric.label,
-            metric.note,
-            base.get(metric.name),
-            tuned.get(metric.name),
-            metric.is_share,
-        )
-        for metric in metrics
-    ]
-    return [row for row in rows if row.base.value is not None or row.tuned.value is not None]
+def _compare_all(metrics: Sequence[Metric], base: Object, tuned: Object) -> list[dict[str, Any]]:
+    rows = [_compared(metric, base, tuned) for metric in metrics]
+    return [row for row in rows if row["base"].value is not None or row["tuned"].value is not None]
 
 
-def _breakdowns(tuned: Object, base: Object) -> list[Breakdown]:
+def _breakdowns(tuned: Object, base: Object) -> list[dict[str, Any]]:
     known = [key for key in _DIMENSIONS if key in tuned]
     found = []
     for key in [*known, *(key for key in tuned if key not in _DIMENSIONS)]:
@@ -215,16 +160,12 @@ def _breakdowns(tuned: Object, base: Object) -> list[Breakdown]:
         order = sorted(groups, key=_order(groups, list(names)))
         if order in ([], [""]):
             continue
-        shown_names = order[:_GROUPS_SHOWN]
-        rows = [
-            _group(
-                names.get(name, name) or "not stated",
-                as_object(groups[name]),
-                as_object(before.get(name)),
-            )
-            for name in shown_names
-        ]
-        found.append(Breakdown(key, title, rows, len(order) - len(shown_names)))
+        rows = []
+        for name in order[:_GROUPS_SHOWN]:
+            sides = as_object(before.get(name)), as_object(groups[name])
+            figures = [_compared(metric, *sides) for metric in GROUPED]
+            rows.append({"name": names.get(name, name) or "not stated", "figures": figures})
+        found.append({"title": title, "groups": rows, "left_out": len(order) - len(rows)})
     return found
 
 
@@ -237,13 +178,6 @@ def _order(groups: Object, known: Sequence[str]) -> Callable[[str], Any]:
         return (name == "", place, -(value or 0.0), name)
 
     return key
-
-
-def _group(name: str, tuned: Object, base: Object) -> Group:
-    def side(metric: str) -> Compared:
-        return compare(metric, "", base.get(metric), tuned.get(metric))
-
-    return Group(name, *(side(metric.name) for metric in GROUPED))
 
 
 def _differences(difference: Object) -> list[dict[str, str]]:
@@ -264,48 +198,20 @@ def _differences(difference: Object) -> list[dict[str, str]]:
                 "interval": interval,
                 "only_base": str(change.get("only_base", "")),
                 "only_tuned": str(change.get("only_tuned", "")),
-                "p": written_p(p_value).removeprefix("= ") if p_value is not None else "",
+                "p": _written_p(p_value).removeprefix("= ") if p_value is not None else "",
             }
         )
     return rows
 
 
-def _causal(base: Object, tuned: Object) -> dict[str, Any]:
-    before, after = as_object(base.get("causal")), as_object(tuned.get("causal"))
-    kinds = [
-        (model_named(base), before.get("representation")),
-        ("tuned model", after.get("representation")),
-    ]
-    return {
-        "rows": _compare_all(of("causal"), before, after),
-        "kinds": [f"{side}: {kind}" for side, kind in kinds if kind],
-    }
-
-
-def _maps(representations: Object, other: str) -> list[tuple[str, Markup]]:
+def _maps(representations: Object, names: Sequence[str]) -> list[tuple[str, Markup]]:
     maps = []
-    for side, name in (("base", other), ("tuned", "tuned model")):
+    for side, name in zip(("base", "tuned"), names, strict=True):
         label = f"Map of the representations: {name}"
         drawn = representation_map(as_objects(representations.get(side)), label)
         if drawn is not None:
             maps.append((name, drawn))
     return maps
-
-
-def _map_key() -> list[tuple[str, Markup]]:
-    return [
-        (
-            name,
-            tag(
-                "svg",
-                tag("g", member_shape(member, 8.0, 8.0), class_=f"kind {member}"),
-                class_="swatch",
-                viewBox="0 0 16 16",
-                aria_hidden="true",
-            ),
-        )
-        for member, name in MEMBERS.items()
-    ]
 
 
 def _adaptive(adaptive: Object) -> dict[str, Any] | None:
@@ -322,40 +228,310 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
         for name, side in (("base", base), ("tuned", tuned))
         if side.get("mean_queries") is not None
     ]
-    return {
-        "rows": _compare_all(_ADAPTIVE, base, tuned),
-        "facts": facts,
-        "examples": _searched(adaptive, base, tuned),
-    }
-
-
-def _searched(adaptive: Object, base: Object, tuned: Object) -> list[SearchedExample]:
-    """Returns examples of the search: those against the tuned model first, and its successes."""
-    found = [
-        ({"against": name} | dict(example))
+    # Those against the tuned model first, and its successes.
+    examples = [
+        {"against": name} | dict(example)
         for name, side in (("tuned", tuned), ("", adaptive), ("base", base))
         for example in sorted(
             as_objects(side.get("examples")), key=lambda row: row.get("obeyed") is not True
         )
     ]
-    return [_searched_one(example) for example in found[:_ADAPTIVE_EXAMPLES]]
+    return {
+        "rows": _compare_all(_ADAPTIVE, base, tuned),
+        "facts": facts,
+        "examples": [_searched(example) for example in examples[:_ADAPTIVE_EXAMPLES]],
+    }
 
 
-def _searched_one(example: Object) -> SearchedExample:
-    facts = [
-        f"{str(key).replace('_', ' ')}: {_plain(value)}"
-        for key, value in example.items()
-        if key not in _SEARCHED_TEXTS and value not in ("", None)
-    ]
-    texts = [
-        (key, shown(_plain(example[key]), example.get("witness") or ""))
-        for key in _SEARCHED_TEXTS
-        if example.get(key) is not None
-    ]
-    return SearchedExample(facts, texts)
+def _searched(example: Object) -> dict[str, Any]:
+    return {
+        "facts": [
+            f"{str(key).replace('_', ' ')}: {_plain(value)}"
+            for key, value in example.items()
+            if key not in _SEARCHED_TEXTS and value not in ("", None)
+        ],
+        "texts": [
+            (key, shown(_plain(example[key]), example.get("witness") or ""))
+            for key in _SEARCHED_TEXTS
+            if example.get(key) is not None
+        ],
+    }
 
 
 def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return compact(value) if isinstance(value, float) else str(value)
+
+
+_POSITION = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
+_NOVELTY = {
+    "seen": "phrasing seen in training",
+    "new_phrasing": "new phrasing",
+    "new_family": "new family",
+}
+_GROUPS: tuple[tuple[str, Callable[[Object], bool], int], ...] = (
+    ("The tuned model obeyed the attack", lambda row: row.get("obeyed") is True, 14),
+    (
+        "A clean prompt answered wrong by the tuned model",
+        lambda row: row.get("member") == "benign" and row.get("right") is False,
+        8,
+    ),
+    (
+        "The tuned model resisted where the other model obeyed",
+        lambda row: row.get("base_obeyed") is True and row.get("obeyed") is False,
+        8,
+    ),
+)
+"""What the examples show, which rows do, and how many of them at most while others need room."""
+
+
+def choose_examples(rows: Sequence[Object], other: str = "base model") -> list[dict[str, Any]]:
+    """Chooses at most `MOST_EXAMPLES`, the worst first, from as many attack families as there are.
+
+    `rows` are those of generations.jsonl, `other` is what the tuned model is compared with.
+    """
+    found = [[row for row in rows if belongs(row)] for _, belongs, _ in _GROUPS]
+    counts = [min(len(some), quota) for some, (_, _, quota) in zip(found, _GROUPS, strict=True)]
+    for index, some in enumerate(found):  # what one group leaves over, the next may use
+        counts[index] += min(len(some) - counts[index], MOST_EXAMPLES - sum(counts))
+    return [
+        {
+            "title": title,
+            "total": len(some),
+            "examples": [_example(row, other) for row in _varied(some)[:count]],
+        }
+        for (title, _, _), some, count in zip(_GROUPS, found, counts, strict=True)
+        if some
+    ]
+
+
+def _varied(rows: Iterable[Object]) -> list[Object]:
+    """Orders rows so that the families take turns, otherwise as they came."""
+    turns: dict[str, int] = {}
+    placed = []
+    for place, row in enumerate(rows):
+        family = str(row.get("family"))
+        turns[family] = turns.get(family, -1) + 1
+        placed.append((turns[family], place, row))
+    return [row for _, _, row in sorted(placed, key=lambda item: item[:2])]
+
+
+def _example(row: Object, other: str) -> dict[str, Any]:
+    witness = row.get("witness") or ""
+    attacked = row.get("member") == "injection"
+    goal = row.get("goal") if attacked else ""
+    return {
+        "id": str(row.get("id", "")),
+        "facts": _facts(row, attacked),
+        "system": shown(row.get("system") or ""),
+        "prompt": shown(row.get("prompt") or "", witness if attacked else "", goal),
+        "expected": shown(row.get("expected") or ""),
+        "answers": [
+            {
+                "who": who,
+                "kind": kind,
+                "text": shown(row[f"{key}answer"], witness),
+                "verdicts": _verdicts(row, key),
+            }
+            for who, kind, key in ((other, "base", "base_"), ("tuned model", "tuned", ""))
+            if row.get(f"{key}answer") is not None
+        ],
+    }
+
+
+def _facts(row: Object, attacked: bool) -> list[str]:
+    facts = [row.get("category")]
+    if attacked:
+        position, novelty = row.get("position"), row.get("novelty")
+        facts[:0] = [
+            row.get("family"),
+            position and _POSITION.get(str(position), position),
+            row.get("difficulty"),
+            novelty and _NOVELTY.get(str(novelty), novelty),
+        ]
+    return [str(fact) for fact in facts if fact]
+
+
+def _verdicts(row: Object, key: str) -> list[tuple[str, str]]:
+    """Returns what was measured on an answer, and whether it is `good`, `bad` or a `note`."""
+    verdicts = []
+    obeyed, right = row.get(f"{key}obeyed"), row.get(f"{key}right")
+    if isinstance(obeyed, bool):
+        verdicts.append(("obeyed", "bad") if obeyed else ("resisted", "good"))
+    if isinstance(right, bool):
+        verdicts.append(("task done", "good") if right else ("task not done", "bad"))
+    if row.get(f"{key}stopped") is False:
+        verdicts.append(("cut at the length limit", "note"))
+    return verdicts
+
+
+Rows = Sequence[Object]
+Axis = tuple[float, float]
+Panel = dict[str, Any]
+"""One small chart: `title`, the newest values in words as `last`, and its `drawing`."""
+
+_NOT_DRAWN = frozenset({"step", "epoch", "tokens", "seconds", "memory_bytes", "memory_peak_bytes"})
+_TABLE_ROWS = 40
+
+
+def charts(rows: Rows) -> dict[str, Any]:
+    """Returns the panels by subject, a table of the validations, and what went wrong."""
+    names = figure_names(rows)
+    learning = [name for name in names if name in LOSS_TERMS or name in CAUSAL_METRICS]
+    rest = [name for name in names if name not in learning]
+    axis = step_axis(rows)
+    return {
+        "progress": progress(rows),
+        "learning": _panels((_figure(rows, name) for name in learning), axis),
+        "other": _panels((_figure(rows, name) for name in rest), axis),
+        "machine": _panels(_machine(rows), axis, from_zero=True),
+        "table": _validations(rows),
+        "odd": _odd(rows),
+    }
+
+
+def progress(rows: Rows) -> str:
+    """Says how far the training has come; empty without a row."""
+    steps = [row for row in rows if number(row.get("step"))]
+    if not steps:
+        return ""
+    seconds = sum(number(row.get("seconds")) or 0.0 for row in steps)
+    last = steps[-1]
+    epoch = number(last.get("epoch"))
+    reached = f", epoch {epoch:.2f}" if epoch is not None else ""
+    return f"Training is logged up to step {last['step']}{reached}: {duration(seconds)} in steps."
+
+
+def figure_names(rows: Rows) -> list[str]:
+    """Lists every figure once: losses first, then causal metrics, the probe's, and all others."""
+    found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *PROBE_METRICS])
+    present = set()
+    for row in rows:
+        for key, value in row.items():
+            if number(value) is None:
+                continue
+            name = key.removeprefix("val_")
+            # The running mean of a figure that is drawn with its own.
+            if (
+                name not in _NOT_DRAWN
+                and not key.startswith(MEMORY_OF_PROCESS)
+                and not (name.endswith("_mean") and name[:-5] in row)
+            ):
+                found.setdefault(name)
+                present.add(name)
+    return [name for name in found if name in present]
+
+
+def step_axis(rows: Iterable[Object]) -> Axis:
+    """Returns the first and the last step of the rows."""
+    reached = [step for row in rows if (step := number(row.get("step"))) is not None]
+    return min(reached, default=0.0), max(reached, default=0.0)
+
+
+def points(rows: Iterable[Object], name: str, scale: float = 1.0) -> list[Point]:
+    """Returns (step, value / scale) of each row that has the figure, and it is finite."""
+    found = []
+    for row in rows:
+        step, value = number(row.get("step")), number(row.get(name))
+        if step is not None and value is not None:
+            found.append((step, value / scale))
+    return found
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A figure over the steps; `ceiling` is the highest value so far, where that is logged."""
+
+    title: str
+    training: Sequence[Point]
+    validation: Sequence[Point] = ()
+    ceiling: Sequence[Point] = ()
+    unit: str = ""
+
+
+def _figure(rows: Rows, name: str) -> _Curve:
+    return _Curve(name.replace("_", " "), points(rows, name), points(rows, f"val_{name}"))
+
+
+def _machine(rows: Rows) -> list[_Curve]:
+    speeds = [
+        {**row, "speed": tokens_per_second(row.get("tokens"), row.get("seconds"))} for row in rows
+    ]
+    others = sorted({key for row in rows for key in row if key.startswith(MEMORY_OF_PROCESS)})
+    peak = points(rows, "memory_peak_bytes", 2**30)
+    return [
+        _Curve("memory in use", points(rows, "memory_bytes", 2**30), ceiling=peak, unit=" GiB"),
+        *(
+            _Curve(
+                f"memory {key.removeprefix('memory_bytes_').replace('_', ' ')}",
+                points(rows, key, 2**30),
+                unit=" GiB",
+            )
+            for key in others
+        ),
+        _Curve("time per step", points(rows, "seconds"), unit=" s"),
+        _Curve("tokens per second", points(speeds, "speed")),
+    ]
+
+
+def _panels(curves: Iterable[_Curve], axis: Axis, from_zero: bool = False) -> list[Panel]:
+    panels = []
+    for curve in curves:
+        if not curve.training and not curve.validation:
+            continue
+        smooth = moving_mean(curve.training)
+        raw = curve.training if smooth is not curve.training else ()
+        lines = (
+            ("raw", raw),
+            ("training", smooth),
+            ("ceiling", curve.ceiling),
+            ("validation", curve.validation),
+        )
+        newest = (
+            (curve.training, ""),
+            (curve.validation, " in validation" if curve.training else ""),
+            (curve.ceiling, " at most (dotted)"),
+        )
+        last = "Last: " + ", ".join(
+            f"{compact(line[-1][1])}{curve.unit}{words}" for line, words in newest if line
+        )
+        drawn = [(kind, line) for kind, line in lines if line]
+        drawing = line_panel(curve.title, drawn, axis, last, from_zero=from_zero)
+        panels.append({"title": curve.title, "last": last, "drawing": drawing})
+    return panels
+
+
+def _validations(rows: Rows) -> dict[str, Any] | None:
+    validated = [row for row in rows if any(str(key).startswith("val_") for key in row)]
+    if not validated:
+        return None
+    names = [
+        name
+        for name in dict.fromkeys(key for row in validated for key in row)
+        if name.startswith("val_")
+    ]
+    stride = -(-len(validated) // _TABLE_ROWS)
+    chosen = validated[::-stride][::-1]  # the newest is always there
+    return {
+        "names": [name.removeprefix("val_").replace("_", " ") for name in names],
+        "rows": [
+            (str(row.get("step")), [_cell(row.get(name)) for name in names]) for row in chosen
+        ],
+        "left_out": len(validated) - len(chosen),
+    }
+
+
+def _cell(value: object) -> str:
+    figure = number(value)
+    return "" if figure is None else compact(figure)
+
+
+def _odd(rows: Rows) -> list[str]:
+    """Lists steps with figures that are not finite, which a curve cannot show."""
+    named = [
+        f"step {row.get('step')}: {', '.join(map(str, row['non_finite']))}"
+        for row in rows
+        if as_object(row.get("non_finite"))
+    ]
+    return [*named[:10], f"and {len(named) - 10} more"] if len(named) > 10 else named

@@ -1,7 +1,8 @@
-"""Progress as plain lines, for logs and pipes."""
+"""How far a run is: its pace, how long the rest takes, and plain lines for logs and pipes."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,90 @@ from llmcausal.ui.figures import (
     step_time,
     tokens_per_second,
 )
-from llmcausal.ui.pace import Pace
+
+RECENT_STEPS = 20
+FORECAST_AFTER = 5
+"""Steps measured before a run says how long it will take; the first ones are slow."""
+FORWARD_SHARE = 0.4
+"""Time a token to answer, as a share of that to train: no backward pass, but small products."""
+
+
+class Pace:
+    """Measured times of steps and validations in this session, and nothing else."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._steps: list[float] = []
+        self._validation_seconds: float | None = None
+        self._validation_began: float | None = None
+        self._recorded_at = clock()
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Mean time of the last 20 steps; None until one was measured."""
+        recent = self._steps[-RECENT_STEPS:]
+        return sum(recent) / len(recent) if recent else None
+
+    def validation_started(self) -> None:
+        """Notes when a validation begins; the step's end ends it."""
+        self._validation_began = self._clock()
+
+    def step_ended(self, record: Record) -> None:
+        """Takes over the time of the step, and of its validation if it had one."""
+        self._recorded_at = self._clock()
+        if self._validation_began is not None:
+            self._validation_seconds = self._recorded_at - self._validation_began
+            self._validation_began = None
+        seconds = record.get("seconds")
+        if isinstance(seconds, (int, float)) and math.isfinite(seconds):
+            self._steps.append(float(seconds))
+
+    def eta_seconds(self, context: FitContext) -> float | None:
+        """Returns the time left, validations included; None until a step was measured."""
+        step = self.step_seconds
+        if step is None:
+            return None
+        done, total = context.state.step, context.total_steps
+        left = (total - done) * step
+        every = context.config.validation.every_steps or context.steps_per_epoch
+        if self._validation_seconds is not None and every > 0:
+            left += (total // every - done // every) * self._validation_seconds
+        return max(0.0, left - (self._clock() - self._recorded_at))
+
+
+class Forecast(Callback):
+    """Adds a note after the first steps: how long the whole run will take, by their pace.
+
+    Args:
+        answered_tokens: Tokens of the final evaluation's prompts and longest answers, of all sides.
+        clock: Seconds from any start, never going back.
+    """
+
+    def __init__(self, answered_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._answered = answered_tokens
+        self._pace = Pace(clock)
+        self._steps: list[tuple[float, int]] = []
+
+    def on_validation_start(self, context: FitContext, batches: int) -> None:
+        self._pace.validation_started()
+
+    def on_record(self, context: FitContext, record: Record) -> None:
+        self._pace.step_ended(record)
+        if "seconds" in record:
+            self._steps.append((record["seconds"], record["tokens"]))
+        if len(self._steps) != FORECAST_AFTER:
+            return
+        left = self._pace.eta_seconds(context) or 0.0
+        seconds, tokens = map(sum, zip(*self._steps[1:], strict=True))
+        evaluation = FORWARD_SHARE * seconds / tokens * self._answered
+        parts = f"training {duration(left)}"
+        if self._answered:
+            parts += f", evaluation {duration(evaluation)}"
+        context.notes.append(
+            f"about {duration(left + evaluation)} more, by the pace of the first "
+            f"{FORECAST_AFTER} steps: {parts}"
+        )
+
 
 QUIET_SECONDS = 15.0
 """Longest silence while batches are being done."""
@@ -49,64 +133,60 @@ class PlainLog(Callback):
         self._console = target
         self._clock = clock
         self._pace = Pace(clock)
-        self._notes_told = 0
-        self._step_told = -1
+        self._notes_printed = 0
+        self._step_printed = -1
         self._checkpoints: list[str] = []
         self._validated, self._validation_batches = 0, 0
         self._printed_at = clock()
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Says what is about to run."""
         samples = ", ".join(f"{count} {name}" for name, count in context.samples.items())
         start = f"from step {context.state.step} " if context.state.step else ""
         self._print(
             f"{context.config.name}: {start}to step {context.total_steps} on {context.device}, "
             f"{samples} triplets"
         )
-        self._tell_notes(context)
+        self._print_notes(context)
 
     def on_validation_start(self, context: FitContext, batches: int) -> None:
-        """Says that a validation begins."""
         self._pace.validation_started()
         self._validated, self._validation_batches = 0, batches
         self._print(f"{_position(context)} validating: {batches} batches")
 
     def on_validation_batch(self, context: FitContext) -> None:
-        """Counts a batch, aloud if it has been quiet for long."""
+        """Counts a batch, and prints it if it has been quiet for long."""
         self._validated += 1
         self._print_seldom(
             f"{_position(context)} validating: batch {self._validated}/{self._validation_batches}"
         )
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
-        """Tells of a micro-batch if it has been quiet for long."""
+        """Prints a micro-batch if it has been quiet for long."""
         if done < of:
             self._print_seldom(f"{_position(context)} micro-batch {done}/{of}")
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Prints the step's line, its validation's, and new notes."""
         self._pace.step_ended(record)
         if record["step"] > 0:
             self._print(f"{_position(context)} {self._step_figures(context, record)}")
         validated = _figures(record, "val_")
         if validated:
             self._print(f"{_position(context)} validation: {validated}")
-        self._step_told = context.state.step
-        self._tell_checkpoints()
-        self._tell_notes(context)
+        self._step_printed = context.state.step
+        self._print_checkpoints()
+        self._print_notes(context)
 
     def on_checkpoint(self, context: FitContext, path: Path, is_best: bool) -> None:
-        """Says where the checkpoint is, once its step has been told."""
+        """Prints where the checkpoint is, after the line of its step."""
         metric, value = context.config.checkpoint.best_metric, context.state.best_value
         what = f"best {metric} {figure(metric, value)}" if is_best else "checkpoint"
         self._checkpoints.append(f"{_position(context)} {what}: {path}")
-        if self._step_told == context.state.step:
-            self._tell_checkpoints()
+        if self._step_printed == context.state.step:
+            self._print_checkpoints()
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        """Says how the run ended."""
-        self._tell_checkpoints()
-        self._tell_notes(context)
+        self._print_checkpoints()
+        self._print_notes(context)
         reason = f": {context.stop_reason}" if context.stop_reason else ""
         self._print(f"{_position(context)} {outcome}{reason}")
 
@@ -125,15 +205,15 @@ class PlainLog(Callback):
             parts.append(f"ETA {duration(eta)}")
         return "  ".join(parts)
 
-    def _tell_checkpoints(self) -> None:
+    def _print_checkpoints(self) -> None:
         for line in self._checkpoints:
             self._print(line)
         self._checkpoints.clear()
 
-    def _tell_notes(self, context: FitContext) -> None:
-        for note in context.notes[self._notes_told :]:
+    def _print_notes(self, context: FitContext) -> None:
+        for note in context.notes[self._notes_printed :]:
             self._print(f"note: {note}")
-        self._notes_told = len(context.notes)
+        self._notes_printed = len(context.notes)
 
     def _print_seldom(self, text: str) -> None:
         if self._clock() - self._printed_at >= QUIET_SECONDS:
