@@ -14,7 +14,7 @@ from llmcausal.evaluation.generation import (
     Decoding,
     GrowingAnswer,
     generate,
-    read_answers,
+    read_answer,
     streaming,
 )
 from tests.data.conftest import BUILDERS
@@ -39,7 +39,7 @@ def test_pieces_join_to_the_whole_text(name: str) -> None:
         given = [answer.add(token) for token in tokens]
         rest, whole = answer.finish()
         assert "".join(given) + rest == whole.text
-        assert [whole] == read_answers(template, [tokens])
+        assert whole == read_answer(template, tokens)
         several += len(list(filter(None, given))) > 3
     assert several > 30
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.errors import DataError
 from llmcausal.evaluation.generation import (
@@ -70,10 +71,7 @@ def evaluate(
         DataError: If no triplet can be used, or a check takes too long.
         UsageError: If a baseline is asked for and the model has no adapter.
     """
-    template = copy.copy(answering.template)
-    # Both models and the check of lengths encode the same prompts.
-    template.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
-    answering = replace(answering, template=template)
+    answering = replace(answering, template=encoding_once(answering.template))
     usable, skipped = fitting(answering, triplets)
     distinct = prompts_of(usable)
     total = len(distinct) * (2 if baseline else 1)
@@ -90,6 +88,13 @@ def evaluate(
     base = answers(base_weights or nullcontext, base_weights is not None, 0) if baseline else None
     tuned = answers(nullcontext, True, total - len(distinct))
     return score_answers(usable, skipped, tuned, base)
+
+
+def encoding_once(template: ChatTemplate) -> ChatTemplate:
+    """Returns the template with a cache: both models and the check of lengths encode alike."""
+    remembering = copy.copy(template)
+    remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
+    return remembering
 
 
 def prompts_of(triplets: Sequence[Triplet]) -> list[PromptPair]:

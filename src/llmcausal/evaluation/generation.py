@@ -343,6 +343,10 @@ def read_answers(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[
     ]
 
 
+def read_answer(template: ChatTemplate, tokens: Sequence[int]) -> Answer:
+    return read_answers(template, [tokens])[0]
+
+
 def sample_prompts(
     answering: Answering, prompts: Sequence[PromptPair], sampling: Sampling
 ) -> list[list[str]]:
@@ -404,11 +408,11 @@ class GrowingAnswer:
         spelled = self._template.tokenizer.convert_ids_to_tokens
         while settled and _BYTE.fullmatch(str(spelled(settled[-1]))):
             settled.pop()
-        [answer] = read_answers(self._template, [settled])
-        return self._since(answer.text.rstrip(_UNREADABLE).rstrip())
+        text = read_answer(self._template, settled).text
+        return self._since(text.rstrip(_UNREADABLE).rstrip())
 
     def finish(self) -> tuple[str, Answer]:
-        [answer] = read_answers(self._template, [self.tokens])
+        answer = read_answer(self._template, self.tokens)
         return self._since(answer.text), answer
 
     def _since(self, text: str) -> str:
