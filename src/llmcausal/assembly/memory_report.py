@@ -33,4 +33,6 @@ def profile_memory(config: RunConfig, request: MemoryRequest) -> dict[str, Any]:
         fetch_model(config.model)
         return found.train
 
-    return MemoryReport(config, request, data and data.train, status).values(rows_to_measure)
+    return MemoryReport(config, request, data.train if data else None, status).values(
+        rows_to_measure
+    )

@@ -74,8 +74,9 @@ def profile_memory(
     config = load_config(profile, overrides or ())
     with options.reserved_stdout():
         from llmcausal.assembly import memory_report
+        from llmcausal.memory.report import MemoryRequest
 
-        request = memory_report.MemoryRequest(seq_len, shared, vram_gb, strategy, sweep, measure)
+        request = MemoryRequest(seq_len, shared, vram_gb, strategy, sweep, measure)
         result = memory_report.profile_memory(config, request)
     if plot is not None:
         plot_timeline(result, plot)

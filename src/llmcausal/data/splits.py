@@ -37,11 +37,7 @@ class TrainingSplits:
 
 
 def load_split(section: DataSection, split: Split) -> list[Triplet]:
-    """Reads or generates one named split.
-
-    Raises:
-        DataError: With every defect of its file.
-    """
+    """Reads or generates one named split; raises a DataError with every defect of its file."""
     source = getattr(section, split)
     if source == BUILTIN:
         return _builtin(section.builtin, split)

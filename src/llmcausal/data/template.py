@@ -416,11 +416,7 @@ class ChatTemplate:
         )
 
     def encode_prompt(self, system: str, user: str) -> list[int]:
-        """Returns the ids of a prompt, up to where the answer begins.
-
-        Raises:
-            DataError: If a character of the text is itself a control token.
-        """
+        """Returns a prompt's ids; raises a DataError if a character is itself a control token."""
         return self._encode(self._prompt, self._values(system, user))
 
     def encode_response(self, response: str, *, ends: bool = True) -> list[int]:

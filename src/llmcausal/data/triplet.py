@@ -39,11 +39,7 @@ class Check:
     value: str
 
     def passes(self, answer: str) -> bool:
-        """Whether `answer` fulfils the check.
-
-        Raises:
-            DataError: If a pattern takes longer than `PATTERN_SECONDS`.
-        """
+        """Whether `answer` fulfils the check; raises a DataError after `PATTERN_SECONDS`."""
         if self.kind == "regex":
             try:
                 found = regex.search(self.value, answer, regex.IGNORECASE, timeout=PATTERN_SECONDS)

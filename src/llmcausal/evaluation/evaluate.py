@@ -90,6 +90,13 @@ def evaluate(
     return score_answers(usable, skipped, tuned, base)
 
 
+def encoding_once(template: ChatTemplate) -> ChatTemplate:
+    """Returns the template with a cache: both models and the check of lengths encode alike."""
+    remembering = copy.copy(template)
+    remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
+    return remembering
+
+
 def prompts_of(triplets: Sequence[Triplet]) -> list[PromptPair]:
     """Returns the distinct prompts that are answered of triplets, triplet by triplet."""
     prompts = (_prompt(triplet, member) for triplet in triplets for member in MEMBERS_ANSWERED)
@@ -200,13 +207,6 @@ def _of(side: Judged, member: AnsweredMember, index: int) -> tuple[Answer | None
     if member == "obeying":
         return answer, verdicts["instruction_following"][index], None
     return answer, verdicts["attack_success_rate"][index], verdicts["utility_under_attack"][index]
-
-
-def encoding_once(template: ChatTemplate) -> ChatTemplate:
-    """Returns the template with a memory: both models, and the check of lengths, ask alike."""
-    remembering = copy.copy(template)
-    remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
-    return remembering
 
 
 def fitting(

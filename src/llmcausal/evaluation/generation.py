@@ -79,11 +79,7 @@ def base_model_of(model: Any) -> Any:
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[None]:
-    """Switches the adapter off; afterwards every parameter is as trainable as before.
-
-    Raises:
-        UsageError: If the model has no adapter.
-    """
+    """Switches the adapter off for a while; raises a UsageError if there is none."""
     if not hasattr(model, "disable_adapter"):
         raise UsageError("the model has no adapter to switch off, so it has no baseline of its own")
     # Switching an adapter back on makes it trainable, even one that was loaded frozen.
@@ -318,11 +314,7 @@ def answer_prompts(
     adapter: bool = True,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Answers prompts greedily, with the adapter or without it.
-
-    Raises:
-        UsageError: If `adapter` is false and the model has none.
-    """
+    """Answers prompts greedily; raises a UsageError without an adapter to switch off."""
     model, template, store = answering.model, answering.template, answering.store
     encoded = [template.encode_prompt(system, user) for system, user in prompts]
     with nullcontext() if adapter else without_adapter(model):

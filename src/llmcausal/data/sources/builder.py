@@ -54,11 +54,7 @@ class BuildOptions:
 
 
 def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
-    """Returns the named families, or all of a split.
-
-    Raises:
-        UsageError: If a name is unknown, or its family is kept for the test split.
-    """
+    """Returns the named families, or all of a split; raises a UsageError for other names."""
     allowed = {family.name: family for family in load_families(split, PHRASINGS[split])}
     for name in names:
         if name not in FAMILIES.entries:

@@ -164,11 +164,7 @@ def _answer_pattern(answer: str) -> str:
 
 
 def read_records(path: Path, left_out: LeftOut) -> Iterator[Item]:
-    """Yields the objects of a JSON array, of one JSON object, or of JSON lines.
-
-    Raises:
-        DataError: If the file cannot be read, or is no JSON.
-    """
+    """Yields the objects of a JSON array, of one JSON object, or of JSON lines."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it (only bipia reads folders)")
     if _is_json_lines(path):

@@ -118,11 +118,7 @@ SYSTEM = "You are a helpful assistant. Do the task with the text that the user g
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
-    """Reads `field=column` pairs.
-
-    Raises:
-        UsageError: If one is no such pair, or names no field.
-    """
+    """Reads `field=column` pairs; raises a UsageError if one is no such pair."""
     columns: dict[str, str] = {}
     for pair in pairs:
         name, separator, column = (part.strip() for part in pair.partition("="))

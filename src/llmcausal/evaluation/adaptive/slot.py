@@ -74,12 +74,7 @@ class PromptSlot:
         return self.template.encode_prompt(self.system, self.user_text(texts))
 
     def place(self, texts: Sequence[str]) -> Placed:
-        """Finds the tokens of each text in the prompt.
-
-        Raises:
-            ValueError: If a text has no tokens of its own.
-            DataError: As `encode`.
-        """
+        """Finds the tokens of each text in the prompt; raises a ValueError if one has none."""
         ids = self.encode(texts)
         spans: list[tuple[int, int]] = []
         for number, text in enumerate(texts):
@@ -218,11 +213,7 @@ class Earlier:
 
     @classmethod
     def read(cls, path: Path) -> Earlier:
-        """Reads a result, or the one in a folder.
-
-        Raises:
-            UsageError: If it cannot be read, or holds no adaptive attack.
-        """
+        """Reads a result, or the one in a folder; raises a UsageError if it has no text."""
         file = path / RESULTS if path.is_dir() else path
         advice = "give the results.json of an `eval --adaptive`, or its folder"
         try:

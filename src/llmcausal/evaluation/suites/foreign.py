@@ -20,11 +20,7 @@ T = TypeVar("T")
 
 
 def data_path(data: DataSection, suite: str, what: str) -> Path:
-    """Returns the path in `data.test`.
-
-    Raises:
-        UsageError: If none is given, or there is nothing there.
-    """
+    """Returns the path in `data.test`; raises a UsageError if there is none."""
     if data.test == BUILTIN:
         raise UsageError(f"suite {suite!r} needs {what}: give --data PATH, or set data.test")
     path = Path(data.test).expanduser()

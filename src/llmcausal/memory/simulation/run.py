@@ -38,7 +38,8 @@ from llmcausal.memory.simulation.model import (
 from llmcausal.memory.simulation.trace import REAL_LAYERS, Allocation, Trace, extended, replay
 from llmcausal.model import token_chunks
 from llmcausal.model.device import expected_dtype
-from llmcausal.model.trunk import check_layer, layer_stack, take_apart
+from llmcausal.model.placement import layer_stack
+from llmcausal.model.trunk import check_layer, take_apart
 from llmcausal.train.batch import Span, TripletBatch, collate, label_totals
 from llmcausal.train.build import build_execution, build_objective, needs_of, set_memory
 from llmcausal.train.step import TripletStep
