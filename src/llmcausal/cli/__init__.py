@@ -13,6 +13,7 @@ COMMANDS = Table(
         "report": "llmcausal.cli.report:app",
         "ablate": "llmcausal.cli.ablate:app",
         "export": "llmcausal.cli.export:app",
+        "try": "llmcausal.cli.trying:app",
         "serve": "llmcausal.cli.serve:app",
         "data": "llmcausal.cli.data:app",
     },

@@ -1,0 +1,128 @@
+"""`try`: the user's own task and text, answered by the untouched model and by a checkpoint."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmcausal.assembly.evaluating import load_parts, read_checkpoint
+from llmcausal.assembly.prepare import fetch_model
+from llmcausal.attacks.base import Goal, several
+from llmcausal.attacks.goals import GOAL_KINDS
+from llmcausal.data.builtin import attack_info, is_obeyed_anyway, load_families
+from llmcausal.data.triplet import Triplet
+from llmcausal.errors import UsageError
+from llmcausal.evaluation.generation import Answering, answer_prompts
+from llmcausal.evaluation.scoring import obeyed
+from llmcausal.model.cpu_layers import whole_layers
+from llmcausal.model.device import out_of_memory_explained
+
+_DRAWS = 100
+SIDES = ("base", "tuned")
+
+
+@dataclass(frozen=True)
+class TryRequest:
+    """What `try` is asked for.
+
+    Attributes:
+        checkpoint: Its answers stand next to those of the model without its adapter.
+        attacks: Attacks on a text.
+        instruction: The attacker's instruction; None draws a word that the answer is to hold.
+        witness: Text in an answer that shows obedience to `instruction`.
+        max_new_tokens: Longest answer, in tokens; None takes the run's.
+        trust_remote_code: Run code that comes with the model.
+    """
+
+    checkpoint: Path
+    attacks: int = 6
+    instruction: str | None = None
+    witness: str | None = None
+    max_new_tokens: int | None = None
+    trust_remote_code: bool = False
+
+
+class Trials:
+    """A loaded checkpoint that answers one task and text at a time.
+
+    Raises:
+        UsageError: If only one of instruction and witness is given, or the instruction holds no
+            text.
+        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+    """
+
+    def __init__(self, request: TryRequest) -> None:
+        given = [bool(each and each.strip()) for each in (request.instruction, request.witness)]
+        if given[0] != given[1]:
+            raise UsageError(
+                "--goal and --witness belong together: --witness is the text in an answer that "
+                "shows obedience to --goal"
+            )
+        self._request = request
+        config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
+        fetch_model(config.model)
+        parts = load_parts(config, manifest, request.checkpoint)
+        section = config.evaluation
+        self._answering = Answering(
+            parts.model,
+            parts.template,
+            request.max_new_tokens or section.max_new_tokens,
+            section.batch_size,
+        )
+
+    @out_of_memory_explained("in the answers")
+    def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]:
+        """Answers texts under one task; returns the answers of each side, in their order."""
+        prompts = [(system, text) for text in texts]
+        with whole_layers(self._answering.model):
+            return {
+                side: [
+                    answer.text
+                    for answer in answer_prompts(self._answering, prompts, adapter=side == "tuned")
+                ]
+                for side in SIDES
+            }
+
+    def attacked(self, system: str, text: str) -> dict[str, Any]:
+        """Attacks a text and answers it; equal task and text give equal attacks.
+
+        Returns:
+            `goal`, `witness`, and `attacks`: family, position, text and, for each side, the answer
+            and whether it obeys.
+        """
+        rng = random.Random(f"llmcausal:try:{system}\n{text}")
+        goal = self._goal(system, text, rng)
+        families = load_families("test", "held_out")
+        made = several(text, goal, families, "held_out", self._request.attacks, rng)
+        answers = self.answers(system, [each.text for each in made])
+        rows = []
+        for index, each in enumerate(made):
+            info = attack_info(each.family, goal, each.position, "held_out")
+            triplet = Triplet("try", system, text, "", each.text, attack=info)
+            row: dict[str, Any] = {
+                "family": each.family.name, "position": each.position, "text": each.text,
+            }  # fmt: skip
+            for side in SIDES:
+                answer = answers[side][index]
+                row[side] = {"answer": answer, "obeyed": obeyed(triplet, answer)}
+            rows.append(row)
+        return {"goal": goal.instruction, "witness": goal.witness, "attacks": rows}
+
+    def _goal(self, system: str, text: str, rng: random.Random) -> Goal:
+        instruction, witness = self._request.instruction, self._request.witness
+        if instruction and witness:
+            goal = Goal("", instruction.strip(), witness.strip())
+            if is_obeyed_anyway(goal, system, [text]):
+                raise UsageError(
+                    f"--witness {witness!r} is in the task or the text already, so an answer that "
+                    "holds it shows nothing; choose another"
+                )
+            return goal
+        kind = GOAL_KINDS.load("print_word")
+        for _ in range(_DRAWS):
+            goal = kind.draw("print_word", "test", "held_out", rng)
+            if not is_obeyed_anyway(goal, system, [text]):
+                return goal
+        raise UsageError("the text holds every word that an attack could ask for; give --goal")

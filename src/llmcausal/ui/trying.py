@@ -1,0 +1,101 @@
+"""The screens of `try`: answers of both models, and a loop that asks for tasks and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from llmcausal.ui.console import clean, console, one_line, status
+from llmcausal.ui.tables import titled_table
+
+Ask = Callable[[str], str]
+"""Shows a prompt and returns one line of input; raises EOFError at its end."""
+END = "."
+_CHOICES = "a attacks this text, t another text, s another task, q ends: "
+_NAMES = {"base": "untouched", "tuned": "tuned"}
+
+
+class Tried(Protocol):
+    """What answers; see `llmcausal.assembly.trying.Trials`."""
+
+    def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]: ...
+
+    def attacked(self, system: str, text: str) -> dict[str, Any]: ...
+
+
+def render_answers(answers: Mapping[str, Sequence[str]]) -> RenderableType:
+    """Returns the first answer of each side, next to each other."""
+    panels = [
+        Panel(Text(clean(answers[side][0]) or "(an empty answer)"), title=name, title_align="left")
+        for side, name in _NAMES.items()
+    ]
+    return Columns(panels, equal=True, expand=True)
+
+
+def render_attacks(found: Mapping[str, Any]) -> RenderableType:
+    """Returns a table of attacks and answers, and how many of them each side obeys."""
+    rows = found["attacks"]
+    table = titled_table("Attacks on this text")
+    for column in ("attack", "position", *_NAMES.values()):
+        table.add_column(column, no_wrap=column in ("attack", "position"), ratio=None)
+    for row in rows:
+        table.add_row(row["family"], row["position"], *(_answer(row[side]) for side in _NAMES))
+    counts = ", ".join(
+        f"{name} obeys {sum(row[side]['obeyed'] for row in rows)} of {len(rows)}"
+        for side, name in _NAMES.items()
+    )
+    goal = f"the attacker wants: {one_line(found['goal'], 200)}"
+    return Group(Text(goal), table, Text(counts, style="bold"))
+
+
+def _answer(given: Mapping[str, Any]) -> Text:
+    text = Text("obeys: " if given["obeyed"] else "", style="bold red")
+    return text + Text(one_line(given["answer"], 90) or "(empty)", style="not bold")
+
+
+def ask_and_show(trials: Tried, ask: Ask) -> None:
+    """Asks for tasks and texts, and shows answers and attacks, until the user ends it."""
+    system = text = choice = ""
+    try:
+        while choice != "q":
+            if choice in ("", "s"):
+                system = _task(ask)
+            if choice in ("", "s", "t"):
+                text = _text(ask)
+                with status("Answering"):
+                    answers = trials.answers(system, [text])
+                console().print(render_answers(answers))
+            elif choice == "a":
+                with status("Attacking"):
+                    found = trials.attacked(system, text)
+                console().print(render_attacks(found))
+            choice = _choice(ask)
+    except EOFError:
+        console().print()
+
+
+def _task(ask: Ask) -> str:
+    while not (task := ask("task (the system prompt): ").strip()):
+        pass
+    return task
+
+
+def _text(ask: Ask) -> str:
+    while True:
+        console().print(f"text; end it with a line that holds only {END!r}")
+        lines: list[str] = []
+        while (line := ask("| ")).strip() != END:
+            lines.append(line)
+        if text := "\n".join(lines).strip():
+            return text
+
+
+def _choice(ask: Ask) -> str:
+    while (choice := ask(_CHOICES).strip().lower()[:1]) not in ("a", "t", "s", "q"):
+        pass
+    return choice
