@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmcausal.assembly.trying import Trials, TryRequest
-from llmcausal.errors import UsageError
+from llmcausal.errors import DataError, UsageError
 from tests import program
 
 TASK, TEXT = "Give the total.", "Two pens cost 3 euros. A book costs 9 euros."
@@ -86,6 +86,11 @@ def test_an_attack_of_its_own_asks_for_a_word_that_is_not_in_the_text(
 def test_a_goal_needs_its_witness(goal: str | None, witness: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Trials(TryRequest(Path("nowhere"), instruction=goal, witness=witness))
+
+
+def test_a_text_beyond_the_context_is_refused(request_: TryRequest) -> None:
+    with pytest.raises(DataError, match=r"text 2: .* exceed the model's context of 2048"):
+        Trials(request_).answers(TASK, [TEXT, "word " * 900])
 
 
 def test_a_witness_in_the_text_is_refused(request_: TryRequest) -> None:

@@ -86,6 +86,23 @@ def test_the_trunk_refuses_logits_it_cannot_reproduce(tiny_llama: Any) -> None:
         find_trunk(model)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_are_those_of_the_head_with_and_without_a_gradient(
+    tiny_llama: Any, bias: bool
+) -> None:
+    model = tiny_llama()
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.randn(len(head.weight))) if bias else None
+    model.requires_grad_(False)
+    trunk = find_trunk(model)
+    hidden = torch.randn(3, head.in_features, requires_grad=True)
+    wanted, found = head(hidden), trunk.logits(hidden)
+    torch.testing.assert_close(found, wanted)
+    gradients = [torch.autograd.grad(each.square().sum(), hidden)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(trunk.logits(hidden.detach()), wanted)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from llmcausal.errors import DataError
 from llmcausal.ui import trying
 
 
@@ -68,6 +69,22 @@ def test_tasks_and_texts_are_asked_for_until_the_end(screen: io.StringIO) -> Non
     assert "obeys: Hammock" in text
     assert "(empty)" in text
     assert "\x1b[2J" not in text
+
+
+def test_a_text_that_cannot_be_answered_is_replaced_by_another(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, plain = Fake(), Fake.answers
+
+    def refuse_the_first(self: Fake, system: str, texts: list[str]) -> dict[str, list[str]]:
+        if texts == ["long"]:
+            raise DataError(["text 1: 9 prompt tokens exceed the context"], "shorten it")
+        return plain(self, system, texts)
+
+    monkeypatch.setattr(Fake, "answers", refuse_the_first)
+    trying.ask_and_show(fake, _typed("A task", "long", ".", "t", "short", ".", "q"))
+    assert fake.asked == [("A task", "short")]
+    assert "exceed the context" in capsys.readouterr().err
 
 
 def test_the_end_of_input_ends_it(screen: io.StringIO) -> None:

@@ -13,7 +13,8 @@ from llmcausal.attacks.base import Goal, several
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import attack_info, is_obeyed_anyway, load_families
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import UsageError
+from llmcausal.errors import DataError, UsageError
+from llmcausal.evaluation.evaluate import fitting
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.model.cpu_layers import whole_layers
@@ -74,7 +75,16 @@ class Trials:
 
     @out_of_memory_explained("in the answers")
     def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]:
-        """Answers texts under one task; returns the answers of each side, in their order."""
+        """Answers texts under one task; returns the answers of each side, in their order.
+
+        Raises:
+            DataError: If a text cannot be encoded or exceeds the model's context.
+        """
+        asked = [Triplet(f"text {n}", system, text, "", text) for n, text in enumerate(texts, 1)]
+        _, unusable = fitting(self._answering, asked)
+        if unusable:
+            reasons = [f"{each['id']}: {each['reason']}" for each in unusable]
+            raise DataError(reasons, "a text cannot be answered; shorten it, or lower --max-tokens")
         prompts = [(system, text) for text in texts]
         with whole_layers(self._answering.model):
             return {

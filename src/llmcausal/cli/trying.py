@@ -59,8 +59,7 @@ def try_(
 
     if (system is None) != (text is None):
         raise UsageError("--system and --text belong together; without both, `try` asks for them")
-    asks = system is None or text is None
-    if asks and (as_json or not sys.stdin.isatty()):
+    if system is None and (as_json or not sys.stdin.isatty()):
         raise UsageError("without a terminal, give the task with --system and the text with --text")
     document = "" if text is None else _read(text)
     request = TryRequest(checkpoint, attacks, goal, witness, max_tokens, trust_remote_code)

@@ -137,7 +137,6 @@ class TreeDecoder:
     def __init__(self, base: Any, longest: int) -> None:
         self.trunk = find_trunk(base)
         _check(base, self.trunk, longest)
-        self.head = base.get_output_embeddings()
         self._prove(base)
 
     def __call__(
@@ -192,7 +191,7 @@ class TreeDecoder:
             **tree_attention(self.trunk, tree, self.trunk.head.dtype),
         )
         ends = torch.stack([path[-1] for path in paths]).to(tree.tokens.device)
-        logits = self._logits(output.last_hidden_state[0, ends])
+        logits = self.trunk.logits(output.last_hidden_state[0, ends])
         return logits, RowCache(nodes, paths, new_tokens)
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
@@ -208,12 +207,7 @@ class TreeDecoder:
             use_cache=True,
         )
         cache.advance()
-        return self._logits(output.last_hidden_state[:, 0])
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
-        softcap = self.trunk.softcap
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        return self.trunk.logits(output.last_hidden_state[:, 0])
 
     def _prove(self, base: Any) -> None:
         """Compares a tree of three prompts and one step with the model's own logits.

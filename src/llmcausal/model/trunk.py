@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
+from llmcausal.losses.cross_entropy import product
 from llmcausal.model.placement import HostHead, compute_device, layer_stack, streamed_product
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
@@ -101,10 +102,13 @@ class Trunk:
     def logits(self, hidden: Tensor) -> Tensor:
         """Applies the output head to hidden states [n, width], giving [n, vocabulary]."""
         hidden = hidden.to(self.head.dtype)
-        if self.vocabulary_chunk is None:
+        if self.vocabulary_chunk is not None:
+            raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
+        elif hidden.requires_grad and torch.is_grad_enabled():  # `product` has no gradient
             raw = nn.functional.linear(hidden, self.head, self.bias)
         else:
-            raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
+            raw = product(hidden, self.head)
+            raw = raw if self.bias is None else raw + self.bias
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
 
 

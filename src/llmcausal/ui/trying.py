@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from llmcausal.ui.console import clean, console, one_line, status
+from llmcausal.errors import LlmcausalError
+from llmcausal.ui.console import clean, console, one_line, print_error, status
 from llmcausal.ui.tables import titled_table
 
 Ask = Callable[[str], str]
@@ -67,16 +68,24 @@ def ask_and_show(trials: Tried, ask: Ask) -> None:
                 system = _task(ask)
             if choice in ("", "s", "t"):
                 text = _text(ask)
-                with status("Answering"):
-                    answers = trials.answers(system, [text])
-                console().print(render_answers(answers))
-            elif choice == "a":
-                with status("Attacking"):
-                    found = trials.attacked(system, text)
-                console().print(render_attacks(found))
+            try:
+                _show(trials, system, text, attack=choice == "a")
+            except LlmcausalError as error:  # such as a text that is too long: ask for another
+                print_error(error)
             choice = _choice(ask)
     except EOFError:
         console().print()
+
+
+def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
+    if attack:
+        with status("Attacking"):
+            found = trials.attacked(system, text)
+        console().print(render_attacks(found))
+    else:
+        with status("Answering"):
+            answers = trials.answers(system, [text])
+        console().print(render_answers(answers))
 
 
 def _task(ask: Ask) -> str:
