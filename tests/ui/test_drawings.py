@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -61,11 +62,13 @@ def test_a_panel_has_classes_and_words_and_no_style() -> None:
 
 
 def test_a_curve_of_many_steps_is_thinned_but_keeps_its_spike() -> None:
-    values = [1.0] * 20_000
+    chance = random.Random(0)
+    values = [chance.gauss(0, 1) for _ in range(20_000)]
     values[12_345] = 50.0
     root = panel(values, "raw")
     assert len(ElementTree.tostring(root)) < 12_000
-    assert min(heights(root, "raw")) < 40 < max(heights(root, "raw"))
+    assert min(heights(root, "raw")) < 40
+    assert max(heights(root, "raw")) > 100
 
 
 def test_one_point_is_seen() -> None:

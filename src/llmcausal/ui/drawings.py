@@ -7,6 +7,8 @@ dark and print. The same input gives the same bytes.
 from __future__ import annotations
 
 import io
+import logging
+import math
 import re
 import textwrap
 import warnings
@@ -40,6 +42,7 @@ def drawing(
     Figures on one page need different `salt`, from which the ids in their SVG come. `settings` are
     those of matplotlib's `Figure`.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its first use writes of caches
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -123,13 +126,13 @@ def _place(element: ElementTree.Element) -> dict[str, str]:
 
 
 def _rounded(coordinates: str) -> str:
-    short = re.sub(r"-?\d+\.\d+", lambda found: f"{round(float(found[0]), 2):g}", coordinates)
+    short = re.sub(r"-?\d+\.\d+", lambda found: f"{round(float(found[0]), 1):g}", coordinates)
     return " ".join(short.split())
 
 
 _WIDTH, _HEIGHT = 260.0, 168.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 246.0, 8.0, 144.0  # room for half a label
-_MOST_RINGS = 60
+_MOST_RINGS, _MOST_POINTS = 60, 400
 
 
 def line_panel(
@@ -178,7 +181,7 @@ def line_panel(
             for mark in marks:
                 mark.set_gid(kind)
         for kind, curve in lines:
-            steps_of, values_of = zip(*curve, strict=True)
+            steps_of, values_of = zip(*_thinned(curve), strict=True)
             axes.plot(steps_of, values_of, gid=f"line {kind}")
             if len(curve) == 1 or (kind == "validation" and len(curve) <= _MOST_RINGS):
                 axes.plot(steps_of, values_of, "o", markersize=5.2, gid=f"ring {kind}")
@@ -196,6 +199,18 @@ def moving_mean(curve: Sequence[Point]) -> Sequence[Point]:
         start, stop = max(0, index - reach), min(len(curve), index + reach + 1)
         smooth.append((step, (sums[stop] - sums[start]) / (stop - start) * len(curve)))
     return smooth
+
+
+def _thinned(curve: Sequence[Point]) -> Sequence[Point]:
+    """Keeps the lowest and the highest point of each stretch, so that no spike is lost."""
+    size = math.ceil(2 * len(curve) / _MOST_POINTS)
+    if size <= 2:
+        return curve
+    kept: list[Point] = []
+    for start in range(0, len(curve), size):
+        by_value = sorted(curve[start : start + size], key=lambda point: point[1])
+        kept += sorted({by_value[0], by_value[-1]})
+    return kept
 
 
 def _tick_labels(marks: Sequence[float]) -> list[str]:
