@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmcausal.errors import UsageError
-from llmcausal.ui.memory_table import HEIGHT, WIDTH, check_plot_path, timeline_text
+from llmcausal.ui.drawings import check_plot_path
+from llmcausal.ui.memory_table import HEIGHT, WIDTH, timeline_text
 
 GIB = 2**30
 
@@ -42,4 +43,4 @@ def test_a_long_timeline_is_cut_to_columns_and_keeps_its_peak() -> None:
 
 def test_other_suffixes_are_refused() -> None:
     with pytest.raises(UsageError, match="name it"):
-        check_plot_path(Path("memory.jpeg"))
+        check_plot_path(Path("memory.jpeg"), ".svg", ".png")

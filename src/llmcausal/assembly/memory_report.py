@@ -33,6 +33,5 @@ def profile_memory(config: RunConfig, request: MemoryRequest) -> dict[str, Any]:
         fetch_model(config.model)
         return found.train
 
-    return MemoryReport(config, request, data.train if data else None, status).values(
-        rows_to_measure
-    )
+    triplets = data.train if data else None
+    return MemoryReport(config, request, triplets, status).values(rows_to_measure)

@@ -70,7 +70,7 @@ def profile_memory(
     from llmcausal.ui.memory_table import check_plot_path, plot_timeline, render_memory
 
     if plot is not None:
-        check_plot_path(plot)
+        check_plot_path(plot, *PLOT_SUFFIXES)
     config = load_config(profile, overrides or ())
     with options.reserved_stdout():
         from llmcausal.assembly import memory_report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,9 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmcausal.errors import StorageError, UsageError
-from llmcausal.storage import replace_file
 from llmcausal.ui.console import one_line
+from llmcausal.ui.drawings import drawing, picture, save_plot
 from llmcausal.ui.figures import BLOCKS, duration, gibibytes
 from llmcausal.ui.tables import titled_table
 
@@ -36,7 +34,7 @@ PEAK_TENSORS_SHOWN = 5
 TIGHT_SHARE = 0.05
 """A margin smaller than this share of the budget is called tight: the prediction's worst error."""
 _COLORS = ("#4c6a92", "#7f9cc4", "#b6a16b", "#c97b5a", "#5a9e8f", "#a05c8a", "#8c8c8c", "#c9c9c9")
-_SUFFIXES = (".svg", ".png")
+PLOT_SUFFIXES = (".svg", ".png")
 
 Values = Mapping[str, Any]
 """A report of `memory.report`, or a part of it."""
@@ -80,16 +78,6 @@ def _phases(phases: Sequence[str]) -> str:
     return line.rstrip()
 
 
-def check_plot_path(path: Path) -> None:
-    """Refuses a file that cannot be drawn to, before anything is computed.
-
-    Raises:
-        UsageError: If its suffix is neither `.svg` nor `.png`.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--plot {path}: name it {path.stem}.svg or {path.stem}.png")
-
-
 def plot_timeline(result: Values, path: Path) -> None:
     """Draws the step's memory by component, and the budget, to a file, which is replaced.
 
@@ -100,23 +88,12 @@ def plot_timeline(result: Values, path: Path) -> None:
     Raises:
         StorageError: If it cannot be written.
     """
-    picture = _picture(result, path.suffix.lower().removeprefix("."))
-    try:
-        replace_file(path, [picture])
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    save_plot(path, _picture(result, path.suffix.lower().removeprefix(".")))
 
 
 def _picture(result: Values, form: str) -> bytes:
-    import matplotlib
-    from matplotlib.figure import Figure
-
     prediction = result["prediction"]
-    out = io.BytesIO()
-    # Fixed ids and no date, so that the same prediction gives the same picture.
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "llmcausal", "font.size": 9}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(10, 5), layout="constrained")
+    with drawing(720, 360, font=9, layout="constrained") as figure:
         axis = figure.subplots()
         _stack(axis, prediction["timeline"])
         available = result["budget"]["bytes"] - prediction["context_bytes"]
@@ -126,8 +103,7 @@ def _picture(result: Values, form: str) -> bytes:
         title = f"{result['model']}: predicted memory of a step, strategy {prediction['strategy']}"
         axis.set_title(title, parse_math=False)
         axis.legend(loc="lower right", ncols=2)
-        figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else None)
-    return out.getvalue()
+        return picture(figure, form)
 
 
 def _stack(axis: Any, timeline: Sequence[Values]) -> None:
