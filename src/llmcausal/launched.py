@@ -1,4 +1,4 @@
-"""Whether this process was started alone, or as one of several that compute together.
+"""How this process was started: alone or as one of several, on Linux, Windows or Linux inside it.
 
 `llmcausal --num-processes`, `accelerate launch` and `torchrun` set the same variables.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import platform
 
 LIBRARIES = {
     # A waiting thread spins this often before it sleeps. By default it spins for milliseconds:
@@ -40,3 +41,26 @@ def settle_libraries() -> None:
     """Sets variables that are not set yet; this has an effect only before torch loads."""
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
+
+
+def in_windows() -> bool:
+    """Tells whether this is Windows itself."""
+    return platform.system() == "Windows"
+
+
+def in_wsl() -> bool:
+    """Tells whether this is Linux inside Windows."""
+    return platform.system() == "Linux" and "microsoft" in platform.uname().release.lower()
+
+
+def windows_driver() -> bool:
+    """Tells whether Windows' driver runs the GPU: in Windows, and in WSL."""
+    return in_windows() or in_wsl()
+
+
+def more_wsl_memory() -> str:
+    """Returns how to give WSL more of the host's memory; it has half by default."""
+    return (
+        "give WSL more memory: under [wsl2] in %UserProfile%\\.wslconfig, `memory=` and the "
+        "size; then `wsl --shutdown`"
+    )

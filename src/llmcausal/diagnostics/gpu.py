@@ -7,7 +7,7 @@ from llmcausal.diagnostics import machine as probes
 from llmcausal.diagnostics.check import Facts, Finding, ProfileNeed, failed, passed, warning
 from llmcausal.diagnostics.inputs import find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
-from llmcausal.windows import more_wsl_memory
+from llmcausal.launched import more_wsl_memory
 
 GIB = 2**30
 MIB = 2**20

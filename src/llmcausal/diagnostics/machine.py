@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmcausal.windows import in_wsl
+from llmcausal.launched import in_wsl
 
 if TYPE_CHECKING:
     import torch

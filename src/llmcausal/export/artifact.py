@@ -21,7 +21,7 @@ from llmcausal.errors import DoesNotFitError, StorageError, UsageError
 from llmcausal.export.check import Loaded, TransformersModel, check, observe
 from llmcausal.export.model_card import Kind, write_model_card
 from llmcausal.export.source import ExportSource, files_of, stored
-from llmcausal.windows import in_wsl, more_wsl_memory
+from llmcausal.launched import in_wsl, more_wsl_memory
 
 
 @dataclass(frozen=True)

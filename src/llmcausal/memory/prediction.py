@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
-from llmcausal.windows import windows_driver
+from llmcausal.launched import windows_driver
 
 COMPONENTS = (
     "base_model",

@@ -13,6 +13,7 @@ from peft import PeftModel
 from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
+from llmcausal.launched import in_wsl, more_wsl_memory
 from llmcausal.memory.architecture import empty_model
 from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
 from llmcausal.memory.plan import Case, Plan, Predictor, advise, plan, typed
@@ -34,7 +35,6 @@ from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.recovery import ADVICE, Fallback, Place
 from llmcausal.train.step import TripletStep
 from llmcausal.train.update import Run
-from llmcausal.windows import in_wsl, more_wsl_memory
 
 Watch = Callable[[str], AbstractContextManager[None]]
 """Shows that something is under way while its context is open."""

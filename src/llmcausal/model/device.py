@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from llmcausal.errors import ConfigError, OutOfMemoryError
-from llmcausal.launched import local_index
-from llmcausal.windows import in_windows
+from llmcausal.launched import in_windows, local_index
 
 FASTER_BF16 = 1.5
 """From this many times the speed of fp32 on, `auto` takes bf16 on a CPU."""

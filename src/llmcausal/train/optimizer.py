@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from llmcausal.config import TrainSection
-from llmcausal.windows import windows_driver
+from llmcausal.launched import windows_driver
 
 
 def build_optimizer(
