@@ -68,7 +68,7 @@ def profile_memory(
     """Predict the memory of a training step without its model or GPU; exit 3 if it does not fit."""
     from llmcausal.profile import load_config
     from llmcausal.ui.drawings import check_plot_path
-    from llmcausal.ui.memory_table import plot_timeline, render_memory
+    from llmcausal.ui.memory_table import PLOT_SUFFIXES, plot_timeline, render_memory
 
     if plot is not None:
         check_plot_path(plot, *PLOT_SUFFIXES)
