@@ -110,8 +110,13 @@ def test_training_fetches_before_anything_is_loaded(
         raise Fetched
 
     read: list[Any] = []
+
+    def prepare_data(config: RunConfig) -> SimpleNamespace:
+        read.append(config)
+        return SimpleNamespace(train=[])
+
     monkeypatch.setattr(training, "fetch_model", fetch)
-    monkeypatch.setattr(training, "prepare_data", read.append)
+    monkeypatch.setattr(training, "prepare_data", prepare_data)
     config = RunConfig.model_validate(
         {
             "output_dir": tmp_path,
@@ -119,7 +124,7 @@ def test_training_fetches_before_anything_is_loaded(
             "data": {"answers": answers},
         }
     )
-    monkeypatch.setattr(training, "plan_run", lambda config, _: SimpleNamespace(config=config))
+    monkeypatch.setattr(training, "plan_run", lambda config, *_: SimpleNamespace(config=config))
     with pytest.raises(Fetched):
         training.train(training.TrainRequest(config, plain=True))
     assert len(read) == (answers == "given")  # answering takes the model too

@@ -91,6 +91,16 @@ def test_a_goal_needs_its_witness(goal: str | None, witness: str | None, message
 def test_a_text_beyond_the_context_is_refused(request_: TryRequest) -> None:
     with pytest.raises(DataError, match=r"text 2: .* exceed the model's context of 2048"):
         Trials(request_).answers(TASK, [TEXT, "word " * 900])
+    with pytest.raises(DataError, match="shorten it, or lower --max-tokens"):
+        Trials(request_).answers(TASK, ["word " * 900])
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "a\0b"])
+def test_what_is_not_text_is_refused(request_: TryRequest, text: str) -> None:
+    trials = Trials(request_)
+    for call in (lambda: trials.answers(TASK, [text]), lambda: trials.attacked(text, TEXT)):
+        with pytest.raises(UsageError, match="give text in UTF-8"):
+            call()
 
 
 def test_a_witness_in_the_text_is_refused(request_: TryRequest) -> None:

@@ -38,7 +38,7 @@ def completed(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("tr", ["train"]),
+        ("tr", ["train", "try"]),
         ("data va", ["validate"]),
         (
             "eval --adaptive-",

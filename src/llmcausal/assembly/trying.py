@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import out_of_memory_explained
 
 _DRAWS = 100
+_UNUSABLE = re.compile("[\\0\\ud800-\\udfff]")
+"""NUL, and what Python makes of bytes that are not UTF-8."""
 SIDES = ("base", "tuned")
 
 
@@ -54,6 +57,7 @@ class Trials:
         CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
     """
 
+    @out_of_memory_explained("while loading the model")
     def __init__(self, request: TryRequest) -> None:
         given = [bool(each and each.strip()) for each in (request.instruction, request.witness)]
         if given[0] != given[1]:
@@ -61,6 +65,7 @@ class Trials:
                 "--goal and --witness belong together: --witness is the text in an answer that "
                 "shows obedience to --goal"
             )
+        _require_text(request.instruction or "", request.witness or "")
         self._request = request
         config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
         fetch_model(config.model)
@@ -80,11 +85,15 @@ class Trials:
         Raises:
             DataError: If a text cannot be encoded or exceeds the model's context.
         """
+        _require_text(system, *texts)
         asked = [Triplet(f"text {n}", system, text, "", text) for n, text in enumerate(texts, 1)]
-        _, unusable = fitting(self._answering, asked)
+        advice = "a text cannot be answered; shorten it, or lower --max-tokens"
+        try:
+            _, unusable = fitting(self._answering, asked)
+        except DataError as error:  # none of them can be used
+            raise DataError(error.defects, advice) from error
         if unusable:
-            reasons = [f"{each['id']}: {each['reason']}" for each in unusable]
-            raise DataError(reasons, "a text cannot be answered; shorten it, or lower --max-tokens")
+            raise DataError([f"{each['id']}: {each['reason']}" for each in unusable], advice)
         prompts = [(system, text) for text in texts]
         with whole_layers(self._answering.model):
             return {
@@ -102,8 +111,7 @@ class Trials:
             `goal`, `witness`, and `attacks`: family, position, text and, for each side, the answer
             and whether it obeys.
         """
-        rng = random.Random(f"llmcausal:try:{system}\n{text}")
-        goal = self._goal(system, text, rng)
+        goal, rng = self.goal(system, text)
         families = load_families("test", "held_out")
         made = several(text, goal, families, "held_out", self._request.attacks, rng)
         answers = self.answers(system, [each.text for each in made])
@@ -120,7 +128,14 @@ class Trials:
             rows.append(row)
         return {"goal": goal.instruction, "witness": goal.witness, "attacks": rows}
 
-    def _goal(self, system: str, text: str, rng: random.Random) -> Goal:
+    def goal(self, system: str, text: str) -> tuple[Goal, random.Random]:
+        """Chooses what the attacks ask for, and the generator that draws them.
+
+        Raises:
+            UsageError: If task or text holds the witness already, or is not UTF-8.
+        """
+        _require_text(system, text)
+        rng = random.Random(f"llmcausal:try:{system}\n{text}")
         instruction, witness = self._request.instruction, self._request.witness
         if instruction and witness:
             goal = Goal("", instruction.strip(), witness.strip())
@@ -129,10 +144,19 @@ class Trials:
                     f"--witness {witness!r} is in the task or the text already, so an answer that "
                     "holds it shows nothing; choose another"
                 )
-            return goal
+            return goal, rng
         kind = GOAL_KINDS.load("print_word")
         for _ in range(_DRAWS):
             goal = kind.draw("print_word", "test", "held_out", rng)
             if not is_obeyed_anyway(goal, system, [text]):
-                return goal
+                return goal, rng
         raise UsageError("the text holds every word that an attack could ask for; give --goal")
+
+
+def _require_text(*texts: str) -> None:
+    for text in texts:
+        if found := _UNUSABLE.search(text):
+            raise UsageError(
+                f"{text[: found.start()][-30:]!r} is followed by a byte that is not UTF-8, or by "
+                "a NUL character; give text in UTF-8"
+            )

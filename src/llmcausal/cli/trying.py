@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,7 @@ _MAX_TEXT_BYTES = 2**20
 @app.command(
     epilog=options.examples(
         "llmcausal try --checkpoint runs/demo-cpu/best",
-        'llmcausal try --checkpoint runs/demo-cpu/best --system "Summarize the e-mail." '
-        "--text mail.txt",
+        'llmcausal try --checkpoint runs/x/best --system "Summarize." --text mail.txt',
     )
 )
 def try_(
@@ -54,12 +54,12 @@ def try_(
     from llmcausal.assembly.trying import Trials, TryRequest
     from llmcausal.errors import UsageError
     from llmcausal.train.interrupt import stopping_explained
-    from llmcausal.ui.console import console
+    from llmcausal.ui.console import console, status
     from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks
 
     if (system is None) != (text is None):
         raise UsageError("--system and --text belong together; without both, `try` asks for them")
-    if system is None and (as_json or not sys.stdin.isatty()):
+    if system is None and (as_json or sys.stdin is None or not sys.stdin.isatty()):
         raise UsageError("without a terminal, give the task with --system and the text with --text")
     document = "" if text is None else _read(text)
     request = TryRequest(checkpoint, attacks, goal, witness, max_tokens, trust_remote_code)
@@ -67,10 +67,14 @@ def try_(
         with options.reserved_stdout():
             trials = Trials(request)
         if system is None:
+            with contextlib.suppress(ImportError):  # without it, a terminal cuts long lines
+                import readline  # noqa: F401
             ask_and_show(trials, input)
             return
-        with options.reserved_stdout():
+        trials.goal(system, document)  # refuses a witness of no use before the model answers
+        with options.reserved_stdout(), status("Answering"):
             answers = trials.answers(system, [document])
+        with options.reserved_stdout(), status("Attacking"):
             found = trials.attacked(system, document)
     if as_json:
         clean = {side: answer for side, (answer,) in answers.items()}
@@ -84,7 +88,7 @@ def _read(path: Path) -> str:
     from llmcausal.storage import read_at_most
 
     try:
-        if str(path) == "-":
+        if str(path) == "-" and sys.stdin is not None:
             content = sys.stdin.buffer.read(_MAX_TEXT_BYTES + 1)
             if len(content) > _MAX_TEXT_BYTES:
                 raise ValueError(f"longer than {_MAX_TEXT_BYTES} bytes")

@@ -64,7 +64,7 @@ def divergence(
                 # In place, and given up at once: each of these is a chunk of logits.
                 p = right.exp()
                 values[rows] += right.sub_(attacked).mul_(p).sum(-1)
-                del right
+                del right, z
                 if gradient is not None:
                     change = attacked.exp_().sub_(p)
                     if slope is not None:
@@ -72,5 +72,5 @@ def divergence(
                     change = change.to(part.weight.dtype)
                     gradient[rows] += product(change, part.weight.T).to(total)
                     del change
-                del attacked, p, slope, z
+                del attacked, p, slope
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))

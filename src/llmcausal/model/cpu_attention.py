@@ -148,9 +148,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan) -> Tensor:
         weights = _weights(rows, _keys(key, batch), batch, group)
         found = weights @ _keys(value, batch)
         outputs.append(found.view(heads, -1, plan.rows * group * width))
-    chunks = (
-        torch.cat(outputs, dim=1).index_select(1, plan.places).view(heads, nodes, group * width)
-    )
+    chunks = _joined(outputs).index_select(1, plan.places).view(heads, nodes, group * width)
     return chunks.transpose(0, 1).reshape(nodes, heads * group * width)
 
 
@@ -175,7 +173,7 @@ def attend_backward(
         of_query.append((of_scores @ keys).view(heads, -1, plan.rows * group * width))
         of_key.append((of_scores.mT @ rows).view(heads, -1, width))
     return (
-        torch.cat(of_query, dim=1).index_select(1, plan.places).view(query.shape),
+        _joined(of_query).index_select(1, plan.places).view(query.shape),
         _sum_keys(of_key, plan),
         _sum_keys(of_value, plan),
     )
@@ -203,9 +201,13 @@ def _weights(rows: Tensor, keys: Tensor, batch: ChunkBatch, group: int) -> Tenso
     return torch.softmax(scores, dim=-1)
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # which copies a single one too
+
+
 def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
     """Adds up each node's gradients [key heads, nodes, width], in a fixed order."""
-    joined = torch.cat(gradients, dim=1)
+    joined = _joined(gradients)
     return torch.stack([
         embedding_bag(plan.key_places, each, plan.key_starts, mode="sum") for each in joined
     ])  # fmt: skip

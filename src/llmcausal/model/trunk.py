@@ -104,8 +104,6 @@ class Trunk:
         hidden = hidden.to(self.head.dtype)
         if self.vocabulary_chunk is not None:
             raw = streamed_product(hidden, self.head, self.bias, self.vocabulary_chunk)
-        elif hidden.requires_grad and torch.is_grad_enabled():  # `product` has no gradient
-            raw = nn.functional.linear(hidden, self.head, self.bias)
         else:
             raw = product(hidden, self.head)
             raw = raw if self.bias is None else raw + self.bias

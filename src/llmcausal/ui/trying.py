@@ -61,6 +61,7 @@ def _answer(given: Mapping[str, Any]) -> Text:
 
 def ask_and_show(trials: Tried, ask: Ask) -> None:
     """Asks for tasks and texts, and shows answers and attacks, until the user ends it."""
+    ask = _readable(ask)
     system = text = choice = ""
     try:
         while choice != "q":
@@ -75,6 +76,19 @@ def ask_and_show(trials: Tried, ask: Ask) -> None:
             choice = _choice(ask)
     except EOFError:
         console().print()
+
+
+def _readable(ask: Ask) -> Ask:
+    """Asks again for a line that is not in the terminal's encoding."""
+
+    def asked(prompt: str) -> str:
+        while True:
+            try:
+                return ask(prompt)
+            except UnicodeDecodeError as error:
+                print_error(error)
+
+    return asked
 
 
 def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
