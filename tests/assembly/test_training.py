@@ -160,7 +160,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert rows(stopped) == rows(straight)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.bf16)])
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_layers_computed_whole_resume_to_the_same_bits(
     tiny_config: Any, tmp_path: Path, precision: str, quantization: str

@@ -160,6 +160,8 @@ def find_pieces(render: Render, template: str) -> TemplatePieces:
     """
     unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in template)
     sentinels: dict[Role, str] = dict(zip(get_args(Role), unused, strict=False))
+    if len(sentinels) < len(get_args(Role)):
+        raise ModelError("the chat template uses every character for private use")
     folds_system, refusal = False, ""
     try:
         rendered = _rendered(render, sentinels, folds=False, padding="", answer=False)
