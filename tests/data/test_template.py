@@ -332,6 +332,7 @@ PIECE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_en
         (PIECE.replace("m.content", "m.content.strip('\\n')"), "changes the text of the system"),
         (PIECE.replace("m.content", "m.role"), "leaves out the text of: user"),
         ("{% for m in messages[:2] %}" + PIECE[24:], "leaves out the text of: assistant"),
+        (PIECE + "".join(map(chr, range(0xE000, 0xF8FF))), "every character for private use"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_explained(
