@@ -24,6 +24,12 @@ DATA = "llmcausal data"
 QUICK_START: dict[str, tuple[str, int, str]] = {
     "make demo": (f"llmcausal train demo-cpu {SHORT}", 0, "next: llmcausal eval"),
     "llmcausal resume runs/demo-cpu": ("", 0, "all 2 steps are already done"),
+    "llmcausal try --checkpoint runs/demo-cpu/best": (
+        "llmcausal try --checkpoint runs/demo-cpu/best --system Sum. --text mine.csv --attacks 1 "
+        "--max-tokens 4",
+        0,
+        "tuned obeys",
+    ),
     "llmcausal eval --checkpoint runs/demo-cpu/best --adaptive 10": (
         "llmcausal eval --checkpoint runs/demo-cpu/best --adaptive 1 --adaptive-steps 1 "
         "--max-samples 2",

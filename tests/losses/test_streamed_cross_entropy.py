@@ -17,7 +17,6 @@ from llmcausal.losses.cross_entropy import (
     chunked_cross_entropy,
     streamed_cross_entropy,
 )
-from llmcausal.losses.invariance import divergence
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -215,17 +214,6 @@ def test_the_head_is_read_once_for_all_rows() -> None:
         )
     assert made.read == [300, 300, 300, 100]
     assert made.products == 4 * 5 * 2  # chunks of the head, of the rows; logits and gradient
-
-
-def test_a_divergence_multiplies_a_whole_head_once_a_side() -> None:
-    hidden, head, *_ = draw(40, 1000, 16, dtype=torch.float32)
-    clean = hidden.detach().flip(0)
-    with Made(head) as made:
-        whole = divergence(hidden, clean, OutputHead(head), chunk=8)
-    assert made.products == 5 * 3  # chunks of the rows; logits of both sides, and the gradient
-    torch.testing.assert_close(
-        whole, divergence(hidden, clean, OutputHead(head), chunk=8, vocabulary_chunk=300)
-    )
 
 
 @pytest.mark.parametrize("recorded", [True, False])

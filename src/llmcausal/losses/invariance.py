@@ -44,33 +44,30 @@ def divergence(
     gradient = torch.zeros_like(hidden, dtype=total) if wants_gradient(hidden) else None
     values = torch.zeros(len(hidden), dtype=total, device=hidden.device)
     norms = [torch.full_like(values, -torch.inf) for _ in range(2)]
+    words, softcap = vocabulary_chunk or len(head.weight), head.softcap
     chunks = [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
-    words, streamed = vocabulary_chunk or len(head.weight), vocabulary_chunk is not None
     with torch.no_grad():
-        # A head that is there whole gives a row's norms with its logits, so one pass does.
-        for _, part in head_parts(head, words, hidden) if streamed else ():
+        for _, part in head_parts(head, words, hidden):
             for rows in chunks:
                 for norm, states in zip(norms, (hidden, clean), strict=True):
                     z = capped_logits(states[rows], part)
                     norm[rows] = torch.logaddexp(norm[rows], torch.logsumexp(z, -1))
         for _, part in head_parts(head, words, hidden):
             for rows in chunks:
-                right, attacked = (capped_logits(each[rows], part) for each in (clean, hidden))
-                slope = None if head.softcap is None else slope_of(attacked, head.softcap)
-                for norm, z in zip(norms, (attacked, right), strict=True):
-                    if not streamed:
-                        norm[rows] = torch.logsumexp(z, -1)
-                    z.sub_(norm[rows, None])
+                right = capped_logits(clean[rows], part)
+                right -= norms[1][rows, None]
+                attacked = capped_logits(hidden[rows], part)
+                slope = None if softcap is None else slope_of(attacked, softcap)
+                attacked -= norms[0][rows, None]
                 # In place, and given up at once: each of these is a chunk of logits.
                 p = right.exp()
                 values[rows] += right.sub_(attacked).mul_(p).sum(-1)
-                del right, z
+                del right
                 if gradient is not None:
                     change = attacked.exp_().sub_(p)
                     if slope is not None:
                         change *= slope
-                    change = change.to(part.weight.dtype)
-                    gradient[rows] += product(change, part.weight.T).to(total)
+                    gradient[rows] += product(change.to(part.weight.dtype), part.weight.T).to(total)
                     del change
                 del attacked, p, slope
     return with_gradient(values, hidden, None if gradient is None else gradient.to(hidden.dtype))
