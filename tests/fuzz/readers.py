@@ -53,6 +53,9 @@ def readers(folder: Path) -> Iterator[Reader]:
     yield Reader("request to serve", [chat.encode()], _request, "request.json")
     (folder / "evaluation").mkdir()
     (folder / "config.toml").touch()
+    sound = folder / "evaluation" / "results.json"
+    sound.write_bytes(_results())
+    _report(sound)  # what draws loads for seconds, once
     yield Reader("results.json, for the report", [_results()], _report, "evaluation/results.json")
 
 
