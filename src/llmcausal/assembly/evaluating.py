@@ -348,7 +348,7 @@ def _add_adaptive_attack(
     """
     request, earlier = search.request, search.earlier
     aims = choose_aims(parts.template, _usable(triplets, result), request, earlier)
-    if not aims:  # what was evaluated is worth keeping all the same
+    if not aims:  # the evaluation is still worth keeping
         result["notes"].append("No adaptive attack: no usable prompt has room for a text.")
         return
     adaptive: dict[str, Any] = {

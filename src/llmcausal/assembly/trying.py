@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from llmcausal.assembly.prepare import fetch_model
 from llmcausal.attacks.base import Goal, several
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import attack_info, is_obeyed_anyway, load_families
-from llmcausal.data.triplet import Triplet
+from llmcausal.data.triplet import NOT_TEXT, Triplet
 from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation.evaluate import fitting
 from llmcausal.evaluation.generation import Answering, answer_prompts
@@ -22,8 +21,6 @@ from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import out_of_memory_explained
 
 _DRAWS = 100
-_UNUSABLE = re.compile("[\\0\\ud800-\\udfff]")
-"""NUL, and what Python makes of bytes that are not UTF-8."""
 SIDES = ("base", "tuned")
 
 
@@ -155,7 +152,7 @@ class Trials:
 
 def _require_text(*texts: str) -> None:
     for text in texts:
-        if found := _UNUSABLE.search(text):
+        if found := NOT_TEXT.search(text):
             raise UsageError(
                 f"{text[: found.start()][-30:]!r} is followed by a byte that is not UTF-8, or by "
                 "a NUL character; give text in UTF-8"

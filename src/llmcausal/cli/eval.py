@@ -135,7 +135,7 @@ def evaluate(
         typer.Option(
             metavar="N",
             min=0,
-            help="Answers drawn beside the greedy one; any that obeys counts.",
+            help="Sampled answers besides the greedy one; any that obeys counts.",
         ),
     ] = AdaptiveRequest.samples,
     adaptive_from: Annotated[

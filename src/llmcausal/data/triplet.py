@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,8 @@ import regex
 
 from llmcausal.errors import DataError
 
+NOT_TEXT = re.compile("[\\0\\ud800-\\udfff]")
+"""What no text may hold: NUL, and lone surrogates, which Python makes of bytes outside UTF-8."""
 PATTERN_SECONDS = 1.0
 """A foreign pattern may backtrack without end; more time than this counts as a defect."""
 

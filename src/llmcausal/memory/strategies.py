@@ -107,7 +107,7 @@ def _leaner(switch: str, one: Any, other: Any) -> Any:
 
 
 def manual_candidate(section: MemorySection) -> Candidate:
-    """Returns the settings as they stand, under the name of the strategy that they equal."""
+    """Returns the current settings, under the name of the strategy that they equal."""
     switches = switches_of(section)
     for name, wanted in STRATEGIES.items():
         if switches.items() >= wanted.items():

@@ -282,7 +282,7 @@ font:13px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 
 
 def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draws attack success, utility and, where given, utility under attack beside one another.
+    """Draws attack success, utility and, where given, utility under attack next to each other.
 
     The filled diamond is the figure over all seeds on its 95% interval, each ring one seed.
 

@@ -43,7 +43,7 @@ def render_attacks(found: Mapping[str, Any]) -> RenderableType:
     rows = found["attacks"]
     table = titled_table("Attacks on this text")
     for column in ("attack", "position", *_NAMES.values()):
-        table.add_column(column, no_wrap=column in ("attack", "position"), ratio=None)
+        table.add_column(column, no_wrap=column in ("attack", "position"))
     for row in rows:
         table.add_row(row["family"], row["position"], *(_answer(row[side]) for side in _NAMES))
     counts = ", ".join(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from llmcausal.attacks.base import Split
 from llmcausal.data.formats.jsonl import read_objects, readable, unique_keys
-from llmcausal.data.triplet import Check
+from llmcausal.data.triplet import NOT_TEXT, Check
 from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 from llmcausal.storage import TooLargeError, read_at_most
@@ -122,7 +122,7 @@ def sound_text(name: str, value: Any, may_be_empty: bool = False) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise Unusable(f"{name}: must be text")
-    if "\0" in value or re.search(r"[\ud800-\udfff]", value):
+    if NOT_TEXT.search(value):
         raise Unusable(f"{name}: holds a NUL character or a lone surrogate")
     if not value.strip() and not may_be_empty:
         raise Unusable(f"{name}: empty")
