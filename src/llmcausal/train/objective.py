@@ -1,4 +1,4 @@
-"""What training minimizes: its terms, their shares of a step's loss, and its figures."""
+"""The objective: its terms, their shares of a step's loss, and its figures."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objective:
-    """The weighted sum that is minimized: `section` has the weights."""
+    """The weighted sum that training minimizes; `section` has the weights."""
 
     section: LossSection
-    contrastive: ContrastiveLoss | None = None  # on representations; None where its weight is 0
-    # Turns pooled hidden states into representations; None keeps them.
-    projection: ProjectionHead | None = None
+    contrastive: ContrastiveLoss | None = None  # None where its weight is 0
+    projection: ProjectionHead | None = None  # None: pooled states are the representations
 
     @property
     def modules(self) -> list[nn.Module]:
-        """Its parts that may hold parameters or buffers."""
         return [part for part in (self.projection, self.contrastive) if part is not None]
 
     @property
@@ -49,7 +47,7 @@ class Objective:
 
     @property
     def needs(self) -> Needs:
-        """What must be computed; a term with weight 0 needs nothing."""
+        """What a step must compute; a term with weight 0 needs nothing."""
         section = self.section
         pooled = self.contrastive.members if self.contrastive and section.lambda_contrastive else ()
         terms = {term for term, weight in self.lambdas.items() if weight}
@@ -61,12 +59,12 @@ class Objective:
 
     @property
     def compares(self) -> bool:
-        """Whether answers that an attack does not change are compared with and without it."""
+        """Whether a term compares answers with and without the attack."""
         return bool(self.section.lambda_invariance or self.section.lambda_state)
 
 
 def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor]:
-    """Computes the metrics that the members at hand allow, one value per triplet.
+    """Computes the metrics of the given members [triplets, width], one value per triplet.
 
     `causal_stability` = cos(b, cf); `spurious_separation` = 1 - cos(b, i);
     `causal_discrimination` = cos(b, cf) - cos(b, i).
@@ -89,57 +87,52 @@ def causal_metrics(representations: Mapping[Member, Tensor]) -> dict[str, Tensor
 
 
 PAIR: tuple[Term, Term] = ("robust", "yielding")
-"""The answers to the injection that the preference tells apart."""
+"""The two answers to the injection that the preference compares."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a step is computed: it costs time or memory, and changes no result but by rounding."""
+    """How a step is computed: it changes time and memory, and results by rounding alone."""
 
-    # `tree` computes each shared token once; `separate` runs every member on its own and is the
-    # reference (with dropout, tree members share the masks of shared tokens); `one_by_one` is the
-    # same with one member's graph at a time.
+    # `tree` computes each shared token once. `separate` runs each member alone and is the
+    # reference; with dropout it differs from a tree, where members share masks. `one_by_one` is
+    # `separate` with one member's graph at a time.
     members: Literal["tree", "separate", "one_by_one"] = "tree"
-    autocast: torch.dtype | None = None  # dtype for autocast, or None
+    autocast: torch.dtype | None = None
     label_chunk: int = 256  # label positions whose logits exist at one time
 
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """States from which the tokens of answers are predicted."""
+    """States that predict the answers' tokens."""
 
-    last: Tensor  # of the last layer [n, width]
-    # Of the middle layers [layers, n, width]; None where nothing reads them.
-    middle: Tensor | None = None
+    last: Tensor  # last layer [n, width]
+    middle: Tensor | None = None  # middle layers [layers, n, width], if a term reads them
 
     def detach(self) -> AnswerStates:
-        """Returns them without their graph."""
-        return AnswerStates(
-            self.last.detach(), None if self.middle is None else self.middle.detach()
-        )
+        middle = None if self.middle is None else self.middle.detach()
+        return AnswerStates(self.last.detach(), middle)
 
 
 @dataclass(frozen=True)
 class SameAnswers:
-    """Answers that an attack does not change."""
+    """Answers that are the same with and without the attack, token by token."""
 
-    attacked: AnswerStates  # states under attack
-    clean: AnswerStates  # states without it, token by token; they get no gradient
-    weights: Tensor  # of each token [n]
+    attacked: AnswerStates
+    clean: AnswerStates  # without the attack; gets no gradient
+    weights: Tensor  # tokens' weights [n]
     count: int  # number of answers
 
 
 @dataclass
 class StepResult:
-    """What a micro-batch gave."""
+    """A micro-batch's results."""
 
-    # Its share of the optimizer step's loss; the shares add up. Scalar; with graph unless the step
-    # went backward itself.
-    loss: Tensor
-    # Sums of loss terms and metrics over its triplets or labels, detached.
+    loss: Tensor  # its share of the optimizer step's loss; has a graph unless `backward` ran
+    # Sums of loss terms and metrics over triplets or labels, detached.
     sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)  # what each sum is to be divided by
-    # Of the whole optimizer step, as `batch.label_totals` counts: what the shares are divided by.
+    counts: dict[str, int] = field(default_factory=dict)  # divisors of the sums
+    # The whole optimizer step's counts (`batch.label_totals`): divisors of the shares.
     totals: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor, count: int) -> None:
@@ -148,7 +141,7 @@ class StepResult:
 
 
 class Scorer:
-    """Scores hidden states; trunk and execution may be replaced between calls."""
+    """Scores hidden states; trunk and execution may change between calls."""
 
     def __init__(
         self, trunk: Trunk, objective: Objective, execution: Execution = Execution()
@@ -178,7 +171,7 @@ class Scorer:
             }
         if not hidden:
             return {}
-        losses = streamed_cross_entropy(  # of all terms at once: the head comes across once
+        losses = streamed_cross_entropy(  # all terms at once: the head crosses the bus once
             torch.cat([*hidden.values()]),
             self.head,
             torch.cat([targets[term] for term in hidden]),
@@ -190,9 +183,9 @@ class Scorer:
     def task_shares(
         self, result: StepResult, losses: Mapping[Term, Tensor], weights: Mapping[Term, Tensor]
     ) -> list[Tensor]:
-        """Returns the shares of the cross-entropies, given each label's and its weight.
+        """Returns the cross-entropies' shares, given each label's loss and weight.
 
-        The figures are means over tokens, whatever the objective averages over.
+        The figures are means over tokens even if the objective averages over answers.
         """
         shares = []
         for term, values in losses.items():
@@ -208,10 +201,10 @@ class Scorer:
     def preference_share(
         self, result: StepResult, batch: TripletBatch, answers: Mapping[Term, Tensor]
     ) -> list[Tensor]:
-        """Returns the preference's share, if any of the batch's triplets has both answers.
+        """Returns the preference's share; nothing if no triplet has both answers.
 
         Args:
-            answers: Mean cross-entropy of the right and of the obeying answers to the injections.
+            answers: Mean cross-entropy of right and of obeying answers to the injections.
         """
         if not len(batch.pairs):
             return []
@@ -228,7 +221,7 @@ class Scorer:
         return [section.lambda_preference * losses.sum() / result.totals[PAIRS]]
 
     def same_shares(self, result: StepResult, same: SameAnswers) -> list[Tensor]:
-        """Returns the shares of the divergence and of the states' distance, as weighted."""
+        """Returns the weighted shares of the divergence and of the states' distance."""
         found: list[tuple[str, float, Tensor]] = []
         if weight := self.objective.section.lambda_invariance:
             values = divergence(
@@ -250,7 +243,7 @@ class Scorer:
         return shares
 
     def contrast_share(self, result: StepResult, pooled: Mapping[Member, Tensor]) -> Tensor:
-        """Returns the contrast's share, given each member's pooled states [triplets, width]."""
+        """Returns the contrast's share, given the members' pooled states [triplets, width]."""
         objective = self.objective
         assert objective.contrastive is not None
         representations = self.project(pooled)
@@ -272,6 +265,6 @@ class Scorer:
 
 
 def mean_of_answers(batch: TripletBatch, term: Term, losses: Mapping[Term, Tensor]) -> Tensor:
-    """Returns the mean cross-entropy of each answer that a term scores [answers]."""
+    """Returns the mean cross-entropy of each answer [answers] to a term."""
     counts = batch.answer_lengths(term)
     return torch.stack([part.mean() for part in losses[term].split(counts)])

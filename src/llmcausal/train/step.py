@@ -1,4 +1,4 @@
-"""One micro-batch through the model and the objective, as a prefix tree or member by member."""
+"""Runs one micro-batch through the model and the objective, as a tree or member by member."""
 
 from __future__ import annotations
 
@@ -34,19 +34,17 @@ class _Hidden:
 
 
 class TripletStep(Scorer):
-    """Computes the objective of a micro-batch."""
-
     def __call__(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward | None = None
     ) -> StepResult:
         """Runs a micro-batch that is on the model's device.
 
         Args:
-            totals: Triplets and labels of the whole optimizer step (`batch.label_totals`), so that
-                gradients are the same however the step is cut into micro-batches (but for
-                InfoNCE, whose negatives are those of the micro-batch).
-            backward: Called on one or several scalars whose gradients add up to those of the
-                batch's share. Without it the result's loss has a graph, of all members at once.
+            totals: Counts of the whole optimizer step (`batch.label_totals`). They make gradients
+                independent of the cut into micro-batches. Only InfoNCE depends on the cut: its
+                negatives are the micro-batch's injections.
+            backward: Called on one or several scalars; their gradients add up to the batch's.
+                Without it the result's loss has the graph of all members.
         """
         if backward is not None and self.execution.members == "one_by_one":
             return OneByOne(self, batch, totals, backward).run()
@@ -57,17 +55,17 @@ class TripletStep(Scorer):
         return result
 
     def representations(self, batch: TripletBatch, needs: Needs) -> dict[Member, Tensor]:
-        """Returns the hidden states [triplets, width], before the projection, of `needs.pooled`."""
+        """Returns the hidden states [triplets, width] of `needs.pooled`, before the projection."""
         return self._run(batch, needs).pooled
 
     def answer_means(self, batch: TripletBatch, needs: Needs) -> dict[Term, Tensor]:
-        """Returns the mean cross-entropy of each answer [answers], by term of `needs`."""
+        """Returns each answer's mean cross-entropy [answers], by the terms of `needs`."""
         hidden = self._run(batch, needs)
         losses = self.label_losses(hidden.labelled, hidden.targets)
         return {term: mean_of_answers(batch, term, losses) for term in losses}
 
     def last_hidden(self, tree: PackedTree) -> Tensor:
-        """Returns the last hidden state of each node [nodes, width] of any tree."""
+        """Returns each node's last hidden state [nodes, width], of any tree."""
         attention = tree_attention(self.trunk, tree, self._dtype)
         return self._decode(tree.tokens, tree.positions, **attention)[0]
 
@@ -88,11 +86,11 @@ class TripletStep(Scorer):
         answers: Tensor | None = None,
         **attention: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Runs the decoder as `Trunk.hidden_states` does.
+        """Runs the decoder.
 
         Args:
-            pools: Whether the pooled layer is read.
-            answers: Rows at which the middle layers are read [rows], or None.
+            pools: Whether to return the pooled layer.
+            answers: Rows of the middle layers to return [rows].
 
         Returns:
             The last hidden state [n, width], the pooled layer's in fp32 or wider [n, width], and
@@ -127,13 +125,14 @@ class TripletStep(Scorer):
                 continue
             labelled[term] = last[torch.cat([*map(_predicting, spans)])]
             targets[term] = torch.cat([span.tokens[span.prompt_length :] for span in spans])
-        halves = () if middle is None else middle.chunk(2, dim=1)  # as many tokens either way
+        # Both terms' answers have the same tokens, so each takes half of the rows.
+        halves = () if middle is None else middle.chunk(2, dim=1)
         return _Hidden(pooled, labelled, targets, dict(zip(COMPARED, halves, strict=False)))
 
     def span(
         self, batch: TripletBatch, span: Span, needs: Needs
     ) -> tuple[Tensor | None, AnswerStates]:
-        """Runs one member; returns its pooled row [width], if needed, and its answer's states."""
+        """Returns one member's pooled row [width], if needed, and its answer's states."""
         pools = span.member in needs.pooled
         first, end = span.prompt_length - 1, len(span.tokens) - 1
         answers = None
@@ -191,33 +190,33 @@ class TripletStep(Scorer):
 
 
 def _pooled(batch: TripletBatch, layer: Tensor, needs: Needs) -> dict[Member, Tensor]:
-    """Averages a layer's nodes [nodes, width] over each member's pooled tokens."""
+    """Returns each member's mean [triplets, width] over its pooled nodes [nodes, width]."""
     weights: dict[Member, Tensor] = {}
     for span in batch.spans:
         if span.member in needs.pooled:
             rows = weights.setdefault(span.member, layer.new_zeros(len(batch), len(layer)))
             nodes = span.nodes[span.pooled_from : span.prompt_length]
             rows[span.triplet, nodes] = 1 / len(nodes)
-    # A matrix product sums in a fixed order on every device; index_add does not on CUDA.
+    # A matrix product adds in a fixed order on every device; index_add does not on CUDA.
     return {member: rows @ layer for member, rows in weights.items()}
 
 
 def _predicting(span: Span) -> Tensor:
-    """Returns the nodes that predict the tokens of a span's answer."""
+    """Returns the nodes that predict the answer's tokens: each token's predecessor."""
     return span.nodes[span.prompt_length - 1 : -1]
 
 
 def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[str, Any]:
-    """Builds the arguments that make the decoder attend along the tree.
+    """Returns the arguments that make the decoder attend along the tree.
 
-    That is blocks where its attention takes them, else a mask [1, 1, nodes, nodes] in the dtype
-    of the queries. Sliding layers see only ancestors less than a window away in depth; models with
-    several kinds of layer get a dict by kind, as their own forward builds it.
+    They are blocks where the decoder's attention takes them, else a mask [1, 1, nodes, nodes] in
+    the queries' dtype. Sliding layers see only ancestors less than a window away in depth. Models
+    with several kinds of layer get a dict by kind, as their own forward builds it.
     """
     window = tree.depth if trunk.window is None else trunk.window
     slides = tree.depth > window
     if trunk.takes_blocks and not slides:
-        # Given a mask already, the decoder builds none of its own; the blocks leave it unread.
+        # This placeholder keeps the decoder from building its own mask; nothing reads it.
         unread = torch.zeros((1, 1, 1, 1), dtype=dtype, device=tree.tokens.device)
         blocks = TreeBlocks(tree.blocks, tree.subtree_ends, dtype)
         return {"attention_mask": unread, "tree_blocks": blocks}
@@ -247,11 +246,11 @@ Backward = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of a member that are read together with other members."""
+    """A member's values that are compared with other members'."""
 
     span: Span
-    row: Tensor | None  # its pooled state [width]
-    mean: Tensor | None  # the mean cross-entropy of its answer
+    row: Tensor | None  # pooled state [width]
+    mean: Tensor | None  # mean cross-entropy of the answer
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -261,9 +260,10 @@ class _Values:
 class OneByOne:
     """Computes a micro-batch with one member's graph at a time (GradCache, Gao et al., 2021).
 
-    Contrast and preference read several members. The last of these runs with its graph; the ones
-    before it give only their values. The gradient by these values is what each of them goes
-    backward from in a second pass, which draws the same random numbers.
+    Contrast and preference compare several members. Each of these runs without a graph first and
+    keeps only its values, except the last, which runs once, with its graph. Its backward pass
+    gives the gradients by the other members' values. A second pass of each other member, with the
+    same random numbers, goes backward from these gradients.
     """
 
     def __init__(
@@ -277,7 +277,6 @@ class OneByOne:
         self.result = StepResult(torch.zeros((), device=self.device), totals=totals)
 
     def run(self) -> StepResult:
-        """Goes backward from every share; returns the figures."""
         spans = self.batch.spans
         joined = [i for i, span in enumerate(spans) if self._is_joined(span)]
         last = joined[-1] if joined else -1
@@ -295,6 +294,7 @@ class OneByOne:
                 before.append((values, drawn_from))
             else:
                 gradients = self._joined(span, [values for values, _ in before])
+        # Dropout must repeat its masks: a second pass starts from its first pass's random state.
         state = device_rng(self.device)
         for (values, drawn_from), gradient in zip(before, gradients, strict=True):
             restore_device_rng(self.device, drawn_from)
@@ -321,12 +321,14 @@ class OneByOne:
         return _Values(span, row, mean)
 
     def _joined(self, span: Span, before: list[_Values]) -> list[list[Tensor]]:
-        """Goes backward from what members decide together; returns its gradients by the others."""
+        """Goes backward from the joint shares; returns their gradients by the values in `before`."""
         row, states = self._run(span)
         joint = self._together([*before, self._values(span, row, states)])
         leaves = [leaf for values in before for leaf in values.leaves]
         found: list[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
-        if leaves and joint.requires_grad:  # here, and not afterwards, for `backward` may scale
+        # Not by `backward`, which may scale the loss: these gradients become part of a loss that
+        # `backward` scales later.
+        if leaves and joint.requires_grad:
             found = [*torch.autograd.grad(joint, leaves, retain_graph=True, materialize_grads=True)]
         share = torch.stack([joint, *self._own_shares(span, states)]).sum()
         self.result.add("loss", share, 1)
@@ -352,18 +354,19 @@ class OneByOne:
         return torch.stack([torch.zeros((), device=self.device), *shares]).sum()
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
-        """Goes backward from a member's own loss, and from the gradient by its shared values."""
+        """Goes backward from a member's own shares, and from the gradient by its values."""
         row, states = self._run(span)
         shares = self._own_shares(span, states)
         for share in shares:
             self.result.add("loss", share, 1)
         if gradient is not None:
             leaves = self._values(span, row, states).leaves
+            # The derivative of sum(value * g) by the weights is g times the value's derivative.
             shares += [(leaf * by).sum() for leaf, by in zip(leaves, gradient, strict=True)]
         if not shares:
             return
         share = torch.stack(shares).sum()
-        if share.requires_grad:  # not that of a row of the frozen embeddings (`loss.layer` 0)
+        if share.requires_grad:  # a row of the frozen embeddings (`loss.layer` 0) has no gradient
             self.backward(share)
 
     def _losses(self, span: Span, labelled: Tensor) -> dict[Term, Tensor]:
