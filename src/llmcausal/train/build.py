@@ -29,7 +29,7 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
         The loss; None if its own weights are all 0.
 
     Raises:
-        ConfigError: If it is unknown or its options do not fit.
+        ConfigError: If the loss is unknown or its options do not fit.
     """
     kind = LOSSES.load(section.contrastive)
     accepted = inspect.signature(kind).parameters
@@ -50,7 +50,7 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
 def build_objective(
     section: LossSection, width: int, train: TrainSection, *, trained: bool
 ) -> Objective:
-    """Builds the weighted objective; the projection head starts in fp32 on the CPU.
+    """Builds the weighted objective; its projection head is in fp32 on the CPU.
 
     Raises:
         ConfigError: If nothing would be learned.
@@ -73,12 +73,12 @@ def build_objective(
 
 
 def learns_detector(section: LossSection) -> bool:
-    """Tells whether a head is trained on the finished model, as a detector."""
+    """Whether a head is trained on the finished model, as a detector."""
     return section.lambda_contrastive > 0 and section.contrast_gradient == "head"
 
 
 def build_projection(section: LossSection, width: int, seed: int) -> ProjectionHead | None:
-    """Builds a fresh head in fp32 on the CPU; None if the states are compared as they are."""
+    """Builds a fresh head in fp32 on the CPU; None if states are compared without a head."""
     if not section.projection_dim:
         return None
     return ProjectionHead(width, section.projection_hidden_dim, section.projection_dim, seed)
@@ -97,33 +97,30 @@ def needs_of(section: LossSection) -> Needs:
 def build_step(
     config: RunConfig, loaded: LoadedModel, peft_model: PeftModel, *, trained: bool = True
 ) -> TripletStep:
-    """Builds the step function over a model that has its adapters, and makes that run as set.
+    """Builds the step function over a model with adapters, and applies the memory switches.
 
     Args:
-        peft_model: The loaded model with adapters.
-        trained: Whether it will be trained. If not, the contrastive loss, which may be code named
-            by a checkpoint, is not built.
+        trained: Whether the model will be trained. If not, the contrastive loss is not built: a
+            checkpoint may name it as code.
 
     Raises:
-        ModelError: If the architecture cannot be taken apart.
+        ModelError: If the architecture is unsupported.
         ConfigError: If `loss.layer` does not exist, or a switch of `memory` does not fit the model.
     """
     set_memory(peft_model, config.memory, loaded.device)
     trunk = find_trunk(peft_model)
     check_layer(trunk.layers, config.loss.layer)
     objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
-    if objective.projection is not None:
-        objective.projection.to(loaded.device)
-    if objective.contrastive is not None:
-        objective.contrastive.to(loaded.device)
+    for module in objective.modules:
+        module.to(loaded.device)
     return TripletStep(trunk, objective, build_execution(config.memory, loaded.dtype))
 
 
 def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.device) -> None:
     """Makes a model hold its weights and activations as the switches say.
 
-    May be called again, with leaner switches: what is in host memory stays there. The step then
-    needs a new trunk (`find_trunk`) and execution (`build_execution`); `lora_dtype` is fixed.
+    A second call may have leaner switches: weights in host memory stay there. The step then needs
+    a new trunk (`find_trunk`) and execution (`build_execution`). `lora_dtype` is fixed.
 
     Raises:
         ConfigError: If a switch does not fit the model.
@@ -135,7 +132,7 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
 
 
 def build_execution(memory: MemorySection, dtype: torch.dtype) -> Execution:
-    """Builds how a step runs on a model of a compute dtype."""
+    """Returns how a step runs on a model in this compute dtype."""
     plain = dtype == torch.float32 or memory.lora_dtype == "compute"
     return Execution(memory.members, None if plain else dtype, memory.label_chunk)
 
@@ -144,7 +141,7 @@ def build_adapters(config: RunConfig, loaded: LoadedModel) -> PeftModel:
     """Puts fresh adapters on the frozen model.
 
     Raises:
-        ConfigError: If the model has no layer of one of the names, or fp16 is asked of them.
+        ConfigError: If a named layer does not exist, or the adapters would be in fp16.
     """
     dtype = torch.float32 if config.memory.lora_dtype == "fp32" else loaded.dtype
     if dtype == torch.float16:

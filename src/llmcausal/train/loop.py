@@ -1,4 +1,4 @@
-"""The loop: steps, validation, callbacks, stopping. It knows nothing of losses or screens."""
+"""The training loop: steps, validation, callbacks, stopping."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ STOPPING = "stopping: this step is finished and saved first; Ctrl-C again stops 
 def fit(run: Run, snapshot: Snapshot) -> FitContext:
     """Trains until the last step, a callback's stop, a signal, or a failure.
 
+    The last finished step is saved, unless a write fails or a second Ctrl-C stops at once.
+
     Raises:
-        Interrupted: After SIGINT or SIGTERM, with the step finished and saved.
-        NonFiniteLossError: If the loss or the gradient is NaN or infinite more often in a row
-            than `train.max_skipped_steps`; the last finished step is saved.
-        OutOfMemoryError: If memory runs out and no fallback is left; the last finished step is
-            saved.
-        StorageError: If the disk refuses a write.
+        Interrupted: After SIGINT or SIGTERM.
+        NonFiniteLossError: If more than `train.max_skipped_steps` steps in a row have a loss or
+            gradient that is NaN or infinite.
+        OutOfMemoryError: If memory runs out and no fallback is left.
+        StorageError: If a write fails.
     """
     try:
         return _fit(run, snapshot)
     except OutOfMemoryError as error:
         if not run.processes.is_main:
             raise
+        # The advice predicts memory, which takes time: the screen is closed by now.
         raise OutOfMemoryError(f"{error}\n{run.advice()}") from error
 
 
@@ -60,13 +62,14 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
                 _start(run, context, recovery)
             signal_number = 0
             while run.state.step < run.total_steps and not context.stop_reason:
-                # Steps are collective: all ranks stop, whichever of them the signal reached.
+                # Steps are collective, and a signal may reach one rank only: all ranks must agree
+                # to stop, or the others would wait for it forever.
                 if signal_number := received_by_any():
                     break
                 _advance(run, context, recovery)
             processes.on_main(context.save_checkpoint)
             outcome = "stopped" if context.stop_reason else "completed"
-            # Asked again: a signal may arrive in the last step or while the checkpoint is written.
+            # A signal may also arrive in the last step or while the checkpoint is written.
             if signal_number := signal_number or received_by_any():
                 outcome = "interrupted"
                 error = Interrupted(
@@ -80,11 +83,13 @@ def _fit(run: Run, snapshot: Snapshot) -> FitContext:
             outcome = "interrupted"
             raise
         except (OutOfMemoryError, NonFiniteLossError):
-            # Both are raised on all ranks, with the weights of the last finished step.
+            # All ranks raise both, and no step is half applied: the checkpoint is the last
+            # finished step's.
             processes.on_main(context.save_checkpoint)
             raise
         finally:
-            # Every callback, so that one that fails leaves no other's screen or file open.
+            # The stack calls every callback: a failing one must not leave the terminal or a file
+            # of another open.
             with ExitStack() as stack:
                 for callback in reversed(run.callbacks):
                     stack.callback(callback.on_fit_end, context, outcome)
@@ -108,6 +113,7 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
         _each(run.callbacks, lambda each: each.on_checkpoint(context, folder, True))
         return folder
 
+    # The two functions above read it when they are called.
     context = FitContext(
         config=run.config,
         run_dir=run.run_dir,
@@ -127,7 +133,7 @@ def _context(run: Run, snapshot: Snapshot) -> FitContext:
 
 
 def _start(run: Run, context: FitContext, recovery: Recovery) -> None:
-    """Writes the record of step 0, with the untrained model's validation."""
+    """Writes step 0's record, with the untrained model's validation."""
     record: Record = {"step": 0, "epoch": 0.0}
     if run.config.validation.at_start:
         record.update(_validated(run, context, recovery))
@@ -149,7 +155,8 @@ def _advance(run: Run, context: FitContext, recovery: Recovery) -> None:
         if due or state.step == run.total_steps:
             record.update(_validated(run, context, recovery))
     except OutOfMemoryError:
-        _tell(run, context, record | recovery.figures())  # the step itself is done and counts
+        # The weights already changed: without this row, a resumed run would lack the step.
+        _tell(run, context, record | recovery.figures())
         raise
     clear_every = run.config.train.empty_cache_every
     if clear_every and state.step % clear_every == 0 and run.device.type == "cuda":
@@ -166,10 +173,11 @@ def _tell(run: Run, context: FitContext, record: Record) -> None:
         _each(run.callbacks, lambda callback: callback.on_record(context, record))
         return context.stop_reason
 
+    # Every rank measures itself before rank 0 shows the record.
     for index, memory in enumerate(run.processes.run_all(complete)):
         if index and memory is not None:
             record[f"{MEMORY_OF_PROCESS}{index}"] = memory
-    context.stop_reason = run.processes.on_main(show)
+    context.stop_reason = run.processes.on_main(show)  # only rank 0's callbacks decide
 
 
 def _validated(run: Run, context: FitContext, recovery: Recovery) -> Record:

@@ -1,4 +1,4 @@
-"""Out of memory during a run: undo the step, need less memory, repeat the step."""
+"""Out of memory during a run: undo the step, switch to a leaner strategy, repeat the step."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ _REASONS = (
 
 @dataclass(frozen=True)
 class Fallback:
-    """A way to need less memory from here on, with the model as it is loaded."""
+    """A leaner strategy for a loaded model; results change by rounding alone."""
 
-    name: str  # as metrics, notes and checkpoints call it
-    # Switches to it, in place; the next steps give the same but for rounding.
-    apply: Callable[[], None]
+    name: str  # in metrics, notes and checkpoints
+    apply: Callable[[], None]  # switches to it in place
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error says that device or host memory ran out."""
+    """Whether device or host memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(each in str(error) for each in _REASONS)
 
 
 class Rewind:
-    """Puts back everything that a step or a validation changes before it is counted.
+    """Restores everything that an uncounted step or validation changes.
 
-    The buffers of modules may change in a forward pass (a loss with a queue of negatives).
+    That includes modules' buffers: a forward pass may change them, such as a queue of negatives.
     """
 
     def __init__(
@@ -68,36 +67,35 @@ class Rewind:
 
     def mark(self) -> None:
         """Makes the present the point to return to, unless there is one already."""
+        # A retry keeps the first point: the leaner strategy must not move it.
         if self._marked is None:
             buffers = [_copy(buffer) for buffer in self._buffers]
             self._marked = (buffers, self._scaler.state_dict(), rng_state())
 
     def mark_weights(self) -> None:
-        """Remembers weights and optimizer states as well, on the host: they are about to change.
+        """Copies weights and optimizer states to the host, just before the update.
 
-        An optimizer updates one tensor after the other, so running out of memory in between
-        would leave half of them updated. The copies live only until the step is counted, when
-        no activation is alive.
+        An optimizer updates one tensor after the other: if memory runs out in between, half of
+        them are updated. No activation is alive while the copies exist.
         """
         weights = [_copy(parameter) for parameter in self._parameters]
         self._states = {
             parameter: {name: _copy(value) for name, value in state.items()}
             for parameter, state in self._optimizer.state.items()
         }
-        self._weights = weights
+        self._weights = weights  # last: if a copy fails, there is nothing to restore
 
     @property
     def devices(self) -> set[torch.device]:
-        """Where the parameters are."""
         return {parameter.device for parameter in self._parameters}
 
     def forget(self) -> None:
-        """Drops the point: what was done since then counts."""
+        """Drops the point: all changes since then count."""
         self._marked = self._weights = None
         self._states = {}
 
     def rewind(self) -> None:
-        """Returns to the point, which stays marked; gradients are dropped."""
+        """Returns to the point, which stays marked, and drops gradients."""
         for parameter in self._parameters:
             parameter.grad = None
         if self._marked is None:
@@ -114,30 +112,32 @@ class Rewind:
                 buffer.copy_(value)
         if scaler:
             self._scaler.load_state_dict(scaler)
-            self._scaler.scale(self._parameters[0].new_zeros(()))  # makes its tensors, if none are
-            self._scaler.update(scaler["scale"])  # forgets gradients that it has unscaled
+            # `update` clears the record of unscaled gradients, without which the repeated step
+            # could not unscale again. It needs the scaler's tensors, which `scale` creates.
+            self._scaler.scale(self._parameters[0].new_zeros(()))
+            self._scaler.update(scaler["scale"])
         restore_rng(rng)
 
     def _restore_states(self) -> None:
         live = self._optimizer.state
         for parameter in list(live):
-            if parameter not in self._states:  # made by the step that is undone
+            if parameter not in self._states:  # the undone step created it
                 del live[parameter]
                 continue
             for name, value in self._states[parameter].items():
-                if isinstance(value, Tensor):
+                if isinstance(value, Tensor):  # in place: paged states must stay in paged memory
                     live[parameter][name].copy_(value)
                 else:
                     live[parameter][name] = value
 
 
 class Recovery:
-    """Does work again in a leaner way when memory runs out, until nothing leaner is left.
+    """Repeats work with leaner strategies when memory runs out.
 
     Args:
-        fallbacks: For each place, from the cheapest in time to the leanest, each on top of the
-            ones before it. The fallbacks of `training` serve the validation too, after its own.
-        state: Keeps which fallbacks were taken, so that a resumed run applies them too.
+        fallbacks: By place, fastest first; each adds to the ones before it. The validation tries
+            its own fallbacks, then those of `training`.
+        state: Lists the fallbacks taken; a resumed run applies them again.
         notes: Gets a note for each fallback taken.
     """
 
@@ -157,15 +157,14 @@ class Recovery:
                 fallback.apply()
 
     def attempt(self, place: Place, moment: str, work: Callable[[], T]) -> T:
-        """Does the work, and again from its start after each fallback that it takes.
+        """Does the work; after each fallback, repeats it from its start.
 
         Args:
-            place: Whose fallbacks may be taken.
             moment: For the user, such as `at step 3`.
-            work: Is undone if it raises.
+            work: If it runs out of memory, its changes are undone.
 
         Raises:
-            OutOfMemoryError: If memory runs out with no fallback left; all is as before the work.
+            OutOfMemoryError: If memory runs out with no fallback left; nothing has changed.
         """
         fallback: Fallback | None = None
         while True:
@@ -180,8 +179,8 @@ class Recovery:
                 if not is_out_of_memory(error):
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-            # Only here, outside the handler, is the exception gone, and with it the frames that
-            # hold the tensors of the failed attempt.
+            # Not inside the handler: the exception's frames keep the failed attempt's tensors
+            # alive until the handler ends.
             self.rewind.rewind()
             release(self.rewind.devices)
             self._state.out_of_memory_count += 1
@@ -220,16 +219,15 @@ def _copy(value: Any) -> Any:
 
 
 def release(devices: Iterable[torch.device]) -> None:
-    """Gives back what a failed attempt holds on the CPU and on these devices.
+    """Frees the memory that a failed attempt holds on the CPU and on these devices.
 
-    After a backward pass that fails, the autograd engine keeps the nodes that were due next in its
-    queues, with the graph and the tensors that it saved, until another pass begins. So each device,
-    which has a queue of its own, gets a pass over nothing.
+    After a failed backward pass, each device's autograd queue keeps its pending nodes, with their
+    graph and saved tensors, until another pass starts. An empty pass on each device drops them.
     """
     end_fixed_order()
     for device in {torch.device("cpu"), *devices}:
         nothing = torch.empty(0, device=device, requires_grad=True)
         nothing.backward(torch.empty_like(nothing))
-    gc.collect()  # graphs and exceptions may hang in reference cycles
+    gc.collect()  # graphs and exceptions may form reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -321,7 +321,7 @@ class OneByOne:
         return _Values(span, row, mean)
 
     def _joined(self, span: Span, before: list[_Values]) -> list[list[Tensor]]:
-        """Goes backward from the joint shares; returns their gradients by the values in `before`."""
+        """Goes backward from the joint shares; returns their gradients by the earlier values."""
         row, states = self._run(span)
         joint = self._together([*before, self._values(span, row, states)])
         leaves = [leaf for values in before for leaf in values.leaves]

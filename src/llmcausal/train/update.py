@@ -1,4 +1,4 @@
-"""A run, and one optimizer step of it: micro-batches, a check of the loss, clipping, the update."""
+"""A run's parts, and one optimizer step: micro-batches, check of the loss, clipping, update."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from llmcausal.train.rng import seed_micro_batch
 from llmcausal.train.step import TripletStep
 
 MOST_OVERFLOWS = 24
-"""fp16 steps in a row whose gradient may overflow: the scale starts at 2^16 and is halved each
-time, so that more have another cause."""
+"""fp16 steps in a row whose gradient may overflow. Each halves the scale, which starts at 2^16:
+more overflows have another cause."""
 _NAMED = 8
 ADVICE_NOT_FINITE = (
     "What helps, cheapest first: lower train.learning_rate, raise "
@@ -35,55 +35,53 @@ ADVICE_NOT_FINITE = (
 
 
 class Probe(Protocol):
-    """Measures at a validation what a loss cannot; disturbs neither modes nor random states."""
+    """Measures a validation's answers; leaves modules' modes and random states as they are."""
 
     batches: int
 
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
-        """Returns figures of the model as it is now; calls `batch_done` `batches` times."""
+        """Returns the model's figures; calls `batch_done` `batches` times."""
         ...
 
     def answer_together(self, batch_size: int) -> None:
-        """Sets how many prompts are generated together; `batches` follows."""
+        """Sets how many prompts are generated together, and `batches` with it."""
         ...
 
 
 @dataclass
 class Run:
-    """Everything that a run is made of; built by `assembly`."""
+    """All parts of a run; built by `assembly`."""
 
     config: RunConfig
     run_dir: Path  # exists
-    # Trained modules, for switching between training and evaluation mode.
-    modules: Sequence[torch.nn.Module]
+    modules: Sequence[torch.nn.Module]  # switch between training and evaluation mode
     step: TripletStep
     batches: EpochBatches
     validation: Sequence[TripletBatch]
-    parameters: Sequence[torch.nn.Parameter]  # what the optimizer trains, for clipping
+    parameters: Sequence[torch.nn.Parameter]  # all that the optimizer trains
     optimizer: Optimizer
     scheduler: LRScheduler
-    scaler: torch.amp.GradScaler  # loss scaler; does nothing but in fp16
+    scaler: torch.amp.GradScaler  # scales in fp16 only
     state: TrainState
     callbacks: Sequence[Callback]  # in order of their calls
     device: torch.device
     total_steps: int  # optimizer steps of the whole run
-    notes: list[str]  # facts to tell at the start
+    notes: list[str]  # facts to show at the start
     probe: Probe | None = None  # adds its figures to each validation
     # Leaner ways to train and to validate, for when memory runs out.
     fallbacks: Mapping[Place, Sequence[Fallback]] = field(default_factory=dict)
-    # Says what to change when it runs out with no fallback left. Called last of all, with
-    # everything saved and ended; must not raise.
+    # Says what to change when memory runs out with no fallback left. Called after the run has
+    # ended and everything is saved; must not raise.
     advice: Callable[[], str] = lambda: ADVICE
-    # The group that trains together; only rank 0 has callbacks that write and show.
-    processes: Processes = SINGLE
+    processes: Processes = SINGLE  # only rank 0 has callbacks that write and show
 
 
 def fault_of(record: Mapping[str, float], norm: float) -> str | None:
-    """Says which terms of the loss are not finite, else that the gradient is not.
+    """Names the terms of the loss that are not finite, else the gradient if it is not.
 
     Args:
-        record: Means of the step's figures, `loss` and its terms among them.
-        norm: Of the gradient, before clipping.
+        record: The step's mean figures, including `loss` and its terms.
+        norm: The gradient's norm before clipping.
 
     Returns:
         None if loss and gradient are finite.
@@ -95,17 +93,16 @@ def fault_of(record: Mapping[str, float], norm: float) -> str | None:
 
 
 def left_out(state: TrainState, fault: str, triplets: str, *, overflow: bool, most: int) -> str:
-    """Counts a step that must not be applied, and returns a note for the user.
+    """Counts a skipped step, and returns a note for the user.
 
     Args:
-        state: Keeps the counts.
-        fault: As `fault_of` returns it.
-        triplets: Names the step's triplets.
-        overflow: The loss is finite and scaled, as fp16 needs: the scaler lowers the scale.
-        most: Steps in a row that may be left out otherwise.
+        fault: As from `fault_of`.
+        triplets: The step's triplets, as text.
+        overflow: Whether only the scaled fp16 gradient overflowed; the scaler lowers the scale.
+        most: Steps in a row that may be skipped without an overflow.
 
     Raises:
-        NonFiniteLossError: If it is one too many; counting then begins anew.
+        NonFiniteLossError: If this step is one too many; counting then starts again.
     """
     allowed = MOST_OVERFLOWS if overflow else most
     step = state.step + 1
@@ -124,7 +121,7 @@ def left_out(state: TrainState, fault: str, triplets: str, *, overflow: bool, mo
 
 
 def offenders(computed: Sequence[Computed]) -> str:
-    """Names the triplets of the micro-batches whose figures are not finite, else of all."""
+    """Names the triplets of micro-batches with figures that are not finite, else all triplets."""
     odd = [each for each in computed if not all(map(math.isfinite, each.sums.values()))]
     ids = [identity for each in odd or computed for identity in each.ids]
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
@@ -132,7 +129,7 @@ def offenders(computed: Sequence[Computed]) -> str:
 
 
 def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
-    """Makes one optimizer step, and returns its record.
+    """Makes one optimizer step and returns its record.
 
     Raises:
         NonFiniteLossError: If loss or gradient is not finite, once too often in a row.
@@ -143,6 +140,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
     run.optimizer.zero_grad(set_to_none=True)
     computed = _gradients(run, context, run.batches.step_at(state.epoch, state.position))
     run.processes.all_reduce(run.parameters)
+    # Clipping compares the true norm with the limit, so the scale goes first.
     run.scaler.unscale_(run.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, run.config.train.max_grad_norm))
     record = means(computed)
@@ -153,7 +151,7 @@ def update(run: Run, context: FitContext, rewind: Rewind) -> Record:
         note = left_out(state, fault, offenders(computed), overflow=overflow, most=most)
         context.notes.append(note)
     run.processes.run_all(lambda: _change_weights(run, rewind, fault))
-    # Whatever may run out of memory is done: `Rewind` does not undo what follows.
+    # Nothing below may run out of memory: `Rewind` does not undo it.
     if fault is None:
         run.scheduler.step()
         state.skipped_in_a_row = 0
@@ -172,7 +170,7 @@ def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -
     totals = label_totals(batches)
     count = len(run.processes.shard(batches))
     done = 0
-    weight = 1
+    weight = 1  # 0 for a micro-batch that only keeps the other processes company
 
     def backward(loss: torch.Tensor) -> None:
         _backward(run.scaler.scale(loss * weight), run.state, batches)
@@ -180,6 +178,7 @@ def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -
     def work(place: int, batch: TripletBatch) -> StepResult:
         nonlocal done, weight
         weight = int(run.processes.owns(place))
+        # By place, not by process: dropout's masks then don't depend on the number of processes.
         seed_micro_batch(run.config.train.seed, run.state.step, place)
         result = run.step(batch.to(run.device), totals, backward)
         done += 1
@@ -195,7 +194,7 @@ def _backward(loss: torch.Tensor, state: TrainState, batches: Sequence[TripletBa
     try:
         loss.backward()
     except RuntimeError as error:
-        if "returned nan values" not in str(error):  # what anomaly detection raises
+        if "returned nan values" not in str(error):  # anomaly detection's message
             raise
         fault = f"loss {loss.item()} ({error})"
         everyone = [Computed(batch.ids, 0, {}, {}) for batch in batches]
@@ -204,13 +203,14 @@ def _backward(loss: torch.Tensor, state: TrainState, batches: Sequence[TripletBa
 
 def _change_weights(run: Run, rewind: Rewind, fault: str | None) -> None:
     rewind.mark_weights()
-    if fault is None or run.scaler.is_enabled():  # which lowers its scale after an overflow
+    # After an overflow the scaler itself skips the update, and lowers its scale.
+    if fault is None or run.scaler.is_enabled():
         optimizer_step(run.optimizer, run.scaler)
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What one micro-batch gave, as plain values; `sums` and `counts` as in `StepResult`."""
+    """A micro-batch's results as plain values; `sums` and `counts` as in `StepResult`."""
 
     ids: tuple[str, ...]
     tokens: int
@@ -223,28 +223,27 @@ def compute(
     processes: Processes,
     work: Callable[[int, TripletBatch], StepResult],
 ) -> list[Computed]:
-    """Computes each process's share of the micro-batches, and returns the results of all.
+    """Computes this process's share of the micro-batches, and returns all processes' results.
 
     Args:
-        work: Computes a micro-batch, given its place in the step. Called for this process's share,
-            in order; a micro-batch that only keeps the others company (`Processes.owns`) comes
-            last and is not counted.
+        work: Computes a micro-batch, given its place in the step. Called in order. A micro-batch
+            that another process owns (`Processes.owns`) comes last; its result is dropped.
 
     Returns:
-        One for each of `batches`, in their order, the same on every process.
+        A result for each of `batches`, in their order, the same on every process.
     """
 
     def share() -> list[Computed]:
         mine = processes.shard(list(enumerate(batches)))
         results = [(batch, work(place, batch)) for place, batch in mine]
-        # Only now: reading a figure waits until the device has computed it.
+        # Reading a figure waits for the device, so all micro-batches are queued first.
         return [_plain(batch, result) for batch, result in results]
 
     return processes.unshard(processes.forward_all(share), len(batches))
 
 
 def means(computed: Sequence[Computed]) -> dict[str, float]:
-    """Returns each figure's mean; `loss` is a sum of shares that are weighted already."""
+    """Returns each figure's mean; `loss` is already a sum of weighted shares."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for each in computed:
