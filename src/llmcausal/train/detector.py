@@ -1,4 +1,4 @@
-"""The detector: a projection head, trained apart from the defence on states that do not move."""
+"""The detector: a projection head, trained after the defence, on the frozen model's states."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def learn_detector(
     learning_rate: float,
     seed: int,
 ) -> dict[str, float]:
-    """Trains the head on pooled states, and keeps its weights of the best validation.
+    """Trains the head on pooled states for `STEPS` steps of `BATCH` triplets.
 
-    It begins centered on the benign states. Of `STEPS` steps on `BATCH` triplets each, the weights
-    with the least contrast on the validation states are kept; without these, the last.
+    The head starts centered on the benign states. It ends with the weights that have the least
+    contrastive loss on the validation states, else with the last weights.
 
     Args:
         head: Is trained in place, on the CPU.
-        states: Of the training triplets, in fp32 on the CPU.
-        learning_rate: Peak rate of AdamW; it falls to 0 along a cosine.
-        seed: Decides the order of the triplets.
+        states: The training triplets' states, in fp32 on the CPU.
+        learning_rate: AdamW's peak rate, which falls to 0 along a cosine.
+        seed: Decides the triplets' order.
 
     Returns:
         `contrastive_loss` and the causal metrics on the validation states, if there are any.
@@ -73,8 +73,8 @@ def learn_detector(
 
 
 def contrast(states: States, head: ProjectionHead, contrastive: ContrastiveLoss) -> Tensor:
-    """Returns the mean contrast of triplets, given their members' states."""
-    # In one order: gradients add up in it, and a set's differs from process to process.
+    """Returns the mean contrastive loss of triplets."""
+    # `members` is a set, whose order differs between processes; gradients add up in this order.
     representations = {m: head(states[m]) for m in MEMBERS if m in contrastive.members}
     losses: Tensor = contrastive(representations)
     return losses.mean()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step and save, or stop, and say how to go on."""
+"""Ctrl-C and SIGTERM: finish the step and save, or stop and say how to continue."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from llmcausal.errors import Interrupted
 
 @contextmanager
 def signals_remembered(on_signal: Callable[[], None]) -> Iterator[list[int]]:
-    """Remembers SIGINT and SIGTERM instead of stopping; a second SIGINT stops at once.
+    """Yields a list that collects SIGINT and SIGTERM; a SIGINT after the first signal stops.
 
     Args:
         on_signal: Called once, when the first signal arrives.
-
-    Yields:
-        The numbers of the signals received so far.
     """
     received: list[int] = []
 
@@ -35,15 +32,12 @@ def signals_remembered(on_signal: Callable[[], None]) -> Iterator[list[int]]:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program stands, as Ctrl-C is."""
+    """SIGTERM, which Python does not raise by itself."""
 
 
 @contextmanager
 def stopping_explained(advice: str) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into an error that says how to go on.
-
-    Args:
-        advice: What is kept, and what to do.
+    """Turns Ctrl-C and SIGTERM into an error with advice.
 
     Raises:
         Interrupted: With exit code 130 or 143.
@@ -62,7 +56,7 @@ def stopping_explained(advice: str) -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Handles signals meanwhile; only the main thread can, so elsewhere nothing changes."""
+    """Installs a signal handler meanwhile; only the main thread can, others change nothing."""
     in_main = threading.current_thread() is threading.main_thread()
     previous = {number: signal.signal(number, handler) for number in numbers if in_main}
     try:

@@ -1,4 +1,4 @@
-"""Optimizer, schedule and gradient scaler."""
+"""Optimizer, schedule and loss scaler."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds AdamW over named parameter groups.
 
-    `paged_adamw_8bit` pages its states to host memory on CUDA. It does not on a CPU, nor under the
-    Windows driver (WSL too), where bitsandbytes ends the process if managed memory fails (its
-    issue 726); the update is the same.
+    `paged_adamw_8bit` pages its states to host memory on CUDA, except under the Windows driver
+    (also in WSL): there bitsandbytes ends the process if managed memory fails (its issue 726).
+    Paging does not change the update.
     """
     rates = {"projection": section.projection_learning_rate or section.learning_rate}
     parameters = [
@@ -54,8 +54,8 @@ def optimizer_step(optimizer: Optimizer, scaler: torch.amp.GradScaler | None = N
 def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     """Loads saved states, into paged memory where the optimizer pages.
 
-    bitsandbytes loads them as plain tensors on the device: a resumed run would need more of its
-    memory than the same run before.
+    bitsandbytes itself loads plain tensors on the device: the resumed run would need more memory
+    than the run before.
     """
     optimizer.load_state_dict(saved)
     if not getattr(optimizer, "is_paged", False):
@@ -69,14 +69,12 @@ def load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
 
 @contextmanager
 def _unpaged_on_cpu() -> Iterator[None]:
-    """Silences the warning of bitsandbytes that it computes unpaged on a CPU."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
         yield
 
 
 def build_scheduler(section: TrainSection, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-    """Builds the learning-rate schedule, by transformers."""
     from transformers import get_scheduler
 
     warmup = round(section.warmup_ratio * total_steps)
@@ -87,5 +85,5 @@ def build_scheduler(section: TrainSection, optimizer: Optimizer, total_steps: in
 
 
 def build_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """Builds the loss scaler, which does nothing but for fp16."""
+    """Builds the loss scaler, which scales in fp16 only."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

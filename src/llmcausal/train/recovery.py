@@ -197,7 +197,7 @@ class Recovery:
             )
 
     def figures(self) -> dict[str, Any]:
-        """Returns what a record tells of memory that ran out; nothing if it never did."""
+        """Returns a record's figures of fallbacks; none if memory never ran out."""
         count = self._state.out_of_memory_count
         if not count:
             return {}
@@ -212,7 +212,7 @@ class Recovery:
 
 
 def _copy(value: Any) -> Any:
-    """Copies a tensor to the host, and anything else as it is."""
+    """Returns a copy; a tensor's copy is on the host."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return deepcopy(value)

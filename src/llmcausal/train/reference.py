@@ -1,4 +1,4 @@
-"""What the preference compares with: the answers' cross-entropy with the adapter off."""
+"""The preference's reference: the answers' cross-entropy without the adapter."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def with_references(
     weights: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[EncodedTriplet]:
-    """Returns the triplets with their `reference`, computed once for given weights and content.
+    """Returns the triplets with their `reference`, which a cache keeps by weights and content.
 
     Args:
         step: Its model is in evaluation mode, with the adapter off.
         triplets: Those without a `yielding` answer stay as they are.
         batch_size: Triplets in one tree.
-        folder: Where references are kept.
+        folder: The cache.
         weights: Identifies the weights.
         progress: Called with (done, total).
     """
