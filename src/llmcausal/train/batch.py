@@ -1,11 +1,11 @@
-"""A micro-batch of triplets as tensors, and an epoch's triplets in micro-batches."""
+"""A micro-batch of triplets as tensors, and an epoch's micro-batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -31,20 +31,20 @@ TERM_MEMBERS: dict[Term, Member] = {
 }
 """The member whose answer each term scores; `yielding` is scored for the preference alone."""
 PAIRS = "pairs"
-"""What the preference averages over: triplets that have both answers to the injection."""
+"""The preference's count in a step's totals: triplets with both answers to the injection."""
 SAME = "same"
-"""What divergence and distance average over: answers that an attack does not change."""
+"""Count for divergence and distance: answers that are the same with and without the attack."""
 COMPARED: tuple[Term, Term] = ("task", "robust")
-"""The terms whose answers these are: without the attack and under it."""
+"""The terms of such an answer: without the attack, and under it."""
 
 
 def answers_of(term: Term) -> str:
-    """Names the number of answers that a term scores, among the totals of a step."""
+    """Names a term's number of answers in a step's totals."""
     return f"{term} answers"
 
 
 def answer_weights(count: int) -> list[float]:
-    """Returns the weights of an answer's tokens: 1 in all, the first ones `FIRST_WEIGHT` times."""
+    """Returns the weights of an answer's tokens: sum 1, the first ones `FIRST_WEIGHT` times."""
     weights = [FIRST_WEIGHT if place < FIRST_TOKENS else 1.0 for place in range(count)]
     whole = sum(weights)
     return [weight / whole for weight in weights]
@@ -52,7 +52,7 @@ def answer_weights(count: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Needs:
-    """Which parts of a triplet the objective reads; the others are not computed."""
+    """The parts of a triplet that the objective reads; a step computes no others."""
 
     pooled: frozenset[Member]  # members whose representation is needed
     terms: frozenset[Term]  # terms whose answers are scored
@@ -65,12 +65,18 @@ class Span:
 
     triplet: int  # row of the triplet in the batch
     member: Member
-    tokens: Tensor  # its token ids, prompt then (if it is scored) response [n]
+    tokens: Tensor  # token ids of the prompt and, if scored, the response [n]
     prompt_length: int
     pooled_from: int  # first prompt token that is pooled
-    term: Term | None  # the cross-entropy term of its response, if scored
-    nodes: Tensor  # its path through the tree [n]
-    weights: Tensor  # of each token of its answer, as `answer_weights` [n - prompt_length]
+    term: Term | None  # cross-entropy term of the response, if scored
+    nodes: Tensor  # path through the tree [n]
+    weights: Tensor  # `answer_weights` of the response [n - prompt_length]
+
+
+def _moved(record: R, device: torch.device) -> R:
+    values = vars(record).items()
+    tensors: Any = {n: each.to(device) for n, each in values if isinstance(each, Tensor)}
+    return replace(record, **tensors)
 
 
 @dataclass(frozen=True)
@@ -84,19 +90,7 @@ class PackedTree:
     depth: int  # tokens of the longest path
 
     def to(self, device: torch.device) -> Self:
-        if device.type == "cpu":
-            return self
-        return self.map_tensors(lambda tensor: tensor.to(device))
-
-    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """Returns a copy with every tensor changed."""
-        return _map_tensors(self, change)
-
-
-def _map_tensors(record: R, change: Callable[[Tensor], Tensor]) -> R:
-    values = vars(record).items()
-    changed: Any = {n: change(each) for n, each in values if isinstance(each, Tensor)}
-    return replace(record, **changed)
+        return _moved(self, device)
 
 
 def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[Tensor, ...]]:
@@ -116,100 +110,90 @@ def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[
 class TripletBatch(PackedTree):
     """A micro-batch."""
 
-    ids: tuple[str, ...]  # of its triplets
-    spans: tuple[Span, ...]  # every member that is computed
+    ids: tuple[str, ...]  # triplets' ids
+    spans: tuple[Span, ...]  # all members that a step computes
     label_counts: dict[Term, int]  # scored tokens of each term
-    pairs: Tensor  # triplets that have a yielding answer [pairs]
-    pair_lengths: Tensor  # tokens of their answers to the injection, right and yielding [2, pairs]
-    # Of these triplets, as `EncodedTriplet.reference`; NaN where unknown [pairs, 2].
-    reference: Tensor
+    pairs: Tensor  # triplets with a yielding answer [pairs]
+    pair_lengths: Tensor  # tokens of their right and yielding answers [2, pairs]
+    reference: Tensor  # their `EncodedTriplet.reference`; NaN where unknown [pairs, 2]
     same: tuple[int, ...]  # triplets whose answer is the same with and without the attack
-    same_rows: Tensor  # their labels' rows among those of `task`, and of `robust` [2, labels]
+    same_rows: Tensor  # rows of their labels among those of `task`, and of `robust` [2, labels]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
-        spans = tuple(_map_tensors(span, change) for span in self.spans)
-        return replace(super().map_tensors(change), spans=spans)
+    def to(self, device: torch.device) -> Self:
+        spans = tuple(_moved(span, device) for span in self.spans)
+        return replace(super().to(device), spans=spans)
 
     def answer_lengths(self, term: Term) -> list[int]:
-        """Returns the tokens of each answer that a term scores."""
-        return [len(span.tokens) - span.prompt_length for span in self.spans_of(term)]
+        return [len(span.weights) for span in self.spans_of(term)]
 
     def spans_of(self, term: Term) -> list[Span]:
-        """Returns the spans whose answers a term scores, in order."""
         return [span for span in self.spans if span.term == term]
 
     def compares(self, span: Span) -> bool:
-        """Whether a span's answer is one that an attack does not change."""
+        """Whether a span's answer is the same with and without the attack."""
         return span.term in COMPARED and span.triplet in self.same
 
 
 def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) -> TripletBatch:
-    """Packs triplets into one batch, leaving out what the objective does not read."""
-    sequences: list[tuple[int, ...]] = []
-    described: list[tuple[int, Member, int, int, Term | None]] = []
-    label_counts: dict[Term, int] = dict.fromkeys(sorted(needs.terms), 0)
-    for row, triplet in enumerate(triplets):
-        scored = {TERM_MEMBERS[term]: term for term in needs.terms}
-        for member in BRANCHES:
-            encoded = getattr(triplet, member)
-            if encoded is None or (member not in needs.pooled and member not in scored):
-                continue
-            term = scored.get(member)
-            sequences.append(encoded.prompt + (encoded.response if term else ()))
-            start = _pooled_from(triplet, member, pooling)
-            described.append((row, member, len(encoded.prompt), start, term))
-            if term:
-                label_counts[term] += len(encoded.response)
-    tree, paths = pack_tensors(sequences)
+    """Packs triplets into one batch, without the parts that the objective does not read."""
+    scored = {TERM_MEMBERS[term]: term for term in needs.terms}
+    read = [
+        (row, member, encoded.prompt, encoded.response if member in scored else ())
+        for row, triplet in enumerate(triplets)
+        for member in BRANCHES
+        if (member in needs.pooled or member in scored)
+        and (encoded := getattr(triplet, member)) is not None
+    ]
+    tree, paths = pack_tensors([prompt + answer for *_, prompt, answer in read])
     spans = tuple(
         Span(
-            row,
-            member,
-            torch.tensor(sequence),
-            prompt,
-            start,
-            term,
-            path,
-            torch.tensor(answer_weights(len(sequence) - prompt), dtype=torch.float64),
+            triplet=row,
+            member=member,
+            tokens=torch.tensor(prompt + answer),
+            prompt_length=len(prompt),
+            pooled_from=_pooled_from(triplets[row], member, pooling),
+            term=scored.get(member),
+            nodes=nodes,
+            weights=torch.tensor(answer_weights(len(answer)), dtype=torch.float64),
         )
-        for sequence, path, (row, member, prompt, start, term) in zip(
-            sequences, paths, described, strict=True
-        )
+        for (row, member, prompt, answer), nodes in zip(read, paths, strict=True)
     )
     return TripletBatch(
         **vars(tree),
         ids=tuple(triplet.id for triplet in triplets),
         spans=spans,
-        label_counts=label_counts,
+        label_counts={
+            term: sum(len(span.weights) for span in spans if span.term == term)
+            for term in sorted(needs.terms)
+        },
         **_read_together(triplets),
     )
 
 
 def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:
-    """Returns the fields of a batch for terms that read several answers of a triplet."""
-    same: list[int] = []
-    same_rows: tuple[list[int], list[int]] = ([], [])
-    paired = [row for row, triplet in enumerate(triplets) if triplet.yielding is not None]
-    lengths = [
-        (len(triplet.injection.response), len(triplet.yielding.response))
-        for triplet in triplets
-        if triplet.yielding is not None
+    """Returns a batch's fields for terms that read several answers of a triplet."""
+    same = [
+        row
+        for row, triplet in enumerate(triplets)
+        if triplet.benign.response == triplet.injection.response
     ]
-    task = robust = 0
-    for row, triplet in enumerate(triplets):
-        right, attacked = triplet.benign.response, triplet.injection.response
-        if right == attacked:
-            same.append(row)
-            same_rows[0].extend(range(task, task + len(right)))
-            same_rows[1].extend(range(robust, robust + len(right)))
-        task, robust = task + len(right), robust + len(attacked)
-    references = [triplets[row].reference or (math.nan, math.nan) for row in paired]
+    same_rows = []
+    for member in (TERM_MEMBERS[term] for term in COMPARED):
+        counts = [len(getattr(triplet, member).response) for triplet in triplets]
+        ends = [*accumulate(counts)]
+        same_rows.append([i for row in same for i in range(ends[row] - counts[row], ends[row])])
+    paired = {row: each for row, each in enumerate(triplets) if each.yielding is not None}
+    lengths = [
+        [len(getattr(each, member).response) for each in paired.values()]
+        for member in ("injection", "yielding")
+    ]
+    references = [each.reference or (math.nan, math.nan) for each in paired.values()]
     return {
-        "pairs": torch.tensor(paired, dtype=torch.long),
-        "pair_lengths": torch.tensor(lengths, dtype=torch.float64).reshape(-1, 2).T,
+        "pairs": torch.tensor([*paired], dtype=torch.long),
+        "pair_lengths": torch.tensor(lengths, dtype=torch.float64),
         "reference": torch.tensor(references, dtype=torch.float64).reshape(-1, 2),
         "same": tuple(same),
         "same_rows": torch.tensor(same_rows, dtype=torch.long),
@@ -217,7 +201,7 @@ def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:
 
 
 def label_totals(batches: Iterable[TripletBatch]) -> dict[str, int]:
-    """Counts what an optimizer step averages over: its triplets, and each term's labels."""
+    """Counts an optimizer step's triplets, and each term's labels and answers."""
     totals: dict[str, int] = {"triplets": 0, PAIRS: 0, SAME: 0}
     for batch in batches:
         totals["triplets"] += len(batch)
@@ -242,16 +226,14 @@ def _pooled_from(triplet: EncodedTriplet, member: Member, pooling: Pooling) -> i
         return length - 1
     prompts = [getattr(triplet, other).prompt for other in MEMBERS]
     shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False))
-    return min(
-        len(list(shared)), length - 1
-    )  # a prompt that is a prefix of the others keeps its last token
+    return min(len([*shared]), length - 1)  # a prefix of the others keeps its last token
 
 
 class EpochBatches:
     """Cuts each epoch's order, which `seed` decides, into optimizer steps of micro-batches.
 
     Args:
-        batch_size: Triplets in a micro-batch; may be lowered later (out of memory).
+        batch_size: Triplets in a micro-batch; a fallback may lower it later.
         accumulation_steps: Micro-batches in an optimizer step.
     """
 
@@ -275,7 +257,7 @@ class EpochBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass; the last may be smaller."""
+        """Number of optimizer steps; the last may be smaller."""
         return math.ceil(len(self.triplets) / self.step_size)
 
     def step_at(self, epoch: int, position: int) -> list[TripletBatch]:

@@ -107,4 +107,4 @@ class Callback:
         """A checkpoint is on disk."""
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        """The run ended: `completed`, `stopped` (`context.stop_reason`), `interrupted`, `failed`."""
+        """The run ended; `outcome` is `completed`, `stopped`, `interrupted` or `failed`."""
