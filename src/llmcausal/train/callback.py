@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.config import RunConfig
+from llmcausal.errors import ConfigError
+from llmcausal.registry import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -16,14 +18,19 @@ Record = dict[str, Any]
 """One row of metrics.jsonl: step, epoch, loss terms, metrics, learning_rate, ..."""
 
 
-def lacks(record: Record, metric: str) -> bool:
-    """Whether a validated record shows that the run has no such figure.
+def refuse_unknown(metric: str, setting: str, record: Record) -> None:
+    """Raises a `ConfigError` if a validated record shows that the run has no such figure.
 
     Step 0's record has validation figures only, so it proves nothing about others.
     """
     validated = any(key.startswith("val_") for key in record)
     complete = record["step"] > 0 or metric.startswith("val_")
-    return metric not in record and validated and complete
+    if metric not in record and validated and complete:
+        known = sorted(record.keys() - {"step", "epoch"})
+        raise ConfigError(
+            f"{setting}: this run has no figure {metric!r}{nearest(metric, known)} "
+            f"Known: {', '.join(known)}"
+        )
 
 
 @dataclass

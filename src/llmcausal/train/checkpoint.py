@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, written whole or not at all, hashed, verified before use."""
+"""Checkpoints: complete or absent on disk, hashed, verified before use."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _MAX_MANIFEST_BYTES = 2**20
 
 
 def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-    """Writes a checkpoint to a temporary folder, flushes it to disk, then renames that to `folder`.
+    """Writes a checkpoint to a temporary folder, flushes it, then renames it to `folder`.
 
     Args:
-        folder: An older folder of that name is replaced.
+        folder: Replaced if it exists.
         files: Contents by file name.
         facts: Go into the manifest with the files' hashes.
 
     Raises:
-        StorageError: If the disk refuses; what was at `folder` before is intact.
+        StorageError: If a write fails; an existing `folder` is intact.
     """
     manifest = {**facts, "files": {name: _sha256(content) for name, content in files.items()}}
     manifest["sha256"] = _own_hash(manifest)
@@ -78,11 +78,11 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
 
 
 def add_file(folder: Path, name: str, content: bytes) -> None:
-    """Writes a checkpoint again with one more file.
+    """Adds a file to a checkpoint, whose other files stay.
 
     Raises:
-        CheckpointError: If it is damaged.
-        StorageError: If the disk refuses; the checkpoint is as it was.
+        CheckpointError: If the checkpoint is damaged.
+        StorageError: If a write fails; the checkpoint is intact.
     """
     facts = verify(folder)
     files = {each: (folder / each).read_bytes() for each in facts.pop("files")}
@@ -90,10 +90,10 @@ def add_file(folder: Path, name: str, content: bytes) -> None:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Checks every file of a checkpoint against its hash and returns the manifest.
+    """Checks a checkpoint's files against their hashes and returns the manifest.
 
     Raises:
-        CheckpointError: Naming the folder, the file and what is wrong.
+        CheckpointError: If a file is missing or damaged.
     """
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
@@ -108,10 +108,10 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads a checkpoint's manifest without reading the files that it names.
+    """Reads a checkpoint's manifest; does not check the files that it names.
 
     Raises:
-        CheckpointError: If there is none, or it is damaged.
+        CheckpointError: If the manifest is missing or damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -128,12 +128,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _own_hash(manifest: Mapping[str, Any]) -> str:
-    """Hashes the facts of a manifest: a wrong fact would refuse a good run."""
+    """Hashes a manifest's facts: a wrong fact would make `resume` refuse a good run."""
     return _sha256(json.dumps(manifest, sort_keys=True).encode())
 
 
 def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
-    """Lists the checkpoints of a run, newest first."""
+    """Returns a run's checkpoints with their steps, newest first."""
     found = [
         (int(match[1]), path)
         for path in run_dir.glob("checkpoint-*")
@@ -143,13 +143,13 @@ def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
 
 
 def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """Finds the newest checkpoint whose hashes hold.
+    """Finds the newest intact checkpoint.
 
     Returns:
-        The checkpoint (None if there is none yet), and what is wrong with newer ones.
+        The checkpoint (None if there is none yet), and the defects of newer ones.
 
     Raises:
-        CheckpointError: If there are checkpoints but none is good.
+        CheckpointError: If all checkpoints are damaged.
     """
     recover(run_dir)
     damaged = []
@@ -186,7 +186,7 @@ def prune(run_dir: Path, keep: int) -> None:
 
 
 def discard_after(run_dir: Path, step: int) -> list[Path]:
-    """Deletes the checkpoints of later steps, so that a run's newest is always its own past."""
+    """Deletes and returns the checkpoints of later steps, which the run will reach again."""
     later = [folder for number, folder in checkpoints(run_dir) if number > step]
     for folder in later:
         shutil.rmtree(folder, ignore_errors=True)
@@ -195,7 +195,7 @@ def discard_after(run_dir: Path, step: int) -> list[Path]:
 
 def _swap_in(work: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
-    if old.is_symlink():  # planted, or made by hand: what it points to is not ours
+    if old.is_symlink():  # someone else's: `rmtree` must not follow it
         old.unlink()
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -212,11 +212,10 @@ def _sha256(content: bytes) -> str:
 class Snapshot:
     """Writes and restores everything that a run needs to continue exactly.
 
+    That is the run's optimizer, schedule, scaler, state, callbacks, random states and config, the
+    model's adapters, and the objective's modules: a user's own loss may have weights and buffers.
+
     Args:
-        run: Its optimizer, schedule, scaler, state, callbacks and config are kept.
-        model: Its adapters are kept.
-        objective: Its projection head and contrastive loss are kept; a user's own loss may have
-            weights and buffers.
         tokenizer: Saved with the adapter.
         fingerprints: Hashes of data and template, for the manifest.
     """
@@ -238,7 +237,7 @@ class Snapshot:
         self._tokenizer_files = _files_saved_by(tokenizer)
 
     def write(self, folder: Path) -> Path:
-        """Writes a checkpoint of the present moment and returns its folder."""
+        """Writes a checkpoint and returns its folder."""
         files = {
             **self._tokenizer_files,
             **adapter_files(self.model),
@@ -258,7 +257,7 @@ class Snapshot:
         return folder
 
     def restore(self, folder: Path) -> None:
-        """Takes over a verified checkpoint.
+        """Restores a verified checkpoint.
 
         Raises:
             CheckpointError: If it does not fit this run.
@@ -286,9 +285,9 @@ class Snapshot:
             raise CheckpointError(f"{folder / TRAINING_STATE}: cannot be used: {error}") from error
 
     def _restore_optimizer(self, saved: dict[str, Any]) -> None:
-        """Loads states and position of the schedule, but keeps the settings of this run.
+        """Loads states and the schedule's position, but keeps this run's settings.
 
-        They are the checkpoint's own, unless a change was allowed, which then counts.
+        They differ from the checkpoint's only where the user allowed a change.
         """
         optimizer, scheduler = self.run.optimizer, self.run.scheduler
         groups = optimizer.param_groups
@@ -296,7 +295,7 @@ class Snapshot:
         rates = list(scheduler.base_lrs)
         load_optimizer(optimizer, saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
-        assert isinstance(scheduler, LambdaLR)  # all that transformers' get_scheduler makes here
+        assert isinstance(scheduler, LambdaLR)  # transformers' get_scheduler returns no other
         scheduler.base_lrs = rates
         groups = optimizer.param_groups
         for group, own, rate, factor in zip(
@@ -321,27 +320,27 @@ class Snapshot:
 
 
 def adapter_files(model: PeftModel) -> dict[str, bytes]:
-    """Serializes the adapter as peft writes it, by file name."""
+    """Returns the adapter's files, as peft writes them, by name."""
     config = model.peft_config["default"]
     inference_mode, config.inference_mode = config.inference_mode, True
     files = _files_saved_by(config)
     config.inference_mode = inference_mode
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    # peft builds the dict from modules in a fixed order; safetensors sorts it by dtype and name.
+    # safetensors sorts by dtype and name, so equal weights give equal bytes.
     files[ADAPTER_WEIGHTS] = safetensors.torch.save(_on_cpu(tensors), metadata={"format": "pt"})
     return files
 
 
 def has_projection(folder: Path) -> bool:
-    """Whether a checkpoint holds a projection head; a run without a contrastive loss has none."""
+    """Whether a checkpoint has a projection head; runs without a contrastive loss have none."""
     return (folder / PROJECTION).is_file()
 
 
 def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead | None) -> None:
-    """Loads adapter and projection of a checkpoint into a model that has both.
+    """Loads a checkpoint's adapter and projection.
 
     Raises:
-        CheckpointError: If their shapes or names do not fit.
+        CheckpointError: If names or shapes do not fit.
     """
     try:
         tensors = safetensors.torch.load_file(folder / ADAPTER_WEIGHTS)

@@ -1,4 +1,4 @@
-"""The processes of one run: what each of them computes, and what they exchange."""
+"""A run's processes: what each computes, and what they exchange."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llmcausal.train.recovery import is_out_of_memory
 
 T = TypeVar("T")
 BUCKET_BYTES = 32 * 2**20
-"""Gradients that are added up in one message."""
+"""Gradients in one message."""
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others: the first writes, probes and evaluates meanwhile."""
+"""How long a process waits for the others, while rank 0 writes, probes or evaluates."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """What one process sends the others in place of its result."""
+    """What a failed process sends the others instead of its result."""
 
     rank: int
     error: LlmcausalError | None
@@ -33,28 +33,27 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one model together, and the rank of this one.
+    """The processes that train one model together, and this process's rank.
 
-    Only rank 0 writes and shows. The others follow its decisions, so that all ranks make the same
-    updates. Every method is collective: all ranks call it, in the same order.
+    Only rank 0 writes and shows. The other ranks follow its decisions, so all make the same
+    updates. All ranks must call every method, in the same order.
     """
 
-    rank: int = 0  # of this process, from 0
-    world_size: int = 1  # number of processes
-    # Whether each holds only a share of the frozen layers, not a copy of the model, so that every
-    # pass is one of all processes.
+    rank: int = 0
+    world_size: int = 1
+    # Whether each process holds only a share of the frozen layers. Every pass then needs all
+    # processes.
     sharded: bool = False
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0."""
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> list[T]:
         """Returns this rank's share of the items: every `world_size`-th.
 
-        With sharded layers all ranks make the same number of passes: those with one item less take
-        the last item again.
+        With sharded layers all ranks must make the same number of passes: ranks with one item less
+        repeat the last item.
         """
         share = list(items[self.rank :: self.world_size])
         if self.sharded and len(share) * self.world_size < len(items):
@@ -66,7 +65,7 @@ class Processes:
         return place % self.world_size == self.rank
 
     def unshard(self, shares: Sequence[Sequence[T]], count: int) -> list[T]:
-        """Puts the shares that `shard` made of `count` items, by rank, back in order."""
+        """Returns `count` items in order, given all ranks' shares by `shard`."""
         longest = max(map(len, shares), default=0)
         found = [share[row] for row in range(longest) for share in shares if row < len(share)]
         return found[:count]
@@ -81,7 +80,7 @@ class Processes:
         return found
 
     def run_all(self, work: Callable[[], T]) -> list[T]:
-        """Does the work on each rank, and returns the results of all.
+        """Does the work on each rank, and returns all ranks' results.
 
         Raises:
             LlmcausalError: On all ranks, if one raised it.
@@ -92,11 +91,11 @@ class Processes:
         return self._results(self.all_gather(self._attempt(work)))
 
     def forward_all(self, work: Callable[[], T]) -> list[T]:
-        """Does work that runs the model on each rank, and returns the results of all.
+        """Runs the model on each rank, and returns all ranks' results.
 
         Raises:
-            LostProcessError: On the rank that failed, with sharded layers: the others wait in the
-                middle of a pass, where no message reaches them. Else as `run_all`.
+            LostProcessError: On a failed rank with sharded layers: the others wait in the middle
+                of a pass, where no message reaches them. Otherwise as `run_all`.
         """
         if not self.sharded:
             return self.run_all(work)
@@ -121,9 +120,9 @@ class Processes:
         return self._results(result)[0]
 
     def all_reduce(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Adds up the gradients of all ranks, in place, once per optimizer step.
+        """Adds up all ranks' gradients, in place.
 
-        A parameter without a gradient on every rank keeps none: the optimizer then skips it.
+        A parameter without a gradient on any rank keeps none, so the optimizer skips it.
         """
         if self.world_size == 1:
             return
@@ -168,7 +167,7 @@ SINGLE = Processes()
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Processes]:
-    """Joins the process group, if this process was started as one of several.
+    """Joins the process group, if this process is one of several.
 
     `--num-processes`, `accelerate launch` and `torchrun` set WORLD_SIZE, RANK and LOCAL_RANK. The
     backend is NCCL on CUDA, else gloo.
@@ -180,7 +179,7 @@ def process_group(device: torch.device) -> Iterator[Processes]:
 
     state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
     yield Processes(state.process_index, state.num_processes)
-    state.wait_for_everyone()  # not after a failure: some of them may be gone
+    state.wait_for_everyone()  # not after a failure: other processes may have ended
     state.destroy_process_group()
 
 

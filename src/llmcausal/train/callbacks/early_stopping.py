@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from llmcausal.errors import ConfigError
-from llmcausal.registry import nearest
-from llmcausal.train.callback import Callback, FitContext, Record, lacks
+from llmcausal.train.callback import Callback, FitContext, Record, refuse_unknown
 
 
 class EarlyStopping(Callback):
@@ -17,7 +15,7 @@ class EarlyStopping(Callback):
 
     Args:
         metric: Any figure of the record, such as `val_loss`.
-        mode: Whether less (`min`) or more (`max`) of it is better.
+        mode: Whether less (`min`) or more (`max`) is better.
         patience: Measurements without improvement before stopping.
         min_delta: An improvement must be larger than this.
     """
@@ -37,7 +35,7 @@ class EarlyStopping(Callback):
         self.forget()
 
     def forget(self) -> None:
-        """Begins anew, as with a metric that was not watched before."""
+        """Starts again, as after a change of the metric."""
         self.best: float | None = None
         self.best_step = 0
         self.count = 0
@@ -46,35 +44,26 @@ class EarlyStopping(Callback):
         return {"best": self.best, "best_step": self.best_step, "count": self.count}
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        self.best = values["best"]
-        self.best_step = values["best_step"]
-        self.count = values["count"]
+        vars(self).update(values)
 
     def on_record(self, context: FitContext, record: Record) -> None:
-        """Counts this record if it has the metric.
-
-        Raises:
-            ConfigError: If a validated record shows that the run has no such metric.
-        """
         if self.metric not in record:
-            if not self._seen and lacks(record, self.metric):
-                known = sorted(record.keys() - {"step", "epoch"})
-                raise ConfigError(
-                    f"early_stopping.metric: this run has no figure {self.metric!r}"
-                    f"{nearest(self.metric, known)} Known: {', '.join(known)}"
-                )
+            if not self._seen:
+                refuse_unknown(self.metric, "early_stopping.metric", record)
             return
         self._seen = True
         value = float(record[self.metric])
-        if self._improves(value):
+        gain = math.inf
+        if self.best is not None:
+            gain = self.best - value if self.mode == "min" else value - self.best
+        if math.isfinite(value) and gain > self.min_delta:
             self.best, self.best_step, self.count = value, int(record["step"]), 0
-            return
-        self.count += 1
-        self._stop_if_due(context)
+        else:
+            self.count += 1
+            self._stop_if_due(context)
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Stops a run again that had been stopped when its checkpoint was written."""
-        self._stop_if_due(context)
+        self._stop_if_due(context)  # the checkpoint may be of a run that this callback stopped
 
     def _stop_if_due(self, context: FitContext) -> None:
         if self.count >= self.patience:
@@ -83,11 +72,3 @@ class EarlyStopping(Callback):
                 f"early stopping: {self.metric} has not improved by more than {self.min_delta:g} "
                 f"in {self.count} measurements ({best} at step {self.best_step})"
             )
-
-    def _improves(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        if self.best is None:
-            return True
-        gain = self.best - value if self.mode == "min" else value - self.best
-        return gain > self.min_delta

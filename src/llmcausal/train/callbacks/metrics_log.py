@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per step, on disk before the next step begins."""
+"""metrics.jsonl: one JSON object per step, on disk before the next step starts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ FILE_NAME = "metrics.jsonl"
 class MetricsLog(Callback):
     """Appends each record to `run_dir/metrics.jsonl`.
 
-    JSON has no NaN or infinity: such a figure is null, and `non_finite` names it with its value.
-    On resume, rows of steps after the checkpoint and a torn last line are cut, so that the
-    steps done again appear once. Must come before whatever writes checkpoints: a checkpoint of
-    step N promises the row of step N.
+    JSON has no NaN or infinity: such a figure is null, and `non_finite` holds its value as text.
+    On resume, a torn last line and rows of steps after the checkpoint are cut. Must come before
+    the callback that writes checkpoints: step N's checkpoint promises step N's row.
 
     Raises:
-        StorageError: If the disk refuses, from any of the hooks.
+        StorageError: From any hook, if a read or write fails.
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,6 @@ class MetricsLog(Callback):
         self._last_step = -1
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Cuts the rows that the run is about to write again."""
         self._path = context.run_dir / FILE_NAME
         step = context.state.step
         self._last_step = cut_rows(self._path, after_step=step)
@@ -46,7 +44,7 @@ class MetricsLog(Callback):
 
     def on_record(self, context: FitContext, record: Record) -> None:
         step = int(record["step"])
-        if step <= self._last_step:  # the validation before the first step, done again
+        if step <= self._last_step:  # a resumed run may repeat the validation of step 0
             cut_rows(self._path, after_step=step - 1)
         with _storage_errors(self._path), self._path.open("ab") as file:
             file.write(_to_json(record))
@@ -56,7 +54,7 @@ class MetricsLog(Callback):
 
 
 def read_rows(path: Path) -> list[Record]:
-    """Returns the rows of a metrics file, oldest first; none if there is no file."""
+    """Returns a metrics file's rows, oldest first; none if there is no file."""
     with _storage_errors(path):
         lines = path.read_bytes().splitlines() if path.exists() else []
     return [row for row in map(_parse, lines) if row is not None]
@@ -66,10 +64,10 @@ def cut_rows(path: Path, after_step: int) -> int:
     """Removes rows of steps after `after_step` and a torn end; atomic.
 
     Returns:
-        The step of the last row kept, or -1.
+        The last kept row's step, or -1.
 
     Raises:
-        StorageError: If a line before a row to be kept is damaged, or the disk refuses.
+        StorageError: If a line before a kept row is damaged, or a write fails.
     """
     if not path.exists():
         return -1
@@ -100,8 +98,7 @@ def _parse(line: bytes) -> Record | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(row, dict) and type(row.get("step")) is int
-    return row if whole else None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def _to_json(record: Record) -> bytes:
@@ -113,7 +110,7 @@ def _to_json(record: Record) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Turns a one-element tensor or numpy number, as a user's callback may add, into a float."""
+    """Returns a float for a one-element tensor or numpy number of a user's callback."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else float(value)
 
 

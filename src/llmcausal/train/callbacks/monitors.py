@@ -23,14 +23,14 @@ CGROUP_LIMITS = (
 
 @dataclass(frozen=True)
 class MemoryUsage:
-    """Bytes held by this process: now, and at most so far where that is known."""
+    """Bytes that this process holds now, and its peak so far, if known."""
 
     used_bytes: int
     peak_bytes: int | None
 
 
 class HostGauge:
-    """Resident memory of this process, against the machine's or the container's memory."""
+    """This process's resident memory; the limit is the machine's or the container's."""
 
     def __init__(self) -> None:
         import psutil
@@ -43,13 +43,13 @@ class HostGauge:
 
 
 class CudaGauge:
-    """GPU memory of this process by NVML, which sees the CUDA context and other libraries too.
+    """This process's GPU memory by NVML, which includes the CUDA context and other libraries.
 
-    Where NVML cannot tell, it is what torch's allocator has reserved. The peak is the
-    allocator's, plus what the process now holds outside it.
+    Without NVML it is the memory that torch's allocator reserves. The peak is the allocator's,
+    plus the memory that the process now holds outside it.
 
     Args:
-        notes: Gets a note once if NVML cannot be used.
+        notes: Gets one note if NVML cannot be used.
     """
 
     def __init__(self, device: torch.device, notes: list[str]) -> None:
@@ -61,13 +61,11 @@ class CudaGauge:
         properties = torch.cuda.get_device_properties(device)
         self.limit_bytes = int(properties.total_memory)
         self._nvml: Any = None
-        self._handle: Any = None
         try:
-            nvml = importlib.import_module("pynvml")
-            nvml.nvmlInit()
-            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
-            self._nvml = nvml
-        except Exception as error:  # NVML's errors are of many kinds; none may stop a run
+            self._nvml = importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+        except Exception as error:  # NVML raises many types; none may stop a run
             self._give_up(str(error))
 
     def read(self) -> MemoryUsage:
@@ -87,23 +85,26 @@ class CudaGauge:
         for process in processes:
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return int(process.usedGpuMemory)
-        self._give_up("it does not tell this process's share here (a container, Windows or WSL)")
+        self._give_up("it does not report this process here (a container, Windows or WSL)")
         return 0
 
     def _give_up(self, reason: str) -> None:
         self._nvml = None
         self._notes.append(
-            f"memory: NVML cannot be used ({reason}); shown is what torch has reserved, "
+            f"memory: NVML cannot be used ({reason}); the figure is torch's reserved memory, "
             "without the CUDA context (300-450 MiB)"
         )
 
 
 class MemoryMonitor(Callback):
-    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record."""
+    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record.
+
+    Attributes:
+        limit_bytes: All memory of the GPU, the host or its container; None before the run.
+        usage: The newest reading, taken after every micro-batch; None before the run.
+    """
 
     def __init__(self) -> None:
-        # Both None before the run: all memory of the GPU, or of the host (or its container), and
-        # the newest reading, taken after every micro-batch.
         self.limit_bytes: int | None = None
         self.usage: MemoryUsage | None = None
         self._gauge: CudaGauge | HostGauge | None = None
@@ -140,7 +141,7 @@ def _cgroup_limits() -> list[int]:
 
 
 def _peak_resident_bytes() -> int | None:
-    """Returns VmHWM. getrusage's ru_maxrss would include the parent process before exec."""
+    """Returns VmHWM; getrusage's ru_maxrss includes the parent process before exec."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -152,10 +153,7 @@ def _peak_resident_bytes() -> int | None:
 
 
 class CausalMetrics(Callback):
-    """Adds `<metric>_mean`: the mean over the last `window` steps that have the metric.
-
-    The values in the window are kept in checkpoints, so a resumed run reports the same means.
-    """
+    """Adds `<metric>_mean`: the mean over the last `window` steps that have the metric."""
 
     def __init__(self, window: int = 20) -> None:
         names = [metric.name for metric in COSINES]
@@ -179,8 +177,7 @@ class CausalMetrics(Callback):
 class LearningRateMonitor(Callback):
     """Adds `learning_rate`, and `learning_rate_<group>` where parameter groups differ.
 
-    The rate is read while the step's gradients are gathered: after the step the scheduler has
-    already set the next one. A group is called by its `name`, else by its number.
+    A group without a `name` goes by its number.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -188,6 +185,7 @@ class LearningRateMonitor(Callback):
         self._rates: dict[str, float] = {}
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
+        # After the step it is too late: the scheduler has already set the next step's rate.
         self._rates = {
             str(group.get("name", index)): float(group["lr"])
             for index, group in enumerate(self._optimizer.param_groups)
