@@ -21,11 +21,11 @@ from llmcausal.train.trackers import TRACKERS
 from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker
 
 START_SECONDS = 60.0
-"""How long after the start a tracker may take to begin; only the first checkpoint waits for it."""
+"""How long a tracker may take to start; only the first checkpoint waits for it."""
 FINISH_SECONDS = 60.0
-"""How long the end of a run waits for what is unsent."""
+"""How long the end of a run waits for unsent figures."""
 QUEUED = 1000
-"""Calls that may wait; a tracker that falls further behind is switched off."""
+"""Calls that may wait; a slower tracker is switched off."""
 MESSAGE_LENGTH = 300
 _COLUMNS = ("id", "family", "category", "member", "prompt", "expected", "answer", "obeyed", "right")
 _BASE_COLUMNS = ("base_answer", "base_obeyed", "base_right")
@@ -34,10 +34,10 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def load_trackers(tracking: TrackingSection) -> dict[str, type[Tracker]]:
-    """Returns the trackers that the settings name, by name.
+    """Returns the settings' trackers, by name.
 
     Raises:
-        ConfigError: If one is unknown, not installed, or cannot do what `tracking.mode` asks.
+        ConfigError: If one is unknown, not installed, or does not support `tracking.mode`.
     """
     kinds: dict[str, type[Tracker]] = {}
     for name in tracking.trackers:
@@ -60,7 +60,7 @@ class _TrackerThread:
         self.tracker = tracker
         self.begun = threading.Event()
         self.run_id: str | None = None
-        self.failure: str | None = None  # why nothing more is done; None while all is well
+        self.failure: str | None = None  # why no more actions run
         self._actions: Queue[Callable[[], object] | None] = Queue(QUEUED)
         threading.Thread(target=self._work, daemon=True, name="tracker").start()
 
@@ -71,7 +71,7 @@ class _TrackerThread:
             self.begun.set()
 
     def give(self, action: Callable[[], object]) -> None:
-        """Leaves an action to the thread; never waits."""
+        """Queues an action; never waits."""
         if self.failure is not None:
             return
         try:
@@ -86,7 +86,7 @@ class _TrackerThread:
             return queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, seconds)
 
     def end(self) -> None:
-        """Ends the thread after the action that it is doing."""
+        """Ends the thread after its current action."""
         self.failure = self.failure or "it has ended"
         with suppress(Full):
             self._actions.put_nowait(None)
@@ -96,25 +96,25 @@ class _TrackerThread:
             try:
                 if self.failure is None:
                     action()
-            except BaseException as error:  # training continues, whatever a tracker raises
-                # In one line, without a password in an address.
+            except BaseException as error:  # no tracker's error may stop training
+                # On one line, without an address's password.
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 self.failure = re.sub(r"//[^/@\s]+@", "//", text)[:MESSAGE_LENGTH]
             self._actions.task_done()
 
 
 class Tracking(Callback):
-    """Owns the trackers of a run and their run ids, which checkpoints keep.
+    """Owns a run's trackers and their run ids, which checkpoints keep.
 
-    A tracker that fails, or falls behind, is noted once and switched off; training and the other
+    A tracker that fails or falls behind is noted once and switched off; training and the other
     trackers continue. Trackers get finite figures only.
 
     Args:
         config: Its `run_dir` exists when the trackers start.
-        kinds: The trackers, by name, of `load_trackers`.
+        kinds: From `load_trackers`.
 
     Attributes:
-        answers: Returns the answers of the latest validation, if its attack probe is on.
+        answers: Returns the latest validation's answers, if its attack probe is on.
     """
 
     def __init__(self, config: RunConfig, kinds: Mapping[str, type[Tracker]]) -> None:
@@ -131,11 +131,10 @@ class Tracking(Callback):
 
     @property
     def active(self) -> bool:
-        """Whether a tracker is at work."""
         return bool(self._tracked)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the run's id at each tracker, once the starting ones have one."""
+        """Returns the run's id at each tracker; waits for trackers that are starting."""
         late = "it did not start within a minute"
         self._await(late, self._deadline, lambda each, seconds: each.begun.wait(seconds))
         return {"run_ids": self._ids()}
@@ -157,16 +156,15 @@ class Tracking(Callback):
         self._tell_failures()
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        """Remembers how training ended; the final evaluation may follow."""
-        self._outcome = outcome
+        self._outcome = outcome  # `close` reports it: the final evaluation may come first
         self._tell_failures()
         self._shown = len(self._notes)
 
     def log_evaluation(self, result: Mapping[str, Any], step: int) -> None:
-        """Hands over the final evaluation; starts the trackers if nothing was left to train.
+        """Logs the final evaluation; starts the trackers if there was nothing left to train.
 
         Args:
-            result: As described in `evaluation/results.py`.
+            result: As in `evaluation/results.py`.
             step: Number of trained steps.
         """
         if not self._started:
@@ -177,7 +175,7 @@ class Tracking(Callback):
         self._give_table("evaluation_answers", result["generations"], step)
 
     def close(self) -> list[str]:
-        """Ends the trackers, waiting at most a minute, and returns the notes for the user."""
+        """Ends the trackers within a minute, and returns new notes for the user."""
         outcome, best = self._outcome, self._config.run_dir / BEST
         ended_well = outcome in ("completed", "stopped")
         if self._config.tracking.log_model and ended_well and best.is_dir():
@@ -225,7 +223,7 @@ class Tracking(Callback):
     def _await(
         self, otherwise: str, deadline: float, wait: Callable[[_TrackerThread, float], bool]
     ) -> None:
-        """Waits for every tracker; one that takes longer is switched off."""
+        """Waits for every tracker until the deadline, and switches off the late ones."""
         for tracked in self._tracked.values():
             if not wait(tracked, max(deadline - time.monotonic(), 0.0)):
                 tracked.failure = tracked.failure or otherwise
@@ -243,7 +241,7 @@ class Tracking(Callback):
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the finite numbers, under names that every tracker takes."""
+    """Returns the finite numbers, under names that every tracker accepts."""
     figures: dict[str, float] = {}
     for name, value in values.items():
         if value is None or isinstance(value, str):
@@ -260,7 +258,7 @@ def _plain_name(name: str) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Returns settings in which an absolute path, which may name the user, is its last part."""
+    """Cuts absolute paths, which may contain the user's name, to their last part."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -275,12 +273,12 @@ def _table(rows: Sequence[Row]) -> list[Row]:
 
 
 def _encodable(value: Any) -> Any:
-    """A lone surrogate from hostile data becomes its own escape instead of an error."""
+    """Escapes lone surrogates, which hostile data may have and encoders refuse."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _evaluation_figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns each figure of base, tuned and their difference, with its interval."""
+    """Returns the figures of base, tuned and their difference, with intervals."""
     found: dict[str, Any] = {}
     for part in ("base", "tuned", "difference"):
         side = result[part] or {}

@@ -1,4 +1,4 @@
-"""MLflow: its server where MLFLOW_TRACKING_URI names one, else a database with the runs."""
+"""MLflow: the server that MLFLOW_TRACKING_URI names, else a database in the output directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmcausal.config import TrackingSection
 from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, missing_package
 
 FOLDER = ".mlflow"
-"""In the output directory; no run's name begins with a dot."""
+"""In the output directory; no run's name starts with a dot."""
 DATABASE = "runs.db"
 ADDRESS = "MLFLOW_TRACKING_URI"
 LONGEST_SETTING = 6000
@@ -25,12 +25,11 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-"""Where the user has set nothing: no reports to MLflow's makers, and a server that is down is
-given up within a minute."""
+"""Defaults: no telemetry, and a server that is down is given up within a minute."""
 
 
 class Mlflow(Tracker):
-    """Logs through MLflow's client, which adds no user, host or source file by itself."""
+    """Logs through MLflow's client, which sends no user, host or source file by itself."""
 
     def __init__(self) -> None:
         self._client: Any = None
@@ -50,7 +49,6 @@ class Mlflow(Tracker):
         return ADDRESS if address else f"{FOLDER}/{DATABASE} in the output directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Continues the run of that id if the server has it, else creates one."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         mlflow = importlib.import_module("mlflow")
@@ -58,13 +56,14 @@ class Mlflow(Tracker):
         folder = run.run_dir.parent / FOLDER
         if not address:
             folder.mkdir(exist_ok=True)
-            address = _database(folder)
+            files = importlib.import_module("mlflow.utils.file_utils")
+            address = str(files.path_to_local_sqlite_uri(str(folder / DATABASE)))
             run.notes.append(f"mlflow: mlflow ui --backend-store-uri {address}")
         self._client = mlflow.MlflowClient(tracking_uri=address)
         if run_id and self._exists(mlflow, run_id):
             self._run_id = run_id
             self._client.update_run(run_id, status="RUNNING")
-        else:
+        else:  # also if the server has lost that run
             local = folder / "artifacts" if folder.is_dir() else None
             self._run_id = self._create(run, local)
         return self._run_id
@@ -76,7 +75,6 @@ class Mlflow(Tracker):
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def log_table(self, name: str, rows: Sequence[Row], step: int) -> None:
-        """Sends a table as MLflow's own JSON tables are written."""
         table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
         self._client.log_dict(self._run_id, table, f"{name}/step-{step}.json")
 
@@ -111,7 +109,7 @@ class Mlflow(Tracker):
 
 
 def _params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns `section.key: value`; a table of the user's own is one value."""
+    """Returns `section.key: value`; a user's table is one value."""
     params: dict[str, str] = {}
     for name, value in settings.items():
         section = value if isinstance(value, Mapping) else {"": value}
@@ -119,8 +117,3 @@ def _params(settings: Mapping[str, Any]) -> dict[str, str]:
             text = item if isinstance(item, str) else json.dumps(item)
             params[f"{name}.{key}".rstrip(".")] = text[:LONGEST_SETTING]
     return params
-
-
-def _database(folder: Path) -> str:
-    module = importlib.import_module("mlflow.utils.file_utils")
-    return str(module.path_to_local_sqlite_uri(str(folder / DATABASE)))

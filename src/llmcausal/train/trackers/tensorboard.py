@@ -28,7 +28,6 @@ class TensorBoard(Tracker):
         return f"{FOLDER}/ in the run directory"
 
     def start(self, run: TrackedRun, run_id: str | None) -> str:
-        """Continues in the same folder; repeated steps replace the earlier ones."""
         module = importlib.import_module("torch.utils.tensorboard")
         folder = run.run_dir / FOLDER
         resumed = folder.is_dir()
@@ -51,5 +50,5 @@ class TensorBoard(Tracker):
 
 
 def _literal(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns JSON as a block of code: TensorBoard renders text as Markdown, links and all."""
+    """Returns JSON as a code block: TensorBoard would render links in Markdown."""
     return "\n".join(f"    {json.dumps(row)}" for row in rows)

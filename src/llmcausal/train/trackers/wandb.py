@@ -15,13 +15,13 @@ from llmcausal.train.trackers.tracker import Row, TrackedRun, Tracker, missing_p
 
 NETWORK_TIMEOUT_SECONDS = 5.0
 TIMEOUT_SECONDS = 50.0
-"""Less than training waits, so that the user gets wandb's own message."""
+"""Shorter than training's wait: the user then gets wandb's own message."""
 
 
 class Wandb(Tracker):
-    """Logs every figure by step; offline when there is no login or no network.
+    """Logs figures by step, offline without a login or network.
 
-    No source, console output, package list, host name, user, command line or environment is sent.
+    Sends no source, console output, package list, host name, user, command line or environment.
     """
 
     def __init__(self) -> None:
@@ -56,10 +56,26 @@ class Wandb(Tracker):
             dir=str(run.run_dir),
             config=dict(run.settings),
             mode="offline" if reason else None,
-            settings=_settings(wandb),
+            settings=wandb.Settings(
+                reinit="create_new",
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                host="",
+                username="",
+                email="",
+                program="",
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_disable_machine_info=True,
+                x_save_requirements=False,
+                init_timeout=TIMEOUT_SECONDS,
+                finish_timeout=TIMEOUT_SECONDS,
+            ),
         )
-        # A resumed run repeats the steps since its checkpoint; wandb's own step counter would
-        # refuse them, so the step is a figure that the others are drawn against.
+        # A resumed run repeats the steps since its checkpoint, which wandb's own step counter
+        # refuses. So the step is a figure, and the others are drawn over it.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         if reason:
@@ -92,7 +108,7 @@ class Wandb(Tracker):
 
 
 def reason_to_stay_offline(tracking: TrackingSection) -> str:
-    """Returns why figures cannot be sent to W&B now, or nothing; takes up to five seconds."""
+    """Returns why W&B cannot get figures now, or nothing; takes up to five seconds."""
     if tracking.mode == "offline":
         return "tracking.mode says so"
     wandb = importlib.import_module("wandb")
@@ -114,23 +130,3 @@ def reason_to_stay_offline(tracking: TrackingSection) -> str:
 
 def _settings_of_user(wandb: Any) -> Any:
     return wandb.setup(settings=wandb.Settings(silent=True)).settings
-
-
-def _settings(wandb: Any) -> Any:
-    return wandb.Settings(
-        reinit="create_new",
-        silent=True,
-        console="off",
-        save_code=False,
-        disable_git=True,
-        host="",
-        username="",
-        email="",
-        program="",
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-        init_timeout=TIMEOUT_SECONDS,
-        finish_timeout=TIMEOUT_SECONDS,
-    )
