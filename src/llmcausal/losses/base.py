@@ -1,4 +1,4 @@
-"""What a contrastive loss is to the step."""
+"""The base class of contrastive losses, and the projection head."""
 
 from __future__ import annotations
 
@@ -15,28 +15,25 @@ class ContrastiveLoss(nn.Module, ABC):
     """A loss on the representations of a triplet's members.
 
     The constructor's keyword arguments name the `[loss]` settings it takes (tau, margin, ...);
-    a loss of your own gets the rest from `[loss.options]`.
+    your own loss gets the others from `[loss.options]`.
     """
 
     members: frozenset[Member]
-    """Members it reads, given its weights; the others are not computed. Empty: always zero."""
+    """Members it reads; a step does not compute the others. Empty if the loss is always zero."""
     per_triplet: bool = False
-    """Whether a triplet's loss depends on that triplet alone, so that a run short of memory may
-    cut its optimizer steps into smaller micro-batches."""
+    """Whether a triplet's loss depends on that triplet alone. A run short of memory may then cut
+    its optimizer steps into smaller micro-batches."""
 
     @abstractmethod
     def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
-        """Returns losses [triplets], given the representations [triplets, width] of `members`.
-
-        The step averages them over the optimizer step.
-        """
+        """Returns losses [triplets], given the representations [triplets, width] of `members`."""
 
 
 class ProjectionHead(nn.Module):
     """Two linear layers with GELU between them, as in SimCLR (Chen et al., 2020, section 2.1).
 
-    The contrast is taken through it, so that it cannot wreck the text. `seed` decides the initial
-    weights, whatever was drawn before.
+    It lets the contrast shape representations without wrecking the text. `seed` alone decides the
+    initial weights.
     """
 
     def __init__(self, width: int, hidden: int, out: int, seed: int = 0) -> None:
@@ -53,10 +50,10 @@ class ProjectionHead(nn.Module):
 
     @torch.no_grad()
     def center(self, pooled: Tensor) -> None:
-        """Sets the biases so that the mean of `pooled` [n, width] is mapped near the origin.
+        """Sets the biases so that the mean of `pooled` [n, width] maps near the origin.
 
-        Hidden states of all texts share one large direction. Left in, every cosine starts near 1,
-        where the gradient of the contrast vanishes.
+        All texts' hidden states share one large direction. It would start every cosine near 1,
+        where the contrast's gradient vanishes.
         """
         mean = pooled.to(self.input.weight.dtype).mean(0)
         self.input.bias.copy_(-(self.input.weight @ mean))

@@ -1,4 +1,4 @@
-"""The causal contrastive loss: together what differs harmlessly, apart what carries an attack."""
+"""The causal contrastive loss: pulls harmless variants together, pushes attacks away."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llmcausal.losses.base import ContrastiveLoss
 class CausalContrastive(ContrastiveLoss):
     """`lambda_causal * -cos(b, cf) / tau + lambda_spurious * cos(b, i) / tau`.
 
-    With targets the two terms are hinged: pulling stops at `cos(b, cf) >= stability_target`,
-    pushing at `1 - cos(b, i) >= separation_target`. Formula: docs/objective.md.
+    Targets hinge the terms: pulling stops at `cos(b, cf) >= stability_target`, pushing at
+    `1 - cos(b, i) >= separation_target`. Formula: docs/objective.md.
     """
 
     per_triplet = True

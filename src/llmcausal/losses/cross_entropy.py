@@ -1,6 +1,6 @@
-"""Next-token cross-entropy through a frozen head, without ever holding all logits.
+"""Next-token cross-entropy through a frozen head, in chunks of logits.
 
-The gradient of each row is computed with its loss, so that backward needs no logits.
+Each row's gradient is computed with its loss, so backward needs no logits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class OutputHead:
     """A frozen output head: `softcap * tanh((W h + b) / softcap)`, or `W h + b`."""
 
     weight: Tensor  # W [vocabulary, width]
-    bias: Tensor | None = None  # b [vocabulary], or None
-    softcap: float | None = None  # logit softcap, or None
+    bias: Tensor | None = None  # b [vocabulary]
+    softcap: float | None = None
 
 
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
     """Returns x @ W.T; in fp32 on a CPU by oneDNN, as fast as MKL on Intel and faster on AMD."""
     on_cpu = inputs.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    differentiable = inputs.requires_grad and torch.is_grad_enabled()  # oneDNN's has no gradient
-    if on_cpu and inputs.dtype == torch.float32 and not differentiable:
+    # oneDNN's product has no gradient.
+    if on_cpu and inputs.dtype == torch.float32 and not wants_gradient(inputs):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, None, "none", [], "")
         return result
     return linear(inputs, weight)
@@ -37,13 +37,13 @@ def product(inputs: Tensor, weight: Tensor) -> Tensor:
 def chunked_cross_entropy(
     hidden: Tensor, head: OutputHead, targets: Tensor, *, chunk: int = 256
 ) -> Tensor:
-    """Returns the cross-entropy of each row, with the logits of `chunk` rows at one time.
+    """Returns each row's cross-entropy, with the logits of `chunk` rows at one time.
 
-    The gradient of row i is `(softmax(z_i) - onehot(y_i)) W`, times the slope of the softcap.
+    Row i's gradient is `(softmax(z_i) - onehot(y_i)) W`, times the softcap's slope.
 
     Args:
-        hidden: Hidden states at the positions that predict a label [n, width].
-        head: The output head, where the hidden states are.
+        hidden: Hidden states that predict a label [n, width].
+        head: On the hidden states' device.
         targets: Labels [n].
 
     Returns:
@@ -76,25 +76,23 @@ def streamed_cross_entropy(
     vocabulary_chunk: int = 8192,
     label_chunk: int = 256,
 ) -> Tensor:
-    """Returns the cross-entropy of each row, reading the head once for all rows.
+    """Returns each row's cross-entropy, with a head on the host that passes the device in chunks.
 
-    The head stays on the host and passes the device once, some rows of the vocabulary at a time.
-    An online log-sum-exp gives the loss; the input gradient is summed in the same pass. Every call
-    reads the head: give it the labels of all terms together. Bytes on the device besides the
-    arguments, for n rows of width w, chunks of V words and L labels, head of b, hidden states of h
-    and sums of a bytes a number:
+    An online log-sum-exp gives the loss; the same pass adds up the input gradient. Each call reads
+    the whole head, so one call should have all terms' labels. Bytes on the device besides the
+    arguments, for n rows of width w, chunks of V words and L labels, and b bytes per number of the
+    head, h of the hidden states and a of the sums:
 
-        2 V w b + n w (a + b) + L V (a + b) + L w (a + b)     while the head passes by
-        n w (a + b) + n w (a + h)                              at the end; n w h stay for backward
+        2 V w b + n w (a + b) + L V (a + b) + L w (a + b)     during the pass
+        n w (a + b) + n w (a + h)                              at the end; backward keeps n w h
 
-    Without gradient no n w term is left, and a softcap adds L V a. Llama 3.1 (w = 4096, b = h = 2,
+    Without gradient there is no n w term. A softcap adds L V a. Llama 3.1 (w = 4096, b = h = 2,
     a = 4) with the default chunks: 128 + 12 + 12 + 6 = 158 MiB at 512 labels, 170 MiB at 1024.
 
     Args:
-        hidden: As for `chunked_cross_entropy`, on the device; so are the targets and the result.
-        head: The output head, on the host. From pinned memory the copies to CUDA overlap with
-            the products.
-        vocabulary_chunk: Rows of the head on the device at one time; twice as many on CUDA.
+        hidden: As for `chunked_cross_entropy`; on the device, as targets and result.
+        head: On the host; from pinned memory the copies to CUDA overlap with the products.
+        vocabulary_chunk: The head's rows on the device at one time; twice as many on CUDA.
         label_chunk: Rows whose logits exist at one time.
     """
     wanted = wants_gradient(hidden)
@@ -113,9 +111,9 @@ def streamed_cross_entropy(
 
 
 def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[int, OutputHead]]:
-    """Yields the head's rows in order, at most `rows` at a time, where the hidden states are.
+    """Yields parts of at most `rows` rows, in order, on the hidden states' device.
 
-    Each part comes with the number of its first row; without hidden states there is none.
+    Each part comes with its first row's number. Without hidden states there is no part.
     """
     first, bias = 0, head.bias
     for weight in _on_device(head.weight, rows if len(hidden) else 0, hidden.device):
@@ -125,7 +123,7 @@ def head_parts(head: OutputHead, rows: int, hidden: Tensor) -> Iterator[tuple[in
 
 
 def capped_logits(hidden: Tensor, head: OutputHead) -> Tensor:
-    """Returns logits [n, rows of the head], in the dtype of sums."""
+    """Returns logits [n, rows of the head] in the sums' dtype."""
     weight, softcap = head.weight, head.softcap
     z = product(hidden.to(weight.dtype), weight).to(sum_dtype(hidden))
     if head.bias is not None:
@@ -134,30 +132,29 @@ def capped_logits(hidden: Tensor, head: OutputHead) -> Tensor:
 
 
 def sum_dtype(hidden: Tensor) -> torch.dtype:
-    """Returns the dtype that logits of these states are summed in."""
     return torch.promote_types(hidden.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums of each row over the vocabulary so far; `add` changes them in place.
+    """Each row's sums over the vocabulary so far; `add` changes them in place.
 
-    The sums leave out the target: its share of the gradient, p - 1, is minus the share of all
-    others, and a probability near 1 would lose its digits in the subtraction.
+    The sums exclude the target. Its gradient, p - 1, equals minus the others' share, and near
+    p = 1 the subtraction would lose all digits.
     """
 
     maximum: Tensor  # largest logit so far [n, 1]
     others: Tensor  # sum of exp(z - maximum) over all but the target [n, 1]
     target_logit: Tensor  # [n, 1]; undefined before its chunk
-    # The head's rows summed with those weights, times the softcap's slope [n, width].
+    # Sum of the head's rows with those weights, times the softcap's slope [n, width].
     product: Tensor | None
-    target_row: Tensor | None  # the head's row of the target [n, width]; undefined before its chunk
+    target_row: Tensor | None  # the target's row of the head [n, width]; undefined before its chunk
 
     @classmethod
     def start(cls, hidden: Tensor, head_dtype: torch.dtype, differentiable: bool) -> _Sums:
         dtype = sum_dtype(hidden)
         zero = torch.zeros((len(hidden), 1), dtype=dtype, device=hidden.device)
-        # Not -inf: differences stay defined, also in a chunk of nothing but -inf.
+        # Not -inf: differences stay defined in a chunk that is all -inf.
         maximum = torch.full_like(zero, torch.finfo(dtype).min)
         product = torch.zeros_like(hidden, dtype=dtype) if differentiable else None
         row = torch.zeros_like(hidden, dtype=head_dtype) if differentiable else None
@@ -171,7 +168,7 @@ class _Sums:
         )
 
     def add(self, z: Tensor, part: OutputHead, targets: Tensor) -> None:
-        """Adds the next rows of the head.
+        """Adds the head's next rows.
 
         Args:
             z: Logits [n, chunk]; overwritten.
@@ -196,7 +193,7 @@ class _Sums:
         self.target_row.copy_(torch.where(inside, weight[index[:, 0]], self.target_row))
 
     def finish(self, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-        """Returns losses [n] and gradients [n, width], using up the sums."""
+        """Returns losses [n] and gradients [n, width]; overwrites the sums."""
         total = self.others + (self.target_logit - self.maximum).exp_()
         losses = (total.log() + (self.maximum - self.target_logit)).squeeze(1)
         if self.product is None or self.target_row is None:
@@ -208,7 +205,7 @@ class _Sums:
 
 
 def slope_of(z: Tensor, softcap: float) -> Tensor:
-    """Returns the derivative of a softcap at its capped logits."""
+    """Returns a softcap's derivative at its capped logits."""
     return z.div(softcap).square_().neg_().add_(1)
 
 
@@ -244,15 +241,15 @@ def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor
 
 
 def wants_gradient(hidden: Tensor) -> bool:
-    """Tells whether a loss of these rows will be gone backward from."""
+    """Whether autograd needs these rows' gradient."""
     return hidden.requires_grad and torch.is_grad_enabled()
 
 
 def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Tensor:
-    """Returns losses [n], differentiable once by the rows [n, width] that they come from.
+    """Returns losses [n], differentiable once by their rows [n, width].
 
     Args:
-        gradient: Of each row's loss by the row [n, width]; None if none is wanted.
+        gradient: Each row's loss by the row [n, width]; None if not needed.
     """
     if gradient is None:
         return losses

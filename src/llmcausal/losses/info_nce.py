@@ -1,4 +1,4 @@
-"""InfoNCE: pick the counterfactual among the injections of the micro-batch."""
+"""InfoNCE: the counterfactual against the micro-batch's injections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llmcausal.losses.base import ContrastiveLoss
 class InfoNCE(ContrastiveLoss):
     """Cross-entropy of the positive among its negatives (van den Oord et al., 2018, eq. 4).
 
-    Anchor: benign. Positive: its counterfactual. Negatives: every injection of the micro-batch,
-    so the loss depends on `train.batch_size`, not only on the effective batch.
+    Anchor: benign. Positive: its counterfactual. Negatives: all of the micro-batch's injections,
+    so the loss depends on `train.batch_size`.
     """
 
     members: frozenset[Member] = frozenset({"benign", "benign_cf", "injection"})

@@ -1,4 +1,4 @@
-"""Divergence of the answer's distributions: under attack from those without it."""
+"""Divergence of the answer's distributions with the attack from those without it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def divergence(
     chunk: int = 256,
     vocabulary_chunk: int | None = None,
 ) -> Tensor:
-    """Returns `KL(softmax(W clean) || softmax(W hidden))` of each row, without holding all logits.
+    """Returns `KL(softmax(W clean) || softmax(W hidden))` of each row, in chunks of logits.
 
-    Differentiable by `hidden` alone: the gradient of row i is `(p_hidden - p_clean) W`, with the
-    softcap's slope where there is one.
+    Differentiable by `hidden` alone: row i's gradient is `(p_hidden - p_clean) W`, times the
+    softcap's slope.
 
     Args:
         hidden: States that predict the answer under attack [n, width].
         clean: States without the attack [n, width].
-        head: The output head; on the host if `vocabulary_chunk`.
+        head: On the host if `vocabulary_chunk`, else with the states.
         chunk: Rows whose logits exist at one time.
-        vocabulary_chunk: Rows of the head that are on the device at one time; None: all.
+        vocabulary_chunk: The head's rows on the device at one time; None for all.
 
     Returns:
         Divergences [n], in nats, in fp32 (fp64 for fp64 inputs).
@@ -47,6 +47,7 @@ def divergence(
     words, softcap = vocabulary_chunk or len(head.weight), head.softcap
     chunks = [slice(start, start + chunk) for start in range(0, len(hidden), chunk)]
     with torch.no_grad():
+        # A first pass, because each probability needs its row's norm over the whole vocabulary.
         for _, part in head_parts(head, words, hidden):
             for rows in chunks:
                 for norm, states in zip(norms, (hidden, clean), strict=True):
@@ -59,7 +60,7 @@ def divergence(
                 attacked = capped_logits(hidden[rows], part)
                 slope = None if softcap is None else slope_of(attacked, softcap)
                 attacked -= norms[0][rows, None]
-                # In place, and given up at once: each of these is a chunk of logits.
+                # In place, and freed at once: each of these is a chunk of logits.
                 p = right.exp()
                 values[rows] += right.sub_(attacked).mul_(p).sum(-1)
                 del right

@@ -1,4 +1,4 @@
-"""Distance of the middle layers' states: under attack from those without it."""
+"""Distance of the middle layers' states with the attack from those without it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 PLACES = (1 / 3, 1 / 2, 2 / 3)
-"""Where the compared layers are, as shares of the depth."""
+"""The compared layers, as shares of the depth."""
 
 
 def middle_layers(layers: int) -> tuple[int, ...]:
-    """Returns which of a decoder's layers are compared, counted from 1: three at most."""
+    """Returns the compared layers of a decoder, counted from 1: three at most."""
     return tuple(sorted({max(1, round(share * layers)) for share in PLACES}))
 
 
 def state_distance(attacked: Tensor, clean: Tensor) -> Tensor:
-    """Returns `|attacked - clean|^2 / |clean|^2` of each token, as the mean over the layers.
+    """Returns each token's `|attacked - clean|^2 / |clean|^2`, averaged over the layers.
 
     Args:
         attacked: States under attack [layers, n, width].
-        clean: Those without it, which get no gradient [layers, n, width].
+        clean: States without it [layers, n, width]; get no gradient.
 
     Returns:
         Distances [n] in fp32 (fp64 for fp64 inputs).

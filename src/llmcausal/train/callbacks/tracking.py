@@ -80,7 +80,7 @@ class _TrackerThread:
             self.failure = f"it is {QUEUED} calls behind"
 
     def wait(self, seconds: float) -> bool:
-        """Waits until all actions are done, or passed over after a failure."""
+        """Waits until all actions are done, or skipped after a failure."""
         queue = self._actions
         with queue.all_tasks_done:
             return queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, seconds)
