@@ -1,9 +1,8 @@
-"""Export target `adapter`: a PEFT folder to put on the base model."""
+"""Export target `adapter`: a PEFT folder for the base model."""
 
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
-from llmcausal.export.model_card import ADAPTER
 from llmcausal.export.source import ExportSource
 from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter
 
 
 def export_adapter(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
     """Writes the adapter with tokenizer, chat template, end-of-turn ids and a model card."""
-    write, load = partial(_write, source), partial(_load, source)
-    return make_artifact(source, out, options, ADAPTER, write=write, load=load)
+    return make_artifact(source, out, options, "adapter", write=_write, load=_load)
 
 
 def _write(source: ExportSource, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every export: a folder, written whole or not at all, with a report."""
+"""Every export: a folder, complete or absent on disk, with a report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,18 @@ from safetensors import SafetensorError
 
 from llmcausal.errors import DoesNotFitError, StorageError, UsageError
 from llmcausal.export.check import Loaded, TransformersModel, check, observe
-from llmcausal.export.model_card import Kind, write_model_card
+from llmcausal.export.model_card import write_model_card
 from llmcausal.export.source import ExportSource, files_of, stored
 from llmcausal.launched import in_wsl, more_wsl_memory
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Choices of the command line.
+    """The command line's choices."""
 
-    Attributes:
-        quantize: Number format of a GGUF file, as llama.cpp names it in lower case.
-        llama_cpp: A llama.cpp checkout; None looks for one.
-        check: Load the artifact back and compare it with the model in memory. This needs memory
-            for the whole model; merging does not.
-    """
-
-    quantize: str = "f16"
-    llama_cpp: Path | None = None
-    check: bool = True
+    quantize: str = "f16"  # GGUF number format, as llama.cpp names it, in lower case
+    llama_cpp: Path | None = None  # a llama.cpp checkout; None looks for one
+    check: bool = True  # load the artifact back and compare it; needs memory for the whole model
 
 
 REPORT = "export_check.json"
@@ -50,15 +43,16 @@ def make_artifact(
     source: ExportSource,
     out: Path,
     options: ExportOptions,
-    kind: Kind,
+    kind: str,
     *,
-    write: Callable[[Path], dict[str, Any]],
-    load: Callable[[Path], Loaded],
+    write: Callable[[ExportSource, Path], dict[str, Any]],
+    load: Callable[[ExportSource, Path], Loaded],
 ) -> dict[str, Any]:
-    """Writes an artifact, loads it back, compares it and describes it; all of it or nothing.
+    """Writes an artifact, loads it back, compares it and describes it. An error leaves nothing.
 
     Args:
-        write: Puts the files into a folder; returns facts for the report.
+        kind: The export format's name.
+        write: Writes the files into a folder; returns facts for the report.
         load: Loads them as their users will.
 
     Returns:
@@ -67,36 +61,35 @@ def make_artifact(
     Raises:
         UsageError: If `out` is not empty.
         ModelError: If the base is quantized, or the artifact differs from the trained model.
-        CheckpointError: If the checkpoint holds no adapter.
+        CheckpointError: If the checkpoint has no adapter.
         DoesNotFitError: If the comparison needs more host memory than is available.
-        StorageError: If the disk refuses.
+        StorageError: If a write fails.
     """
     with new_folder(out) as folder:
         source.adapter_config()
         source.refuse_quantized_base()
         reference = None
         if options.check:
-            _refuse_too_large(source, kind.name)
-            # The unquantized base with the adapter next to it (W + BA), also for an adapter
-            # trained on a 4-bit base: merging in 4 bit would round the update away.
+            _refuse_too_large(source, kind)
+            # The reference is the unquantized base with a separate adapter (W + BA), even if
+            # training used a 4-bit base: merging in 4 bit would round the update away.
             trained = TransformersModel(source.load(), source.generation_config())
             reference = observe(source, trained, trained)
             del trained
-        gc.collect()  # the reference model's modules refer to one another
-        facts = write(folder)
-        report: dict[str, Any] = {"format": kind.name, **facts}
+        gc.collect()  # the reference model's modules form reference cycles
+        report: dict[str, Any] = {"format": kind, **write(source, folder)}
         if reference is None:
             report["checked"] = False
         else:
-            report |= check(source, load(folder), reference)
+            report |= check(source, load(source, folder), reference)
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=2)
         (folder / REPORT).write_text(text + "\n", encoding="utf-8")
-        write_model_card(folder, source, kind, report)
+        write_model_card(folder, source, report)
     return report
 
 
 def _refuse_too_large(source: ExportSource, kind: str) -> None:
-    """Refuses the comparison if one whole model does not fit in host memory; two never load."""
+    """Refuses the comparison if host memory is too small for one model; it never loads two."""
     tensors = (
         tensor
         for name, names in files_of(source.base_folder).items()
@@ -127,7 +120,7 @@ _DISK_ERRORS = {
 
 
 def refuse_existing(out: Path) -> None:
-    """Raises `UsageError` if `out` is a file, or a folder that is not empty."""
+    """Raises a `UsageError` if `out` is a file, or a folder that is not empty."""
     if out.is_dir():
         if any(out.iterdir()):
             raise UsageError(f"{out}: is not empty; give --out a new folder, or empty this one")
@@ -141,7 +134,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: If `out` exists and is not an empty folder.
-        StorageError: If the disk refuses; nothing is left behind.
+        StorageError: If a write fails; no file remains.
     """
     refuse_existing(out)
     work = out.parent / f".{out.name}.{os.getpid()}.partial"
@@ -161,7 +154,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             out.rmdir()
         work.rename(out)
     except OSError as error:
-        # Libraries raise OSError for a missing model too: only the disk's own errors are ours.
+        # Libraries raise OSError for a missing model, too; these are the disk's own errors.
         if error.errno in _DISK_ERRORS:
             raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
         raise

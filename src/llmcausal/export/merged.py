@@ -1,4 +1,4 @@
-"""Export target `merged`: base and adapter as one unquantized model, shard by shard."""
+"""Export target `merged`: base and adapter as one unquantized model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from llmcausal.errors import ModelError
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
-from llmcausal.export.model_card import MERGED
 from llmcausal.export.source import (
     CODES,
     INDEX,
@@ -36,35 +34,28 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Update:
-    """What LoRA adds to one weight: `scale * b @ a`.
+    """LoRA's change of one weight: `scale * b @ a`."""
 
-    Attributes:
-        a: (rank, in).
-        b: (out, rank).
-        scale: alpha / rank, or alpha / sqrt(rank).
-        transposed: The base keeps this weight as (in, out).
-    """
-
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
-    transposed: bool
+    a: torch.Tensor  # [rank, in]
+    b: torch.Tensor  # [out, rank]
+    scale: float  # alpha / rank, or alpha / sqrt(rank)
+    transposed: bool  # the base keeps this weight as [in, out]
 
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns the sum in fp32, so that it is rounded once, when it is written."""
+        # In fp32, so that the sum is rounded only once, when it is written.
         a, b = self.a.float(), self.b.float()
         first, second = (a.T, b.T) if self.transposed else (b, a)
         return torch.addmm(weight.float(), first, second, alpha=self.scale)
 
 
 def merge(source: ExportSource, folder: Path) -> None:
-    """Writes the merged weights into files divided as the base's, and their index.
+    """Writes the merged weights into the same files as the base's, and their index.
 
-    Memory holds the adapter and one tensor at a time. A GGUF base inside a package is read from
-    its copy in the cache, which was dequantized to fp32 at the first use.
+    Memory holds the adapter and one tensor at a time. A package's GGUF base is read from the
+    cache's copy, which its first use dequantized to fp32.
 
     Raises:
-        ModelError: If a weight that the adapter changes is not in the base's files.
+        ModelError: If the base's files lack a weight that the adapter changes.
     """
     updates = read_updates(source.adapter_dir, source.adapter_config())
     files = files_of(source.base_folder)
@@ -88,10 +79,10 @@ def merge(source: ExportSource, folder: Path) -> None:
 
 
 def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
-    """Returns the update of each weight that the adapter changes, by the weight's name.
+    """Returns the adapter's updates by the weight's name.
 
     Raises:
-        ModelError: If the adapter holds anything else.
+        ModelError: If the adapter contains anything else.
     """
     tensors = load_file(adapter_dir / ADAPTER_WEIGHTS)
     divisor = math.sqrt(config.r) if config.use_rslora else config.r
@@ -117,8 +108,7 @@ def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
 
 def export_merged(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
     """Adds the adapter's update to the 16-bit or 32-bit base weights and writes the sum."""
-    write, load = partial(_write, source), partial(_load, source)
-    return make_artifact(source, out, options, MERGED, write=write, load=load)
+    return make_artifact(source, out, options, "merged", write=_write, load=_load)
 
 
 def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
@@ -128,7 +118,7 @@ def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
 
 
 def write_merged_weights(source: ExportSource, folder: Path) -> None:
-    """Writes the merged weights with the configuration that goes with them."""
+    """Writes the merged weights and the model's configuration and code."""
     merge(source, folder)
     source.model_config().save_pretrained(folder)
     if source.trust_remote_code:
@@ -149,16 +139,16 @@ def write_shard(
     dtype: torch.dtype,
     change: Callable[[Stored], torch.Tensor],
 ) -> None:
-    """Writes a safetensors file, holding one tensor in memory at a time.
+    """Writes a safetensors file with one tensor in memory at a time.
 
-    The library's own writer takes a whole file's tensors, and copies them.
+    The library's own writer needs all of a file's tensors, and copies them.
 
     Args:
-        dtype: Of the written weights; other tensors keep theirs.
+        dtype: The written weights' dtype; other tensors keep theirs.
         change: Returns a tensor's content in the stored shape, in any dtype.
 
     Raises:
-        ModelError: If `change` returned another shape.
+        ModelError: If `change` returns another shape.
     """
     widest_first = sorted(tensors, key=lambda each: (-_width(each, dtype), each.name))
     with path.open("wb") as file:
@@ -172,11 +162,11 @@ def write_shard(
                 )
             content = content.to(dtype) if each.is_float else content
             file.write(content.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            del content  # else it stays in memory while the next one is made
+            del content  # frees it before the next tensor exists
 
 
 def write_index(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
-    """Writes which file holds which tensor, where there is more than one file."""
+    """Writes the index of tensors to files, if there is more than one file."""
     if list(files) == [WEIGHTS]:
         return
     total = sum((folder / name).stat().st_size for name in files)
@@ -199,7 +189,7 @@ def _header(tensors: Sequence[Stored], dtype: torch.dtype) -> bytes:
 
 
 def _width(each: Stored, dtype: torch.dtype) -> int:
-    """Bytes of one element as written."""
+    """Returns the bytes of one written element."""
     if each.is_float:
         return dtype.itemsize
     if each.code == "BOOL":

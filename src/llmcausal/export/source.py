@@ -1,4 +1,4 @@
-"""What is exported: a checkpoint's adapter and its unquantized base."""
+"""An export's source: a checkpoint's adapter and its unquantized base."""
 
 from __future__ import annotations
 
@@ -37,44 +37,36 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AttackSuite:
-    """Attacked (system, user) prompts for the exported model, and what scores all answers."""
+    """Attacked prompts for the exported model."""
 
-    prompts: Sequence[tuple[str, str]]
+    prompts: Sequence[tuple[str, str]]  # (system, user)
     max_new_tokens: int
-    score: Callable[[Sequence[str]], Figures]
+    score: Callable[[Sequence[str]], Figures]  # of the answers to all prompts
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The model card's facts about training; figures of base and tuned model on a suite, if any."""
+    """The model card's facts about training."""
 
     settings: Mapping[str, str]
     suite: str = ""
-    base: Figures | None = None
-    tuned: Figures | None = None
+    base: Figures | None = None  # on the suite
+    tuned: Figures | None = None  # on the suite
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """Everything that an exporter needs.
+    """Everything that an exporter needs."""
 
-    Attributes:
-        adapter_dir: A verified checkpoint.
-        load_base: Loads the base model afresh, unquantized. A function, so that an exporter
-            holds one copy of the base at a time.
-        base_name: A hub id, or a local folder.
-        dtype: Of the exported weights, and of the base that `load_base` returns.
-        attacks: Attacked prompts for the check; None leaves them out.
-    """
-
-    adapter_dir: Path
+    adapter_dir: Path  # a verified checkpoint
+    # Loads the unquantized base. A function, so that an exporter holds one copy at a time.
     load_base: Callable[[], PreTrainedModel]
     template: ChatTemplate
-    base_name: str
-    dtype: torch.dtype
+    base_name: str  # a hub id, or a local folder
+    dtype: torch.dtype  # of the exported weights, and of the base that `load_base` returns
     base_revision: str | None = None
     trust_remote_code: bool = False
-    attacks: AttackSuite | None = None
+    attacks: AttackSuite | None = None  # for the check
     training: TrainingFacts | None = None
 
     def base_for_consumers(self) -> str:
@@ -84,10 +76,10 @@ class ExportSource:
 
     @cached_property
     def base_folder(self) -> Path:
-        """The folder of the base's own files; a hub model's are in the cache after training.
+        """The folder with the base's files; training has put a hub model's into the cache.
 
         Raises:
-            ModelError: If there is no such folder, and the hub does not give the files.
+            ModelError: If there is no such folder, and the hub does not have the files.
         """
         folder = Path(self.base_name).expanduser()
         if folder.is_dir():
@@ -105,11 +97,11 @@ class ExportSource:
             raise ModelError(f"{self.base_name}: its files cannot be found: {reason}") from error
 
     def adapter_config(self) -> LoraConfig:
-        """Returns the adapter's settings, which every consumer understands.
+        """Returns the adapter's settings.
 
         Raises:
-            CheckpointError: If the checkpoint holds no adapter, or a damaged one.
-            ModelError: If it is not plain LoRA, which merging and vLLM take alone.
+            CheckpointError: If the checkpoint has no adapter, or a damaged one.
+            ModelError: If it is not plain LoRA: merging and vLLM accept no other.
         """
         config = read_adapter_config(self.adapter_dir)
         unusual = {
@@ -129,11 +121,7 @@ class ExportSource:
         return config
 
     def refuse_quantized_base(self) -> None:
-        """Refuses a base whose files are quantized: merging into rounded weights drifts.
-
-        Raises:
-            ModelError: Naming what to use instead.
-        """
+        """Raises a `ModelError` if the base's files are quantized: their weights are rounded."""
         try:
             config = json.loads((self.base_folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -145,13 +133,12 @@ class ExportSource:
             )
 
     def load(self) -> PeftModel:
-        """Loads the base with the adapter on it."""
         model = load_adapter(self.load_base(), self.adapter_dir)
         model.eval()
         return model
 
     def model_config(self) -> Any:
-        """Returns the base's configuration, for weights of `dtype`."""
+        """Returns the base's configuration with the exported dtype."""
         config = AutoConfig.from_pretrained(
             self.base_folder, trust_remote_code=self.trust_remote_code
         )
@@ -160,7 +147,7 @@ class ExportSource:
         return config
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Writes the tokenizer's files with the chat template that training used."""
+        """Writes the tokenizer's files with training's chat template."""
         self._save(copy.deepcopy(self.template.tokenizer), folder)
 
     def save_tokenizer_for_llama_cpp(self, folder: Path) -> None:
@@ -170,7 +157,7 @@ class ExportSource:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.template.stop_ids[0])
         self._save(tokenizer, folder)
         scores = self.base_folder / SENTENCE_PIECE
-        if scores.is_file():  # tokenizer.json lacks the scores by which llama.cpp merges
+        if scores.is_file():  # llama.cpp merges tokens by scores, which tokenizer.json lacks
             shutil.copyfile(scores, folder / SENTENCE_PIECE)
             path = folder / "tokenizer_config.json"
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -182,7 +169,7 @@ class ExportSource:
         tokenizer.save_pretrained(folder)
 
     def generation_config(self) -> GenerationConfig:
-        """Returns the base's generation settings, ending at every end-of-turn token."""
+        """Returns the base's generation settings with all end-of-turn tokens."""
         if (self.base_folder / "generation_config.json").is_file():
             config = GenerationConfig.from_pretrained(str(self.base_folder))
         else:
@@ -193,20 +180,20 @@ class ExportSource:
             pad = tokenizer.pad_token_id
             config.pad_token_id = self.template.stop_ids[0] if pad is None else pad
         if not config.do_sample:
-            # Some published models have these with do_sample=False, which cannot be saved.
+            # Some published models set these with do_sample=False, which cannot be saved.
             config.temperature = config.top_p = config.top_k = None
         config.use_cache = True
-        config._from_model_config = False  # else a loader may derive it from config.json again
+        config._from_model_config = False  # otherwise a loader may derive it from config.json
         return config
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file; `code` is its number format in safetensors' spelling."""
+    """A tensor in a safetensors file."""
 
     name: str
     shape: tuple[int, ...]
-    code: str
+    code: str  # number format in safetensors' spelling
     file: Path
 
     @property
@@ -215,17 +202,17 @@ class Stored:
         return self.code in CODES.values()
 
     def read(self) -> torch.Tensor:
-        """Reads it from the reopened file, so that what was read before leaves memory."""
+        # Reopening the file drops the mapped pages of earlier tensors.
         with safe_open(self.file, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(self.name)
             return tensor
 
 
 def files_of(folder: Path) -> dict[str, list[str]]:
-    """Returns the weight files of a model folder and the names of their tensors.
+    """Returns a model folder's weight files and the names of their tensors.
 
     Raises:
-        ModelError: If there are none, or the index is damaged.
+        ModelError: If there are no weight files, or the index is damaged.
     """
     index = folder / INDEX
     if not index.is_file():
@@ -248,7 +235,7 @@ def files_of(folder: Path) -> dict[str, list[str]]:
 
 
 def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
-    """Returns the tensors of a weight file, without reading them.
+    """Returns a weight file's tensors without reading them.
 
     Raises:
         ModelError: If the file or a tensor is missing or damaged.
