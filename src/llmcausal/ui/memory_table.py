@@ -1,8 +1,8 @@
-"""A memory report in the terminal, and its timeline drawn."""
+"""A memory report in the terminal, and a plot of its timeline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,26 +29,26 @@ ROWS = {
     "dequantization": "dequantization",
     "misc": "misc",
 }
-"""Components of a prediction, as they are named to people."""
+"""A prediction's components, and their names on the screen."""
 PEAK_TENSORS_SHOWN = 5
 TIGHT_SHARE = 0.05
-"""A margin smaller than this share of the budget is called tight: the prediction's worst error."""
+"""A margin below this share of the budget counts as tight: the prediction's worst error."""
 _COLORS = ("#4c6a92", "#7f9cc4", "#b6a16b", "#c97b5a", "#5a9e8f", "#a05c8a", "#8c8c8c", "#c9c9c9")
 PLOT_SUFFIXES = (".svg", ".png")
 
 Values = Mapping[str, Any]
-"""A report of `memory.report`, or a part of it."""
+"""A report by `memory.report`, or a part of it."""
 
 
 def timeline_text(timeline: Sequence[Values]) -> Text:
-    """Draws the allocated memory over the step, from 0, with the phases under it."""
+    """Draws the allocated memory over the step, with the phases below."""
     if not timeline:
         return Text("")
     width = min(WIDTH, len(timeline))
     totals = [sum(moment["allocated_bytes"].values()) for moment in timeline]
     starts = [index * len(timeline) // width for index in range(width)]
     ends = [*starts[1:], len(timeline)]
-    # Each column shows the most that was held within it.
+    # Each column shows its highest moment.
     shown = [
         max(range(start, end), key=totals.__getitem__)
         for start, end in zip(starts, ends, strict=True)
@@ -56,77 +56,70 @@ def timeline_text(timeline: Sequence[Values]) -> Text:
     top = max(totals) or 1
     lines = [f"allocated over the step, peak {gibibytes(top)}"]
     for row in range(HEIGHT, 0, -1):
-        cells = [_cell(totals[index] / top * HEIGHT - (row - 1)) for index in shown]
+        filled = [totals[index] / top * HEIGHT - (row - 1) for index in shown]
+        eighths = [min(len(BLOCKS) - 1, int(part * len(BLOCKS))) for part in filled]
+        cells = [BLOCKS[n] if part > 0 else " " for n, part in zip(eighths, filled, strict=True)]
         lines.append("".join(cells).rstrip())
-    lines.append(_phases([timeline[index]["phase"] for index in shown]))
-    return Text("\n".join(lines))
-
-
-def _cell(filled: float) -> str:
-    if filled <= 0:
-        return " "
-    return BLOCKS[min(len(BLOCKS) - 1, int(filled * len(BLOCKS)))]
-
-
-def _phases(phases: Sequence[str]) -> str:
-    line = ""
-    runs = [(phase, len(list(group))) for phase, group in groupby(phases)]
+    runs = [
+        (phase, len(list(group)))
+        for phase, group in groupby(timeline[index]["phase"] for index in shown)
+    ]
+    phases = ""
     for index, (phase, width) in enumerate(runs):
-        # A phase too short for its name is marked and not named.
+        # A phase that is too short for its name gets a mark only.
         named = len(phase) < width or index == len(runs) - 1
-        line += f"|{phase if named else '':<{width - 1}}"
-    return line.rstrip()
+        phases += f"|{phase if named else '':<{width - 1}}"
+    return Text("\n".join([*lines, phases.rstrip()]))
 
 
 def plot_timeline(result: Values, path: Path) -> None:
-    """Draws the step's memory by component, and the budget, to a file, which is replaced.
-
-    Args:
-        result: The whole report.
-        path: As `check_plot_path` wants it.
+    """Draws a report's memory over the step, by component, and the budget.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the file cannot be written.
     """
-    save_plot(path, _picture(result, path.suffix.lower().removeprefix(".")))
-
-
-def _picture(result: Values, form: str) -> bytes:
     prediction = result["prediction"]
+    timeline = prediction["timeline"]
     with drawing(720, 360, font=9, layout="constrained") as figure:
         axis = figure.subplots()
-        _stack(axis, prediction["timeline"])
-        available = result["budget"]["bytes"] - prediction["context_bytes"]
-        axis.axhline(available / GIB, color="#b00020", linestyle="--", linewidth=1.2)
-        axis.text(0, available / GIB, " budget less CUDA context", va="bottom", color="#b00020")
+        places = range(len(timeline))
+        layers = [[moment["allocated_bytes"][name] / GIB for moment in timeline] for name in ROWS]
+        labels = [name.replace("_", " ") for name in ROWS]
+        axis.stackplot(places, *layers, labels=labels, colors=_COLORS)
+        phases = [moment["phase"] for moment in timeline]
+        starts = [i for i in places if i == 0 or phases[i] != phases[i - 1]]
+        axis.set_xticks(starts, [phases[i] for i in starts], rotation=30, ha="right")
+        axis.set_xlim(0, max(len(timeline) - 1, 1))
+        available = (result["budget"]["bytes"] - prediction["context_bytes"]) / GIB
+        axis.axhline(available, color="#b00020", linestyle="--", linewidth=1.2)
+        axis.text(0, available, " budget less CUDA context", va="bottom", color="#b00020")
         axis.set_ylabel("GiB allocated")
         title = f"{result['model']}: predicted memory of a step, strategy {prediction['strategy']}"
         axis.set_title(title, parse_math=False)
         axis.legend(loc="lower right", ncols=2)
-        return picture(figure, form)
-
-
-def _stack(axis: Any, timeline: Sequence[Values]) -> None:
-    places = range(len(timeline))
-    layers = [[moment["allocated_bytes"][name] / GIB for moment in timeline] for name in ROWS]
-    labels = [name.replace("_", " ") for name in ROWS]
-    axis.stackplot(places, *layers, labels=labels, colors=_COLORS)
-    phases = [moment["phase"] for moment in timeline]
-    starts = [i for i in places if i == 0 or phases[i] != phases[i - 1]]
-    axis.set_xticks(starts, [phases[i] for i in starts], rotation=30, ha="right")
-    axis.set_xlim(0, max(len(timeline) - 1, 1))
+        content = picture(figure, path.suffix.lower().removeprefix("."))
+    save_plot(path, content)
 
 
 def render_memory(result: Values) -> RenderableType:
-    """Returns everything that `profile-memory` reports."""
+    """Returns all that `profile-memory` reports."""
     parts: list[RenderableType] = [*_heading(result), _components(result)]
     if result["naive"]:
         parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
     parts.append(timeline_text(result["prediction"]["timeline"]))
-    parts.append(_strategy(result["strategy"]))
+    parts.extend(_strategy(result["strategy"]))
     if result["advice"]:
-        parts.append(_advice(result["advice"]))
+        rows = [
+            (
+                f"{one_line(each['change'])}\n{one_line(each['arguments'])}",
+                gibibytes(each["predicted_bytes"]),
+                _yes(each["fits"]),
+            )
+            for each in result["advice"]
+        ]
+        columns = ("change", "predicted", "fits")
+        parts.append(_table("What would help, cheapest first", columns, rows))
     if result["sweep"]:
         parts.append(_sweep(result["sweep"]))
     parts.append(_costs(result["costs"]))
@@ -151,11 +144,13 @@ def _heading(result: Values) -> list[Text]:
     ]
 
 
-def _table(title: str, *columns: str, left: Sequence[str] = ("",)) -> Table:
-    """Returns an empty table; figures stand right, what is `left` left."""
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Table:
     table = titled_table(title)
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right")
+        words = column in ("", "strategy", "change", "adds")
+        table.add_column(column, justify="left" if words else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -165,7 +160,7 @@ def _components(result: Values) -> Table:
         shown["usual recipe"] = result["naive"]
     predictions = list(shown.values())
     budget, on_cuda = result["budget"]["bytes"], result["device"] == "cuda"
-    table = _table("Device memory at the peak", "", *shown)
+    table = _table("Device memory at the peak", ["", *shown])
 
     def row(name: str, values: Sequence[str], **style: Any) -> None:
         table.add_row(name, *values, **style)
@@ -173,7 +168,11 @@ def _components(result: Values) -> Table:
     for component, name in ROWS.items():
         row(name, [gibibytes(each["components"][component]) for each in predictions])
     if on_cuda:
-        row("allocator's share", [gibibytes(_slack(each)) for each in predictions])
+        slack = [
+            each["total_bytes"] - each["context_bytes"] - each["allocated_bytes"]
+            for each in predictions
+        ]
+        row("allocator's share", [*map(gibibytes, slack)])
         row("CUDA context", [gibibytes(each["context_bytes"]) for each in predictions])
     table.add_section()
     row("total", [gibibytes(each["total_bytes"]) for each in predictions], style="bold")
@@ -188,13 +187,6 @@ def _components(result: Values) -> Table:
     return table
 
 
-def _slack(prediction: Values) -> int:
-    """What the allocator holds beyond the tensors at the peak."""
-    return int(
-        prediction["total_bytes"] - prediction["context_bytes"] - prediction["allocated_bytes"]
-    )
-
-
 def _yes(fits: bool) -> str:
     return "yes" if fits else "no"
 
@@ -205,7 +197,7 @@ def _margin(margin: int, budget: int) -> str:
 
 
 def _limit(limits: Values, name: str, unit: str) -> str:
-    """Writes what fits at most, the rest being as the heading says."""
+    """Returns the most that fits, with the workload otherwise as in the heading."""
     found = limits[name]
     if not found:
         return "none"
@@ -231,58 +223,50 @@ def _peak(prediction: Values) -> list[Text]:
     return lines
 
 
-def _strategy(strategy: Values) -> RenderableType:
-    heading = Text(f"strategy: {strategy['name']}", style="bold")
-    columns = ("strategy", "needs", "host", "fits")
-    tried = _table("Strategies predicted, fastest first", *columns, left=["strategy"])
-    for attempt in strategy["tried"]:
-        tried.add_row(
-            attempt["name"],
-            gibibytes(attempt["needed_bytes"]),
-            gibibytes(attempt["host_bytes"]),
-            _yes(attempt["fits"]),
-        )
+def _strategy(strategy: Values) -> list[RenderableType]:
     switches = ", ".join(f"{key} = {value}" for key, value in strategy["switches"].items())
-    return Group(heading, Text(f"  {strategy['reason']}"), Text(f"  {switches}"), tried)
-
-
-def _advice(advice: Sequence[Values]) -> Table:
-    columns = ("change", "predicted", "fits")
-    table = _table("What would help, cheapest first", *columns, left=["change"])
-    for entry in advice:
-        change = f"{one_line(entry['change'])}\n{one_line(entry['arguments'])}"
-        table.add_row(Text(change), gibibytes(entry["predicted_bytes"]), _yes(entry["fits"]))
-    return table
-
-
-def _sweep(rows: Sequence[Values]) -> Table:
-    columns = ("tokens per member", "triplets", "strategy", "predicted", "host", "fits")
-    table = _table("Other lengths and micro-batches, planned", *columns, left=["strategy"])
-    for row in rows:
-        table.add_row(
-            str(row["member_tokens"]),
-            str(row["triplets"]),
-            row["strategy"],
-            gibibytes(row["predicted_bytes"]),
-            gibibytes(row["host_bytes"]),
-            _yes(row["fits"]),
+    rows = [
+        (
+            each["name"],
+            gibibytes(each["needed_bytes"]),
+            gibibytes(each["host_bytes"]),
+            _yes(each["fits"]),
         )
-    return table
+        for each in strategy["tried"]
+    ]
+    columns = ("strategy", "needs", "host", "fits")
+    return [
+        Text(f"strategy: {strategy['name']}", style="bold"),
+        Text(f"  {strategy['reason']}"),
+        Text(f"  {switches}"),
+        _table("Strategies predicted, fastest first", columns, rows),
+    ]
+
+
+def _sweep(planned: Sequence[Values]) -> Table:
+    rows = [
+        (
+            str(each["member_tokens"]),
+            str(each["triplets"]),
+            each["strategy"],
+            gibibytes(each["predicted_bytes"]),
+            gibibytes(each["host_bytes"]),
+            _yes(each["fits"]),
+        )
+        for each in planned
+    ]
+    columns = ("tokens per member", "triplets", "strategy", "predicted", "host", "fits")
+    return _table("Other lengths and micro-batches, planned", columns, rows)
 
 
 def _costs(costs: Sequence[Values]) -> Table:
+    rows = []
+    for each in costs:
+        moved = each["moved_bytes_per_triplet"]
+        flops = f"x{each['flops_ratio']:.2f}"
+        rows.append((each["strategy"], flops, gibibytes(moved) if moved else "-", each["costs"]))
     columns = ("strategy", "FLOPs", "moved per triplet", "adds")
-    title = "What each strategy computes and moves, counted"
-    table = _table(title, *columns, left=["strategy", "adds"])
-    for row in costs:
-        moved = row["moved_bytes_per_triplet"]
-        table.add_row(
-            row["strategy"],
-            f"x{row['flops_ratio']:.2f}",
-            gibibytes(moved) if moved else "-",
-            row["costs"],
-        )
-    return table
+    return _table("What each strategy computes and moves, counted", columns, rows)
 
 
 def _time(time: Values) -> list[Text]:
@@ -308,20 +292,14 @@ def _time(time: Values) -> list[Text]:
 def _measured(measured: Values) -> Table:
     load = measured["workload"]
     size = f"{load['triplets']} triplet(s), {load['member_tokens']} tokens per member"
-    title = f"Real steps of {size}, on {measured['device']}"
-    table = _table(title, "", "predicted", "measured")
-    table.add_row(
-        "allocated at the peak",
-        f"{gibibytes(measured['predicted_allocated_bytes'])} ({measured['error']:+.1%})",
-        gibibytes(measured["allocated_peak_bytes"]),
-    )
+    allocated = gibibytes(measured["allocated_peak_bytes"])
+    predicted = f"{gibibytes(measured['predicted_allocated_bytes'])} ({measured['error']:+.1%})"
+    rows = [("allocated at the peak", predicted, allocated)]
     if measured["reserved_peak_bytes"] is not None:
-        table.add_row(
-            "reserved at the peak",
-            gibibytes(measured["predicted_reserved_bytes"]),
-            gibibytes(measured["reserved_peak_bytes"]),
-        )
-    table.add_row("an optimizer step", "-", f"{measured['step_seconds']:.3g} s")
+        predicted = gibibytes(measured["predicted_reserved_bytes"])
+        rows.append(("reserved at the peak", predicted, gibibytes(measured["reserved_peak_bytes"])))
+    rows.append(("an optimizer step", "-", f"{measured['step_seconds']:.3g} s"))
     if measured["snapshot"]:
-        table.add_row("for pytorch.org/memory_viz", "-", one_line(str(measured["snapshot"])))
-    return table
+        rows.append(("for pytorch.org/memory_viz", "-", one_line(str(measured["snapshot"]))))
+    title = f"Real steps of {size}, on {measured['device']}"
+    return _table(title, ("", "predicted", "measured"), rows)

@@ -1,4 +1,4 @@
-"""The tables of an evaluation and an ablation, and answers before and after."""
+"""Tables of an evaluation and an ablation, and answers before and after training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Values = Mapping[str, Any]
 def render_evaluation(result: Values) -> RenderableType:
     """Returns tables of metrics, groups of attacks and causal metrics.
 
-    `result` is as in `llmcausal.evaluation.results`; absent parts and metrics are left out.
+    `result` is as in `llmcausal.evaluation.results`; its parts and metrics may be absent.
     """
     tuned, base = result["tuned"], result.get("base")
     parts: list[RenderableType] = []
@@ -46,13 +46,25 @@ def render_evaluation(result: Values) -> RenderableType:
     ]
     parts.append(_sides("Generated answers", answers, tuned, base))
     if result.get("difference"):
-        parts.append(_changes(result["difference"]))
+        title = "Change on the same prompts, in points (95% intervals)"
+        table = titled_table(title, "metric", figures=["n", "tuned - base", "McNemar p"])
+        for metric in METRICS:
+            change = result["difference"].get(metric.name)
+            if change and change["value"] is not None:
+                table.add_row(metric.name, str(change["n"]), points(change), _p_value(change))
+        parts.append(table)
     for group, members in (tuned.get("groups") or {}).items():
         if len(members) > 1 or (members and group == "family"):
             parts.append(_by_group(group, members, base["groups"][group] if base else None))
     parts += _verdict(result)
     if tuned.get("causal"):
-        parts.append(_read(tuned, base))
+        after = {**tuned, **tuned["causal"]}
+        before = {**base, **base["causal"]} if base else None
+        rows = [(m.name, m) for m in (*of("perplexity"), *of("causal")) if m.name in after]
+        table = _sides("Right answers and representations", rows, after, before, number)
+        read = [one_line(side["representation"]) for side in (before, after) if side]
+        table.add_row("read from", "", "", *read)
+        parts.append(table)
     if adaptive := result.get("adaptive"):
         search = f"{adaptive['steps']} steps of {adaptive['candidates']} texts on each prompt"
         attacked, right = ((metric.name, metric) for metric in GROUPED)
@@ -62,8 +74,7 @@ def render_evaluation(result: Values) -> RenderableType:
     if result.get("environment"):
         parts.append(Text(_machine(result["environment"]), style="dim"))
     parts.extend(Text(f"note: {one_line(note)}") for note in result.get("notes", ()))
-    skipped = result.get("skipped")
-    if skipped:
+    if skipped := result.get("skipped"):
         parts.append(Text(f"{len(skipped)} triplets left out:", style="yellow"))
         parts.extend(
             Text(f"  {one_line(item['id'], 40)}: {one_line(item['reason'])}")
@@ -75,19 +86,20 @@ def render_evaluation(result: Values) -> RenderableType:
 
 
 def render_summary(results: Sequence[Values]) -> RenderableType:
-    """Returns what generated answers show, in one small table and a verdict for each result.
+    """Returns one small table of generated answers, and a verdict for each result.
 
     Args:
-        results: Of several suites, on one machine, with a baseline in all or none of them.
+        results: Several suites' results on one machine; all or none have a baseline.
     """
     compared = results[-1].get("base") is not None
-    table = titled_table("Generated answers (95% intervals)", "suite, metric")
-    _add_side_columns(table, compared)
-    table.add_column("McNemar p", justify="right")
+    title, figures = "Generated answers (95% intervals)", _side_columns(compared)
+    table = titled_table(title, "suite, metric", figures=[*figures, "McNemar p"])
     less: dict[str, None] = {}
+    verdicts: list[Text] = []
     for result in results:
         tuned, base = result["tuned"], result.get("base") or {}
-        table.add_row(Text(one_line(result.get("suite") or ""), style="bold"))
+        suite = one_line(result.get("suite") or "")
+        table.add_row(Text(suite, style="bold"))
         for metric in METRICS:
             if not metric.headline or not tuned.get(metric.name, {}).get("n"):
                 continue
@@ -95,38 +107,40 @@ def render_summary(results: Sequence[Values]) -> RenderableType:
             change = (result.get("difference") or {}).get(metric.name, {})
             table.add_row(f"  {metric.name}", *cells, _p_value(change))
             less |= {metric.name: None} if metric.better == "less" else {}
+        verdicts += _verdict(result, f"{suite}, " if len(results) > 1 else "")
     parts: list[RenderableType] = [table]
     parts.append(Text(f"Less {' and '.join(less)} is better; more of the others."))
-    for result in results:
-        parts += _verdict(result, f"{one_line(result.get('suite') or '')}, " * (len(results) > 1))
+    parts += verdicts
     if results[-1].get("environment"):
         parts.append(Text(_machine(results[-1]["environment"]), style="dim"))
     return Group(*parts)
 
 
-def titled_table(title: str, *columns: str) -> Table:
-    """Returns an empty table in this program's look; `columns` are its first ones, of text."""
+def titled_table(title: str, *columns: str, figures: Iterable[str] = ()) -> Table:
+    """Returns an empty table with columns of text, then of figures; the tuned model's are bold."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for column in columns:
         table.add_column(column)
+    for column in figures:
+        table.add_column(column, justify="right", style="bold" if "tuned" in column else "")
     return table
 
 
-def _verdict(result: Values, of: str = "") -> list[RenderableType]:
+def _verdict(result: Values, of: str = "") -> list[Text]:
     verdict = result.get("verdict")
     if not verdict:
         return []
     style = {"more": "bold green", "same": "bold yellow", "less": "bold red"}[verdict["resists"]]
-    lines: list[RenderableType] = [Text(of + one_line(verdict["text"]), style=style)]
+    lines = [Text(of + one_line(verdict["text"]), style=style)]
     if result.get("likeness"):
         lines.append(Text(of + one_line(result["likeness"]["text"])))
     return lines
 
 
 def _machine(environment: Values) -> str:
-    """Says what the figures were measured on, and when."""
+    """Names the date, the hardware and the versions."""
     versions = environment["packages"]
     shown = ", ".join(
         f"{name} {versions[name]}"
@@ -143,9 +157,8 @@ def _sides(
     base: Values | None,
     write: Callable[[Any], str] = share,
 ) -> Table:
-    """Returns a row for each metric under its name there, with both sides' figures."""
-    table = titled_table(f"{title} (95% intervals)", "metric", "better")
-    _add_side_columns(table, base is not None)
+    figures = _side_columns(base is not None)
+    table = titled_table(f"{title} (95% intervals)", "metric", "better", figures=figures)
     for name, metric in rows:
         before = base.get(metric.name) if base else None
         cells = _cells(tuned[metric.name], before, base is not None, write)
@@ -153,11 +166,8 @@ def _sides(
     return table
 
 
-def _add_side_columns(table: Table, compared: bool) -> None:
-    table.add_column("n", justify="right")
-    if compared:
-        table.add_column("base", justify="right")
-    table.add_column("tuned", justify="right", style="bold")
+def _side_columns(compared: bool) -> list[str]:
+    return ["n", "base", "tuned"] if compared else ["n", "tuned"]
 
 
 def _cells(
@@ -166,31 +176,17 @@ def _cells(
     return [counts(tuned, base), *([write(base)] if compared else []), write(tuned)]
 
 
-def _changes(difference: Values) -> Table:
-    table = titled_table("Change on the same prompts, in points (95% intervals)", "metric")
-    table.add_column("n", justify="right")
-    table.add_column("tuned - base", justify="right", style="bold")
-    table.add_column("McNemar p", justify="right")
-    for metric in METRICS:
-        change = difference.get(metric.name)
-        if change and change["value"] is not None:
-            table.add_row(metric.name, str(change["n"]), points(change), _p_value(change))
-    return table
-
-
 def _p_value(change: Values) -> str:
     return "-" if change.get("p_value") is None else f"{change['p_value']:.2g}"
 
 
 def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
-    table = titled_table(f"By {group}: {', '.join(metric.name for metric in GROUPED)}")
-    table.add_column(group, overflow="fold")
-    table.add_column("n", justify="right")
-    if base is not None:
-        table.add_column(f"{GROUPED[0].short} base", justify="right")
-    for metric in GROUPED:
-        table.add_column(f"{metric.short} tuned", justify="right", style="bold")
     first = GROUPED[0].name
+    figures = [] if base is None else [f"{GROUPED[0].short} base"]
+    figures += [f"{metric.short} tuned" for metric in GROUPED]
+    title = f"By {group}: {', '.join(metric.name for metric in GROUPED)}"
+    table = titled_table(title, group, figures=["n", *figures])
+    table.columns[0].overflow = "fold"
     for name, metrics in tuned.items():
         before = [share((base.get(name) or {}).get(first))] if base is not None else []
         after = (share(metrics[metric.name]) for metric in GROUPED)
@@ -198,33 +194,22 @@ def _by_group(group: str, tuned: Values, base: Values | None) -> Table:
     return table
 
 
-def _read(tuned: Values, base: Values | None) -> Table:
-    after = {**tuned, **tuned["causal"]}
-    before = {**base, **base["causal"]} if base else None
-    rows = [(m.name, m) for m in (*of("perplexity"), *of("causal")) if m.name in after]
-    table = _sides("Right answers and representations", rows, after, before, number)
-    read = [one_line(side["representation"]) for side in (before, after) if side]
-    table.add_row("read from", "", "", *read)
-    return table
-
-
 PROMPT_CHARACTERS = 240
 ANSWER_CHARACTERS = 160
 _ROWS_AFTER = 4
-"""Rows of a terminal that `train` needs below the tables: its last lines and the next prompt."""
+"""Rows that `train` needs below the tables: its last lines and the next prompt."""
 
 Row = Mapping[str, Any]
 
 
 class OneScreen:
-    """An attack that training cured and one that still works, above the small table of all.
+    """The small table, below an attack that training cured and one that still works.
 
-    Without either it is the first attacked prompt. A terminal gets the examples that it has room
-    for, a file all of them.
+    Without either, the first attacked prompt is shown. A terminal gets the examples that fit, a
+    file all.
 
     Args:
-        results: As in `render_summary`, the one with the examples last. Texts in it may be
-            anyone's, and stay text.
+        results: As in `render_summary`; the last has the examples.
     """
 
     def __init__(self, results: Sequence[Values]) -> None:
@@ -285,7 +270,7 @@ def _answer(text: str, obeyed: bool | None, right: bool | None) -> Text:
 
 
 def _middle_cut(text: str, limit: int) -> str:
-    """Shortens from the middle: an injection usually stands at one end."""
+    """Cuts out the middle: an injection is usually at one end."""
     line = one_line(text)
     half = (limit - 5) // 2
     return line if len(line) <= limit else f"{line[:half]} ... {line[-half:]}"
@@ -300,13 +285,10 @@ _ABLATION_NOTE = (
 
 
 def render_ablation(result: Values) -> RenderableType:
-    """Returns the table, its note and, after a search, what was found.
-
-    `result` has `rows` and `search` as `assembly.ablation` returns them.
-    """
+    """Returns a table, its note and a search's result, given `assembly.ablation`'s result."""
     table = titled_table("Ablation")
     table.padding, table.show_edge = (0, 1, 0, 0), False
-    # The widths fit 80 columns: three intervals of 9, and what it takes to tell settings apart.
+    # The widths fit 80 columns: three intervals of 9, and enough to tell settings apart.
     longest = max(len(line) for row in result["rows"] for line in _label_lines(row))
     table.add_column("combination", overflow="fold", min_width=min(longest, 20))
     for metric in CORE:
@@ -328,13 +310,12 @@ def render_ablation(result: Values) -> RenderableType:
             [_mean(row[metric.name]) for metric in of("perplexity")],
         ]
         table.add_row(*(Text("\n".join(cell)) for cell in cells), end_section=True)
-    parts: list[RenderableType] = [table, Text(_ablation_note(result["rows"]), style="dim")]
-    parts += [Text(line) for line in _search_lines(result)]
-    return Group(*parts)
+    note = Text(_ablation_note(result["rows"]), style="dim")
+    return Group(table, note, *map(Text, _search_lines(result)))
 
 
 def ablation_markdown(result: Values) -> str:
-    """Returns the same table as Markdown, one row a combination."""
+    """Returns the same table as Markdown, with one row for each combination."""
     titles = [
         "combination",
         *(metric.label for metric in (*CORE, *of("causal"))),
@@ -342,19 +323,21 @@ def ablation_markdown(result: Values) -> str:
         *(metric.name.replace("_", " ") for metric in of("perplexity")),
         "val task loss",
     ]
-    lines = [_markdown_line(titles), _markdown_line(["---", *["---:"] * (len(titles) - 1)])]
+    table = [titles, ["---", *["---:"] * (len(titles) - 1)]]
     for row in result["rows"]:
+        losses = [seed.get("validation", {}).get("val_task_loss") for seed in row["seeds"]]
+        known = [loss for loss in losses if loss is not None]
         cells = [
             "; ".join([one_line(row["label"]), *_remarks(row)]),
             *(" ".join(_share_over_seeds(row, metric.name, 1)) for metric in CORE),
             *(_mean(row["causal"].get(metric.name), 3) for metric in of("causal")),
             _measured_on(row) or "-",
             *(_mean(row[metric.name]) for metric in of("perplexity")),
-            _mean(_mean_validation(row, "val_task_loss"), 3),
+            _mean(sum(known) / len(known) if known else None, 3),
         ]
-        lines.append(_markdown_line(cells))
-    parts = ["\n".join(lines), _ablation_note(result["rows"]), *_search_lines(result)]
-    return "\n\n".join(parts) + "\n"
+        table.append([cell.replace("|", "\\|") for cell in cells])
+    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+    return "\n\n".join([lines, _ablation_note(result["rows"]), *_search_lines(result)]) + "\n"
 
 
 def _label_lines(row: Values) -> list[str]:
@@ -362,7 +345,7 @@ def _label_lines(row: Values) -> list[str]:
 
 
 def _share_over_seeds(row: Values, name: str, digits: int) -> list[str]:
-    """Returns value, interval and, of several seeds, each one's value, all in percent."""
+    """Returns value, interval and, for several seeds, each one's value, all in percent."""
     parts = share(row[name], digits).split(" ", 1)
     seeds = [seed[name] for seed in row["seeds"] if seed[name] is not None]
     if len(seeds) > 1:
@@ -376,12 +359,6 @@ def _remarks(row: Values) -> list[str]:
 
 def _measured_on(row: Values) -> str:
     return str(row["causal"].get("representation") or "")
-
-
-def _mean_validation(row: Values, name: str) -> float | None:
-    values = [seed.get("validation", {}).get(name) for seed in row["seeds"]]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _ablation_note(rows: Sequence[Values]) -> str:
@@ -403,7 +380,3 @@ def _search_lines(result: Values) -> list[str]:
 
 def _mean(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
