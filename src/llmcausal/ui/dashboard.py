@@ -1,4 +1,4 @@
-"""The live screen of a training run: what it knows of the run, and its panels."""
+"""The live screen of a training run."""
 
 from __future__ import annotations
 
@@ -36,22 +36,11 @@ REFRESH_PER_SECOND = 4
 
 
 class Dashboard(Callback):
-    """Draws the run and redraws it by a thread of its own, also while a micro-batch computes.
+    """Draws the run; its own thread redraws, also while a micro-batch computes.
 
-    Must come last, so that it sees what the other callbacks added. There is no lock: the training
-    thread only appends to lists and replaces whole values, and a lock could be held when a signal
-    handler prints.
-
-    Attributes:
-        memory: Source of memory figures, where one is registered.
-        clock: Seconds from any start, never going back.
-        record: Newest row of a training step.
-        validation: Newest row with validation figures.
-        history: Values so far of each figure, oldest first.
-        micro_batches: Done and all of the step under way.
-        validation_batches: Done and all of the validation under way.
-        checkpoint: Path of the newest checkpoint and when it was written, by `clock`.
-        outcome: How the run ended, once it has.
+    Must come last: it shows the other callbacks' figures. There is no lock: the training thread
+    only appends to lists and replaces whole values, and a signal handler that prints could find a
+    lock held.
     """
 
     def __init__(
@@ -66,23 +55,22 @@ class Dashboard(Callback):
         self._began = 0.0
         self._ended: float | None = None
         self.memory = memory
-        self.clock = clock
+        self.clock = clock  # monotonic seconds
         self.pace = Pace(clock)
-        self.record: Record = {}
-        self.validation: Record = {}
-        self.history: dict[str, list[float]] = {}
-        self.micro_batches: tuple[int, int] | None = None
-        self.validation_batches: tuple[int, int] | None = None
-        self.checkpoint: tuple[Path, float] | None = None
-        self.outcome: str | None = None
+        self.record: Record = {}  # the newest step's
+        self.validation: Record = {}  # the newest with validation figures
+        self.history: dict[str, list[float]] = {}  # by figure, oldest first
+        self.micro_batches: tuple[int, int] | None = None  # done and all of the current step
+        self.validation_batches: tuple[int, int] | None = None  # done and all
+        self.checkpoint: tuple[Path, float] | None = None  # the newest, with its time by `clock`
+        self.outcome: str | None = None  # how the run ended
 
     @property
     def elapsed_seconds(self) -> float:
-        """Time since the run began, over all its sessions; stands still once it has ended."""
+        """The run's time over all sessions, until its end."""
         return (self.clock() if self._ended is None else self._ended) - self._began
 
     def on_fit_start(self, context: FitContext) -> None:
-        """Shows the screen; a resumed run gets its earlier rows back."""
         self._context = context
         self._began = self.clock() - context.state.train_seconds
         if context.state.step > 0:
@@ -93,13 +81,12 @@ class Dashboard(Callback):
             console=self._console,
             refresh_per_second=REFRESH_PER_SECOND,
             vertical_overflow="crop",
-            # A stderr sent to a file stays there; on the screen it goes above the dashboard.
+            # On the screen stderr goes above the dashboard; in a file it stays.
             redirect_stderr=sys.stderr.isatty(),
         )
         self._live.start(refresh=True)
 
     def render(self) -> RenderableType:
-        """Draws the present state for the console's present size."""
         if self._context is None:
             return Text()
         size = self._console.size
@@ -107,7 +94,6 @@ class Dashboard(Callback):
         return painter.whole(size.height)
 
     def on_validation_start(self, context: FitContext, batches: int) -> None:
-        """Shows validation in place of micro-batches."""
         self.pace.validation_started()
         self.validation_batches = (0, batches)
 
@@ -127,7 +113,6 @@ class Dashboard(Callback):
         self.checkpoint = (path, self.clock())
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        """Leaves the last picture on the screen and gives the terminal back."""
         self._ended = self.clock()
         self.outcome = outcome
         if self._live is not None:
@@ -152,13 +137,13 @@ FRAMED = 36
 LABEL_WIDTH = 15
 VALUE_WIDTH = 9
 CROWDED = 0.9
-"""Share of the memory limit from which the figure turns red."""
+"""From this share of the limit on, the memory figure is red."""
 
 Lines = list[Text]
 
 
 class _Painter:
-    """Turns a dashboard's state into lines; every line is cut to its width, never wrapped."""
+    """Draws a dashboard's state; lines are cut to the width, never wrapped."""
 
     def __init__(self, view: Dashboard, context: FitContext, width: int, ascii_only: bool) -> None:
         self._view = view
@@ -168,10 +153,7 @@ class _Painter:
         self._dot = "-" if ascii_only else "·"
 
     def whole(self, height: int) -> RenderableType:
-        """Draws everything in at most `height - 1` rows.
-
-        Once the run has ended the picture stays in the scrollback and may take what rows it needs.
-        """
+        """Draws everything in at most `height - 1` rows; in all rows after the run's end."""
         rows = height - 1 if self._view.outcome is None else sys.maxsize
         if self._width < FRAMED or rows < 5:
             lines = [self.position(), *self.losses(self._width), self.footer()]
@@ -188,7 +170,7 @@ class _Painter:
         return Group(*parts, self.footer())
 
     def bodies(self) -> list[tuple[int, RenderableType]]:
-        """Returns the middle panels with their heights, the most important first."""
+        """Returns the panels with their heights, the most important first."""
         two = self._width >= TWO_COLUMNS
         inner = (self._width // 2 if two else self._width) - 4
         loss = ("loss", self.losses(inner))
@@ -209,7 +191,7 @@ class _Painter:
         view, context = self._view, self._context
         epochs = context.total_steps / max(context.steps_per_epoch, 1)
         parts = [f"epoch {view.record.get('epoch', context.state.epoch):.2f}/{epochs:.4g}"]
-        # Read once each: the training thread may set them to None at any moment.
+        # Each is read once: the training thread may set it to None at any moment.
         if validating := view.validation_batches:
             parts.append("validating {}/{}".format(*validating))
         elif micro := view.micro_batches:
@@ -249,7 +231,7 @@ class _Painter:
         return [self._row(LOSS_TERMS[name], name, inner) for name in shown]
 
     def representation(self, inner: int) -> Lines:
-        """Returns the causal metrics, as running means where the record has them."""
+        """Returns the causal metrics, as running means if the record has them."""
         record = self._view.record
         names = [name for name in CAUSAL_METRICS if name in record]
         if not names:
@@ -292,7 +274,6 @@ class _Painter:
             ago = duration(self._view.clock() - when)
             room = max(self._width - 4 - len(f"checkpoint  ({ago} ago)"), 8)
             name = one_line(str(path))
-            # The end of a path tells more than its start.
             name = name if len(name) <= room else f"...{name[3 - room :]}"
             lines.append(_line(f"checkpoint {name} ({ago} ago)", "cyan"))
         notes: Lines = []

@@ -1,7 +1,7 @@
-"""Pictures by matplotlib; strips of intervals, which stretch with their column, by hand.
+"""Plots by matplotlib, and hand-written strips of intervals, which stretch with their column.
 
-On a page every mark has a CSS class in place of a colour and a font, so one drawing serves light,
-dark and print. The same input gives the same bytes.
+On a page each mark has a CSS class instead of a color and a font, so one drawing serves light, dark
+and print. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from llmcausal.ui.figures import Measured, compact, number
 from llmcausal.ui.hostile_text import spelled, tag
 
 Point = tuple[float, float]
-"""A step, and the value there; on a map, x and y."""
+"""A step and its value; on a map, x and y."""
 Line = tuple[str, Sequence[Point]]
-"""One line of a panel: its class in style.css, and at least one point."""
+"""A panel's line: its class in style.css, and at least one point."""
 
 
 @contextmanager
 def drawing(
     width: float, height: float, *, salt: str = "", font: float = 8, **settings: Any
 ) -> Iterator[Any]:
-    """Yields an empty figure of `width` by `height` points, whose SVG keeps text as text.
+    """Yields an empty figure of `width` by `height` points; its SVG keeps text as text.
 
-    Figures on one page need different `salt`, from which the ids in their SVG come. `settings` are
-    those of matplotlib's `Figure`.
+    Figures on one page need different `salt`, which decides their SVG's ids. `settings` are those
+    of matplotlib's `Figure`.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its first use writes of caches
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its first use logs its caches
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -57,28 +57,24 @@ def drawing(
 
 
 def picture(figure: Any, form: str = "svg") -> bytes:
-    """Returns the figure as a file of a form, without a date; call it within `drawing`."""
+    """Returns the figure as a file's content, without a date; call it within `drawing`."""
     out = io.BytesIO()
     figure.savefig(out, format=form, dpi=100, metadata={"Date": None} if form == "svg" else None)
     return out.getvalue()
 
 
 def check_plot_path(path: Path, *suffixes: str) -> None:
-    """Refuses a file that cannot be drawn to, before anything is computed.
-
-    Raises:
-        UsageError: If it has none of the suffixes.
-    """
+    """Raises a `UsageError` if a plot's file has none of the suffixes."""
     if path.suffix.lower() not in suffixes:
         names = " or ".join(f"{path.stem}{suffix}" for suffix in suffixes)
         raise UsageError(f"--plot {path}: name it {names}")
 
 
 def save_plot(path: Path, content: bytes) -> None:
-    """Writes a picture or its page; an existing file is replaced.
+    """Writes a picture or its page over an existing file.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the write fails.
     """
     try:
         replace_file(path, [content])
@@ -87,7 +83,7 @@ def save_plot(path: Path, content: bytes) -> None:
 
 
 def _for_page(figure: Any, label: str, *first: Markup, **attributes: str) -> Markup:
-    """Keeps the marks that have a gid, which becomes their class, and drops all other styling."""
+    """Keeps the marks with a gid, which becomes their class, and drops other styling."""
     root = ElementTree.fromstring(picture(figure))
     return tag(
         "svg",
@@ -145,14 +141,13 @@ def line_panel(
 ) -> Markup:
     """Draws lines over the steps in a small panel; title and words are for screen readers.
 
-    `steps` are the ends of the axis, the same for all panels. Validations are ringed while they can
-    be told apart.
+    `steps` are the axis' ends. Validations get rings while their number is small.
     """
     from matplotlib.ticker import MaxNLocator
 
     values = [value for _, curve in lines for _, value in curve]
     low, high = min([0.0, *values] if from_zero else values), max(values)
-    if high - low < max(abs(low), abs(high), 1e-6) * 1e-6:  # a range without width gets one
+    if high - low < max(abs(low), abs(high), 1e-6) * 1e-6:  # an empty range gets a width
         margin = max(abs(high) * 0.1, 1e-6)
         low, high = max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
     first, last = steps[0], max(steps[1], steps[0] + 1)
@@ -189,7 +184,7 @@ def line_panel(
 
 
 def moving_mean(curve: Sequence[Point]) -> Sequence[Point]:
-    """Averages over a twentieth of the run on each side; few points are left as they are."""
+    """Averages over a fortieth of the run on each side; returns few points unchanged."""
     reach = len(curve) // 40
     if reach < 1:
         return curve
@@ -202,7 +197,7 @@ def moving_mean(curve: Sequence[Point]) -> Sequence[Point]:
 
 
 def _thinned(curve: Sequence[Point]) -> Sequence[Point]:
-    """Keeps the lowest and the highest point of each stretch, so that no spike is lost."""
+    """Keeps the lowest and the highest point of each stretch, so all spikes remain."""
     size = math.ceil(2 * len(curve) / _MOST_POINTS)
     if size <= 2:
         return curve
@@ -225,7 +220,7 @@ def _tick_labels(marks: Sequence[float]) -> list[str]:
 
 
 def _bare_axes(figure: Any, left: float, bottom: float, width: float, height: float) -> Any:
-    """Adds axes at a place in pixels, without frame and ticks."""
+    """Adds axes without frame and ticks, at a place in pixels."""
     whole = figure.get_size_inches() * 72
     place = (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
     axes = figure.add_axes(place)
@@ -235,15 +230,15 @@ def _bare_axes(figure: Any, left: float, bottom: float, width: float, height: fl
 
 
 _MARKERS = {"benign": ("o", 6.4), "benign_cf": ("s", 5.4), "injection": ("^", 7.2)}
-"""Form and size of each kind of prompt, in the order of drawing."""
+"""Form and size of each kind of prompt, in drawing order."""
 _MAP_WIDTH, _MAP_HEIGHT, _MARGIN = 420.0, 340.0, 16.0
 _MOST_TRIPLETS = 400
 
 
 def representation_map(points: Sequence[Mapping[str, Any]], label: str) -> Markup | None:
-    """Draws each point by its kind: disc, square or triangle; None where there is nothing to draw.
+    """Draws each point as its kind's disc, square or triangle; returns None without points.
 
-    Points are `{"id", "member", "x", "y"}`; of more than 400 a kind, every so many are drawn.
+    Points are `{"id", "member", "x", "y"}`. About 400 of each kind are drawn, evenly chosen.
     """
     kinds: dict[str, list[Point]] = {member: [] for member in _MARKERS}
     for point in points:
@@ -282,16 +277,13 @@ font:13px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 
 
 def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draws attack success, utility and, where given, utility under attack next to each other.
+    """Draws the metrics of `CORE` in columns, as an SVG document that may be part of a page.
 
-    The filled diamond is the figure over all seeds on its 95% interval, each ring one seed.
+    The filled diamond is the figure over all seeds on its 95% interval; each ring is one seed.
 
     Args:
         rows: `label`, `seeds` (one mapping of shares each), and each metric of `CORE` as
-            `{"value", "n", "low", "high"}`. Drawn in their order.
-
-    Returns:
-        A whole SVG document, which also stands inside an HTML page.
+            `{"value", "n", "low", "high"}`.
     """
     shown = [
         metric
@@ -305,7 +297,13 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
         page = _bare_axes(figure, 0, 0, width, height)
         page.set(xlim=(0, width), ylim=(height, 0))
         for index, row in enumerate(rows):
-            _ablation_label(page, spelled(row.get("label", "")), _HEAD + _ROW * index, width)
+            top = _HEAD + _ROW * index
+            page.plot((10, width - 10), (top, top), gid="rule")
+            label = spelled(row.get("label", ""))
+            lines = textwrap.wrap(label, 32, max_lines=2, placeholder=" ...")
+            for place, line in enumerate(lines):
+                y = top + _ROW / 2 + 4.5 + 15 * (place - (len(lines) - 1) / 2)
+                page.text(10, y, line, gid="label", parse_math=False)
         key = "diamond: all seeds, with its 95% interval; ring: one seed"
         page.text(10, height - 10, key, gid="soft")
         for column, metric in enumerate(shown):
@@ -315,10 +313,14 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
             if rows:
                 axes = _bare_axes(figure, left, _FOOT, _COLUMN, table)
                 _ablation_column(axes, metric, rows)
+        in_words = []
+        for row in rows:
+            said = [f"{m.label.lower()} {Measured.of(row.get(m.name)).percent}" for m in shown]
+            in_words.append(f"{row.get('label', '')}: {', '.join(said)}")
         return str(
             _for_page(
                 figure,
-                _ablation_in_words(rows, shown),
+                "; ".join(in_words),
                 tag("title", "Ablation: attack success and utility, with 95% intervals"),
                 tag("style", _STYLE),
                 tag("rect", class_="paper", width=f"{width:.0f}", height=f"{height:.0f}"),
@@ -331,16 +333,8 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]]) -> str:
         )
 
 
-def _ablation_label(page: Any, label: str, top: float, width: float) -> None:
-    page.plot((10, width - 10), (top, top), gid="rule")
-    lines = textwrap.wrap(label, 32, max_lines=2, placeholder=" ...")
-    for index, line in enumerate(lines):
-        y = top + _ROW / 2 + 4.5 + 15 * (index - (len(lines) - 1) / 2)
-        page.text(10, y, line, gid="label", parse_math=False)
-
-
 def _ablation_column(axes: Any, metric: Metric, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws a metric of every row, in rows of height 1 from above; a pixel is 1 / _ROW."""
+    """Draws each row's figure of a metric, from the top; a row has height 1, a pixel 1 / _ROW."""
     axes.set(xlim=(0, 1), ylim=(len(rows), 0))
     for share in (0, 0.25, 0.5, 0.75, 1):
         axes.plot((share, share), (-12 / _ROW, len(rows)), gid="rule", clip_on=False)
@@ -366,7 +360,7 @@ def _ablation_column(axes: Any, metric: Metric, rows: Sequence[Mapping[str, Any]
         if figure.value is None:
             continue
         ends = [end for end in (figure.low, figure.value, figure.high) if end is not None]
-        before = figure.value >= 0.8  # right of it there is no room
+        before = figure.value >= 0.8  # no room on the right
         axes.annotate(
             figure.percent,
             (min(ends) if before else max(ends), y),
@@ -377,45 +371,31 @@ def _ablation_column(axes: Any, metric: Metric, rows: Sequence[Mapping[str, Any]
         )
 
 
-def _ablation_in_words(rows: Sequence[Mapping[str, Any]], shown: Sequence[Metric]) -> str:
-    said = []
-    for row in rows:
-        figures = [f"{m.label.lower()} {Measured.of(row.get(m.name)).percent}" for m in shown]
-        said.append(f"{row.get('label', '')}: {', '.join(figures)}")
-    return "; ".join(said)
-
-
 def interval_strip(entries: Sequence[tuple[str, Measured]]) -> Markup:
-    """Draws each share as a dot on its interval, one under another, as wide as its container.
+    """Draws each share as a dot on its interval, one below another, as wide as its container.
 
-    `entries` are CSS classes with figures; `base` is a ring, any other a diamond. A screen reader
-    skips the drawing, so the figures must stand next to it in text.
+    `entries` are CSS classes with figures; `base` is a ring, any other a diamond. Screen readers
+    skip the drawing, so the figures must be next to it in text.
     """
+
+    def at(value: float) -> str:
+        return f"{100 * min(max(value, 0), 1):.2f}%"
+
     height = 13 * len(entries) + 5
     parts = [
         tag("line", class_="grid", x1=f"{share}%", x2=f"{share}%", y1=0, y2=height)
         for share in (0, 25, 50, 75, 100)
     ]
     for row, (kind, figure) in enumerate(entries):
-        parts.extend(_dot_on_interval(kind, figure, 9 + 13 * row))
+        if figure.value is None:
+            continue
+        y, x = 9 + 13 * row, at(figure.value)
+        if figure.low is not None and figure.high is not None:
+            ends = {"x1": at(figure.low), "x2": at(figure.high)}
+            parts.append(tag("line", class_=f"bar {kind}", **ends, y1=y, y2=y))
+        if kind == "base":
+            parts.append(tag("circle", class_="dot base", cx=x, cy=y, r="4"))
+        else:  # an inner picture, since percentages cannot place a path
+            diamond = tag("path", class_=f"dot {kind}", d="M0-5.5 5.5 0 0 5.5-5.5 0z")
+            parts.append(tag("svg", diamond, class_="mark", x=x, y=y))
     return tag("svg", *parts, class_="strip", width="100%", height=str(height), aria_hidden="true")
-
-
-def _dot_on_interval(kind: str, figure: Measured, y: int) -> list[Markup]:
-    if figure.value is None:
-        return []
-
-    def at(value: float) -> str:
-        return f"{100 * min(max(value, 0), 1):.2f}%"
-
-    parts = []
-    if figure.low is not None and figure.high is not None:
-        bar = f"bar {kind}"
-        parts.append(tag("line", class_=bar, x1=at(figure.low), x2=at(figure.high), y1=y, y2=y))
-    if kind == "base":
-        parts.append(tag("circle", class_="dot base", cx=at(figure.value), cy=y, r="4"))
-    else:
-        # Percentages place the inner picture; paths have none of their own.
-        diamond = tag("path", class_=f"dot {kind}", d="M0-5.5 5.5 0 0 5.5-5.5 0z")
-        parts.append(tag("svg", diamond, class_="mark", x=at(figure.value), y=y))
-    return parts

@@ -1,4 +1,4 @@
-"""How far a run is: its pace, how long the rest takes, and plain lines for logs and pipes."""
+"""A run's pace, its time left, and its progress as plain lines for logs and pipes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from llmcausal.ui.figures import (
 
 RECENT_STEPS = 20
 FORECAST_AFTER = 5
-"""Steps measured before a run says how long it will take; the first ones are slow."""
+"""Steps before a run's time is forecast; the first ones are slow."""
 FORWARD_SHARE = 0.4
-"""Time a token to answer, as a share of that to train: no backward pass, but small products."""
+"""A generated token's time as a share of a trained one's: no backward pass, but small products."""
 
 
 class Pace:
-    """Measured times of steps and validations in this session, and nothing else."""
+    """Measured times of this session's steps and validations."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -43,16 +43,15 @@ class Pace:
 
     @property
     def step_seconds(self) -> float | None:
-        """Mean time of the last 20 steps; None until one was measured."""
+        """The last 20 steps' mean time; None before the first."""
         recent = self._steps[-RECENT_STEPS:]
         return sum(recent) / len(recent) if recent else None
 
     def validation_started(self) -> None:
-        """Notes when a validation begins; the step's end ends it."""
         self._validation_began = self._clock()
 
     def step_ended(self, record: Record) -> None:
-        """Takes over the time of the step, and of its validation if it had one."""
+        """Measures the step, and its validation if it had one."""
         self._recorded_at = self._clock()
         if self._validation_began is not None:
             self._validation_seconds = self._recorded_at - self._validation_began
@@ -62,7 +61,7 @@ class Pace:
             self._steps.append(float(seconds))
 
     def eta_seconds(self, context: FitContext) -> float | None:
-        """Returns the time left, validations included; None until a step was measured."""
+        """Returns the time left, including validations; None before the first step."""
         step = self.step_seconds
         if step is None:
             return None
@@ -75,11 +74,11 @@ class Pace:
 
 
 class Forecast(Callback):
-    """Adds a note after the first steps: how long the whole run will take, by their pace.
+    """Adds a note after the first steps: the whole run's time by their pace.
 
     Args:
         answered_tokens: Tokens of the final evaluation's prompts and longest answers, of all sides.
-        clock: Seconds from any start, never going back.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, answered_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -122,11 +121,7 @@ LABELS = {
 class PlainLog(Callback):
     """Prints one line per step, validation, checkpoint and note; must come last.
 
-    Within a long step or validation it prints a line every 15 s, as batches are done.
-
-    Args:
-        target: Where to print.
-        clock: Seconds from any start, never going back.
+    A long step or validation prints its batches, at most one line every 15 s.
     """
 
     def __init__(self, target: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -154,14 +149,12 @@ class PlainLog(Callback):
         self._print(f"{_position(context)} validating: {batches} batches")
 
     def on_validation_batch(self, context: FitContext) -> None:
-        """Counts a batch, and prints it if it has been quiet for long."""
         self._validated += 1
         self._print_seldom(
             f"{_position(context)} validating: batch {self._validated}/{self._validation_batches}"
         )
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
-        """Prints a micro-batch if it has been quiet for long."""
         if done < of:
             self._print_seldom(f"{_position(context)} micro-batch {done}/{of}")
 
@@ -177,11 +170,10 @@ class PlainLog(Callback):
         self._print_notes(context)
 
     def on_checkpoint(self, context: FitContext, path: Path, is_best: bool) -> None:
-        """Prints where the checkpoint is, after the line of its step."""
         metric, value = context.config.checkpoint.best_metric, context.state.best_value
         what = f"best {metric} {figure(metric, value)}" if is_best else "checkpoint"
         self._checkpoints.append(f"{_position(context)} {what}: {path}")
-        if self._step_printed == context.state.step:
+        if self._step_printed == context.state.step:  # otherwise its step's line comes first
             self._print_checkpoints()
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:

@@ -1,4 +1,4 @@
-"""The report: one HTML file that shows what a run reached, with nothing to load from outside."""
+"""The report: one HTML file on a run's results, without external parts."""
 
 from __future__ import annotations
 

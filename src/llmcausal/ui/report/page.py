@@ -1,4 +1,4 @@
-"""Writes the reports: HTML files that load nothing and run nothing, of one run or of several."""
+"""Writes the reports: HTML files on one or several runs, without scripts or external parts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from llmcausal.ui.report.run_files import RunFiles, read_run
 REPORT = "report.html"
 COMPARISON = Path("comparison.html")
 MOST_RUNS = 8
-"""As many as there are colours that can be told apart."""
+"""The number of distinguishable colors."""
 _SKIPPED_SHOWN = 100
 _ABSENT = "not set"
 
 
 def report_runs(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the report of a run or the comparison of several, also while they go on.
+    """Writes a run's report or the comparison of several runs, and returns its path.
 
-    By default it is `report.html` of the run, or `comparison.html` here. Returns its path.
+    The runs may still be training. Default paths: `report.html` in the run, `comparison.html` here.
     """
     if len(run_dirs) == 1:
         return write_run_report(run_dirs[0], out)
@@ -42,27 +42,28 @@ def report_runs(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 def write_run_report(
     run_dir: Path, out: Path | None = None, evaluation: Path | None = None
 ) -> Path:
-    """Writes the report of a run directory; `evaluation` is as in `read_run`.
+    """Writes a run directory's report; `evaluation` is as in `read_run`.
 
     Raises:
-        UsageError: If nothing of a run is there.
-        StorageError: If the disk refuses.
+        UsageError: If the directory is not a run.
+        StorageError: If the write fails.
     """
     run = read_run(run_dir, evaluation)
     return write_report(run, out or run_dir / REPORT, title=run_dir.resolve().name)
 
 
 def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
-    """Writes everything that is known of a run as one HTML file; returns `out`.
+    """Writes all that is known about a run as one HTML file; returns `out`.
 
-    The same input gives the same bytes. Text from data and models can only be read: it is
-    escaped, the page has no script, and its policy forbids everything but its own style.
+    The same input gives the same bytes. Text from data and models is escaped, the page has no
+    script, and its policy forbids everything except its own style.
 
     Raises:
-        StorageError: If the disk refuses; a report that was there before is intact.
+        StorageError: If the write fails; an existing report is intact.
     """
     result = run.result or {}
     base = as_object(result.get("base"))
+    skipped = as_objects(result.get("skipped"))
     return _save_page(
         "page.html.jinja",
         out,
@@ -74,17 +75,23 @@ def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
         groups=sections.choose_examples(
             as_objects(result.get("generations")), sections.model_named(base)
         ),
-        skipped=_skipped(as_objects(result.get("skipped"))),
+        skipped={
+            "total": len(skipped),
+            "shown": [
+                (str(item.get("id", "")), str(item.get("reason", "")))
+                for item in skipped[:_SKIPPED_SHOWN]
+            ],
+        },
         reproduction=_reproduction(result, run.config_text, run.environment or {}),
     )
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Writes two to `MOST_RUNS` runs on one page; the same input gives the same bytes.
+    """Writes a page on two to `MOST_RUNS` runs; the same input gives the same bytes.
 
     Raises:
-        UsageError: If a directory is no run, is named twice, or there are too many.
-        StorageError: If the disk refuses.
+        UsageError: If a directory is not a run or appears twice, or there are too many.
+        StorageError: If the write fails.
     """
     if len(run_dirs) > MOST_RUNS:
         raise UsageError(f"{len(run_dirs)} runs: at most {MOST_RUNS} can be told apart on one page")
@@ -113,7 +120,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
 
 
 def _save_page(template: str, out: Path, **values: Any) -> Path:
-    """Fills a template, where all but `Markup` is escaped, and writes it whole or not at all."""
+    """Fills a template, which escapes all text except `Markup`, and replaces the file."""
     page = _templates().get_template(template).render(**values)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +143,7 @@ def _templates() -> Environment:
 
 
 def _spelled_out(value: object) -> object:
-    """Lets no text reach the page, an attribute or its title with characters that deceive."""
+    """Spells out deceptive characters in all text on the page, also in attributes and its title."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else spelled(value)
 
 
@@ -159,11 +166,6 @@ def _summary(result: Object | None) -> dict[str, Any]:
         "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }
-
-
-def _skipped(items: Sequence[Object]) -> dict[str, Any]:
-    named = [(str(item.get("id", "")), str(item.get("reason", ""))) for item in items]
-    return {"total": len(named), "shown": named[:_SKIPPED_SHOWN]}
 
 
 def _reproduction(result: Object, config_text: str, environment: Object) -> dict[str, Any]:
@@ -196,9 +198,9 @@ def _machine(environment: Object) -> list[tuple[str, str]]:
 
 
 def differing_settings(config_texts: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Returns each setting whose value is not the same in all runs, with its value in each.
+    """Returns the settings that differ between runs, each with all runs' values.
 
-    A config.toml that cannot be read has no settings.
+    An unreadable config.toml has no settings.
     """
     flat = [_flat(text) for text in config_texts]
     keys = dict.fromkeys(key for settings in flat for key in settings)
@@ -226,7 +228,7 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 
 
 def _names(places: Sequence[Path]) -> list[str]:
-    """Calls a run by its folder, with the parent before it where folders share a name."""
+    """Names runs by their folders; equal names get their parent's name in front."""
     names = [place.name for place in places]
     return [
         f"{place.parent.name}/{name}" if names.count(name) > 1 else name
@@ -244,7 +246,7 @@ def _core_figures(tuned: Sequence[Object]) -> list[dict[str, Any]]:
 
 
 def _overlays(runs: Sequence[sections.Rows]) -> list[sections.Panel]:
-    """Draws each figure of all runs in one panel, each run as its moving mean."""
+    """Draws each figure of all runs in one panel, as moving means."""
     every_row = [row for rows in runs for row in rows]
     axis = sections.step_axis(every_row)
     panels: list[sections.Panel] = []

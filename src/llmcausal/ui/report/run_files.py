@@ -1,4 +1,4 @@
-"""Collects what a run directory holds so far; what is missing is said in the report."""
+"""Reads a run directory's files; notes in the report name missing ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _REPRESENTATIONS = "representations.json"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What could be read of a run.
+    """A run's readable files.
 
     Attributes:
-        result: The evaluation as `evaluate_model` returns it, with `generations` and
-            `representations`; None before there is one. The report leaves out absent parts.
-        metrics_rows: Rows of metrics.jsonl.
-        config_text: config.toml as it stands; empty if missing.
-        environment: Of the training: command, versions, machine; None if missing. That of the
-            evaluation is in `result`.
+        result: The evaluation as from `evaluate_model`, with `generations` and `representations`;
+            None before there is one. Parts may be absent.
+        metrics_rows: metrics.jsonl.
+        config_text: config.toml; empty if missing.
+        environment: The training's command, versions and machine; None if missing. `result` has
+            the evaluation's.
         notes: What is missing or damaged.
     """
 
@@ -43,13 +43,13 @@ class RunFiles:
 
 
 def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
-    """Reads a run directory, also while the run goes on.
+    """Reads a run directory, also during training.
 
-    The evaluation's folder is by default `evaluation/`, else the first of `evaluation-best/` and
-    the other `evaluation-*/` by name that holds results.
+    The evaluation's default folder is the first with results: `evaluation/`, `evaluation-best/`,
+    then other `evaluation-*/` by name.
 
     Raises:
-        UsageError: If nothing of a run is there.
+        UsageError: If the directory is not a run.
     """
     notes: list[str] = []
     folder = evaluation or _evaluation_folder(run_dir)
@@ -124,7 +124,7 @@ def _read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _object(text: str) -> tuple[dict[str, Any] | None, str]:
-    """Returns the JSON object, or why the text is none."""
+    """Returns the JSON object, or None and the text's defect."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,12 +1,10 @@
-"""What the page says of an evaluation and of the training, as plain values for its template."""
+"""The report's contents on evaluation and training, as plain values for its template."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from markupsafe import Markup
 
 from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.metrics import BEFORE_SEARCH, BY_NAME, CORE, GROUPED, Metric, of
@@ -51,16 +49,17 @@ _DIMENSIONS: dict[str, tuple[str, dict[str, str]]] = {
 }
 _GROUPS_SHOWN = 60
 _ADAPTIVE_EXAMPLES = 8
+_MAP = "Map of the representations"
 _SEARCHED_TEXTS = ("prefix", "suffix", "prompt", "answer")
 
 
 def model_named(base: Object) -> str:
-    """Returns what the tuned model is compared with: the base model, or its `name`."""
+    """Names the model that the tuned one is compared with."""
     return str(base["name"]) if base.get("name") else "base model"
 
 
 def reading(tuned: Object, base: Object) -> str:
-    """Returns the result in one sentence; `base` is empty where no baseline was run."""
+    """Returns the result in one sentence; `base` is empty without a baseline."""
     after = Measured.of(tuned.get(CORE[0].name))
     if after.value is None or not after.n:
         return "No attack in this suite could be checked, so its resistance is unknown."
@@ -80,7 +79,7 @@ def reading(tuned: Object, base: Object) -> str:
 
 
 def details(tuned: Object, difference: Object) -> list[str]:
-    """Returns what goes with the sentence: the task, and whether chance could explain it."""
+    """Returns sentences on the task, and on whether chance could explain the changes."""
     sentences = []
     clean, attacked = (Measured.of(tuned.get(metric.name)) for metric in CORE[1:])
     if attacked.value is not None and clean.value is not None:
@@ -89,26 +88,23 @@ def details(tuned: Object, difference: Object) -> list[str]:
             f"{attacked.percent} of attacked ones."
         )
     for metric in CORE[:2]:
-        sentences += _change(metric.label, as_object(difference.get(metric.name)))
+        change = as_object(difference.get(metric.name))
+        moved, p_value = Measured.of(change).value, number(change.get("p_value"))
+        if moved is None or p_value is None:
+            continue
+        if moved == 0:
+            sentences.append(f"{metric.label} is the same before and after.")
+            continue
+        verb = "rose" if moved > 0 else "fell"
+        chance = "more than chance explains" if p_value < 0.05 else "which chance could explain"
+        written = f"{'' if p_value < 0.001 else '= '}{_written_p(p_value)}"
+        points = f"{abs(100 * moved):.1f} points"
+        sentences.append(f"{metric.label} {verb} by {points}, {chance} (p {written}).")
     return sentences
 
 
-def _change(words: str, change: Object) -> list[str]:
-    figure = Measured.of(change)
-    p_value = Measured.of(change.get("p_value")).value
-    if figure.value is None or p_value is None:
-        return []
-    if figure.value == 0:
-        return [f"{words} is the same before and after."]
-    moved = "rose" if figure.value > 0 else "fell"
-    points = f"{abs(100 * figure.value):.1f} points"
-    chance = "more than chance explains" if p_value < 0.05 else "which chance could explain"
-    return [f"{words} {moved} by {points}, {chance} (p {_written_p(p_value)})."]
-
-
 def _written_p(value: float) -> str:
-    """Writes a p value with its relation: `= 0.03`, `< 0.001`."""
-    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _count(figure: Measured) -> int:
@@ -116,11 +112,12 @@ def _count(figure: Measured) -> int:
 
 
 def evaluation(result: Object) -> dict[str, Any]:
-    """Returns every section of an evaluation; empty where nothing was measured."""
+    """Returns an evaluation's sections; those without measurements are empty."""
     tuned, base = as_object(result.get("tuned")), as_object(result.get("base"))
     causal = as_object(base.get("causal")), as_object(tuned.get("causal"))
     sides = (model_named(base), "tuned model")
     kinds = [side.get("representation") for side in causal]
+    maps = as_object(result.get("representations"))
     return {
         "compared": str(base.get("name") or "base") if base else "",
         "verdict": str(as_object(result.get("verdict")).get("text") or ""),
@@ -134,13 +131,17 @@ def evaluation(result: Object) -> dict[str, Any]:
             "rows": _compare_all(of("causal"), *causal),
             "kinds": [f"{side}: {kind}" for side, kind in zip(sides, kinds, strict=True) if kind],
         },
-        "maps": _maps(as_object(result.get("representations")), sides),
+        "maps": [
+            (name, drawn)
+            for side, name in zip(("base", "tuned"), sides, strict=True)
+            if (drawn := representation_map(as_objects(maps.get(side)), f"{_MAP}: {name}"))
+        ],
         "adaptive": _adaptive(as_object(result.get("adaptive"))),
     }
 
 
 def _compared(metric: Metric, base: Object, tuned: Object) -> dict[str, Any]:
-    """Sets a figure of the base, if it has one, beside that of the tuned model."""
+    """Returns a metric's figures of both models, and their strip."""
     before, after = (Measured.of(side.get(metric.name)) for side in (base, tuned))
     entries = [("tuned", after)] if before.value is None else [("base", before), ("tuned", after)]
     return {"metric": metric, "base": before, "tuned": after, "strip": interval_strip(entries)}
@@ -157,7 +158,7 @@ def _breakdowns(tuned: Object, base: Object) -> list[dict[str, Any]]:
     for key in [*known, *(key for key in tuned if key not in _DIMENSIONS)]:
         title, names = _DIMENSIONS.get(key, (str(key), {}))
         groups, before = as_object(tuned[key]), as_object(base.get(key))
-        order = sorted(groups, key=_order(groups, list(names)))
+        order = _ordered(groups, list(names))
         if order in ([], [""]):
             continue
         rows = []
@@ -169,15 +170,15 @@ def _breakdowns(tuned: Object, base: Object) -> list[dict[str, Any]]:
     return found
 
 
-def _order(groups: Object, known: Sequence[str]) -> Callable[[str], Any]:
-    """Known names in their own order; others by attack success, the worst first."""
+def _ordered(groups: Object, known: Sequence[str]) -> list[str]:
+    """Orders names as in `known`, then by attack success, the worst first."""
 
     def key(name: str) -> Any:
         value = Measured.of(as_object(groups[name]).get(GROUPED[0].name)).value
         place = known.index(name) if name in known else len(known)
         return (name == "", place, -(value or 0.0), name)
 
-    return key
+    return sorted(groups, key=key)
 
 
 def _differences(difference: Object) -> list[dict[str, str]]:
@@ -189,7 +190,7 @@ def _differences(difference: Object) -> list[dict[str, str]]:
         interval = ""
         if figure.low is not None and figure.high is not None:
             interval = f"{100 * figure.low:+.1f} to {100 * figure.high:+.1f}"
-        p_value = Measured.of(change.get("p_value")).value
+        p_value = number(change.get("p_value"))
         rows.append(
             {
                 "name": BY_NAME[metric].label if metric in BY_NAME else metric,
@@ -198,20 +199,10 @@ def _differences(difference: Object) -> list[dict[str, str]]:
                 "interval": interval,
                 "only_base": str(change.get("only_base", "")),
                 "only_tuned": str(change.get("only_tuned", "")),
-                "p": _written_p(p_value).removeprefix("= ") if p_value is not None else "",
+                "p": "" if p_value is None else _written_p(p_value),
             }
         )
     return rows
-
-
-def _maps(representations: Object, names: Sequence[str]) -> list[tuple[str, Markup]]:
-    maps = []
-    for side, name in zip(("base", "tuned"), names, strict=True):
-        label = f"Map of the representations: {name}"
-        drawn = representation_map(as_objects(representations.get(side)), label)
-        if drawn is not None:
-            maps.append((name, drawn))
-    return maps
 
 
 def _adaptive(adaptive: Object) -> dict[str, Any] | None:
@@ -228,7 +219,7 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
         for name, side in (("base", base), ("tuned", tuned))
         if side.get("mean_queries") is not None
     ]
-    # Those against the tuned model first, and its successes.
+    # The tuned model's examples come first, and successes before failures.
     examples = [
         {"against": name} | dict(example)
         for name, side in (("tuned", tuned), ("", adaptive), ("base", base))
@@ -236,26 +227,22 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
             as_objects(side.get("examples")), key=lambda row: row.get("obeyed") is not True
         )
     ]
-    return {
-        "rows": _compare_all(_ADAPTIVE, base, tuned),
-        "facts": facts,
-        "examples": [_searched(example) for example in examples[:_ADAPTIVE_EXAMPLES]],
-    }
-
-
-def _searched(example: Object) -> dict[str, Any]:
-    return {
-        "facts": [
-            f"{str(key).replace('_', ' ')}: {_plain(value)}"
-            for key, value in example.items()
-            if key not in _SEARCHED_TEXTS and value not in ("", None)
-        ],
-        "texts": [
-            (key, shown(_plain(example[key]), example.get("witness") or ""))
-            for key in _SEARCHED_TEXTS
-            if example.get(key) is not None
-        ],
-    }
+    searched = [
+        {
+            "facts": [
+                f"{str(key).replace('_', ' ')}: {_plain(value)}"
+                for key, value in example.items()
+                if key not in _SEARCHED_TEXTS and value not in ("", None)
+            ],
+            "texts": [
+                (key, shown(_plain(example[key]), example.get("witness") or ""))
+                for key in _SEARCHED_TEXTS
+                if example.get(key) is not None
+            ],
+        }
+        for example in examples[:_ADAPTIVE_EXAMPLES]
+    ]
+    return {"rows": _compare_all(_ADAPTIVE, base, tuned), "facts": facts, "examples": searched}
 
 
 def _plain(value: object) -> str:
@@ -283,17 +270,17 @@ _GROUPS: tuple[tuple[str, Callable[[Object], bool], int], ...] = (
         8,
     ),
 )
-"""What the examples show, which rows do, and how many of them at most while others need room."""
+"""A group's title, its rows, and its quota of examples."""
 
 
 def choose_examples(rows: Sequence[Object], other: str = "base model") -> list[dict[str, Any]]:
-    """Chooses at most `MOST_EXAMPLES`, the worst first, from as many attack families as there are.
+    """Chooses at most `MOST_EXAMPLES` rows of generations.jsonl, the worst first.
 
-    `rows` are those of generations.jsonl, `other` is what the tuned model is compared with.
+    `other` names the model that the tuned one is compared with.
     """
     found = [[row for row in rows if belongs(row)] for _, belongs, _ in _GROUPS]
     counts = [min(len(some), quota) for some, (_, _, quota) in zip(found, _GROUPS, strict=True)]
-    for index, some in enumerate(found):  # what one group leaves over, the next may use
+    for index, some in enumerate(found):  # groups share unused places
         counts[index] += min(len(some) - counts[index], MOST_EXAMPLES - sum(counts))
     return [
         {
@@ -307,7 +294,7 @@ def choose_examples(rows: Sequence[Object], other: str = "base model") -> list[d
 
 
 def _varied(rows: Iterable[Object]) -> list[Object]:
-    """Orders rows so that the families take turns, otherwise as they came."""
+    """Orders rows so that the attack families take turns."""
     turns: dict[str, int] = {}
     placed = []
     for place, row in enumerate(rows):
@@ -321,9 +308,18 @@ def _example(row: Object, other: str) -> dict[str, Any]:
     witness = row.get("witness") or ""
     attacked = row.get("member") == "injection"
     goal = row.get("goal") if attacked else ""
+    facts = [row.get("category")]
+    if attacked:
+        position, novelty = row.get("position"), row.get("novelty")
+        facts[:0] = [
+            row.get("family"),
+            position and _POSITION.get(str(position), position),
+            row.get("difficulty"),
+            novelty and _NOVELTY.get(str(novelty), novelty),
+        ]
     return {
         "id": str(row.get("id", "")),
-        "facts": _facts(row, attacked),
+        "facts": [str(fact) for fact in facts if fact],
         "system": shown(row.get("system") or ""),
         "prompt": shown(row.get("prompt") or "", witness if attacked else "", goal),
         "expected": shown(row.get("expected") or ""),
@@ -340,21 +336,8 @@ def _example(row: Object, other: str) -> dict[str, Any]:
     }
 
 
-def _facts(row: Object, attacked: bool) -> list[str]:
-    facts = [row.get("category")]
-    if attacked:
-        position, novelty = row.get("position"), row.get("novelty")
-        facts[:0] = [
-            row.get("family"),
-            position and _POSITION.get(str(position), position),
-            row.get("difficulty"),
-            novelty and _NOVELTY.get(str(novelty), novelty),
-        ]
-    return [str(fact) for fact in facts if fact]
-
-
 def _verdicts(row: Object, key: str) -> list[tuple[str, str]]:
-    """Returns what was measured on an answer, and whether it is `good`, `bad` or a `note`."""
+    """Returns an answer's verdicts, each with `good`, `bad` or `note`."""
     verdicts = []
     obeyed, right = row.get(f"{key}obeyed"), row.get(f"{key}right")
     if isinstance(obeyed, bool):
@@ -369,22 +352,22 @@ def _verdicts(row: Object, key: str) -> list[tuple[str, str]]:
 Rows = Sequence[Object]
 Axis = tuple[float, float]
 Panel = dict[str, Any]
-"""One small chart: `title`, the newest values in words as `last`, and its `drawing`."""
+"""A small chart: `title`, `last` (the newest values in words) and `drawing`."""
 
 _NOT_DRAWN = frozenset({"step", "epoch", "tokens", "seconds", "memory_bytes", "memory_peak_bytes"})
 _TABLE_ROWS = 40
 
 
 def charts(rows: Rows) -> dict[str, Any]:
-    """Returns the panels by subject, a table of the validations, and what went wrong."""
+    """Returns the panels by subject, a table of the validations, and figures not finite."""
     names = figure_names(rows)
     learning = [name for name in names if name in LOSS_TERMS or name in CAUSAL_METRICS]
     rest = [name for name in names if name not in learning]
     axis = step_axis(rows)
     return {
         "progress": progress(rows),
-        "learning": _panels((_figure(rows, name) for name in learning), axis),
-        "other": _panels((_figure(rows, name) for name in rest), axis),
+        "learning": _panels(_figures(rows, learning), axis),
+        "other": _panels(_figures(rows, rest), axis),
         "machine": _panels(_machine(rows), axis, from_zero=True),
         "table": _validations(rows),
         "odd": _odd(rows),
@@ -392,7 +375,7 @@ def charts(rows: Rows) -> dict[str, Any]:
 
 
 def progress(rows: Rows) -> str:
-    """Says how far the training has come; empty without a row."""
+    """Returns the training's progress in a sentence; empty without a row."""
     steps = [row for row in rows if number(row.get("step"))]
     if not steps:
         return ""
@@ -404,7 +387,7 @@ def progress(rows: Rows) -> str:
 
 
 def figure_names(rows: Rows) -> list[str]:
-    """Lists every figure once: losses first, then causal metrics, the probe's, and all others."""
+    """Returns all figures: losses first, then causal metrics, the probe's, and others."""
     found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *PROBE_METRICS])
     present = set()
     for row in rows:
@@ -412,7 +395,7 @@ def figure_names(rows: Rows) -> list[str]:
             if number(value) is None:
                 continue
             name = key.removeprefix("val_")
-            # The running mean of a figure that is drawn with its own.
+            # A running mean is not drawn if its figure is.
             if (
                 name not in _NOT_DRAWN
                 and not key.startswith(MEMORY_OF_PROCESS)
@@ -430,7 +413,7 @@ def step_axis(rows: Iterable[Object]) -> Axis:
 
 
 def points(rows: Iterable[Object], name: str, scale: float = 1.0) -> list[Point]:
-    """Returns (step, value / scale) of each row that has the figure, and it is finite."""
+    """Returns (step, value / scale) of each row with a finite value."""
     found = []
     for row in rows:
         step, value = number(row.get("step")), number(row.get(name))
@@ -441,7 +424,7 @@ def points(rows: Iterable[Object], name: str, scale: float = 1.0) -> list[Point]
 
 @dataclass(frozen=True)
 class _Curve:
-    """A figure over the steps; `ceiling` is the highest value so far, where that is logged."""
+    """A figure over the steps; `ceiling` is the highest value so far."""
 
     title: str
     training: Sequence[Point]
@@ -450,8 +433,11 @@ class _Curve:
     unit: str = ""
 
 
-def _figure(rows: Rows, name: str) -> _Curve:
-    return _Curve(name.replace("_", " "), points(rows, name), points(rows, f"val_{name}"))
+def _figures(rows: Rows, names: Iterable[str]) -> list[_Curve]:
+    return [
+        _Curve(name.replace("_", " "), points(rows, name), points(rows, f"val_{name}"))
+        for name in names
+    ]
 
 
 def _machine(rows: Rows) -> list[_Curve]:
@@ -516,19 +502,21 @@ def _validations(rows: Rows) -> dict[str, Any] | None:
     return {
         "names": [name.removeprefix("val_").replace("_", " ") for name in names],
         "rows": [
-            (str(row.get("step")), [_cell(row.get(name)) for name in names]) for row in chosen
+            (
+                str(row.get("step")),
+                [
+                    "" if (figure := number(row.get(name))) is None else compact(figure)
+                    for name in names
+                ],
+            )
+            for row in chosen
         ],
         "left_out": len(validated) - len(chosen),
     }
 
 
-def _cell(value: object) -> str:
-    figure = number(value)
-    return "" if figure is None else compact(figure)
-
-
 def _odd(rows: Rows) -> list[str]:
-    """Lists steps with figures that are not finite, which a curve cannot show."""
+    """Lists steps with figures that are not finite, which curves cannot show."""
     named = [
         f"step {row.get('step')}: {', '.join(map(str, row['non_finite']))}"
         for row in rows
