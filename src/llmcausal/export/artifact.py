@@ -26,8 +26,6 @@ from llmcausal.launched import in_wsl, more_wsl_memory
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The command line's choices."""
-
     quantize: str = "f16"  # GGUF number format, as llama.cpp names it, in lower case
     llama_cpp: Path | None = None  # a llama.cpp checkout; None looks for one
     check: bool = True  # load the artifact back and compare it; needs memory for the whole model

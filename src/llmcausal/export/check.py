@@ -75,7 +75,6 @@ class TransformersModel:
 
 
 def has_llama_cpp() -> bool:
-    """Whether Python can run llama.cpp here (package xllamacpp)."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
@@ -146,8 +145,6 @@ class LlamaCppModel:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An artifact as its users load it."""
-
     reading: TransformersModel  # gives logits
     # Answers prompts: the same model, or another program on the same file.
     answering: TransformersModel | LlamaCppModel
@@ -275,7 +272,6 @@ def _defects(report: dict[str, Any]) -> list[str]:
 
 
 def save_settings(source: ExportSource, folder: Path) -> None:
-    """Writes tokenizer, chat template and generation settings."""
     source.generation_config().save_pretrained(folder)
     source.save_tokenizer(folder)
 

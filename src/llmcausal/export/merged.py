@@ -189,7 +189,6 @@ def _header(tensors: Sequence[Stored], dtype: torch.dtype) -> bytes:
 
 
 def _width(each: Stored, dtype: torch.dtype) -> int:
-    """Returns the bytes of one written element."""
     if each.is_float:
         return dtype.itemsize
     if each.code == "BOOL":

@@ -17,7 +17,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_model_card(folder: Path, source: ExportSource, report: Mapping[str, Any]) -> None:
-    """Writes `README.md` from the export's report."""
     templates = Environment(
         loader=PackageLoader("llmcausal.export"),
         undefined=StrictUndefined,

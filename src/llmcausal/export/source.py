@@ -37,8 +37,6 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AttackSuite:
-    """Attacked prompts for the exported model."""
-
     prompts: Sequence[tuple[str, str]]  # (system, user)
     max_new_tokens: int
     score: Callable[[Sequence[str]], Figures]  # of the answers to all prompts
@@ -46,8 +44,6 @@ class AttackSuite:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """The model card's facts about training."""
-
     settings: Mapping[str, str]
     suite: str = ""
     base: Figures | None = None  # on the suite
@@ -56,8 +52,6 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class ExportSource:
-    """Everything that an exporter needs."""
-
     adapter_dir: Path  # a verified checkpoint
     # Loads the unquantized base. A function, so that an exporter holds one copy at a time.
     load_base: Callable[[], PreTrainedModel]
@@ -138,7 +132,6 @@ class ExportSource:
         return model
 
     def model_config(self) -> Any:
-        """Returns the base's configuration with the exported dtype."""
         config = AutoConfig.from_pretrained(
             self.base_folder, trust_remote_code=self.trust_remote_code
         )
@@ -147,7 +140,6 @@ class ExportSource:
         return config
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Writes the tokenizer's files with training's chat template."""
         self._save(copy.deepcopy(self.template.tokenizer), folder)
 
     def save_tokenizer_for_llama_cpp(self, folder: Path) -> None:
@@ -189,8 +181,6 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a safetensors file."""
-
     name: str
     shape: tuple[int, ...]
     code: str  # number format in safetensors' spelling

@@ -81,8 +81,6 @@ def _moved(record: R, device: torch.device) -> R:
 
 @dataclass(frozen=True)
 class PackedTree:
-    """Sequences packed as a prefix tree, as tensors."""
-
     tokens: Tensor  # token of each tree node [nodes]
     positions: Tensor  # depth of each node [nodes]
     subtree_ends: Tensor  # one past the last descendant of each node [nodes]
@@ -108,8 +106,6 @@ def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[
 
 @dataclass(frozen=True)
 class TripletBatch(PackedTree):
-    """A micro-batch."""
-
     ids: tuple[str, ...]  # triplets' ids
     spans: tuple[Span, ...]  # all members that a step computes
     label_counts: dict[Term, int]  # scored tokens of each term
@@ -269,7 +265,6 @@ class EpochBatches:
         return fixed_batches(triplets, self.batch_size, self.needs, self.pooling)
 
     def after(self, epoch: int, position: int) -> tuple[int, int]:
-        """Returns the epoch and position of the step after this one."""
         position += self.step_size
         return (epoch, position) if position < len(self.triplets) else (epoch + 1, 0)
 

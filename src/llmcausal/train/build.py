@@ -132,7 +132,6 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
 
 
 def build_execution(memory: MemorySection, dtype: torch.dtype) -> Execution:
-    """Returns how a step runs on a model in this compute dtype."""
     plain = dtype == torch.float32 or memory.lora_dtype == "compute"
     return Execution(memory.members, None if plain else dtype, memory.label_chunk)
 

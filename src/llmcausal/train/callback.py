@@ -35,8 +35,6 @@ def refuse_unknown(metric: str, setting: str, record: Record) -> None:
 
 @dataclass
 class TrainState:
-    """A run's position and totals."""
-
     step: int = 0  # optimizer steps done
     epoch: int = 0  # current pass over the data, from 0
     position: int = 0  # triplets of this epoch already consumed
@@ -59,8 +57,6 @@ class TrainState:
 
 @dataclass
 class FitContext:
-    """The run, as callbacks see it."""
-
     config: RunConfig
     run_dir: Path  # exists
     state: TrainState  # live

@@ -180,7 +180,6 @@ def recover(run_dir: Path) -> None:
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints."""
     for _, folder in checkpoints(run_dir)[keep:]:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -237,7 +236,6 @@ class Snapshot:
         self._tokenizer_files = _files_saved_by(tokenizer)
 
     def write(self, folder: Path) -> Path:
-        """Writes a checkpoint and returns its folder."""
         files = {
             **self._tokenizer_files,
             **adapter_files(self.model),

@@ -73,7 +73,6 @@ def learn_detector(
 
 
 def contrast(states: States, head: ProjectionHead, contrastive: ContrastiveLoss) -> Tensor:
-    """Returns the mean contrastive loss of triplets."""
     # `members` is a set, whose order differs between processes; gradients add up in this order.
     representations = {m: head(states[m]) for m in MEMBERS if m in contrastive.members}
     losses: Tensor = contrastive(representations)

@@ -37,7 +37,6 @@ class Objective:
 
     @property
     def lambdas(self) -> dict[Term, float]:
-        """The weight of each cross-entropy term."""
         section = self.section
         return {
             "task": section.lambda_task,
@@ -126,8 +125,6 @@ class SameAnswers:
 
 @dataclass
 class StepResult:
-    """A micro-batch's results."""
-
     loss: Tensor  # its share of the optimizer step's loss; has a graph unless `backward` ran
     # Sums of loss terms and metrics over triplets or labels, detached.
     sums: dict[str, Tensor] = field(default_factory=dict)

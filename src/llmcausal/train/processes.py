@@ -71,7 +71,6 @@ class Processes:
         return found[:count]
 
     def all_gather(self, value: T) -> list[T]:
-        """Returns every rank's value, by rank."""
         if self.world_size == 1:
             return [value]
         from accelerate.utils import gather_object

@@ -38,7 +38,6 @@ class Fallback:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether device or host memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(each in str(error) for each in _REASONS)
@@ -212,7 +211,6 @@ class Recovery:
 
 
 def _copy(value: Any) -> Any:
-    """Returns a copy; a tensor's copy is on the host."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return deepcopy(value)

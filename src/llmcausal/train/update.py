@@ -50,8 +50,6 @@ class Probe(Protocol):
 
 @dataclass
 class Run:
-    """All parts of a run; built by `assembly`."""
-
     config: RunConfig
     run_dir: Path  # exists
     modules: Sequence[torch.nn.Module]  # switch between training and evaluation mode

@@ -1,4 +1,4 @@
-"""What the checks of `doctor` and of an export found, on the screen."""
+"""The screens of `doctor` and of an export's check."""
 
 from __future__ import annotations
 
@@ -19,15 +19,12 @@ _ANSWER_SHOWN = 90
 
 
 def watcher() -> Callable[[str], AbstractContextManager[None]]:
-    """Returns what shows the check under way: a spinner, or nothing where stderr is a file."""
+    """Returns a context that shows the current check by a spinner, if stderr is a terminal."""
     return status if err_console().is_terminal else lambda _what: nullcontext()
 
 
 def show_checks(checks: Iterable[DoctorCheck]) -> list[DoctorCheck]:
-    """Prints each check when it is done, and returns them all.
-
-    A terminal gets columns, a file one line each.
-    """
+    """Prints each check when it is done, in columns or (in a file) on one line; returns all."""
     shown = []
     for check in checks:
         shown.append(check)
@@ -53,14 +50,14 @@ def _row(check: DoctorCheck) -> Table:
 
 
 def render_export(report: Mapping[str, Any]) -> Text:
-    """Returns lines about an export's report, as `make_artifact` makes it."""
+    """Returns a report by `make_artifact` as lines."""
     lines = [f"written: {report['written']} ({report['format']})"]
-    lines += _exported(report) if report["checked"] else ["not checked (--no-check)"]
+    lines += _checked(report) if report["checked"] else ["not checked (--no-check)"]
     lines += [f"{name}: {report[name]}" for name in ("command", "uploaded") if name in report]
     return Text("\n".join(map(clean, lines)))
 
 
-def _exported(report: Mapping[str, Any]) -> list[str]:
+def _checked(report: Mapping[str, Any]) -> list[str]:
     limit = report["tolerance"]
     within = "no limit for this quantization" if limit is None else f"at most {limit:.2g}"
     lines = [

@@ -23,39 +23,31 @@ LINE_BREAKS = str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
 
 
 @functools.cache
-def console() -> Console:
-    """Returns the console of stdout. Markup is off: text is only ever text.
-
-    Of several processes that work together, only the first is heard.
-    """
-    return Console(highlight=False, markup=False, emoji=False, quiet=process_index() > 0)
+def console(*, stderr: bool = False) -> Console:
+    """Returns a console without markup; of several processes only the first prints."""
+    quiet = process_index() > 0
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=quiet)
 
 
-@functools.cache
 def err_console() -> Console:
-    """Returns the console of stderr, which is silent as that of stdout is."""
-    return Console(
-        stderr=True, highlight=False, markup=False, emoji=False, quiet=process_index() > 0
-    )
+    return console(stderr=True)
 
 
 def prepare_streams() -> None:
-    """Makes stdout and stderr write `?` for what their encoding lacks, instead of failing."""
+    """Makes stdout and stderr write `?` for characters that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def wants_dashboard(plain: bool, target: Console) -> bool:
-    """Tells whether a live screen can be drawn on `target` and is wanted.
-
-    Asks the stream itself: FORCE_COLOR makes Rich call a log file a terminal.
-    """
+    """Whether to draw a live screen on `target`."""
+    # Not Rich's `is_terminal`, which FORCE_COLOR makes true for a log file.
     return not plain and target.file.isatty() and not target.is_dumb_terminal
 
 
 def clean(text: str) -> str:
-    """Removes what a terminal could obey or a reader could not see; keeps line breaks."""
+    """Removes control and invisible characters, except line breaks."""
     text = text.replace("\r\n", "\n").translate(LINE_BREAKS).replace("\t", " ")
     return "".join(
         char for char in text if char == "\n" or unicodedata.category(char) not in HIDDEN_CATEGORIES
@@ -79,9 +71,9 @@ def print_error(error: BaseException) -> None:
 
 
 class ProgressLine:
-    """Shows `done/total` of a long call on stderr, with the time left as measured so far.
+    """Shows a long call's `done/total` and time left on stderr.
 
-    On a terminal one line is rewritten; elsewhere there is a line each tenth.
+    A terminal shows one line, a file gets a line for each tenth.
     """
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,7 +88,7 @@ class ProgressLine:
         line = f"{self._what} {done}/{total}{self._left(done, total)}"
         tenth = done * 10 // max(total, 1)
         if target.is_terminal:
-            # Padded, since a shorter line leaves the end of a longer one standing.
+            # The padding overwrites the end of a longer line.
             target.print(f"{line:<60}", end="\n" if finished else "\r")
         elif tenth != self._tenth:
             target.print(line)
@@ -116,12 +108,12 @@ class ProgressLine:
 
 
 stderr_progress = ProgressLine("answers")
-"""Progress of an evaluation."""
+"""An evaluation's progress."""
 
 
 @contextmanager
 def status(what: str) -> Iterator[None]:
-    """Shows on stderr that `what` is under way: a spinner on a terminal, else one line."""
+    """Shows `what` on stderr meanwhile: a spinner on a terminal, else one line."""
     target = err_console()
     if target.is_terminal:
         with target.status(what):
@@ -132,6 +124,5 @@ def status(what: str) -> Iterator[None]:
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Prints notes, one a line."""
     for note in notes:
         console().print(clean(note), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What `data` shows: tables, and a page of histograms."""
+"""The output of `data`: tables, and a page of histograms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmcausal.ui.console import ProgressLine, clean, one_line
 from llmcausal.ui.drawings import drawing, picture, save_plot
 
 SHOWN: Mapping[Level, int] = {"error": 50, "warning": 10, "note": 3}
-"""Findings of one kind that are spelled out; the others are counted."""
+"""Findings of one kind that are shown; the others are counted."""
 COUNTS = {
     "category": "categories",
     "attack family": "families",
@@ -29,13 +29,13 @@ COUNTS = {
     "difficulty": "difficulties",
     "novelty": "novelties",
 }
-"""Title of each count, and its name in a `DatasetSummary`."""
+"""Each count's title and name in a `DatasetSummary`."""
 PATIENCE_SECONDS = 2.0
 _BAR_WIDTH = 40
 
 
 class LateProgress:
-    """Shows the progress of each step that takes longer than a person waits without a word."""
+    """Shows the progress of each step that takes longer than `PATIENCE_SECONDS`."""
 
     def __init__(self) -> None:
         self._what = ""
@@ -43,7 +43,6 @@ class LateProgress:
         self._line = ProgressLine("")
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` are done, if the step is a long one."""
         if what != self._what:
             self._what, self._started = what, time.monotonic()
             self._line = ProgressLine(clean(what))
@@ -52,7 +51,7 @@ class LateProgress:
 
 
 def finding_lines(findings: Sequence[Finding], level: Level) -> Iterator[str]:
-    """Yields the findings of one level, kind by kind, as `file:line: field: reason`."""
+    """Yields a level's findings, kind by kind, as `file:line: field: reason`."""
     chosen = [finding for finding in findings if finding.level == level]
     for (file, rule), number in Counter((f.file, f.rule) for f in chosen).items():
         same = [finding for finding in chosen if (finding.file, finding.rule) == (file, rule)]
@@ -64,7 +63,7 @@ def finding_lines(findings: Sequence[Finding], level: Level) -> Iterator[str]:
 
 
 def verdict(findings: Sequence[Finding], file: str, count: int) -> str:
-    """Says in one line how many triplets a file holds and what was found."""
+    """Returns a file's number of triplets and defects in one line."""
     levels = Counter(finding.level for finding in findings if finding.file == file)
     if not levels:
         return f"{clean(file)}: {count} triplets, no defect"
@@ -77,7 +76,6 @@ def verdict(findings: Sequence[Finding], file: str, count: int) -> str:
 
 
 def render_summary(summary: DatasetSummary, file: str) -> RenderableType:
-    """Returns tables of a data set, and its lengths as bars."""
     heading = (
         f"{clean(file)}: {summary.count} triplets, {summary.checked} with an answer check, "
         f"{summary.witnessed} with an attack witness"
@@ -112,14 +110,20 @@ _COLUMNS = 3
 
 
 def plot_summary(summary: DatasetSummary, title: str, path: Path) -> None:
-    """Draws counts and lengths to a `.svg` or `.html`; names are untrusted, and only ever text.
+    """Draws counts and lengths to a `.svg` or `.html`.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the file cannot be written.
     """
     drawn = _svg(summary)
     if path.suffix.lower() == ".html":
-        drawn = _page(drawn, f"{one_line(title, 200)}: {summary.count} triplets")
+        name = html.escape(f"{one_line(title, 200)}: {summary.count} triplets")
+        drawn = (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>\n'
+            "<style>body{font-family:sans-serif;margin:1.5rem;background:#fff;color:#222}"
+            "svg{max-width:100%;height:auto}</style></head>\n"
+            f"<body><h1>{name}</h1>\n{drawn}\n</body></html>\n"
+        )
     save_plot(path, drawn.encode())
 
 
@@ -156,13 +160,3 @@ def _bars(axis: Any, title: str, counts: Mapping[str, int]) -> None:
     axis.set_yticks(places, labels, parse_math=False)
     axis.invert_yaxis()
     axis.set_title(title)
-
-
-def _page(svg: str, title: str) -> str:
-    name = html.escape(title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>\n'
-        "<style>body{font-family:sans-serif;margin:1.5rem;background:#fff;color:#222}"
-        "svg{max-width:100%;height:auto}</style></head>\n"
-        f"<body><h1>{name}</h1>\n{svg}\n</body></html>\n"
-    )

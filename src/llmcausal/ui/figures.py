@@ -1,4 +1,4 @@
-"""How figures are read and written: names, units, intervals, sparklines."""
+"""Reading and writing figures: names, units, intervals, sparklines."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = "_.:-=+*#"
 MISSING = "–"  # noqa: RUF001 - an en dash, which reads as an empty cell
 _LARGEST = 1e300
-"""Differences and means of numbers up to here are finite."""
+"""Differences and means of numbers up to this one are finite."""
 
 
 def number(raw: object) -> float | None:
-    """Returns a number as a float; None for what is none, not finite or absurdly large."""
+    """Returns a number as a float; None if it is no number, not finite or absurdly large."""
     if isinstance(raw, bool) or not isinstance(raw, (int, float)):
         return None
     try:
@@ -42,9 +42,9 @@ def number(raw: object) -> float | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure over `n` examples and its 95% interval, from a file that may hold anything.
+    """A figure over `n` examples and its 95% interval, from an untrusted file.
 
-    A part that is no number is None. The value is a share of 1 unless the caller says otherwise.
+    Parts that are no numbers are None.
     """
 
     value: float | None = None
@@ -54,7 +54,7 @@ class Measured:
 
     @classmethod
     def of(cls, raw: object) -> Measured:
-        """Reads `{"value", "n", "low", "high"}`; a bare number is a value without interval."""
+        """Reads `{"value", "n", "low", "high"}` or a number without interval."""
         if not isinstance(raw, Mapping):
             return cls(value=number(raw))
         n = number(raw.get("n"))
@@ -69,7 +69,7 @@ class Measured:
 
     @property
     def percent_interval(self) -> str:
-        """The interval in percent; empty where there is none."""
+        """The interval in percent; may be empty."""
         if self.low is None or self.high is None:
             return ""
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
@@ -80,7 +80,6 @@ class Measured:
 
     @property
     def plain_interval(self) -> str:
-        """The interval in numbers; empty where there is none."""
         if self.low is None or self.high is None:
             return ""
         size = None if self.value is None else abs(self.value)
@@ -88,9 +87,9 @@ class Measured:
 
 
 def compact(value: float, size: float | None = None) -> str:
-    """Writes a number in few digits, or in powers of ten where those would not show it.
+    """Writes a number in few digits, or in powers of ten if it is large or small.
 
-    The form is that of a number of `size`, by default its own.
+    `size`, by default the number itself, decides the form.
     """
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
@@ -104,7 +103,7 @@ def compact(value: float, size: float | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Writes 75 as `1:15`, 3675 as `1:01:15`, more than a day as `2d 03:01:15`."""
+    """Writes 75 as `1:15`, 3675 as `1:01:15`, and days as `2d 03:01:15`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -114,12 +113,11 @@ def duration(seconds: float) -> str:
 
 
 def gibibytes(count: float) -> str:
-    """Writes bytes as GiB, which is what memory limits are given in."""
     return f"{count / 2**30:.2f} GiB"
 
 
 def memory_of_others(record: Mapping[str, Any]) -> list[float]:
-    """Returns the bytes that the processes beside the first hold, in their order."""
+    """Returns the memory of all processes except the first, in bytes."""
     return [value for key, value in record.items() if key.startswith(MEMORY_OF_PROCESS)]
 
 
@@ -128,7 +126,7 @@ def step_time(seconds: float) -> str:
 
 
 def figure(name: str, value: object) -> str:
-    """Writes one figure of the record: rates in their own way, others to 4 digits."""
+    """Writes a record's figure."""
     if not isinstance(value, (int, float)):
         return "-"
     if not math.isfinite(value):
@@ -141,20 +139,19 @@ def figure(name: str, value: object) -> str:
 
 
 def tokens_per_second(tokens: object, seconds: object) -> float | None:
-    """Divides, where both were measured."""
     measured = isinstance(tokens, (int, float)) and isinstance(seconds, (int, float))
     return tokens / seconds if measured and seconds > 0 else None  # type: ignore[operator]
 
 
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
-    """Draws the last `width` values, one character each; a value that is not finite is blank."""
+    """Draws the last `width` values, one character each; values not finite are blank."""
     shown = list(values[-width:]) if width > 0 else []
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return " " * len(shown)
     blocks = ASCII_BLOCKS if ascii_only else BLOCKS
     low, high = min(finite), max(finite)
-    # Halved, since the difference of two huge floats may overflow.
+    # The difference of two huge floats may overflow, that of their halves cannot.
     span = high / 2 - low / 2
     top = len(blocks) - 1
 

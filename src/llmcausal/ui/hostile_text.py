@@ -1,9 +1,9 @@
-"""Text and values from outside as HTML or SVG: made readable, never trusted."""
+"""Untrusted text and values as HTML or SVG."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -13,21 +13,21 @@ from markupsafe import Markup, escape
 from llmcausal.ui.console import HIDDEN_CATEGORIES
 
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters and marks by category, but nothing is seen of them."""
+"""Invisible, though their categories are letters and marks."""
 _TAGS = range(0xE0020, 0xE007F)
-"""Invisible copies of ASCII: whole sentences are smuggled in them."""
+"""Invisible copies of ASCII, which can hide whole sentences."""
 _MOST_CHARACTERS = 3000
 
 
 def spelled(text: object) -> str:
-    """Returns any value as text in which invisible characters and bidi controls are spelled out."""
+    """Returns a value as text; spells out invisible characters and bidi controls."""
     return "".join(f"⟨{_hidden_name(c)}⟩" if _is_hidden(c) else c for c in str(text))
 
 
 def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """Makes an element; all text in it and in its attributes is escaped, `Markup` is not.
+    """Makes an element; escapes all text in it and its attributes, except `Markup`.
 
-    `_` in the name of an attribute stands for `-`, and at its end for nothing; None is left out.
+    In an attribute's name `_` becomes `-`, or nothing at its end. None leaves an attribute out.
     """
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), spelled(value))
@@ -43,49 +43,46 @@ def tag(name: str, *children: str, **attributes: str | float | None) -> Markup:
 
 
 def shown(text: object, witness: object = "", goal: object = "", *, whole: bool = False) -> Markup:
-    """Returns text as HTML that can only be read.
+    """Returns text as inert HTML.
 
     Invisible characters and bidi controls become labels, the witness is in `<mark>`, and the
-    injected instruction in `<mark class="goal">`, both in any case. Over-long text loses its
-    middle and says so, unless `whole`.
+    injected instruction in `<mark class="goal">`, both in any case. Without `whole`, long text
+    loses its middle and says so.
     """
-    written = str(text).replace("\r\n", "\n")
+    written, sought = str(text).replace("\r\n", "\n"), (str(witness or ""), str(goal or ""))
     if whole or len(written) <= _MOST_CHARACTERS:
-        return _marked(written, str(witness or ""), str(goal or ""))
+        return _marked(written, *sought)
     half = _MOST_CHARACTERS // 2
-    cut = Markup('<span class="cut">{} characters are not shown</span>').format(
-        f"{len(written) - 2 * half:,}"
-    )
-    ends = (written[:half], written[-half:])
-    return (
-        Markup("\n{}\n")
-        .format(cut)
-        .join(_marked(end, str(witness or ""), str(goal or "")) for end in ends)
-    )
+    cut = Markup('\n<span class="cut">{} characters are not shown</span>\n')
+    cut = cut.format(f"{len(written) - 2 * half:,}")
+    return cut.join(_marked(end, *sought) for end in (written[:half], written[-half:]))
 
 
 Object = Mapping[str, Any]
 
 
 def as_object(raw: object) -> Object:
-    """Returns a mapping as it is, anything else as an empty one."""
+    """Returns a mapping unchanged, and an empty one for anything else."""
     return raw if isinstance(raw, Mapping) else {}
 
 
 def as_objects(raw: object) -> list[Object]:
-    """Returns the mappings of a list; nothing of anything else."""
+    """Returns a list's mappings; none for anything else."""
     return [item for item in raw if isinstance(item, Mapping)] if isinstance(raw, list) else []
 
 
 def as_texts(raw: object) -> list[str]:
-    """Returns a list's items as texts; nothing of anything else."""
+    """Returns a list's items as texts; none for anything else."""
     return [str(item) for item in raw] if isinstance(raw, list) else []
 
 
 def _marked(text: str, witness: str, goal: str) -> Markup:
     classes = bytearray(len(text))  # 1: part of the goal, 2: of the witness
-    for value, sought in ((1, goal), (2, witness)):
-        for start, stop in _places(text, sought.strip()):
+    for value, sought in ((1, goal.strip()), (2, witness.strip())):
+        # Full case folding, as in the witness check.
+        pattern = regex.compile(regex.escape(sought), regex.IGNORECASE | regex.FULLCASE)
+        for match in pattern.finditer(text) if sought else ():
+            start, stop = match.span()
             classes[start:stop] = bytes([value]) * (stop - start)
     parts = []
     for value, run in groupby(range(len(text)), key=classes.__getitem__):
@@ -97,38 +94,28 @@ def _marked(text: str, witness: str, goal: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _places(text: str, sought: str) -> Iterator[tuple[int, int]]:
-    if not sought:
-        return
-    # Full case folding, as the check of the witness uses.
-    pattern = regex.compile(regex.escape(sought), regex.IGNORECASE | regex.FULLCASE)
-    for match in pattern.finditer(text):
-        yield match.span()
-
-
 def _visible(text: str) -> Markup:
+    def label(char: str) -> str | None:
+        if not _is_hidden(char):
+            return None
+        name = _hidden_name(char)
+        return "tag" if name.startswith("tag ") else name
+
     parts = []
-    for name, run in groupby(text, key=_label):
+    for name, run in groupby(text, key=label):
         if name is None:
             parts.append(escape("".join(run)))
             continue
         characters = list(run)
-        label = f"{name} \u00d7{len(characters)}" if len(characters) > 1 else name
+        words = f"{name} \u00d7{len(characters)}" if len(characters) > 1 else name
         if name == "tag":
-            label = "tags: " + "".join(_hidden_name(c).removeprefix("tag ") for c in characters)
-        parts.append(Markup('<span class="hidden-char">{}</span>').format(label))
+            words = "tags: " + "".join(_hidden_name(c).removeprefix("tag ") for c in characters)
+        parts.append(Markup('<span class="hidden-char">{}</span>').format(words))
     return Markup("").join(parts)
 
 
-def _label(char: str) -> str | None:
-    if not _is_hidden(char):
-        return None
-    name = _hidden_name(char)
-    return "tag" if name.startswith("tag ") else name
-
-
 def _is_hidden(char: str) -> bool:
-    """Tells whether a reader would not see a character, or it would reorder others."""
+    """Whether a character is invisible or reorders others."""
     category = unicodedata.category(char)
     return (
         (category in HIDDEN_CATEGORIES and char not in "\n\t")
@@ -141,6 +128,6 @@ def _is_hidden(char: str) -> bool:
 
 
 def _hidden_name(char: str) -> str:
-    """Writes an invisible character: as its code, or the ASCII letter that a tag stands for."""
+    """Returns an invisible character's code, or a tag's ASCII letter."""
     code = ord(char)
     return f"tag {chr(code - 0xE0000)}" if code in _TAGS else f"U+{code:04X}"

@@ -102,7 +102,6 @@ def plot_timeline(result: Values, path: Path) -> None:
 
 
 def render_memory(result: Values) -> RenderableType:
-    """Returns all that `profile-memory` reports."""
     parts: list[RenderableType] = [*_heading(result), _components(result)]
     if result["naive"]:
         parts.append(_exit_status(result))

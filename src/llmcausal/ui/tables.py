@@ -140,7 +140,6 @@ def _verdict(result: Values, of: str = "") -> list[Text]:
 
 
 def _machine(environment: Values) -> str:
-    """Names the date, the hardware and the versions."""
     versions = environment["packages"]
     shown = ", ".join(
         f"{name} {versions[name]}"

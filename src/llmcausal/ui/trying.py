@@ -1,4 +1,4 @@
-"""The screens of `try`: answers of both models, and a loop that asks for tasks and texts."""
+"""The screens of `try`: both models' answers, and a loop that asks for tasks and texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llmcausal.ui.console import clean, console, one_line, print_error, status
 from llmcausal.ui.tables import titled_table
 
 Ask = Callable[[str], str]
-"""Shows a prompt and returns one line of input; raises EOFError at its end."""
+"""Shows a prompt and returns a line of input; raises EOFError at the input's end."""
 END = "."
 _CHOICES = "a attacks this text, t another text, s another task, q ends: "
 _NAMES = {"base": "untouched", "tuned": "tuned"}
 
 
 class Tried(Protocol):
-    """What answers; see `llmcausal.assembly.trying.Trials`."""
+    """The models; see `llmcausal.assembly.trying.Trials`."""
 
     def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]: ...
 
@@ -30,7 +30,6 @@ class Tried(Protocol):
 
 
 def render_answers(answers: Mapping[str, Sequence[str]]) -> RenderableType:
-    """Returns the first answer of each side, next to each other."""
     panels = [
         Panel(Text(clean(answers[side][0]) or "(an empty answer)"), title=name, title_align="left")
         for side, name in _NAMES.items()
@@ -39,7 +38,6 @@ def render_answers(answers: Mapping[str, Sequence[str]]) -> RenderableType:
 
 
 def render_attacks(found: Mapping[str, Any]) -> RenderableType:
-    """Returns a table of attacks and answers, and how many of them each side obeys."""
     rows = found["attacks"]
     table = titled_table("Attacks on this text")
     for column in ("attack", "position", *_NAMES.values()):
@@ -60,18 +58,20 @@ def _answer(given: Mapping[str, Any]) -> Text:
 
 
 def ask_and_show(trials: Tried, ask: Ask) -> None:
-    """Asks for tasks and texts, and shows answers and attacks, until the user ends it."""
+    """Asks for tasks and texts, and shows answers and attacks, until the user quits."""
     ask = _readable(ask)
     system = text = choice = ""
     try:
         while choice != "q":
             if choice in ("", "s"):
-                system = _task(ask)
+                system = ""
+                while not system:
+                    system = ask("task (the system prompt): ").strip()
             if choice in ("", "s", "t"):
                 text = _text(ask)
             try:
                 _show(trials, system, text, attack=choice == "a")
-            except LlmcausalError as error:  # such as a text that is too long: ask for another
+            except LlmcausalError as error:  # such as a text that is too long
                 print_error(error)
             choice = _choice(ask)
     except EOFError:
@@ -79,7 +79,7 @@ def ask_and_show(trials: Tried, ask: Ask) -> None:
 
 
 def _readable(ask: Ask) -> Ask:
-    """Asks again for a line that is not in the terminal's encoding."""
+    """Repeats the question if the line is not in the terminal's encoding."""
 
     def asked(prompt: str) -> str:
         while True:
@@ -100,12 +100,6 @@ def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
         with status("Answering"):
             answers = trials.answers(system, [text])
         console().print(render_answers(answers))
-
-
-def _task(ask: Ask) -> str:
-    while not (task := ask("task (the system prompt): ").strip()):
-        pass
-    return task
 
 
 def _text(ask: Ask) -> str:

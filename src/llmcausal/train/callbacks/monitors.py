@@ -23,8 +23,6 @@ CGROUP_LIMITS = (
 
 @dataclass(frozen=True)
 class MemoryUsage:
-    """Bytes that this process holds now, and its peak so far, if known."""
-
     used_bytes: int
     peak_bytes: int | None
 

@@ -17,8 +17,6 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker gets when it starts."""
-
     name: str
     run_dir: Path  # exists; trackers write their files here
     settings: Mapping[str, Any]  # by section, as JSON values; folders' last names only

@@ -54,7 +54,6 @@ _SEARCHED_TEXTS = ("prefix", "suffix", "prompt", "answer")
 
 
 def model_named(base: Object) -> str:
-    """Names the model that the tuned one is compared with."""
     return str(base["name"]) if base.get("name") else "base model"
 
 
@@ -112,7 +111,6 @@ def _count(figure: Measured) -> int:
 
 
 def evaluation(result: Object) -> dict[str, Any]:
-    """Returns an evaluation's sections; those without measurements are empty."""
     tuned, base = as_object(result.get("tuned")), as_object(result.get("base"))
     causal = as_object(base.get("causal")), as_object(tuned.get("causal"))
     sides = (model_named(base), "tuned model")
@@ -141,7 +139,6 @@ def evaluation(result: Object) -> dict[str, Any]:
 
 
 def _compared(metric: Metric, base: Object, tuned: Object) -> dict[str, Any]:
-    """Returns a metric's figures of both models, and their strip."""
     before, after = (Measured.of(side.get(metric.name)) for side in (base, tuned))
     entries = [("tuned", after)] if before.value is None else [("base", before), ("tuned", after)]
     return {"metric": metric, "base": before, "tuned": after, "strip": interval_strip(entries)}
@@ -375,7 +372,6 @@ def charts(rows: Rows) -> dict[str, Any]:
 
 
 def progress(rows: Rows) -> str:
-    """Returns the training's progress in a sentence; empty without a row."""
     steps = [row for row in rows if number(row.get("step"))]
     if not steps:
         return ""
@@ -407,7 +403,6 @@ def figure_names(rows: Rows) -> list[str]:
 
 
 def step_axis(rows: Iterable[Object]) -> Axis:
-    """Returns the first and the last step of the rows."""
     reached = [step for row in rows if (step := number(row.get("step"))) is not None]
     return min(reached, default=0.0), max(reached, default=0.0)
 
