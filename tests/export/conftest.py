@@ -19,7 +19,7 @@ def base_dir(tmp_path: Path, tiny_llama: Callable[..., Any], chatml_tokenizer: A
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, base_dir: Path) -> Path:
-    """Written as training writes it: other files lie beside the adapter."""
+    """A checkpoint as training writes it, with other files than the adapter's."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def states(count: int, seed: int, *, marked: bool = True) -> dict[Any, torch.Tensor]:
-    """Random texts; an injected one has a direction of its own, which is small."""
+    """Random texts; injected ones share a small direction."""
     generator = torch.Generator().manual_seed(seed)
 
     def texts() -> torch.Tensor:

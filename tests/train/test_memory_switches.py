@@ -45,7 +45,7 @@ SWITCHES: list[dict[str, Any]] = [
 
 
 class LearnedScale(InfoNCE):
-    """A loss with a weight of its own."""
+    """A loss with its own weight."""
 
     def __init__(self) -> None:
         super().__init__()

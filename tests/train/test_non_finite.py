@@ -31,8 +31,8 @@ def test_what_is_not_finite_is_named(record: Any, norm: float, fault: str | None
 
 def test_so_many_in_a_row_and_then_no_more() -> None:
     state = TrainState(step=4)
-    told = [left_out(state, "loss nan", "a, b", overflow=False, most=2) for _ in range(2)]
-    assert all("step 5 skipped" in line and "a, b" in line for line in told)
+    notes = [left_out(state, "loss nan", "a, b", overflow=False, most=2) for _ in range(2)]
+    assert all("step 5 skipped" in line and "a, b" in line for line in notes)
     with pytest.raises(NonFiniteLossError, match="loss nan, after 2 skipped steps") as caught:
         left_out(state, "loss nan", "a, b", overflow=False, most=2)
     assert "train.learning_rate" in str(caught.value)

@@ -136,7 +136,7 @@ class Saved:
 
 
 def everything(run: Run) -> dict[str, Any]:
-    """All that decides how a run goes on, as copies."""
+    """Copies of all that decides a run's next steps."""
     state = run.state.state_dict()
     del state["train_seconds"]
     return {
@@ -165,8 +165,8 @@ def same(left: Any, right: Any) -> bool:
 
 def trained(captured: dict[str, Any]) -> dict[str, Any]:
     """`everything` but what tells of the fallbacks."""
-    told = {"fallbacks", "out_of_memory_count"}
-    state = {key: value for key, value in captured["state"].items() if key not in told}
+    counted = {"fallbacks", "out_of_memory_count"}
+    state = {key: value for key, value in captured["state"].items() if key not in counted}
     return {**captured, "state": state}
 
 
@@ -279,8 +279,8 @@ def reference(run: Run, moment: str) -> tuple[Watch, Saved]:
 
 
 def without_told(records: list[Record]) -> list[Record]:
-    told = {"strategy", "out_of_memory_count"}
-    return [{k: v for k, v in record.items() if k not in told} for record in records]
+    counted = {"strategy", "out_of_memory_count"}
+    return [{k: v for k, v in record.items() if k not in counted} for record in records]
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_any_moment_of_a_step(make_run: Any, optimizer: str, step: int, scaled: 
         _, watch, saved = with_failures(run, step, at)
         where = f"operation {at} of {len(names)}, {names[at]}"
         assert run.state.fallbacks == ["micro-batches of 1"], where
-        told = [record for record in watch.records if "strategy" in record]
-        assert [record["step"] for record in told] == list(range(step, STEPS + 1)), where
-        assert {record["out_of_memory_count"] for record in told} == {1}, where
+        marked = [record for record in watch.records if "strategy" in record]
+        assert [record["step"] for record in marked] == list(range(step, STEPS + 1)), where
+        assert {record["out_of_memory_count"] for record in marked} == {1}, where
         moment = "validation" if "in the validation" in watch.notes[-1] else "step"
         assert at < counted.validation_from or moment == "validation", where
         assert at > update or moment == "step", where

@@ -247,7 +247,7 @@ def test_weight_zero_costs_nothing(token_triplets: Any) -> None:
 def test_states_are_kept_for_their_term_alone_and_at_answers_alone(
     members: Any, random_model: Any, token_triplets: Any, monkeypatch: Any
 ) -> None:
-    """Without the term no state is asked for, and every gradient is the same to the bit."""
+    """Without the term no state is read, and each gradient has the same bits."""
     triplets = alike(token_triplets(3, shared=9, own=6, seed=7), but=0)
     plain = Trunk.hidden_states
     kept: list[int] = []

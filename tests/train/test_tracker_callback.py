@@ -34,7 +34,7 @@ EVALUATION: dict[str, Any] = {
 
 
 class Recorder(Tracker):
-    """Keeps what it is given; fails or hangs where the class is told to."""
+    """Records its calls; fails or hangs as the class says."""
 
     calls: ClassVar[list[tuple[Any, ...]]] = []
     failing = hanging = ""
@@ -65,7 +65,7 @@ class Recorder(Tracker):
 
 
 class Second(Recorder):
-    """Another tracker beside the first, which must not suffer from it."""
+    """A second tracker, which must not disturb the first."""
 
     calls: ClassVar[list[tuple[Any, ...]]] = []
     failing = hanging = ""
@@ -111,8 +111,8 @@ def track(config: RunConfig, steps: int = 3, outcome: str = "completed") -> list
     for step in range(steps):
         callback.on_record(context, {"step": step, "loss": 1.0})
     callback.on_fit_end(context, outcome)
-    told = list(context.notes)
-    return told + callback.close()
+    notes = list(context.notes)
+    return notes + callback.close()
 
 
 @pytest.mark.parametrize("point", ["start", "log", "finish"])

@@ -56,8 +56,8 @@ def test_errors_are_told_on_stderr_without_traceback_or_markup(
 
 
 def test_an_interrupted_run_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    print_error(Interrupted("Stopped at step 3; go on with: llmcausal resume runs/a", 2))
-    assert capsys.readouterr().err == "Stopped at step 3; go on with: llmcausal resume runs/a\n"
+    print_error(Interrupted("Stopped at step 3; continue with: llmcausal resume runs/a", 2))
+    assert capsys.readouterr().err == "Stopped at step 3; continue with: llmcausal resume runs/a\n"
 
 
 def test_the_dashboard_needs_a_real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_a_checkpoint_written_before_the_step_is_told_comes_after_it(run: Any, l
 def test_long_steps_and_validations_are_not_silent(run: Any, log: Any) -> None:
     plain, file = log
     run.start(plain)
-    told = len(file.getvalue().splitlines())
+    before = len(file.getvalue().splitlines())
     for done in range(1, 5):
         run.clock.now += 10
         plain.on_micro_batch(run.context, done, 5)
@@ -67,7 +67,7 @@ def test_long_steps_and_validations_are_not_silent(run: Any, log: Any) -> None:
     for _ in range(3):
         run.clock.now += 20
         plain.on_validation_batch(run.context)
-    assert file.getvalue().splitlines()[told:] == [
+    assert file.getvalue().splitlines()[before:] == [
         "step  0/12 micro-batch 2/5",
         "step  0/12 micro-batch 4/5",
         "step  0/12 validating: 3 batches",
@@ -92,13 +92,13 @@ def test_hostile_text_stays_on_its_line(run: Any, log: Any, hostile: str) -> Non
 def test_the_forecast_is_told_once_from_measured_steps(run: Any) -> None:
     forecast = Forecast(answered_tokens=60_000, clock=run.clock)
     run.start(forecast)
-    told = list(run.context.notes)
+    before = list(run.context.notes)
     for _ in range(FORECAST_AFTER - 1):
         run.step(forecast)
-    assert run.context.notes == told, "the first steps are slow: not yet"
+    assert run.context.notes == before, "the first steps are slow: not yet"
     for _ in range(3):
         run.step(forecast)
-    (note,) = [each for each in run.context.notes if each not in told]
+    (note,) = [each for each in run.context.notes if each not in before]
     # 6 s and 6,000 tokens a step: a token takes 1 ms to train.
     assert f"evaluation 0:{FORWARD_SHARE * 60:.0f}" in note
     assert note.startswith("about ")

@@ -18,15 +18,7 @@ from transformers import AutoModelForCausalLM
 from llmcausal.errors import ModelError
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
-from llmcausal.export.source import (
-    CODES,
-    INDEX,
-    WEIGHTS,
-    ExportSource,
-    Stored,
-    files_of,
-    stored,
-)
+from llmcausal.export.source import CODES, INDEX, WEIGHTS, ExportSource, Stored, files_of, stored
 from llmcausal.model.lora import ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."

@@ -15,12 +15,7 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError

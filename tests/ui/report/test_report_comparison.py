@@ -57,7 +57,7 @@ def test_figures_settings_and_curves_of_both_runs(tmp_path: Path) -> None:
     one = lay_run(tmp_path / "one", "[train]\nlr = 0.1\nseed = 0\n", [3.0, 2.0], 0.25)
     two = lay_run(tmp_path / "two", "[train]\nlr = 0.2\nseed = 0\n", [3.0, 1.0])
     with (two / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "lo')  # the run goes on
+        file.write('{"step": 3, "lo')  # the run still trains
     page = write_comparison([one, two], tmp_path / "out.html").read_text("utf-8")
     cells = Cells(page)
     (asr,) = [row for row in cells.rows if row[0].startswith("Attack success")]

@@ -92,10 +92,10 @@ def test_damaged_files_are_named_and_left_out(run_dir: Path) -> None:
     assert run.result["representations"] == {}
     assert len(run.result["generations"]) == 120
     assert run.environment is None
-    told = "\n".join(run.notes)
-    assert "representations.json is not a JSON object" in told
-    assert "environment.json is not JSON" in told
-    assert "generations.jsonl: 2 damaged lines left out" in told
+    notes = "\n".join(run.notes)
+    assert "representations.json is not a JSON object" in notes
+    assert "environment.json is not JSON" in notes
+    assert "generations.jsonl: 2 damaged lines left out" in notes
 
 
 def test_results_without_figures_are_refused(run_dir: Path) -> None:

@@ -8,13 +8,7 @@ from typing import Any
 
 from llmcausal.launched import MEMORY_OF_PROCESS
 from llmcausal.metrics import BEFORE_SEARCH, BY_NAME, CORE, GROUPED, Metric, of
-from llmcausal.ui.drawings import (
-    Point,
-    interval_strip,
-    line_panel,
-    moving_mean,
-    representation_map,
-)
+from llmcausal.ui.drawings import Point, interval_strip, line_panel, moving_mean, representation_map
 from llmcausal.ui.figures import (
     CAUSAL_METRICS,
     LOSS_TERMS,
