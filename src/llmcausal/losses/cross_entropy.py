@@ -212,8 +212,8 @@ def slope_of(z: Tensor, softcap: float) -> Tensor:
 def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the head's rows in order, at most `rows` at a time; none for 0 rows.
 
-    A yielded part is valid until the next one is requested. On CUDA the next rows are copied on
-    a stream of their own into the second of two buffers meanwhile.
+    A part is valid until the next one is requested. On CUDA a second stream copies the next part
+    into the other of two buffers at the same time.
     """
     parts = head.split(rows) if rows else ()
     if device.type != "cuda" or head.device.type == "cuda":
@@ -221,22 +221,22 @@ def _on_device(head: Tensor, rows: int, device: torch.device) -> Iterator[Tensor
         return
     main, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     buffers = [torch.empty_like(part, device=device) for part in parts[:2]]
-    unused = main.record_event()  # the buffers' memory may have had users on the main stream
+    unused = main.record_event()  # the main stream may still use the buffers' memory
     try:
         for i in range(-1, len(parts)):
             if i >= 0:
                 main.wait_stream(side)
-                # The other buffer is free once everything before this moment is done.
+                # The other buffer is free when all work before this moment is done.
                 unused = main.record_event()
                 yield buffers[i % 2][: len(parts[i])]
-            # Sent after the products were queued: from pageable memory the copy blocks the host.
+            # After the products are queued: a copy from pageable memory blocks the host.
             if i + 1 < len(parts):
                 side.wait_event(unused)
                 with torch.cuda.stream(side):
                     into = buffers[(i + 1) % 2][: len(parts[i + 1])]
                     into.copy_(parts[i + 1], non_blocking=True)
     finally:
-        # Given back to the main stream's memory only after the last copy.
+        # The main stream must not reuse the buffers before the last copy is done.
         main.wait_stream(side)
 
 

@@ -167,7 +167,7 @@ def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def recover(run_dir: Path) -> None:
-    """Finishes or undoes what a kill interrupted: half-written files and folders, swaps."""
+    """Finishes or undoes an interrupted write: partial files, partial folders, swaps."""
     for old in run_dir.glob(".*.old"):
         target = run_dir / old.name[1 : -len(".old")]
         if target.exists():
@@ -194,7 +194,7 @@ def discard_after(run_dir: Path, step: int) -> list[Path]:
 
 def _swap_in(work: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
-    if old.is_symlink():  # someone else's: `rmtree` must not follow it
+    if old.is_symlink():  # not ours: its target stays
         old.unlink()
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -274,7 +274,7 @@ class Snapshot:
                 if name in names:
                     run.callbacks[names.index(name)].load_state_dict(values)
             restore_rng(saved["rng"])
-        except UnpicklingError as error:  # torch's own text says how to run what it refused
+        except UnpicklingError as error:  # torch's message says how to run the refused code
             raise CheckpointError(
                 f"{folder / TRAINING_STATE}: holds something other than values and tensors, which "
                 "could run code; it was not loaded"

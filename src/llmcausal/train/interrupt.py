@@ -56,7 +56,7 @@ def stopping_explained(advice: str) -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Installs a signal handler meanwhile; only the main thread can, others change nothing."""
+    """Handles these signals; only the main thread can, others change nothing."""
     in_main = threading.current_thread() is threading.main_thread()
     previous = {number: signal.signal(number, handler) for number in numbers if in_main}
     try:

@@ -121,7 +121,7 @@ class Processes:
     def all_reduce(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Adds up all ranks' gradients, in place.
 
-        A parameter without a gradient on any rank keeps none, so the optimizer skips it.
+        If no rank has a gradient for a parameter, it keeps none, and the optimizer skips it.
         """
         if self.world_size == 1:
             return

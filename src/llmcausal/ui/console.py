@@ -113,7 +113,7 @@ stderr_progress = ProgressLine("answers")
 
 @contextmanager
 def status(what: str) -> Iterator[None]:
-    """Shows `what` on stderr meanwhile: a spinner on a terminal, else one line."""
+    """Shows `what` on stderr: on a terminal by a spinner until the end, else on one line."""
     target = err_console()
     if target.is_terminal:
         with target.status(what):

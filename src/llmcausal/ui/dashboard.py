@@ -52,8 +52,6 @@ class Dashboard(Callback):
         self._console = target
         self._context: FitContext | None = None
         self._live: Live | None = None
-        self._began = 0.0
-        self._ended: float | None = None
         self.memory = memory
         self.clock = clock  # monotonic seconds
         self.pace = Pace(clock)
@@ -63,16 +61,13 @@ class Dashboard(Callback):
         self.micro_batches: tuple[int, int] | None = None  # done and all of the current step
         self.validation_batches: tuple[int, int] | None = None  # done and all
         self.checkpoint: tuple[Path, float] | None = None  # the newest, with its time by `clock`
+        self.began = 0.0  # by `clock`, as if all sessions were one
+        self.ended: float | None = None
         self.outcome: str | None = None  # how the run ended
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """The run's time over all sessions, until its end."""
-        return (self.clock() if self._ended is None else self._ended) - self._began
 
     def on_fit_start(self, context: FitContext) -> None:
         self._context = context
-        self._began = self.clock() - context.state.train_seconds
+        self.began = self.clock() - context.state.train_seconds
         if context.state.step > 0:
             for row in read_rows(context.run_dir / FILE_NAME):
                 self._add(row)
@@ -113,7 +108,7 @@ class Dashboard(Callback):
         self.checkpoint = (path, self.clock())
 
     def on_fit_end(self, context: FitContext, outcome: str) -> None:
-        self._ended = self.clock()
+        self.ended = self.clock()
         self.outcome = outcome
         if self._live is not None:
             self._live.stop()
@@ -196,7 +191,8 @@ class _Painter:
             parts.append("validating {}/{}".format(*validating))
         elif micro := view.micro_batches:
             parts.append("micro-batch {}/{}".format(*micro))
-        parts.append(f"elapsed {duration(view.elapsed_seconds)}")
+        now = view.clock() if view.ended is None else view.ended
+        parts.append(f"elapsed {duration(now - view.began)}")
         if (seconds := view.pace.step_seconds) is not None:
             parts.append(step_time(seconds))
         samples = ", ".join(f"{count} {one_line(name)}" for name, count in context.samples.items())

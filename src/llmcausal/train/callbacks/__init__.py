@@ -1,4 +1,4 @@
-"""Callbacks of a run. A callback watches and reports; it never changes a step."""
+"""Callbacks: they watch and report; none changes a step."""
 
 from __future__ import annotations
 

@@ -248,13 +248,9 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
             continue
         figure = float(value)
         if math.isfinite(figure):
-            figures[_plain_name(name)] = figure
+            parts = [re.sub(r"[^A-Za-z0-9_ -]", "_", part).strip() for part in name.split("/")]
+            figures["/".join(filter(None, parts))[:200] or "unnamed"] = figure
     return figures
-
-
-def _plain_name(name: str) -> str:
-    parts = [re.sub(r"[^A-Za-z0-9_ -]", "_", part).strip() for part in name.split("/")]
-    return "/".join(part for part in parts if part)[:200] or "unnamed"
 
 
 def _without_folders(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Trackers of a run: one file each. All run on threads of their own; see `callbacks.tracking`."""
+"""Trackers: one file each. Each runs on its own thread; see `callbacks.tracking`."""
 
 from __future__ import annotations
 

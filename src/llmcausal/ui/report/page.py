@@ -94,12 +94,14 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         StorageError: If the write fails.
     """
     if len(run_dirs) > MOST_RUNS:
-        raise UsageError(f"{len(run_dirs)} runs: at most {MOST_RUNS} can be told apart on one page")
+        raise UsageError(f"{len(run_dirs)} runs: a page has {MOST_RUNS} distinct colors")
     places = [folder.resolve() for folder in run_dirs]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise UsageError(f"{twice}: named twice; name each run once")
     runs = [read_run(folder) for folder in run_dirs]
     names = _names(places)
+    tuned = [as_object((run.result or {}).get("tuned")) for run in runs]
+    cells = [(metric, [Measured.of(each.get(metric.name)) for each in tuned]) for metric in CORE]
     return _save_page(
         "comparison.html.jinja",
         out,
@@ -113,7 +115,11 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
             for name, run in zip(names, runs, strict=True)
             for note in [*run.notes, *([] if run.result else ["not evaluated yet."])]
         ],
-        figures=_core_figures([as_object((run.result or {}).get("tuned")) for run in runs]),
+        figures=[
+            {"metric": metric, "cells": figures}
+            for metric, figures in cells
+            if any(figure.value is not None for figure in figures)
+        ],
         settings=differing_settings([run.config_text for run in runs]),
         panels=_overlays([run.metrics_rows for run in runs]),
     )
@@ -234,15 +240,6 @@ def _names(places: Sequence[Path]) -> list[str]:
         f"{place.parent.name}/{name}" if names.count(name) > 1 else name
         for place, name in zip(places, names, strict=True)
     ]
-
-
-def _core_figures(tuned: Sequence[Object]) -> list[dict[str, Any]]:
-    rows = []
-    for metric in CORE:
-        cells = [Measured.of(figures.get(metric.name)) for figures in tuned]
-        if any(cell.value is not None for cell in cells):
-            rows.append({"metric": metric, "cells": cells})
-    return rows
 
 
 def _overlays(runs: Sequence[sections.Rows]) -> list[sections.Panel]:

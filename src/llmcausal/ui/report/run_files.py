@@ -52,7 +52,10 @@ def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
         UsageError: If the directory is not a run.
     """
     notes: list[str] = []
-    folder = evaluation or _evaluation_folder(run_dir)
+    folders = [run_dir / "evaluation", run_dir / "evaluation-best"]
+    folders += sorted(run_dir.glob("evaluation-*"))
+    measured = (each for each in folders if (each / _RESULTS).is_file())
+    folder = evaluation or next(measured, folders[0])
     present = [run_dir / _CONFIG, run_dir / METRICS, folder / _RESULTS]
     if not any(path.is_file() for path in present):
         raise UsageError(
@@ -73,12 +76,6 @@ def read_run(run_dir: Path, evaluation: Path | None = None) -> RunFiles:
         environment=_read_object(run_dir / _ENVIRONMENT, notes),
         notes=notes,
     )
-
-
-def _evaluation_folder(run_dir: Path) -> Path:
-    found = [run_dir / "evaluation", run_dir / "evaluation-best"]
-    found += sorted(run_dir.glob("evaluation-*"))
-    return next((folder for folder in found if (folder / _RESULTS).is_file()), found[0])
 
 
 def _read_result(folder: Path, notes: list[str]) -> dict[str, Any] | None:
