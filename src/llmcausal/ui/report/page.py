@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from llmcausal.errors import StorageError, UsageError
 from llmcausal.metrics import CORE
+from llmcausal.profile import flatten
 from llmcausal.storage import replace_file
 from llmcausal.ui.drawings import line_panel, moving_mean
 from llmcausal.ui.figures import Measured
@@ -94,7 +95,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         StorageError: If the write fails.
     """
     if len(run_dirs) > MOST_RUNS:
-        raise UsageError(f"{len(run_dirs)} runs: a page has {MOST_RUNS} distinct colors")
+        raise UsageError(f"{len(run_dirs)} runs: at most {MOST_RUNS} fit on one page")
     places = [folder.resolve() for folder in run_dirs]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise UsageError(f"{twice}: named twice; name each run once")
@@ -182,15 +183,14 @@ def _reproduction(result: Object, config_text: str, environment: Object) -> dict
     ]
     machines = [("Training", environment), ("Evaluation", evaluated)]
     return {
-        "commands": [(name, shown(_command(words))) for name, words in commands if words],
+        "commands": [
+            (name, shown(shlex.join(map(str, words)) if isinstance(words, list) else words))
+            for name, words in commands
+            if words
+        ],
         "config": shown(config_text, whole=True) if config_text else None,
         "machines": [(name, _machine(facts)) for name, facts in machines if facts],
     }
-
-
-def _command(words: object) -> str:
-    listed = isinstance(words, Sequence) and not isinstance(words, str)
-    return shlex.join(map(str, words)) if listed else str(words)  # type: ignore[call-overload]
 
 
 def _machine(environment: Object) -> list[tuple[str, str]]:
@@ -216,21 +216,13 @@ def differing_settings(config_texts: Sequence[str]) -> list[tuple[str, list[str]
 
 def _flat(text: str) -> dict[str, str]:
     try:
-        settings = tomllib.loads(text)
+        settings = flatten(tomllib.loads(text))
     except (ValueError, RecursionError):
         return {}
-    return dict(_leaves(settings, ""))
-
-
-def _leaves(section: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    found = []
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            found += _leaves(value, f"{prefix}{key}.")
-        else:
-            written = str(value).lower() if isinstance(value, bool) else str(value)
-            found.append((prefix + key, written))
-    return found
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in settings.items()
+    }
 
 
 def _names(places: Sequence[Path]) -> list[str]:
