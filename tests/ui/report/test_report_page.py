@@ -96,7 +96,7 @@ def test_before_the_first_evaluation_the_training_is_shown(
 
 
 def test_nothing_at_all_is_still_a_page(report: Callable[..., str]) -> None:
-    assert "Neither command nor settings nor environment" in text_of(report(None))
+    assert "command, settings and environment are unknown" in text_of(report(None))
 
 
 def test_without_a_baseline_the_tuned_model_stands_alone(
