@@ -46,7 +46,7 @@ class Dashboard(Callback):
     def __init__(
         self,
         target: Console,
-        memory: MemoryMonitor | None = None,
+        memory: MemoryMonitor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = target
@@ -174,12 +174,9 @@ class _Painter:
         step = self._view.validation.get("step")
         title = "validation" if step is None else f"validation {self._dot} step {step}"
         validation = (title, self.validation(inner))
-        if not two:
-            return [
-                (len(lines) + 2, _panel(title, lines))
-                for title, lines in (loss, validation, training, causal)
-            ]
-        return [_side_by_side(loss, causal), _side_by_side(training, validation)]
+        if two:
+            return [_side_by_side(loss, causal), _side_by_side(training, validation)]
+        return [_side_by_side(body) for body in (loss, validation, training, causal)]
 
     def header(self) -> Panel:
         """Returns the frame with the progress bar; 4 rows high."""
@@ -303,15 +300,10 @@ class _Painter:
         )
 
     def _memory(self) -> Text:
-        monitor = self._view.memory
-        used = monitor.usage.used_bytes if monitor and monitor.usage else None
-        limit = monitor.limit_bytes if monitor else None
-        if used is None:
-            used = self._view.record.get("memory_bytes")
-        if used is None:
+        usage, limit = self._view.memory.usage, self._view.memory.limit_bytes
+        if usage is None or not limit:  # the run has not started
             return _line(f"{'memory':<{LABEL_WIDTH}}{'-':>{VALUE_WIDTH}}")
-        if not limit:
-            return _line(f"{'memory':<{LABEL_WIDTH}}{gibibytes(used)}")
+        used = usage.used_bytes
         share = used / limit
         line = _line(f"{'memory':<{LABEL_WIDTH}}")
         line.append(f"{used / 2**30:.2f} of {gibibytes(limit)} ", "bold")
@@ -325,9 +317,12 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _panel(title: str, lines: Sequence[Text], subtitle: str | None = None) -> Panel:
+def _panel(
+    title: str, lines: Sequence[Text], subtitle: str | None = None, height: int | None = None
+) -> Panel:
     return Panel(
         Group(*lines),
+        height=height,
         title=Text(title, style="bold"),
         title_align="left",
         subtitle=Text(subtitle, style="dim") if subtitle else None,
@@ -336,15 +331,10 @@ def _panel(title: str, lines: Sequence[Text], subtitle: str | None = None) -> Pa
     )
 
 
-def _side_by_side(left: tuple[str, Lines], right: tuple[str, Lines]) -> tuple[int, RenderableType]:
-    height = max(len(left[1]), len(right[1]))
+def _side_by_side(*bodies: tuple[str, Lines]) -> tuple[int, RenderableType]:
+    height = max(len(lines) for _, lines in bodies) + 2
     grid = Table.grid(expand=True)
-    grid.add_column(ratio=1)
-    grid.add_column(ratio=1)
-    grid.add_row(
-        *(
-            _panel(title, [*lines, *[_line("")] * (height - len(lines))])
-            for title, lines in (left, right)
-        )
-    )
-    return height + 2, grid
+    for _ in bodies:
+        grid.add_column(ratio=1)
+    grid.add_row(*(_panel(title, lines, height=height) for title, lines in bodies))
+    return height, grid

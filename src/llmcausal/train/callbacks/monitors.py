@@ -83,7 +83,7 @@ class CudaGauge:
         for process in processes:
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return int(process.usedGpuMemory)
-        self._give_up("it does not report this process here (a container, Windows or WSL)")
+        self._give_up("it does not report this process's share here (a container, Windows or WSL)")
         return 0
 
     def _give_up(self, reason: str) -> None:
