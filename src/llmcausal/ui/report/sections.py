@@ -213,7 +213,7 @@ def _adaptive(adaptive: Object) -> dict[str, Any] | None:
     # The tuned model's examples come first, and successes before failures.
     examples = [
         {"against": name} | dict(example)
-        for name, side in (("tuned", tuned), ("", adaptive), ("base", base))
+        for name, side in (("tuned", tuned), ("base", base))
         for example in sorted(
             as_objects(side.get("examples")), key=lambda row: row.get("obeyed") is not True
         )
