@@ -186,13 +186,13 @@ class Scorer:
         """
         shares = []
         for term, values in losses.items():
-            result.add(f"{term}_loss", values.sum(), len(values))
-            total = values.sum(), result.totals[term]
+            total, count = values.sum(), result.totals[term]
+            result.add(f"{term}_loss", total, len(values))
             if self.objective.section.average == "answers":
-                weighted = values * weights[term].to(values.dtype)
-                total = weighted.sum(), result.totals[answers_of(term)]
+                total = (values * weights[term].to(values.dtype)).sum()
+                count = result.totals[answers_of(term)]
             if weight := self.objective.lambdas.get(term):
-                shares.append(weight * total[0] / total[1])
+                shares.append(weight * total / count)
         return shares
 
     def preference_share(

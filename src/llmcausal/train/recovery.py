@@ -183,7 +183,10 @@ class Recovery:
             self.rewind.rewind()
             release(self.rewind.devices)
             self._state.out_of_memory_count += 1
-            fallback = self._next(place)
+            own = self._fallbacks.get("validation", ()) if place == "validation" else ()
+            known = (*own, *self._fallbacks.get("training", ()))
+            left = (each for each in known if each.name not in self._state.fallbacks)
+            fallback = next(left, None)
             if fallback is None:
                 self.rewind.forget()
                 raise OutOfMemoryError(
@@ -201,13 +204,6 @@ class Recovery:
         if not count:
             return {}
         return {"strategy": ", ".join(self._state.fallbacks), "out_of_memory_count": count}
-
-    def _next(self, place: Place) -> Fallback | None:
-        own = self._fallbacks.get("validation", ()) if place == "validation" else ()
-        for fallback in (*own, *self._fallbacks.get("training", ())):
-            if fallback.name not in self._state.fallbacks:
-                return fallback
-        return None
 
 
 def _copy(value: Any) -> Any:

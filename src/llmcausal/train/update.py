@@ -171,7 +171,15 @@ def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -
     weight = 1  # 0 for a micro-batch that only keeps the other processes company
 
     def backward(loss: torch.Tensor) -> None:
-        _backward(run.scaler.scale(loss * weight), run.state, batches)
+        scaled = run.scaler.scale(loss * weight)
+        try:
+            scaled.backward()
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):  # anomaly detection's message
+                raise
+            fault = f"loss {scaled.item()} ({error})"
+            triplets = offenders([Computed(batch.ids, 0, {}, {}) for batch in batches])
+            left_out(run.state, fault, triplets, overflow=False, most=0)
 
     def work(place: int, batch: TripletBatch) -> StepResult:
         nonlocal done, weight
@@ -186,17 +194,6 @@ def _gradients(run: Run, context: FitContext, batches: Sequence[TripletBatch]) -
 
     with torch.autograd.set_detect_anomaly(run.config.train.detect_anomaly):
         return compute(batches, run.processes, work)
-
-
-def _backward(loss: torch.Tensor, state: TrainState, batches: Sequence[TripletBatch]) -> None:
-    try:
-        loss.backward()
-    except RuntimeError as error:
-        if "returned nan values" not in str(error):  # anomaly detection's message
-            raise
-        fault = f"loss {loss.item()} ({error})"
-        everyone = [Computed(batch.ids, 0, {}, {}) for batch in batches]
-        left_out(state, fault, offenders(everyone), overflow=False, most=0)
 
 
 def _change_weights(run: Run, rewind: Rewind, fault: str | None) -> None:

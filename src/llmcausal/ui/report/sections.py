@@ -378,22 +378,18 @@ def progress(rows: Rows) -> str:
 
 def figure_names(rows: Rows) -> list[str]:
     """Returns all figures: losses first, then causal metrics, the probe's, and others."""
-    found: dict[str, None] = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *PROBE_METRICS])
-    present = set()
-    for row in rows:
-        for key, value in row.items():
-            if number(value) is None:
-                continue
-            name = key.removeprefix("val_")
-            # A running mean is not drawn if its figure is.
-            if (
-                name not in _NOT_DRAWN
-                and not key.startswith(MEMORY_OF_PROCESS)
-                and not (name.endswith("_mean") and name[:-5] in row)
-            ):
-                found.setdefault(name)
-                present.add(name)
-    return [name for name in found if name in present]
+    found = dict.fromkeys(
+        name
+        for row in rows
+        for key, value in row.items()
+        if number(value) is not None
+        and (name := key.removeprefix("val_")) not in _NOT_DRAWN
+        and not key.startswith(MEMORY_OF_PROCESS)
+        # A running mean is not drawn if its figure is.
+        and not (name.endswith("_mean") and name[:-5] in row)
+    )
+    order = dict.fromkeys([*LOSS_TERMS, *CAUSAL_METRICS, *PROBE_METRICS, *found])
+    return [name for name in order if name in found]
 
 
 def step_axis(rows: Iterable[Object]) -> Axis:
@@ -433,18 +429,12 @@ def _machine(rows: Rows) -> list[_Curve]:
     speeds = [
         {**row, "speed": tokens_per_second(row.get("tokens"), row.get("seconds"))} for row in rows
     ]
-    others = sorted({key for row in rows for key in row if key.startswith(MEMORY_OF_PROCESS)})
+    keys = sorted({key for row in rows for key in row if key.startswith(MEMORY_OF_PROCESS)})
+    others = {key.replace("_bytes", "").replace("_", " "): key for key in keys}
     peak = points(rows, "memory_peak_bytes", 2**30)
     return [
         _Curve("memory in use", points(rows, "memory_bytes", 2**30), ceiling=peak, unit=" GiB"),
-        *(
-            _Curve(
-                f"memory {key.removeprefix('memory_bytes_').replace('_', ' ')}",
-                points(rows, key, 2**30),
-                unit=" GiB",
-            )
-            for key in others
-        ),
+        *(_Curve(name, points(rows, key, 2**30), unit=" GiB") for name, key in others.items()),
         _Curve("time per step", points(rows, "seconds"), unit=" s"),
         _Curve("tokens per second", points(speeds, "speed")),
     ]
@@ -478,28 +468,17 @@ def _panels(curves: Iterable[_Curve], axis: Axis, from_zero: bool = False) -> li
 
 
 def _validations(rows: Rows) -> dict[str, Any] | None:
-    validated = [row for row in rows if any(str(key).startswith("val_") for key in row)]
+    validated = [row for row in rows if any(key.startswith("val_") for key in row)]
     if not validated:
         return None
-    names = [
-        name
-        for name in dict.fromkeys(key for row in validated for key in row)
-        if name.startswith("val_")
-    ]
+    names = [*dict.fromkeys(key for row in validated for key in row if key.startswith("val_"))]
     stride = -(-len(validated) // _TABLE_ROWS)
     chosen = validated[::-stride][::-1]  # the newest is always there
+    figures = [[number(row.get(name)) for name in names] for row in chosen]
+    cells = [["" if each is None else compact(each) for each in row] for row in figures]
     return {
         "names": [name.removeprefix("val_").replace("_", " ") for name in names],
-        "rows": [
-            (
-                str(row.get("step")),
-                [
-                    "" if (figure := number(row.get(name))) is None else compact(figure)
-                    for name in names
-                ],
-            )
-            for row in chosen
-        ],
+        "rows": list(zip([str(row.get("step")) for row in chosen], cells, strict=True)),
         "left_out": len(validated) - len(chosen),
     }
 
