@@ -186,8 +186,8 @@ class Scorer:
         """
         shares = []
         for term, values in losses.items():
+            result.add(f"{term}_loss", values.sum(), len(values))
             total, count = values.sum(), result.totals[term]
-            result.add(f"{term}_loss", total, len(values))
             if self.objective.section.average == "answers":
                 total = (values * weights[term].to(values.dtype)).sum()
                 count = result.totals[answers_of(term)]
