@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._steps: list[float] = []
+        self._steps: deque[float] = deque(maxlen=RECENT_STEPS)
         self._validation_seconds: float | None = None
         self._validation_began: float | None = None
         self._recorded_at = clock()
@@ -44,8 +44,7 @@ class Pace:
     @property
     def step_seconds(self) -> float | None:
         """The last 20 steps' mean time; None before the first."""
-        recent = self._steps[-RECENT_STEPS:]
-        return sum(recent) / len(recent) if recent else None
+        return sum(self._steps) / len(self._steps) if self._steps else None
 
     def validation_started(self) -> None:
         self._validation_began = self._clock()
@@ -56,9 +55,8 @@ class Pace:
         if self._validation_began is not None:
             self._validation_seconds = self._recorded_at - self._validation_began
             self._validation_began = None
-        seconds = record.get("seconds")
-        if isinstance(seconds, (int, float)) and math.isfinite(seconds):
-            self._steps.append(float(seconds))
+        if "seconds" in record:
+            self._steps.append(record["seconds"])
 
     def eta_seconds(self, context: FitContext) -> float | None:
         """Returns the time left, including validations; None before the first step."""
