@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +117,14 @@ def _run(name: str, command: Sequence[str]) -> None:
         raise ModelError(f"llama.cpp's {name} ended with exit code {done.returncode}:\n{last}")
 
 
-def export_gguf(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
+def _export(
+    source: ExportSource, out: Path, options: ExportOptions, *, kind: str
+) -> dict[str, Any]:
     """Merges, converts and quantizes; returns `make_artifact`'s report.
 
     Raises:
         UsageError: If llama.cpp is missing, or has no such quantization.
     """
-    return _export(source, out, options, "gguf")
-
-
-def export_ollama(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Exports as `export_gguf` does, with a Modelfile."""
-    return _export(source, out, options, "ollama")
-
-
-def _export(source: ExportSource, out: Path, options: ExportOptions, kind: str) -> dict[str, Any]:
     known = (*CONVERTED, *QUANTIZED)
     if options.quantize not in known:
         raise UsageError(
@@ -162,6 +156,10 @@ def _export(source: ExportSource, out: Path, options: ExportOptions, kind: str) 
         return _load(source, folder / name, options.quantize)
 
     return make_artifact(source, out, options, kind, write=write, load=load)
+
+
+export_gguf = partial(_export, kind="gguf")
+export_ollama = partial(_export, kind="ollama")
 
 
 def _load(source: ExportSource, file: Path, quantize: str) -> Loaded:
