@@ -45,7 +45,7 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 def load_plainly(kind: str, folder: Path, base_dir: Path) -> Any:
-    """As a user does it, with nothing of this program."""
+    """Loads the export as a user does, without this program."""
     if kind == "merged":
         return AutoModelForCausalLM.from_pretrained(folder)
     with warnings.catch_warnings():
@@ -132,7 +132,7 @@ def test_the_trainings_own_chat_template_travels(
 def test_published_settings_that_cannot_be_saved_are_mended(
     source: Any, export: Any, tmp_path: Path
 ) -> None:
-    # As some hub models have it.
+    # Some hub models have these settings.
     settings = {"do_sample": False, "eos_token_id": 3, "temperature": 0.6}
     path = source.base_folder / "generation_config.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
@@ -225,9 +225,9 @@ def test_a_wrong_artifact_is_found_and_removed(
 
 def test_answers_that_no_longer_end_are_found(source: Any) -> None:
     reference, loaded = loaded_in_memory(source)
-    assert not any(reference.stopped)  # a random model: say it had stopped
+    assert not reference.stopped  # a random model's answers do not end
     with pytest.raises(ModelError, match="never end"):
-        check(source, loaded, replace(reference, stopped=[True] * len(reference.stopped)))
+        check(source, loaded, replace(reference, stopped=len(reference.answers)))
 
 
 def loaded_in_memory(source: Any) -> tuple[Behaviour, Loaded]:

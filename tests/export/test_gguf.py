@@ -1,4 +1,4 @@
-"""GGUF through llama.cpp's own gguf, run by llama.cpp itself; and the Modelfile on top."""
+"""GGUF files, read by the gguf package and run by llama.cpp; the Modelfile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROMPTS = [("Be kind.", "Hello you two."), ("x", "y  z\n w <s> </s> [/INST]")]
 
 
 def by_go(template: str, system: str, user: str) -> str:
-    """Go's text/template, as far as a Modelfile of ours goes; up to where the answer begins."""
+    """The part of Go's text/template that our Modelfiles use, up to the answer."""
     text = template.partition("{{ .Response }}")[0]
     if not system:
         text = re.sub(r"\{\{ if \.System \}\}.*?\{\{ end \}\}", "", text, flags=re.DOTALL)
@@ -74,7 +74,7 @@ def test_ollama_folder(llama2_source: Any, export: Any, tmp_path: Path) -> None:
     text = by_go(go_template(template, bos=True), *PROMPTS[0])
     assert not text.startswith("<s>")  # llama.cpp adds it, and would have two
     assert llama.tokens_of_text(text) == template.encode_prompt(*PROMPTS[0])
-    # Why prompts are rendered to ids: as text, content becomes control tokens.
+    # This is why prompts are ids: as text, content becomes control tokens.
     text = by_go(go_template(template, bos=True), *PROMPTS[1])
     assert llama.tokens_of_text(text) != template.encode_prompt(*PROMPTS[1])
     with pytest.raises(ModelError, match="exceeds the available context"):
@@ -84,7 +84,7 @@ def test_ollama_folder(llama2_source: Any, export: Any, tmp_path: Path) -> None:
 def test_what_llama_cpp_serves_is_evaluated(
     llama2_source: Any, export: Any, tmp_path: Path
 ) -> None:
-    """Its own HTTP server, asked with ids, and with messages that spell nothing of the template."""
+    """llama.cpp's HTTP server gets ids, or messages without template text."""
     export("gguf", llama2_source, tmp_path / "out", check=False)
     llama = LlamaCppModel(tmp_path / "out" / "model-f16.gguf", context=512)
     template = llama2_source.template

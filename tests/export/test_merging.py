@@ -1,4 +1,4 @@
-"""Merging shard by shard: the sum, the files' form, and the memory it takes."""
+"""Merging shard by shard: the sum, the files' format, and memory."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def test_files_that_cannot_be_merged(source: Any, base_dir: Path, tmp_path: Path
 def test_peak_memory_stays_near_one_shard(
     files: int, source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """256 MiB of weights, tensors of 16 MiB; what is loaded on first use counts too."""
-    # Else glibc raises its threshold after the first tensor, and keeps freed ones for the next, of
-    # which the peak is then by chance one or several more.
+    """256 MiB of weights in tensors of 16 MiB; modules that load on first use count, too."""
+    # Otherwise glibc raises its threshold after the first tensor and keeps freed memory, so the
+    # peak has one or several more tensors by chance.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(MEGABYTE))
     base, out = tmp_path / "large", tmp_path / "out"
     base.mkdir()

@@ -1,4 +1,4 @@
-"""The demo's own model, trained a few steps and exported in every way."""
+"""The demo's model, trained for a few steps and exported to each format."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_fp32_is_as_close_to_the_truth_as_the_chunked_path(softcap: float | None
 
 
 def test_a_bf16_head_is_summed_in_fp32() -> None:
-    """No further from the same bf16 numbers' true gradient than the chunked path is."""
+    """At most as far from the same bf16 numbers' true gradient as the chunked path."""
     hidden, head, targets, _ = draw(64, 6000, 64, dtype=torch.bfloat16)
     hidden = (hidden / 4).detach().requires_grad_()
     exact = hidden.detach().double().requires_grad_()
@@ -124,7 +124,7 @@ def test_a_bf16_head_is_summed_in_fp32() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_confident_row_keeps_the_digits_of_its_gradient(dtype: torch.dtype) -> None:
-    """With p near 1, (p - 1) W must not come out of the difference of two rounded sums."""
+    """With p near 1, (p - 1) W must not be the difference of two rounded sums."""
     # Small numbers, whole or half: no logit is rounded in either dtype.
     generator = torch.Generator().manual_seed(0)
     head = torch.randint(-2, 3, (50, 16), generator=generator).to(dtype)
@@ -168,7 +168,7 @@ def test_words_that_a_bias_rules_out_have_no_part() -> None:
 
 
 class Made(TorchDispatchMode):
-    """Counts what is made on the way: new storages, matrix products, and reads of the head."""
+    """Counts new storages, matrix products, and reads of the head."""
 
     def __init__(self, head: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -98,6 +98,6 @@ def random_model() -> Callable[..., Any]:
 
 
 def _norm_in_full_precision(module: Any, hidden: Any) -> Any:
-    """Llama's norm without its detour through fp32."""
+    """Llama's norm without the cast to fp32."""
     variance = hidden.square().mean(-1, keepdim=True)
     return module.weight * hidden * (variance + module.variance_epsilon).rsqrt()

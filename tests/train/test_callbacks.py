@@ -190,7 +190,7 @@ def test_a_container_limit_below_the_machine_counts(
 
 
 class FakeNvml:
-    """NVML as one process on GPU-abc sees it."""
+    """NVML with one process on GPU-abc."""
 
     def __init__(self, processes: Callable[[], list[Any]]) -> None:
         self._processes = processes
@@ -307,7 +307,7 @@ def test_a_tensor_from_a_users_callback_is_written_as_a_number(tmp_path: Path) -
 def test_resume_after_a_kill_leaves_neither_gap_nor_duplicate(
     tmp_path_factory: pytest.TempPathFactory, data: DataObject, written: int
 ) -> None:
-    """The file ends anywhere: after any row, or within the next."""
+    """The file may end after any row, or within the next."""
     folder = tmp_path_factory.mktemp("run")
     path = folder / "metrics.jsonl"
     rows = [json.dumps({"step": step, "loss": step / 7}) + "\n" for step in range(written + 2)]

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, and a damaged one is named and passed over."""
+"""A checkpoint is complete or absent; a damaged one is named and skipped."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_damage_is_named_and_passed_over(tmp_path: Path, damage: str) -> None:
 
 
 def test_no_byte_of_a_checkpoint_may_change(tmp_path: Path) -> None:
-    """A fact of the manifest too: a flipped digit in a hash of the data would refuse the run."""
+    """Also a manifest's fact: a flipped digit in a data hash would make `resume` refuse the run."""
     folder = write(tmp_path, 2)
     for file in folder.iterdir():
         content = file.read_bytes()
@@ -142,7 +142,7 @@ def test_a_kill_at_any_moment_of_a_replacement_is_recovered(
         return rename(self, target)
 
     def leave(*args: Any, **kwargs: Any) -> None:
-        """A killed process cleans nothing up."""
+        """A killed process cleans up nothing."""
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", dying_rename)

@@ -1,4 +1,4 @@
-"""The detector learns what tells injected prompts apart, from states that do not move."""
+"""The detector learns to separate injected prompts from fixed states."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_nothing_to_tell_apart_is_not_told_apart() -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    """Python orders sets of strings otherwise in each process."""
+    """Each Python process orders sets of strings differently."""
     code = (
         "import hashlib; from tests.train.test_detector import learned, states; "
         "head, _ = learned(states(40, 1), states(20, 2)); "
@@ -85,7 +85,7 @@ def test_it_is_the_same_every_time_and_without_a_validation_too() -> None:
 
 
 def test_the_weights_of_the_best_validation_are_kept() -> None:
-    """Validation texts of another kind: what is learned longer fits them worse."""
+    """Validation texts of another kind, which longer training fits worse."""
     training, validation = states(8, seed=1), states(64, seed=2, marked=False)
     validation["injection"] = validation["benign"] + torch.randn(WIDTH)
     head, found = learned(training, validation)

@@ -70,7 +70,7 @@ def gradients_of(
     lambdas: dict[str, float] | None = None,
     scale: float = 1.0,
 ) -> tuple[StepResult, Tensor]:
-    """Runs one step under the switches; everything random is drawn from the same seed."""
+    """Runs one step under the switches, with the same seed."""
     dtype = next(model.parameters()).dtype
     projection = ProjectionHead(model.config.hidden_size, 24, 12, seed=1).to(dtype)
     contrastive = loss().to(dtype)
@@ -108,7 +108,7 @@ def assert_alike(found: Any, wanted: Any, bound: float) -> None:
 
 
 def plain(switches: dict[str, Any]) -> dict[str, Any]:
-    """The plain path over the same members; tree against separate is `test_step`'s matter."""
+    """The plain path over the same members; `test_step` compares tree and separate."""
     return {"members": "tree" if switches.get("members") == "tree" else "separate"}
 
 
@@ -162,7 +162,7 @@ def test_any_combination_is_exact(
 def test_one_by_one_repeats_the_masks_of_dropout(
     activations: str, random_model: Any, token_triplets: Any
 ) -> None:
-    """Also with a loss that is scaled before it goes backward, as in fp16."""
+    """Also with a scaled loss, as in fp16."""
     triplets = token_triplets(2, shared=6, own=6, seed=3)
     found = {}
     for members in ("separate", "one_by_one"):
@@ -203,7 +203,7 @@ def test_one_by_one_with_members_left_out(
 
 
 def test_one_member_has_a_graph_at_a_time(random_model: Any, token_triplets: Any) -> None:
-    """Tensors that are saved for backward while a member is computed: never another's."""
+    """Tensors saved for backward while a member is computed must be that member's."""
     triplets = token_triplets(2, shared=6, own=6, seed=4)
     peaks = {}
     for members in ("separate", "one_by_one"):

@@ -1,4 +1,4 @@
-"""Which checkpoint is kept as best, on scripted records."""
+"""The choice of the best checkpoint, on scripted records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASR, UTILITY = "val_attack_success_rate", "val_utility"
 
 
 class Scripted:
-    """A run of which only the records matter; `best` lists the steps that were saved as best."""
+    """A run of scripted records; `best` lists the steps that were saved as best."""
 
     def __init__(self, folder: Path, callback: ModelCheckpoint) -> None:
         self.callback = callback
@@ -84,7 +84,7 @@ def test_the_untrained_model_sets_no_window(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_a_resumed_run_keeps_the_same(tmp_path: Path, cut: int) -> None:
-    """The window's top is not the kept best's own guard, so both must be remembered."""
+    """The window's top is not the kept best's guard, so checkpoints need both."""
     figures = [(0.5, 0.90), (0.3, 0.885), (0.2, 0.875), (0.31, 0.91), (0.3, 0.889)]
     straight = Scripted(tmp_path, guarded())
     assert straight.feed(*figures) == [1, 2, 4]

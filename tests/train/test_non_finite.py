@@ -19,7 +19,7 @@ from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture
     ("record", "norm", "fault"),
     [
         ({"loss": 1.0, "task_loss": 2.0}, 3.0, None),
-        ({"loss": 1.0, "causal_stability": math.nan}, 3.0, None),  # a figure, no part of the loss
+        ({"loss": 1.0, "causal_stability": math.nan}, 3.0, None),  # a figure, not a part of the loss
         ({"loss": 1.0, "task_loss": 2.0}, math.inf, "gradient norm inf"),
         ({"loss": math.nan, "task_loss": 2.0, "robust_loss": math.inf}, math.nan,
          "loss nan, robust_loss inf"),
@@ -40,7 +40,7 @@ def test_so_many_in_a_row_and_then_no_more() -> None:
 
 
 def test_a_scale_that_never_fits_ends_the_run_too() -> None:
-    """From 2^16, halved each time, the scale of fp16 is below 1 long before."""
+    """The fp16 scale, 2^16 halved each time, is below 1 long before."""
     state = TrainState()
     for _ in range(MOST_OVERFLOWS):
         left_out(state, "gradient norm inf", "a", overflow=True, most=0)
@@ -57,7 +57,7 @@ def test_a_planted_fault_is_left_out_of_the_weights_and_the_run_goes_on(
     term: str,
     value: float,
 ) -> None:
-    """The third micro-batch, which is the first of step 2, goes wrong in one term."""
+    """One term of the third micro-batch, step 2's first, is not finite."""
     calls, weights = 0, []
     whole = TripletStep.__call__
 

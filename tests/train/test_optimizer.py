@@ -1,4 +1,4 @@
-"""Optimizer states come back as they were, through the buffers that paging needs."""
+"""Loaded optimizer states equal the saved ones, also in paged buffers."""
 
 from __future__ import annotations
 

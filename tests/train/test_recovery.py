@@ -1,4 +1,4 @@
-"""Out of memory planted at every kind of moment: undone, done again leaner, to the same bits."""
+"""Planted failures of memory at each kind of moment: the leaner retry gives the same bits."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def takes_none(func: Any, args: Any) -> bool:
 
 
 class Watch(Callback):
-    """Starts to count at a step, keeps records, and calls `at_start_of` a step or validation."""
+    """Starts counting at a step, keeps records, and calls `at_start_of` a step or validation."""
 
     def __init__(self, planted: Planted | None, from_step: int) -> None:
         self.planted, self.from_step = planted, from_step
@@ -125,7 +125,7 @@ class Watch(Callback):
 
 
 class Saved:
-    """Stands for the snapshot: keeps what a checkpoint would hold."""
+    """A fake snapshot that keeps a checkpoint's content."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.states = run, []
@@ -164,7 +164,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def trained(captured: dict[str, Any]) -> dict[str, Any]:
-    """`everything` but what tells of the fallbacks."""
+    """`everything` without the fallbacks' counts."""
     counted = {"fallbacks", "out_of_memory_count"}
     state = {key: value for key, value in captured["state"].items() if key not in counted}
     return {**captured, "state": state}
@@ -235,7 +235,7 @@ def make_run(
 
 
 def smaller(run: Run, size: int, check: Callable[[], None] = lambda: None) -> Fallback:
-    """Cuts the same steps into smaller micro-batches: other dropout masks, other roundings."""
+    """Cuts the same steps into smaller micro-batches, with other dropout masks and rounding."""
 
     def apply() -> None:
         check()
@@ -266,7 +266,7 @@ def with_failures(
 
 
 def reference(run: Run, moment: str) -> tuple[Watch, Saved]:
-    """Runs without a failure, switching to the fallback at a moment, and not by `Recovery`."""
+    """Runs without a failure and switches to the fallback itself, without `Recovery`."""
     watch, saved = Watch(None, 0), Saved(run)
     switch = run.fallbacks["training"][0].apply
     if moment == "step 1":
@@ -320,7 +320,7 @@ def test_any_moment_of_a_step(make_run: Any, optimizer: str, step: int, scaled: 
 @given(fraction=st.floats(0, 1, exclude_max=True), later=st.floats(0, 1))
 @settings(max_examples=5)
 def test_twice_in_one_step(make_run: Any, fraction: float, later: float) -> None:
-    """The second failure falls into the attempt that the first one led to, or after it."""
+    """The second failure happens during the first one's retry, or after it."""
 
     run = make_run()
     counted, *_ = with_failures(run, 2)
@@ -336,7 +336,7 @@ def test_twice_in_one_step(make_run: Any, fraction: float, later: float) -> None
 
 
 def kept_when_applied(run: Run, at: int) -> int:
-    """Fails at an operation of the only step; returns the elements alive when it falls back."""
+    """Fails at an operation of the only step; returns the live elements at the fallback."""
     planted = Planted((at,), torch_error)
     kept = []
     fallback = smaller(run, 1, check=lambda: kept.append(planted.elements_alive()))
@@ -373,7 +373,7 @@ def test_the_failed_attempt_is_freed_before_the_next(
     buffers = sum(buffer.numel() for module in short().modules for buffer in module.buffers())
     for at in range(3, counted.update_from, counted.update_from // SHARES):
         where = f"operation {at} of {len(counted.names)}, {counted.names[at]}"
-        assert kept_when_applied(short(), at) <= buffers, where  # the point to return to
+        assert kept_when_applied(short(), at) <= buffers, where  # the marked point
 
 
 def test_nothing_left_saves_the_last_finished_step(make_run: Any) -> None:
@@ -451,7 +451,7 @@ def test_other_errors_pass_and_undo_nothing(make_run: Any) -> None:
 def test_what_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)  # torch's own allocator, not a planted text
+    assert is_out_of_memory(caught.value)  # torch's allocator raised it, not the test
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))

@@ -130,7 +130,7 @@ def compare(
 def test_gradients_equal_the_reference(
     name: str, pooling: str, members: str, random_model: Any, token_triplets: Any
 ) -> None:
-    """On transformers as it is; its fp32 norms are the limit (see `random_model`)."""
+    """With transformers' own fp32 norms, which limit the precision (see `random_model`)."""
     triplets = token_triplets(3, shared=12, own=8, seed=5)
     model = random_model("llama", torch.float64, hidden_size=128, intermediate_size=352)
     errors = compare(model, name, triplets, pooling=pooling, members=members)
@@ -201,7 +201,7 @@ def test_checkpointing_changes_nothing(random_model: Any, token_triplets: Any) -
 
 
 def test_zero_weights_cost_nothing(token_triplets: Any) -> None:
-    """What no term reads is not in the tree."""
+    """Members that no term reads are not in the tree."""
     triplets = token_triplets(2, shared=10, own=6, seed=4)
 
     def nodes(objective: Objective) -> int:

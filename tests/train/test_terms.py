@@ -1,4 +1,4 @@
-"""Swap, preference, invariance and state: against separate passes and all logits, by hand."""
+"""Swap, preference, invariance and state against separate passes with all logits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def swapped(triplets: Sequence[EncodedTriplet], *, without: int = -1) -> list[En
 
 
 def alike(triplets: Sequence[EncodedTriplet], *, but: int = -1) -> list[EncodedTriplet]:
-    """Gives both prompts the same right answer, but for one triplet."""
+    """Gives both prompts the same right answer, except in one triplet."""
     return [
         triplet
         if row == but
@@ -186,7 +186,7 @@ def test_every_term_is_the_same_where_layers_are_recomputed(
 def test_one_by_one_knows_the_clean_answer_where_a_contrast_joins_the_members(
     random_model: Any, token_triplets: Any
 ) -> None:
-    """The injection is then the first whose loss is gone backward from."""
+    """The injection's loss is then the first to go backward."""
     triplets = alike(token_triplets(2, shared=9, own=6, seed=6))
     found = []
     for members in ("separate", "one_by_one"):

@@ -1,4 +1,4 @@
-"""The owner of the trackers: what it hands over, and what becomes of a tracker that fails."""
+"""The trackers' callback: what trackers get, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_online_without_a_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class FakeWandb:
-    """As much of wandb as decides whether figures can be sent."""
+    """The part of wandb that decides whether figures can be sent."""
 
     def __init__(self, url: str, logged_in: bool = True, mode: str = "online") -> None:
         self.logged_in = logged_in

@@ -1,4 +1,4 @@
-"""A scripted run for the screens; no model, no torch, and a clock that is set by hand."""
+"""A scripted run for the screens: no model, no torch, a manual clock."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def hostile() -> str:
 
 @pytest.fixture
 def draw() -> Callable[..., str]:
-    """Renders anything to text of a given width, as a terminal without colour would show it."""
+    """Renders anything to text of a given width, as on a terminal without color."""
 
     def render(renderable: Any, width: int = 80, height: int = 24) -> str:
         file = io.StringIO()

@@ -1,4 +1,4 @@
-"""Consoles, errors, and what is kept from the terminal."""
+"""Consoles, errors, and text that must not reach the terminal."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_progress_off_a_terminal_is_a_line_each_tenth(capsys: pytest.CaptureFixt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 22
     assert lines[0] == lines[11] == "answers 1/100"
-    # 40 done since the first 10, 2 s each: the pace of what was measured, in each call anew.
+    # 40 done since the first 10, 2 s each; each call measures its pace again.
     assert lines[5] == lines[16] == "answers 50/100, 1:40 left"
     assert lines[10] == lines[21] == "answers 100/100"
 

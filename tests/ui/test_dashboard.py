@@ -183,7 +183,7 @@ def test_a_stop_and_the_end_are_told(run: Any, started: Any, draw: Any) -> None:
     assert " stopped: early stopping: val_loss has not improved" in text
     assert "Ctrl-C" not in text
     assert "ETA" not in text
-    assert "note number 0" in text  # the last picture stays, so it may take the room it needs
+    assert "note number 0" in text  # the last picture may scroll
     assert "note number 29" in text
 
 

@@ -140,7 +140,7 @@ def test_the_ablation_is_a_whole_svg_with_a_mark_for_each_seed() -> None:
     texts = [e.text or "" for e in root.iter(f"{SVG}text")]
     assert "task & <robust> $x$ ⟨U+202E⟩" in texts
     assert "Utility under attack" in texts
-    assert "Utility" not in texts  # nothing was measured of it
+    assert "Utility" not in texts  # not measured
     assert texts.count("50.0%") == 3
 
 

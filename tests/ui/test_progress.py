@@ -1,4 +1,4 @@
-"""Progress as lines, and what a run says after its first steps of the time that it takes."""
+"""Progress as lines, and the forecast of a run's time."""
 
 from __future__ import annotations
 

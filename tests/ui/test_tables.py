@@ -38,7 +38,7 @@ def groups(name: str, asr: float) -> dict[str, Any]:
 
 
 def row(text: str, name: str) -> list[str]:
-    """Cells of the table row that begins with `name`; cells are two spaces apart."""
+    """Cells of the table row that starts with `name`; two spaces separate cells."""
     line = next(line for line in text.splitlines() if line.strip().startswith(name))
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
@@ -85,7 +85,7 @@ def test_base_against_tuned_fits_80_columns(draw: Any) -> None:
     assert row(changes, "attack_success_rate")[1:] == ["40", "-37.5 [-50, -25]", "0.0012"]
     naive = ["naive", "20", "50.0% [40, 60]", "12.5% [2, 22]", "70.0% [60, 80]"]
     assert row(family, "naive") == naive
-    # A group with one member says nothing that the table above does not.
+    # A group with one member repeats the table above.
     assert "By position" not in text
     assert row(read, "perplexity")[1:3] == ["less", "38/40"]
     assert row(read, "causal_stability")[2:] == [

@@ -14,7 +14,7 @@ from llmcausal.ui import trying
 
 
 class Fake:
-    """Answers with what it is asked, and remembers it."""
+    """Answers with the question, and records it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -35,7 +35,7 @@ class Fake:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What is shown."""
+    """The printed text."""
     shown = io.StringIO()
     target = Console(file=shown, width=100, highlight=False, markup=False, emoji=False)
     monkeypatch.setattr(trying, "console", lambda: target)

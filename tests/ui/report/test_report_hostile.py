@@ -1,4 +1,4 @@
-"""Whatever the data, the models and the settings say, it is only ever text on the page."""
+"""Hostile data, answers and settings are only text on the page."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Audit(HTMLParser):
 
 
 def poisoned(value: Any) -> Any:
-    """Puts hostile text into every string of a value, keys of groups included."""
+    """Puts hostile text into every string of a value, including groups' keys."""
     if isinstance(value, dict):
         return {key: poisoned(item) for key, item in value.items()}
     if isinstance(value, list):

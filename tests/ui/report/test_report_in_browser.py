@@ -1,4 +1,4 @@
-"""Scripts planted in answers, opened in a real browser: none of them does anything."""
+"""A real browser runs no script that is planted in answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture
 def calls() -> Iterator[tuple[str, list[str]]]:
-    """A server on this machine, and the paths that were asked of it."""
+    """A local server and the paths of its requests."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def calls() -> Iterator[tuple[str, list[str]]]:
 
 
 def payloads(url: str) -> list[str]:
-    """Each calls home by another way, and says which."""
+    """Each calls home in another way, and names the way."""
     call = f"new Image().src='{url}/NAME'"
     texts = [
         "<script>" + call + "</script>",
@@ -72,7 +72,7 @@ def open_in_browser(page: Path, tmp_path: Path) -> str:
         [
             *(str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
             "--virtual-time-budget=4000",
-            f"--screenshot={tmp_path / 'page.png'}",  # not to end before the first frame
+            f"--screenshot={tmp_path / 'page.png'}",  # waits for the first frame
             f"--user-data-dir={tmp_path / 'profile'}",
             page.as_uri(),
         ],
@@ -91,7 +91,7 @@ def test_nothing_that_is_planted_in_an_answer_runs_or_loads(
     rows = result["generations"]
     assert len(rows) >= 4
     for place, row in enumerate(rows):
-        some = "\n".join(planted[place % 4 :: 4])  # so short that nothing of it is cut away
+        some = "\n".join(planted[place % 4 :: 4])  # short, so that the page does not cut it
         row.update(answer=some, base_answer=some, prompt=some)
     run = RunFiles(
         result, notes=planted, config_text=planted[2],
