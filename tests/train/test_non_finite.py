@@ -19,7 +19,7 @@ from tests.assembly.conftest import tiny_config  # noqa: F401 - a fixture
     ("record", "norm", "fault"),
     [
         ({"loss": 1.0, "task_loss": 2.0}, 3.0, None),
-        ({"loss": 1.0, "causal_stability": math.nan}, 3.0, None),  # a figure, not a part of the loss
+        ({"loss": 1.0, "causal_stability": math.nan}, 3.0, None),  # not part of the loss
         ({"loss": 1.0, "task_loss": 2.0}, math.inf, "gradient norm inf"),
         ({"loss": math.nan, "task_loss": 2.0, "robust_loss": math.inf}, math.nan,
          "loss nan, robust_loss inf"),
