@@ -141,7 +141,7 @@ def line_panel(
 ) -> Markup:
     """Draws lines over the steps in a small panel; title and words are for screen readers.
 
-    `steps` are the axis' ends. Validations get rings while their number is small.
+    `steps` are the axis's ends. Validations get rings while their number is small.
     """
     from matplotlib.ticker import MaxNLocator
 
