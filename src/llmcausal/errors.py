@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ class LlmcausalError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the error without calling the constructor: subclasses take other arguments."""
-        return _made_again, (type(self), self.args, dict(self.__dict__))
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(LlmcausalError):
@@ -98,11 +99,3 @@ class Interrupted(LlmcausalError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-def _made_again(
-    kind: type[LlmcausalError], arguments: tuple[Any, ...], values: dict[str, Any]
-) -> LlmcausalError:
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(values)
-    return error
