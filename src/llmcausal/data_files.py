@@ -18,11 +18,11 @@ _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
 _ENTRY = re.compile(r"\s*([\w.\-\"']+)\s*=")
 
 Place = tuple[str | int, ...]
-"""A value's place in pydantic's form: keys, and indices of repeated tables."""
+"""A value's location as in pydantic: keys, and indices of repeated tables."""
 
 
 class DataFile(BaseModel):
-    """The form of a file; an unknown key is a mistake."""
+    """A file's schema; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,11 +31,7 @@ T = TypeVar("T", bound=DataFile)
 
 
 def read_table(file: Traversable, form: type[T]) -> T:
-    """Reads a TOML file.
-
-    Raises:
-        DataError: With every defect, each as `file:line: key: reason`.
-    """
+    """Reads a TOML file; raises a DataError with every defect as `file:line: key: reason`."""
     text = file.read_text(encoding="utf-8")
     try:
         values = tomllib.loads(text)
@@ -49,19 +45,19 @@ def read_table(file: Traversable, form: type[T]) -> T:
 
 @dataclass(frozen=True)
 class Defect:
-    """A mistake in one value; `line` is the value's or that of the innermost table around it."""
+    """An error in one value; `line` is the value's, or the innermost enclosing table's."""
 
     key: str
     line: int | None
     reason: str
 
     def at(self, file: object) -> str:
-        """Writes the defect as `file:line: key: reason`."""
+        """Returns `file:line: key: reason`."""
         return f"{file}{f':{self.line}' if self.line else ''}: {self.key}: {self.reason}"
 
 
 def defects_of(error: ValidationError, form: type[BaseModel], text: str) -> list[Defect]:
-    """Finds the line of every defect in a TOML file; names the known keys at an unknown one."""
+    """Finds the line of each defect in a TOML file; lists the known keys if a key is unknown."""
     lines: dict[Place, int] = {}
     for number, place in places(text):
         lines.setdefault(place, number)
@@ -94,10 +90,10 @@ def _fields_at(form: type[BaseModel], place: Place) -> Sequence[str]:
 
 
 def places(text: str) -> Iterator[tuple[int, Place]]:
-    """Yields the line of each table and key, and its place; tomllib keeps no positions."""
+    """Yields the line of each table and key, and its place; tomllib reports no positions."""
     counts: dict[Place, int] = {}
     table: Place = ()
-    inside = False  # a string of several lines, which may hold what looks like a key
+    inside = False  # a multi-line string, whose lines may look like keys
     for number, line in enumerate(text.splitlines(), start=1):
         if not inside and (header := _HEADER.match(line)):
             table = _table(header[2].split("."), header[1] == "[[", counts)

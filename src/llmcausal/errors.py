@@ -1,28 +1,29 @@
-"""Errors that a person can act on, with the program's exit codes."""
+"""Errors for the user, with the program's exit codes."""
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any
 
 
 class LlmcausalError(Exception):
-    """A failure with a message for the user: what is wrong, where, and what to do.
+    """A failure whose message says what is wrong, where, and what to do.
 
-    The command line prints the message without a traceback and exits with `exit_code`, unless
-    another process of the same run prints it (`told`).
+    The command line prints the message without a traceback and exits with `exit_code`. If another
+    process of the same run prints it, `told` is set.
     """
 
     exit_code = 2
     told = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the error whatever a subclass's constructor takes."""
-        return _made_again, (type(self), self.args, dict(self.__dict__))
+        """Pickles the error without calling the constructor: subclasses take other arguments."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(LlmcausalError):
-    """A command was given arguments that do not fit together."""
+    """A command's arguments are wrong or contradict each other."""
 
 
 class ConfigError(LlmcausalError):
@@ -38,15 +39,15 @@ class CheckpointError(LlmcausalError):
 
 
 class EndpointError(LlmcausalError):
-    """A deployed model does not answer, or in an unreadable form."""
+    """A deployed model does not answer, or its answer is unreadable."""
 
 
 class StorageError(LlmcausalError):
-    """The disk refused a write; earlier files are intact."""
+    """The disk refused an operation; earlier files are intact."""
 
 
 class DataError(LlmcausalError):
-    """Unusable data; `defects` has every defect found, each as `file:line: field: reason`."""
+    """Unusable data; `defects` lists every defect as `file:line: field: reason`."""
 
     def __init__(self, defects: Sequence[str], summary: str = "") -> None:
         self.defects = list(defects)
@@ -75,9 +76,9 @@ class NonFiniteLossError(LlmcausalError):
 
 
 class LostProcessError(LlmcausalError):
-    """One of the processes that compute together failed in the middle of a pass.
+    """A process that shares its layers with others failed in the middle of a pass.
 
-    The exit code is the failure's own, or 4 if memory ran out.
+    The exit code is the failure's, or 4 if memory ran out.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -98,11 +99,3 @@ class Interrupted(LlmcausalError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-def _made_again(
-    kind: type[LlmcausalError], arguments: tuple[Any, ...], values: dict[str, Any]
-) -> LlmcausalError:
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(values)
-    return error

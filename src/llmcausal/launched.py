@@ -1,4 +1,4 @@
-"""How this process was started: alone or as one of several, on Linux, Windows or Linux inside it.
+"""How this process was started: alone or as one of several, on Linux, Windows or WSL.
 
 `llmcausal --num-processes`, `accelerate launch` and `torchrun` set the same variables.
 """
@@ -9,57 +9,53 @@ import os
 import platform
 
 LIBRARIES = {
-    # A waiting thread spins this often before it sleeps. By default it spins for milliseconds:
-    # if another program has the other thread's core, these are its whole turn.
+    # Number of spins before a waiting thread sleeps. By default it spins for milliseconds: if
+    # another program runs on the other thread's core, that is a whole time slice.
     "GOMP_SPINCOUNT": "10000",
-    # Kernels that oneDNN and torch keep for shapes seen before, about 0.8 MiB each: 1024 of each
-    # by default, so that training on texts of many lengths seems to leak memory.
+    # Number of kernels that oneDNN and torch keep for known shapes, about 0.8 MiB each. With the
+    # default of 1024 each, training on texts of many lengths looks like a memory leak.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
     "LRU_CACHE_CAPACITY": "256",
 }
 """Environment variables of torch's libraries; `settle_libraries` sets them."""
 MEMORY_OF_PROCESS = "memory_bytes_process_"
-"""With an index: the figure of a further process; the first's is `memory_bytes`."""
+"""Prefix of the figures of the processes with index 1 and up; the first's is `memory_bytes`."""
 
 
 def process_count() -> int:
-    """Returns the number of processes, on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_index() -> int:
-    """Returns this process's rank."""
     return int(os.environ.get("RANK", "0")) if process_count() > 1 else 0
 
 
 def local_index() -> int | None:
-    """Returns this process's rank on this machine, or None if it is alone."""
+    """Returns this process's rank on this machine, or None for a single process."""
     return int(os.environ.get("LOCAL_RANK", "0")) if process_count() > 1 else None
 
 
 def settle_libraries() -> None:
-    """Sets variables that are not set yet; this has an effect only before torch loads."""
+    """Sets the variables that the user has not set; torch reads them when it loads."""
     for name, value in LIBRARIES.items():
         os.environ.setdefault(name, value)
 
 
 def in_windows() -> bool:
-    """Tells whether this is Windows itself."""
     return platform.system() == "Windows"
 
 
 def in_wsl() -> bool:
-    """Tells whether this is Linux inside Windows."""
     return platform.system() == "Linux" and "microsoft" in platform.uname().release.lower()
 
 
 def windows_driver() -> bool:
-    """Tells whether Windows' driver runs the GPU: in Windows, and in WSL."""
+    """Returns whether the Windows driver runs the GPU: in Windows and in WSL."""
     return in_windows() or in_wsl()
 
 
 def more_wsl_memory() -> str:
-    """Returns how to give WSL more of the host's memory; it has half by default."""
+    """Returns advice on giving WSL more memory; by default it has half of the host's."""
     return (
         "give WSL more memory: under [wsl2] in %UserProfile%\\.wslconfig, `memory=` and the "
         "size; then `wsl --shutdown`"

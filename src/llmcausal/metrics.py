@@ -1,4 +1,4 @@
-"""Every figure of an evaluation: its name in files, its words, which way is better, how written."""
+"""Every figure of an evaluation: its name in files, labels, better direction and format."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ class Metric:
     """One figure.
 
     Attributes:
-        name: In files and on the command line.
-        label: For people.
+        name: Name in files and on the command line.
+        label: Name for people.
         note: What it counts.
-        short: Where there is little room.
-        brief: Where there is hardly any; empty where `short` fits.
-        better: Which way is better.
-        part: Where it stands in a result: `answers` and `perplexity` on a side itself, `causal` in
-            the side's `causal`. Answers are shares of prompts, written in percent.
-        everywhere: Every suite measures it. Others are left out where nothing was measured.
-        headline: It is in the small table after training.
+        short: Label for narrow columns.
+        brief: Label for the narrowest columns; empty if `short` fits.
+        part: Its place in a result: `answers` and `perplexity` are on a side, `causal` is in the
+            side's `causal`. Answers are shares of prompts, written in percent.
+        everywhere: Whether every suite measures it. Others are left out if nothing was measured.
+        headline: Whether it is in the small table after training.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is written in percent."""
         return self.part == "answers"
 
 
@@ -74,23 +72,22 @@ METRICS = (
     Metric("detection_auroc", "Detection AUROC",
            "telling injected prompts apart by their representation", "AUROC", "more", "causal"),
 )  # fmt: skip
-"""In the order in which they are shown."""
+"""In display order."""
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 CORE = tuple(BY_NAME[name] for name in ("attack_success_rate", "utility", "utility_under_attack"))
-"""What every report leads with, what the attack probe measures and an ablation compares."""
+"""The first figures of every report; the attack probe measures them, an ablation compares them."""
 COSINES = tuple(
     BY_NAME[name] for name in ("causal_stability", "spurious_separation", "causal_discrimination")
 )
-"""What is measured of the representations of a triplet's members, in training too."""
+"""Figures on the representations of a triplet's members, also measured in training."""
 GROUPED = (BY_NAME["attack_success_rate"], BY_NAME["utility_under_attack"])
-"""What is also given by family, position and so on."""
-
+"""Figures that are also reported by family, position and so on."""
 
 BEFORE_SEARCH = replace(
     BY_NAME["attack_success_rate"], name="before_search", note="the original prompts"
 )
-"""Of the prompts of an adaptive attack, without the suffixes that it finds."""
+"""On the prompts of an adaptive attack, without the texts that it finds."""
 
 
 def of(part: Part) -> tuple[Metric, ...]:
@@ -102,7 +99,7 @@ Figure = Mapping[str, Any]
 
 
 def share(figure: Figure | None, digits: int = 0) -> str:
-    """Writes a share in percent, its interval with `digits`: `12.5% [2, 22]`, or `-`."""
+    """Writes a share in percent, with `digits` in its interval: `12.5% [2, 22]`, or `-`."""
     return _written(figure, ".1%", f".{digits}f", 100)
 
 
@@ -112,12 +109,12 @@ def number(figure: Figure | None, form: str = ".3f", ends: str = ".2f") -> str:
 
 
 def points(change: Figure, digits: int = 0) -> str:
-    """Writes a change of a share in points, its interval with `digits`: `-37.5 [-50, -25]`."""
+    """Writes a share's change in points, with `digits` in its interval: `-37.5 [-50, -25]`."""
     return f"{100 * change['value']:+.1f}{_interval(change, f'+.{digits}f', 100)}"
 
 
 def counts(tuned: Figure, base: Figure | None) -> str:
-    """Writes how many prompts a figure rests on; both sides' where they differ, base first."""
+    """Writes a figure's number of prompts; if the sides differ, both, base first."""
     return f"{base['n']}/{tuned['n']}" if base and base["n"] != tuned["n"] else str(tuned["n"])
 
 

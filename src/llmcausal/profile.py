@@ -1,4 +1,4 @@
-"""Profiles: found by path or name, read with overrides, explained when wrong, written resolved."""
+"""Profiles: finds, reads, overrides, checks and writes them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from llmcausal.storage import TooLargeError, read_at_most
 
 MAX_PROFILE_BYTES = 64 * 2**10
 MAX_LINE_CHARACTERS = 2000
-"""tomllib takes memory and time with the square of a key's parts: half a minute for 64 KiB."""
+"""tomllib needs quadratic time and memory in a key's parts: half a minute for 64 KiB."""
 MAX_DEFECTS = 100
 
 
 def profile_dirs() -> list[Path]:
-    """Folders that hold the shipped profiles: inside the wheel, or beside `src` in a checkout."""
+    """Returns the folders of shipped profiles: inside the wheel, or next to `src` in a checkout."""
     here = Path(__file__).resolve().parent
     return [d for d in (here / "profiles", here.parents[1] / "profiles") if d.is_dir()]
 
 
 def shipped_profiles() -> dict[str, Path]:
-    """Names of the shipped profiles and their files."""
+    """Returns the shipped profiles' files by name."""
     found: dict[str, Path] = {}
     for folder in profile_dirs():
         for path in sorted(folder.glob("*.toml")):
@@ -38,30 +38,21 @@ def shipped_profiles() -> dict[str, Path]:
 
 
 def find_profile(profile: str | Path) -> Path:
-    """Finds a profile by path, or by the name of a shipped one.
-
-    Raises:
-        ConfigError: If there is neither.
-    """
+    """Finds a profile by path, or a shipped one by name; raises `ConfigError` if there is none."""
     path = Path(profile)
     if path.is_file():
         return path
     shipped = shipped_profiles()
-    name = str(profile)
-    if name in shipped:
-        return shipped[name]
+    if str(profile) in shipped:
+        return shipped[str(profile)]
     raise ConfigError(
-        f"{name}: no such profile{nearest(path.stem, shipped) or '.'} "
+        f"{profile}: no such profile{nearest(path.stem, shipped) or '.'} "
         f"Give a TOML file, or one of: {', '.join(shipped)}"
     )
 
 
 def load_config(profile: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads a profile and applies `a.b=c` overrides.
-
-    Raises:
-        ConfigError: With every defect at once, each as `file:line: key: reason`.
-    """
+    """Reads a profile and applies `a.b=c` overrides; a ConfigError lists every defect."""
     path = find_profile(profile)
     try:
         text = read_at_most(path, MAX_PROFILE_BYTES).decode("utf-8")
@@ -116,18 +107,10 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Writes every setting as TOML; keys without a value are left out."""
+    """Writes all settings as TOML, without those that are None."""
     import tomli_w
 
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value is not None
-    }
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -141,7 +124,7 @@ def config_differences(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def flatten(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """Returns nested tables as one, under keys such as `section.key`."""
+    """Flattens nested tables into one with keys such as `section.key`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -152,5 +135,4 @@ def flatten(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON schema of a profile, for editors."""
     return RunConfig.model_json_schema()

@@ -1,4 +1,4 @@
-"""Lazy tables of `"module:Class"` strings, one per family of parts that users may extend."""
+"""Lazy tables of `"module:Class"` strings, one per kind of part that users may extend."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ from llmcausal.errors import ConfigError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns `; did you mean X?` for the known name closest to `name`, or nothing."""
+    """Returns `; did you mean X?` with the known name closest to `name`, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One family's members, each name with its `"module:attribute"`; only `load` imports one."""
+    """The members of one kind of part, each as `"module:attribute"`; only `load` imports them."""
 
     family: str
     entries: Mapping[str, str]
 
     def load(self, name: str) -> Any:
-        """Imports the member called `name`, or a user's own given as `module:attribute`.
-
-        Raises:
-            ConfigError: If no such member exists or its module cannot be imported.
-        """
+        """Imports a member by name, or a user's part by its `module:attribute`."""
         target = self.entries.get(name, name)
         module_name, separator, attribute = target.partition(":")
         if not separator:

@@ -1,4 +1,4 @@
-"""Prompts as training rendered them, for whoever serves the model."""
+"""Renders prompts as training did, for programs that serve the model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 def render_prompt(
     source: str | Path | PreTrainedTokenizerFast | ChatTemplate, system: str, user: str
 ) -> list[int]:
-    """Returns a prompt's token ids, up to where the answer begins.
+    """Returns a prompt's token ids, up to the beginning of the answer.
 
-    The rendering is that of training: text in `system` and `user` never becomes a control token,
-    whatever it spells. Another rendering voids the defence.
+    As in training, text in `system` and `user` never becomes a control token. The defence does not
+    hold with another rendering.
 
     Args:
         source: An exported folder, a hub id, a fast tokenizer with a chat template, or a
             `ChatTemplate`. A folder's tokenizer is loaded once.
         system: The trusted task.
-        user: The untrusted text to work on.
+        user: The untrusted text.
 
     Raises:
         ModelError: If there is no chat template, or prompts cannot be rendered safely.
-        DataError: If a character of the text is itself a control token.
+        DataError: If a character of the text is a control token.
     """
     from llmcausal.data.template import ChatTemplate
 
@@ -43,7 +43,7 @@ def render_prompt(
 
 @lru_cache(maxsize=8)
 def template_of(name: str) -> ChatTemplate:
-    """Loads the chat template of an exported folder or a hub id, once; raises `ModelError`."""
+    """Loads the chat template of an exported folder or a hub id; raises `ModelError`."""
     from transformers import AutoTokenizer
 
     from llmcausal.config import ModelSection
@@ -51,7 +51,7 @@ def template_of(name: str) -> ChatTemplate:
     from llmcausal.model.factory import load_tokenizer
 
     folder = Path(name).expanduser()
-    if folder.is_dir():  # an adapter's folder, or a GGUF file's, has no config.json
+    if folder.is_dir():  # the folder of an adapter or a GGUF file has no config.json
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         return ChatTemplate(tokenizer)
     return ChatTemplate(load_tokenizer(ModelSection(name=name)))

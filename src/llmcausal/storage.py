@@ -1,16 +1,18 @@
-"""Files that survive a crash: flushed, replaced whole or not at all, read within bounds."""
+"""Crash-safe writing, and reading with a size limit."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 _PART_BYTES = 2**20
 
 
 class TooLargeError(ValueError):
-    """A file is larger than its kind may be."""
+    """A file is larger than its kind allows."""
 
 
 def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
@@ -22,25 +24,23 @@ def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def read_at_most(path: Path, limit_bytes: int) -> bytes:
-    """Reads a whole file.
+def read_at_most(source: Path | BinaryIO, limit_bytes: int) -> bytes:
+    """Reads a file, or an open stream to its end.
 
     Raises:
         TooLargeError: If it is larger; memory never holds much more than the limit.
     """
     content = bytearray()
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # 0 for a pipe or device, which may never end
-        while size <= limit_bytes and (part := file.read(_PART_BYTES)):
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        while part := file.read(_PART_BYTES):  # a pipe or device reports no size and may never end
             content += part
-            size = max(size, len(content))
-    if size > limit_bytes:
-        raise TooLargeError(f"larger than {limit_bytes // 2**10:,} KiB")
+            if len(content) > limit_bytes:
+                raise TooLargeError(f"larger than {limit_bytes // 2**10:,} KiB")
     return bytes(content)
 
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes next to `path`, then renames over it: the file is whole, or as before."""
+    """Writes next to `path`, then renames: after a crash, the file is either new or unchanged."""
     work = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write_flushed(work, chunks)
@@ -51,7 +51,7 @@ def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def forget_partial_files(folder: Path) -> None:
-    """Deletes what killed processes left of `replace_file`; files of running ones stay."""
+    """Deletes the partial files of killed processes; those of running ones stay."""
     import psutil
 
     for partial in folder.glob(".*.partial"):
@@ -61,7 +61,7 @@ def forget_partial_files(folder: Path) -> None:
 
 
 def flush_directory(folder: Path) -> None:
-    """Flushes the names in a folder, so that a rename in it is on disk."""
+    """Flushes a folder's entries, so that a rename in it is on disk."""
     if os.name != "posix":  # Windows cannot open a directory; its renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -50,12 +50,13 @@ def test_a_text_is_attacked_in_several_ways(
 
     def answers(system: str, texts: list[str]) -> dict[str, list[str]]:
         assert system == TASK
-        obedient = ["Hammock!" if index == 1 else "12" for index in range(len(texts))]
+        obedient = ["Hammock!" if index == 2 else "12" for index in range(len(texts))]
         return {"base": obedient, "tuned": ["12"] * len(texts)}
 
     monkeypatch.setattr(trials, "answers", answers)
     found = trials.attacked(TASK, TEXT)
     assert found == trials.attacked(TASK, TEXT)
+    assert found["answers"] == {"base": "12", "tuned": "12"}
     assert (found["goal"], found["witness"]) == ("Say Hammock.", "hammock")
     rows = found["attacks"]
     assert len({row["text"] for row in rows}) == 5

@@ -26,16 +26,13 @@ class Stand:
         self.requests.append(request)
         print("a library prints something")
 
-    def goal(self, system: str, text: str) -> None:
-        assert system == "Sum up."
-
-    def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]:
-        return {"base": [f"base {texts[0]}"], "tuned": [f"tuned {texts[0]}"]}
-
     def attacked(self, system: str, text: str) -> dict[str, Any]:
+        assert system == "Sum up."
+        answers = {"base": f"base {text}", "tuned": f"tuned {text}"}
         side = {"answer": "Hammock", "obeyed": True}
         row = {"family": "naive", "position": "end", "text": text, "base": side, "tuned": side}
-        return {"goal": "Say Hammock.", "witness": "Hammock", "attacks": [row]}
+        goal = {"goal": "Say Hammock.", "witness": "Hammock"}
+        return {"answers": answers, **goal, "attacks": [row]}
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +69,15 @@ def test_a_task_and_a_text_are_answered_and_attacked_once(
     assert "a library prints" not in text
 
 
-def test_stdin_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdin_is_read_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"piped")))
     assert _run(monkeypatch, *ONCE, "-", "--json") == 0
     assert json.loads(capsys.readouterr().out)["answers"]["base"] == "base piped"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a" * (2**20 + 1))))
+    assert _run(monkeypatch, *ONCE, "-", "--json") == 2
+    assert "larger than 1,024 KiB" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_the_base_is_served_without_the_adapter(
     ("fields", "says"),
     [
         ({"temperature": 0.7}, "temperature: this server decodes greedily; only 0"),
-        ({"n": 2}, "only 1 can be done"),
+        ({"n": 2}, "only 1 is possible"),
         ({"tools": [{"type": "function"}]}, r"tools: .*only \[\]"),
         ({"guided_json": {}}, "guided_json: this server does not know it"),
         ({"max_tokens": 0}, "max_tokens"),

@@ -94,7 +94,7 @@ def test_the_end_of_input_ends_it(screen: io.StringIO) -> None:
 
 
 def test_answers_stand_next_to_each_other(screen: io.StringIO) -> None:
-    trying.console().print(trying.render_answers({"base": ["one"], "tuned": [""]}))
+    trying.console().print(trying.render_answers({"base": "one", "tuned": ""}))
     lines = screen.getvalue().splitlines()
     assert any("untouched" in line and "tuned" in line for line in lines)
     assert any("one" in line and "(an empty answer)" in line for line in lines)

@@ -1,4 +1,4 @@
-"""What an ablation will run: `--vary` as combinations, all checked before training; its folder."""
+"""An ablation's plan: `--vary` as combinations, all checked before training, and its folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly.build import check_selection
-from llmcausal.assembly.evaluating import choose_triplets, suite_name
+from llmcausal.assembly.evaluating import choose_suite
 from llmcausal.assembly.run_directory import version_changes, versions, with_absolute_paths
 from llmcausal.config import RunConfig
 from llmcausal.data.splits import fingerprint, load_training_splits
@@ -32,95 +32,68 @@ FIXED = {
     "data.builtin.seed": "it changes the test prompts too; --seeds repeats the training",
     "model.": "the untouched base is one row of the table; make one ablation for each model",
 }
-"""Settings that cannot vary, by the start of their names, and why."""
+"""Settings that cannot vary, by the start of their names, and the reason."""
 _SEED = "train.seed"
 _MAX_NAME = 100
 
 
 @dataclass(frozen=True)
 class AblationRequest:
-    """What `ablate` is asked for.
-
-    Attributes:
-        profile: Name or path of the settings that all runs share.
-        vary: `KEY=V1,V2` or `K1,K2=V1:W1,V2:W2` each.
-        overrides: `KEY=VALUE` each, for all runs.
-        seeds: Repetitions of each combination, with `train.seed` and the numbers after it.
-        trials: Combinations that Optuna chooses; None runs them all.
-        output_dir: The ablation's folder; None takes `ablate-NAME` in the profile's output_dir.
-        plain: Plain lines instead of the live screen.
-    """
+    """The options of `ablate`."""
 
     profile: str
     vary: Sequence[str]
     overrides: Sequence[str] = ()
-    seeds: int = 1
-    trials: int | None = None
-    output_dir: Path | None = None
+    seeds: int = 1  # runs of each combination: `train.seed` and the numbers after it
+    trials: int | None = None  # None runs all combinations
+    output_dir: Path | None = None  # None: `ablate-NAME` in the profile's output_dir
     plain: bool = False
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together: their dotted names, and values as after `--set key=`."""
+    """Settings that vary together: their keys, and values as for `--set`."""
 
     keys: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]
 
     @property
     def name(self) -> str:
-        """The keys as the user wrote them."""
         return ",".join(self.keys)
 
     @property
     def choices(self) -> list[str]:
-        """The values as the user wrote them."""
         return [":".join(value) for value in self.values]
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One choice from every axis; numbers count from 1, in the order of the grid."""
+    """One choice from every axis; numbers count from 1, in grid order; `runs` differ by seed."""
 
     number: int
     label: str
     choices: tuple[str, ...]
     settings: dict[str, str]
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One training and its evaluation; the config's name is that of the run directory."""
-
-    combination: Combination
-    seed: int
-    config: RunConfig
+    runs: tuple[RunConfig, ...] = ()
 
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """A whole ablation; its folder takes no other with another `identity`."""
+    """A whole ablation; its folder refuses an ablation with another `identity`."""
 
     folder: Path
     base: RunConfig
     axes: list[Axis]
     combinations: list[Combination]
-    runs: list[PlannedRun]
     identity: dict[str, Any]
 
-    def runs_of(self, combination: Combination) -> list[PlannedRun]:
-        """Returns the runs of one combination, by seed."""
-        return [run for run in self.runs if run.combination == combination]
+    @property
+    def runs(self) -> list[RunConfig]:
+        return [run for combination in self.combinations for run in combination.runs]
 
 
 def parse_axis(text: str) -> Axis:
-    """Reads `KEY=V1,V2` or, for settings that vary together, `K1,K2=V1:W1,V2:W2`.
-
-    Separators within quotes and brackets belong to the value.
-
-    Raises:
-        UsageError: If it has another form, or a setting is unknown or cannot vary.
-    """
+    """Reads `KEY=V1,V2` or, for settings that vary together, `K1,K2=V1:W1,V2:W2`."""
     left, separator, right = text.partition("=")
     keys = tuple(key.strip() for key in left.split(","))
     if not separator or not all(keys) or not right.strip():
@@ -128,8 +101,13 @@ def parse_axis(text: str) -> Axis:
             f"--vary {text}: write it as section.key=value,value or, for settings that vary "
             "together, as key,key=value:value,value:value"
         )
+    known = flatten(RunConfig().model_dump(mode="json"))
     for key in keys:
-        _require_variable(key)
+        if key not in known and not key.startswith(FREE_TABLES):
+            raise UsageError(f"--vary {key}: unknown setting{nearest(key, known)}")
+        for start, reason in FIXED.items():
+            if key.startswith(start):
+                raise UsageError(f"--vary {key}: this cannot vary: {reason}")
     values = []
     for item in _split(right, ","):
         parts = tuple(_split(item, ":")) if len(keys) > 1 else (item,)
@@ -142,11 +120,7 @@ def parse_axis(text: str) -> Axis:
 
 
 def combine(axes: Sequence[Axis]) -> list[Combination]:
-    """Returns every combination of the axes, the last axis changing fastest.
-
-    Raises:
-        UsageError: If a setting varies in two axes, or a value occurs twice.
-    """
+    """Returns every combination of the axes, the last axis changing fastest."""
     keys = [key for axis in axes for key in axis.keys]
     if twice := [key for key, count in Counter(keys).items() if count > 1]:
         raise UsageError(f"--vary: {twice[0]} is varied twice; give all its values in one place")
@@ -164,17 +138,8 @@ def combine(axes: Sequence[Axis]) -> list[Combination]:
     return combinations
 
 
-def _require_variable(key: str) -> None:
-    known = flatten(RunConfig().model_dump(mode="json"))
-    if key not in known and not key.startswith(FREE_TABLES):
-        raise UsageError(f"--vary {key}: unknown setting{nearest(key, known)}")
-    for start, reason in FIXED.items():
-        if key.startswith(start):
-            raise UsageError(f"--vary {key}: this cannot vary: {reason}")
-
-
 def _split(text: str, separator: str) -> list[str]:
-    """Splits at separators outside quotes and brackets."""
+    """Splits at separators outside quotes and brackets, which belong to a value."""
     parts, depth, quote = [""], 0, ""
     for char in text:
         if quote:
@@ -196,22 +161,22 @@ def make_plan(request: AblationRequest) -> AblationPlan:
     """Reads and checks everything that the ablation will need.
 
     Raises:
-        UsageError: If the arguments do not fit together.
+        UsageError: If the arguments contradict each other.
         ConfigError: With the defects of every combination.
         DataError: If some data is unsound.
     """
     axes = [parse_axis(text) for text in request.vary]
-    combinations = combine(axes)
     if request.seeds > 1 and any(_SEED in axis.keys for axis in axes):
-        raise UsageError(f"--seeds and --vary {_SEED} contradict one another: leave one out")
+        raise UsageError(f"--seeds and --vary {_SEED} contradict each other: leave one out")
     base = load_config(request.profile, [*request.overrides, "evaluation.at_end=true"])
     base = with_absolute_paths(base)
     folder = (request.output_dir or base.output_dir / f"ablate-{base.name}").resolve()
     seeds = [base.train.seed + offset for offset in range(request.seeds)]
-    runs, defects = [], []
-    for combination in combinations:
+    combinations, defects = [], []
+    for combination in combine(axes):
         try:
-            runs += [_planned(request, combination, seed, folder) for seed in seeds]
+            runs = tuple(_planned(request, combination, seed, folder) for seed in seeds)
+            combinations.append(replace(combination, runs=runs))
         except ConfigError as error:
             defects.append(f"--vary {combination.label}: {error}")
     if defects:
@@ -221,14 +186,14 @@ def make_plan(request: AblationRequest) -> AblationPlan:
         "seeds": seeds,
         "chosen_by": "grid" if request.trials is None else "optuna",
         "config": base.model_copy(update={"output_dir": folder}).model_dump(mode="json"),
-        "data": _data_of(runs),
+        "data": _data_of([run for combination in combinations for run in combination.runs]),
     }
-    return AblationPlan(folder, base, axes, combinations, runs, identity)
+    return AblationPlan(folder, base, axes, combinations, identity)
 
 
 def _planned(
     request: AblationRequest, combination: Combination, seed: int, folder: Path
-) -> PlannedRun:
+) -> RunConfig:
     settings = [
         *request.overrides,
         f"{_SEED}={seed}",
@@ -244,36 +209,30 @@ def _planned(
     middle = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(said).replace("=", "-"))
     head, tail = f"{combination.number:02}_", f"_seed-{seed}"
     name = f"{head}{middle[: _MAX_NAME - len(head) - len(tail)]}{tail}"
-    config = config.model_copy(update={"name": name, "output_dir": folder})
-    return PlannedRun(combination, seed, config)
+    return config.model_copy(update={"name": name, "output_dir": folder})
 
 
-def _data_of(runs: Sequence[PlannedRun]) -> dict[str, dict[str, str]]:
-    """Returns hashes of the splits of each different `[data]`, by the run that first uses it."""
+def _data_of(runs: Sequence[RunConfig]) -> dict[str, dict[str, str]]:
+    """Returns hashes of the splits of each different `[data]`, by the name of its first run."""
     hashes: dict[str, dict[str, str]] = {}
     seen = set()
     for run in runs:
-        section = run.config.data
-        if (key := section.model_dump_json()) not in seen:
+        if (key := run.data.model_dump_json()) not in seen:
             seen.add(key)
-            splits = load_training_splits(section)
-            suite = suite_name(section, run.config.evaluation)
-            hashes[run.config.name] = {
+            splits = load_training_splits(run.data)
+            hashes[run.name] = {
                 "train": fingerprint(splits.train),
                 "validation": fingerprint(splits.validation),
-                "test": fingerprint(choose_triplets(section, suite)),
+                "test": fingerprint(choose_suite(run.data, run.evaluation).triplets),
             }
     return hashes
 
 
 def open_folder(plan: AblationPlan) -> list[str]:
-    """Creates the ablation's folder, or continues the existing one.
-
-    Returns:
-        Notes for the user.
+    """Creates the ablation's folder, or continues the existing one; returns notes for the user.
 
     Raises:
-        UsageError: If the folder holds another ablation, or something else.
+        UsageError: If the folder contains another ablation, or something else.
         StorageError: If the disk refuses.
     """
     if (plan.folder / FILE_NAME).is_file():
@@ -317,7 +276,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes one of the ablation's files whole; raises `StorageError` if the disk refuses."""
+    """Replaces one of the ablation's files; raises `StorageError` if the disk refuses."""
     try:
         replace_file(file, [text.encode("utf-8", errors="backslashreplace")])
     except OSError as error:

@@ -1,15 +1,15 @@
-"""Texts that a model writes for data: its own answers, and documents in other words.
+"""Texts that the model writes for the data: its own answers, and documents in other words.
 
-An answer is the effect of instruction and data; an injection is a spurious intervention. So the
-right answer under attack is the model's answer without it, and nobody has to write it.
+The right answer under attack is the model's answer without the attack, so nobody has to write it.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from llmcausal.config import RunConfig
 from llmcausal.data.sources.builder import BuildOptions
@@ -19,24 +19,27 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError, DataError
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.generation import Answer, Answering, answer_prompts
+from llmcausal.evaluation.generation import (
+    Answer,
+    Answering,
+    Progress,
+    PromptPair,
+    answer_prompts,
+)
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.memory.budget import enforce, find_budget
 from llmcausal.memory.runs import memory_to_answer
 from llmcausal.model.device import choose_device
-from llmcausal.model.factory import LoadedModel, load_model
+from llmcausal.model.factory import load_model
 from llmcausal.train.recovery import release
 from llmcausal.ui.console import status
 
 ALONE = "You are a helpful assistant."
-"""System prompt of an attack's instruction that is answered without any text."""
+"""System prompt under which an attack's instruction is answered on its own."""
 SPARE = 1.5
-"""Rewritten examples per triplet wanted: not every rewriting is sound."""
+"""Rewritings per requested triplet: some are not sound."""
 ROOM = 1.5
 """Tokens that a rewriting may take per token of its original."""
-
-Progress = Callable[[int, int], None]
-Prompt = tuple[str, str]
 
 
 def answered(
@@ -47,30 +50,30 @@ def answered(
     swapped: bool,
     progress: Progress | None = None,
 ) -> tuple[list[Triplet | None], list[str]]:
-    """Fills in missing answers with the untouched model's own, greedily.
+    """Fills in missing answers with the untouched model's greedy answers.
 
-    An attack's instruction with a witness is answered on its own, and the answer is kept if it
-    obeys; else the witness replaces it. One without a witness is answered as the trusted
-    instruction. The user's cache keeps answers, so that none is computed twice.
+    An attack's instruction with a witness is answered on its own. The answer is kept if it obeys;
+    otherwise the witness replaces it. An instruction without a witness is answered as the trusted
+    instruction. The user's cache keeps the answers.
 
     Args:
         swapped: Also fill in `response_obeying`.
 
     Returns:
-        The triplets in their places, None for one with a useless answer: empty, or obeying the
-        attack without having seen it; and notes on how many were answered and left out.
+        The triplets in their places, with None where the answer is useless: empty, too long, or
+        obeying an attack that the model has not seen; and notes on their numbers.
     """
     prompts = list(dict.fromkeys(p for triplet in triplets for p in _asked(triplet, swapped)))
     if not prompts:
         return list(triplets), []
     if config.memory.shards > 1:
         raise ConfigError(
-            "data.answers = 'model' with memory.shards: no process holds the whole model; build "
+            "data.answers = 'model' with memory.shards: no process holds the whole model; make "
             "the answers first, with `llmcausal data build --answers model`"
         )
     limit = config.data.max_length - config.data.answer_tokens
     fitting = [prompt for prompt in prompts if len(template.encode_prompt(*prompt)) <= limit]
-    answers = dict(zip(fitting, _answers(config, template, fitting, progress), strict=True))
+    answers = _answers(config, template, fitting, progress)
     made = [_filled(triplet, answers, swapped) for triplet in triplets]
     left_out = made.count(None)
     notes = [f"answers: {len(fitting)} by the model itself"]
@@ -90,10 +93,10 @@ def rewritten_examples(
     left_out: LeftOut,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Returns the rewritten document of each example that has a sound one, by the example's id.
+    """Returns sound rewritings of the examples' documents, by the example's id.
 
-    Greedy, so that the same weights on the same machine give the same texts. `left_out` receives
-    unsound rewritings and documents that are too long.
+    Decoding is greedy, so the same weights on the same machine give the same texts. `left_out`
+    receives unsound rewritings and documents that are too long.
 
     Raises:
         DataError: If none is sound.
@@ -128,11 +131,18 @@ def rewritten_examples(
 
 
 def _answers(
-    config: RunConfig, template: ChatTemplate, prompts: list[Prompt], progress: Progress | None
-) -> list[Answer]:
-    """Loads the model, lets it answer, and frees it: the run that follows needs the memory."""
+    config: RunConfig, template: ChatTemplate, prompts: list[PromptPair], progress: Progress | None
+) -> dict[PromptPair, Answer]:
+    """Loads the model, answers, and frees the model: the later run needs the memory."""
+    memory = config.memory
+    if choose_device(config.model.device).type == "cuda":
+        # The planner has not run yet: it needs the lengths of these answers.
+        budget = find_budget(memory, "cuda")
+        if not memory.force:
+            enforce(budget)
+        memory = memory_to_answer(config, budget)
     with status("Loading the model"):
-        loaded = _load(config)
+        loaded = load_model(config.model, memory)
     answering = Answering(
         loaded.model,
         template,
@@ -144,22 +154,11 @@ def _answers(
     device = loaded.device
     del loaded, answering
     release([device])
-    return found
-
-
-def _load(config: RunConfig) -> LoadedModel:
-    """Loads the model within the budget: no strategy is planned before the answers exist."""
-    memory = config.memory
-    if choose_device(config.model.device).type == "cuda":
-        budget = find_budget(memory, "cuda")
-        if not memory.force:
-            enforce(budget)
-        memory = memory_to_answer(config, budget)
-    return load_model(config.model, memory)
+    return dict(zip(prompts, found, strict=True))
 
 
 def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:
-    """Fills in answers of the greatest length without a meaning, where only lengths count."""
+    """Fills in meaningless answers of the maximum length, where only lengths count."""
     text = "a " * tokens
     return [
         replace(
@@ -171,7 +170,7 @@ def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:
     ]
 
 
-def _obeying_prompt(triplet: Triplet) -> Prompt | None:
+def _obeying_prompt(triplet: Triplet) -> PromptPair | None:
     attack = triplet.attack
     if attack is None or triplet.response_obeying is not None or not triplet.swapped_system:
         return None
@@ -180,13 +179,13 @@ def _obeying_prompt(triplet: Triplet) -> Prompt | None:
     return triplet.swapped_system, triplet.user_text("obeying")
 
 
-def _asked(triplet: Triplet, swapped: bool) -> list[Prompt]:
+def _asked(triplet: Triplet, swapped: bool) -> list[PromptPair]:
     asked = [] if triplet.response else [(triplet.system, triplet.user_text("benign"))]
     obeying = _obeying_prompt(triplet) if swapped else None
     return asked if obeying is None else [*asked, obeying]
 
 
-def _filled(triplet: Triplet, answers: dict[Prompt, Answer], swapped: bool) -> Triplet | None:
+def _filled(triplet: Triplet, answers: dict[PromptPair, Answer], swapped: bool) -> Triplet | None:
     if not triplet.response:
         answer = answers.get((triplet.system, triplet.user_text("benign")))
         if answer is None or not _is_text(answer) or obeyed(triplet, answer.text):
@@ -202,12 +201,11 @@ def _filled(triplet: Triplet, answers: dict[Prompt, Answer], swapped: bool) -> T
 
 
 def _is_text(answer: Answer) -> bool:
-    """A triplet's texts hold no NUL, which a model may write."""
+    """A model may write NUL, which a triplet's texts cannot contain."""
     return bool(answer.text) and "\0" not in answer.text
 
 
 def _with(triplet: Triplet, field: str, answer: Answer) -> Triplet:
     unfinished = triplet.unfinished if answer.stopped else (*triplet.unfinished, field)
-    if field == "response":
-        return replace(triplet, response=answer.text, unfinished=unfinished)
-    return replace(triplet, response_obeying=answer.text, unfinished=unfinished)
+    changes: dict[str, Any] = {field: answer.text, "unfinished": unfinished}
+    return replace(triplet, **changes)

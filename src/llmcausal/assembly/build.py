@@ -1,8 +1,8 @@
-"""RunConfig and data to Run: model, objective, optimizer, attack probe and callbacks."""
+"""Builds a run from settings and data: model, objective, optimizer, attack probe, callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +27,10 @@ from llmcausal.train.batch import EpochBatches, fixed_batches
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.callback import Callback, TrainState
 from llmcausal.train.callbacks import CALLBACKS
-from llmcausal.train.callbacks.monitors import MemoryMonitor
+from llmcausal.train.callbacks.early_stopping import EarlyStopping
+from llmcausal.train.callbacks.metrics_log import MetricsLog
+from llmcausal.train.callbacks.model_checkpoint import ModelCheckpoint
+from llmcausal.train.callbacks.monitors import CausalMetrics, LearningRateMonitor, MemoryMonitor
 from llmcausal.train.callbacks.tracking import Tracking, load_trackers
 from llmcausal.train.checkpoint import Snapshot
 from llmcausal.train.objective import Objective
@@ -40,27 +43,28 @@ from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, show_notes, status
 
 Screen = Callable[[MemoryMonitor], Callback]
-"""Makes the callback that shows the run; it reads the memory limit from the monitor."""
+"""Makes the callback that shows the run; the monitor gives it the memory limit."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A run and the parts of it that evaluation needs afterwards."""
+    """A run, and the parts that evaluation needs after it."""
 
     run: Run
     model: PeftModel
     loaded: LoadedModel
     step: TripletStep
     data: PreparedData
+    tracking: Tracking | None
 
 
 def build_run(
     config: RunConfig, data: PreparedData, screen: Screen | None, processes: Processes = SINGLE
 ) -> Built:
-    """Loads the model and builds the run; nothing is written yet.
+    """Loads the model and builds the run, without writing anything.
 
     Raises:
-        ConfigError: If settings contradict one another, the data or the number of processes.
+        ConfigError: If settings contradict each other, the data or the number of processes.
     """
     check_selection(config)
     check_share(config.train, config.memory, processes)
@@ -125,17 +129,13 @@ def build_run(
         probe=probe,
         processes=processes,
     )
-    return Built(run, model, loaded, step, data)
+    return Built(run, model, loaded, step, data, tracking if processes.is_main else None)
 
 
 def check_selection(config: RunConfig, measured: Sequence[str] | None = None) -> None:
-    """Refuses to select by a figure of the attack probe that will never be measured.
+    """Raises a ConfigError if a figure selects checkpoints that the attack probe cannot measure.
 
-    Args:
-        measured: What the probe measures on the run's data; None before that is known.
-
-    Raises:
-        ConfigError: Naming the setting and what to do.
+    `measured` has the probe's metrics on the run's data; None before they are known.
     """
     checkpoint, stopping = config.checkpoint, config.early_stopping
     selecting = {
@@ -160,17 +160,13 @@ def check_selection(config: RunConfig, measured: Sequence[str] | None = None) ->
 
 
 def check_share(train: TrainSection, memory: MemorySection, processes: Processes) -> None:
-    """Refuses a number of processes that micro-batches or layers cannot be shared by.
-
-    Raises:
-        ConfigError: With the setting that fixes it.
-    """
+    """Raises a ConfigError if the processes cannot share the micro-batches or the layers."""
     steps, count = train.accumulation_steps, processes.world_size
     if steps < count:
         raise ConfigError(
-            f"train.accumulation_steps = {steps}: it counts the micro-batches of an optimizer step "
-            f"over all processes, so {count - steps} of {count} would have none; set it to a "
-            f"multiple of {count}"
+            f"train.accumulation_steps = {steps}: it counts an optimizer step's micro-batches over "
+            f"all processes, so {count - steps} of {count} would have none; set it to a multiple "
+            f"of {count}"
         )
     if memory.shards == 1:
         return
@@ -183,17 +179,13 @@ def check_share(train: TrainSection, memory: MemorySection, processes: Processes
     if memory.members != "tree":
         raise ConfigError(
             f"memory.members = {memory.members!r} with memory.shards = {memory.shards}: each "
-            "member is a pass of its own, and all processes must make the same number of passes; "
+            "member takes a separate pass, and all processes must make the same number of passes; "
             "set memory.members to 'tree'"
         )
 
 
 def check_shareable(objective: Objective, processes: Processes) -> None:
-    """Refuses a loss that remembers micro-batches, since each process sees only its own.
-
-    Raises:
-        ConfigError: Naming the loss.
-    """
+    """Raises a ConfigError for a loss with state: each process sees only its own micro-batches."""
     loss = objective.contrastive
     if processes.world_size > 1 and loss is not None and any(True for _ in loss.buffers()):
         raise ConfigError(
@@ -205,7 +197,7 @@ def check_shareable(objective: Objective, processes: Processes) -> None:
 def computed_whole(
     section: ModelSection, model: PeftModel, device: torch.device, processes: Processes
 ) -> AbstractContextManager[object]:
-    """Computes Llama's layers whole inside, on a CPU where no processes share them."""
+    """Computes Llama's layers whole inside, on a CPU where processes do not share them."""
     whole = section.unpack_on_cpu and device.type == "cpu" and not processes.sharded
     return whole_layers(model) if whole else nullcontext()
 
@@ -241,15 +233,15 @@ def _with_references(
 def _build_probe(
     config: RunConfig, data: PreparedData, model: PeftModel, processes: Processes
 ) -> tuple[AttackProbe | None, list[str]]:
-    """Builds the attack probe of validations, if they have one, and says what it lacks."""
+    """Builds the attack probe of validations, if the settings ask for one, and notes on it."""
     count = config.validation.attack_probe
     if not count:
         return None, []
 
     def fits(triplet: Triplet) -> bool:
-        prompts = (triplet.user_text("benign"), triplet.user_text("injection"))
-        longest = max(len(data.template.encode_prompt(triplet.system, text)) for text in prompts)
-        return longest <= config.data.max_length
+        texts = (triplet.user_text("benign"), triplet.user_text("injection"))
+        lengths = (len(data.template.encode_prompt(triplet.system, text)) for text in texts)
+        return max(lengths) <= config.data.max_length
 
     chosen = choose_triplets_to_probe(data.validation_triplets, count, fits)
     section = config.evaluation
@@ -270,18 +262,13 @@ def _build_probe(
 def _build_callbacks(
     config: RunConfig, optimizer: Any, screen: Screen | None, tracking: Tracking | None
 ) -> list[Callback]:
-    """Lists the run's callbacks in the order of their calls."""
+    """Returns the run's callbacks in the order of their calls."""
     stopping, checkpoint = config.early_stopping, config.checkpoint
-    memory = CALLBACKS.load("memory_monitor")()
-    callbacks: list[Callback] = [
-        CALLBACKS.load("learning_rate_monitor")(optimizer),
-        memory,
-        CALLBACKS.load("causal_metrics")(),
-    ]
+    memory = MemoryMonitor()
+    callbacks: list[Callback] = [LearningRateMonitor(optimizer), memory, CausalMetrics()]
     if stopping.enabled:
-        kind = CALLBACKS.load("early_stopping")
         callbacks.append(
-            kind(stopping.metric, stopping.mode, stopping.patience, stopping.min_delta)
+            EarlyStopping(stopping.metric, stopping.mode, stopping.patience, stopping.min_delta)
         )
     for name in config.callbacks:
         kind = CALLBACKS.load(name)
@@ -290,13 +277,13 @@ def _build_callbacks(
                 f"callbacks: {name!r}: derive it from llmcausal.train.callback.Callback"
             )
         callbacks.append(kind())
-    callbacks.append(CALLBACKS.load("metrics_log")())
+    callbacks.append(MetricsLog())
     if tracking is not None:
         callbacks.append(tracking)
     if screen is not None:
         callbacks.append(screen(memory))
     callbacks.append(
-        CALLBACKS.load("model_checkpoint")(
+        ModelCheckpoint(
             checkpoint.every_steps,
             checkpoint.keep,
             checkpoint.best_metric,
@@ -309,7 +296,6 @@ def _build_callbacks(
 
 
 def build_snapshot(built: Built) -> Snapshot:
-    """Builds what writes and restores the run's checkpoints."""
     tokenizer, fingerprints = built.loaded.tokenizer, built.data.fingerprints
     return Snapshot(built.run, built.model, built.step.objective, tokenizer, fingerprints)
 
@@ -327,21 +313,13 @@ def _describe(
     )
 
 
-def track_evaluation(run: Run, result: Mapping[str, Any]) -> None:
-    """Hands the final evaluation to the run's trackers, if it has any."""
-    for callback in run.callbacks:
-        if isinstance(callback, Tracking):
-            callback.log_evaluation(result, run.state.step)
-
-
 @contextmanager
-def trackers_closed(run: Run) -> Iterator[None]:
-    """Ends the run's trackers, whatever ends the run."""
+def trackers_closed(tracking: Tracking | None) -> Iterator[None]:
+    """Closes the run's trackers, however the run ends."""
     try:
         yield
     finally:
-        for callback in run.callbacks:
-            if isinstance(callback, Tracking) and callback.active:
-                with status("Sending what the trackers hold"):
-                    notes = callback.close()
-                show_notes(notes)
+        if tracking is not None and tracking.active:
+            with status("Sending the trackers' last figures"):
+                notes = tracking.close()
+            show_notes(notes)

@@ -1,8 +1,7 @@
-"""`data build`, `data validate` and `data stats`: triplet files made, checked and described."""
+"""`data build` and `data validate`: makes and checks triplet files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from llmcausal.config import RunConfig
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_numbered
 from llmcausal.data.formats.jsonl import write_triplets
-from llmcausal.data.quality import Finding, Lines, duplicates, examine, leaks
+from llmcausal.data.quality import Finding, Lines, Progress, duplicates, examine, leaks
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.builder import BuildOptions, TripletBuilder
 from llmcausal.data.sources.counterfactual import CounterfactualKind
@@ -31,37 +30,24 @@ from llmcausal.storage import replace_file
 
 BUILTIN_PREFIX = "builtin:"
 BUILTIN_COUNT = 2000
-"""Triplets of a built-in split that files are compared with: enough to show every phrasing."""
+"""Number of triplets that stand for a built-in split: enough to contain every phrasing."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with the step's name, how much of it is done, and how much there is."""
-Told = Callable[[int, int], None] | None
+StepProgress = Callable[[str, int, int], None]
+"""Called with a step's name, the amount done, and the total."""
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What `data build` is asked for.
-
-    Attributes:
-        out: New JSONL file.
-        options: How triplets are made.
-        source: Name of the data source; "" is the built-in generator.
-        path: File or folder of the source.
-        columns: Column of each field, for tables.
-        system: System prompt, instead of the source's own.
-        attacks: File of goals, instead of the built-in ones.
-        model: Profile whose model makes the counterfactuals and answers.
-        answers: `given`, or `model`: the model's own answers where no check verifies them.
-    """
+    """The options of `data build`."""
 
     out: Path
     options: BuildOptions
-    source: str = ""
+    source: str = ""  # "" is the built-in generator
     path: Path | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)  # each field's column, for tables
     system: str = ""
     attacks: Path | None = None
-    model: str = ""
+    model: str = ""  # profile of the model for counterfactuals and answers
     answers: str = "given"
 
     @property
@@ -74,7 +60,10 @@ def parse_options(
     split: str, seed: int, count: int | None, families: str, positions: str, counterfactual: str
 ) -> BuildOptions:
     """Reads a command line's options; raises `UsageError` at an unknown choice."""
-    placed = _listed(positions)
+    listed, placed = (
+        tuple(part.strip() for part in text.split(",") if part.strip())
+        for text in (families, positions)
+    )
     _check_choice("--split", [split], Split)
     _check_choice("--positions", placed, Position)
     _check_choice("--counterfactual", [counterfactual], CounterfactualKind)
@@ -82,14 +71,10 @@ def parse_options(
         split=cast("Split", split),
         seed=seed,
         count=count,
-        families=_listed(families),
+        families=listed,
         positions=cast("tuple[Position, ...]", placed),
         counterfactual=cast("CounterfactualKind", counterfactual),
     )
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _check_choice(option: str, given: Sequence[str], choices: object) -> None:
@@ -102,20 +87,21 @@ def _check_choice(option: str, given: Sequence[str], choices: object) -> None:
             )
 
 
-def build(request: BuildRequest, progress: Progress | None = None) -> list[str]:
+def build(request: BuildRequest, progress: StepProgress) -> list[str]:
     """Writes triplets as canonical JSONL, and the recipe that makes them again.
 
     Returns:
-        Lines for people: what was left out and why, and what was written.
+        Lines for the user: what was left out and why, and what was written.
 
     Raises:
-        UsageError: If a choice is unknown or choices contradict, or `out` exists or is no `.jsonl`.
+        UsageError: If choices are unknown or contradict each other, or `out` exists or is not
+            `.jsonl`.
         DataError: If the source cannot be read or gives no triplet.
         StorageError: If `out` cannot be written.
     """
-    _check_choice("--answers", [request.answers], Literal["given", "model"])
-    _check_model(request)
     out, options = request.out, request.options
+    _check_choice("--answers", [request.answers], Literal["given", "model"])
+    _check_model(request.model, options.counterfactual, request.answers)
     if out.suffix != ".jsonl":
         raise UsageError(f"{out}: the output is JSONL; name the file {out.stem}.jsonl")
     for path in (out, request.recipe):
@@ -130,18 +116,18 @@ def build(request: BuildRequest, progress: Progress | None = None) -> list[str]:
         triplets = _answered(request, triplets, left_out, progress)
         recipe["model"] = load_config(request.model).model.model_dump(mode="json")
     write_triplets(out, triplets)
-    total, first = left_out.total, left_out.first
+    total, reasons, first = left_out.total, left_out.reasons, left_out.first
     recipe |= {
         "triplets": len(triplets),
-        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
-        "left_out": {"total": total, "reasons": dict(left_out.reasons), "first": first},
+        "sha256": hash_of(out),
+        "left_out": {"total": total, "reasons": dict(reasons), "first": first},
     }
     text = json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"
     try:
         replace_file(request.recipe, [text.encode("utf-8", "backslashreplace")])
     except OSError as error:
         raise StorageError(f"{request.recipe}: cannot be written: {error.strerror}") from error
-    lines = [f"left out: {number} for {why}" for why, number in left_out.reasons.items()]
+    lines = [f"left out: {number} for {why}" for why, number in reasons.items()]
     lines += [f"  {named}" for named in first]
     if total > len(first):
         lines.append(f"  and {total - len(first)} more")
@@ -149,13 +135,12 @@ def build(request: BuildRequest, progress: Progress | None = None) -> list[str]:
     return [*lines, f"{request.recipe}: how they were made"]
 
 
-def _check_model(request: BuildRequest) -> None:
-    model, counterfactual = request.model, request.options.counterfactual
-    asked = "model" in (counterfactual, request.answers)
-    if asked and not model:
-        asking = "--counterfactual" if counterfactual == "model" else "--answers"
-        raise UsageError(f"{asking} model: name the profile of the model with --model")
-    if model and not asked:
+def _check_model(model: str, counterfactual: str, answers: str) -> None:
+    needed = "model" in (counterfactual, answers)
+    if needed and not model:
+        option = "--counterfactual" if counterfactual == "model" else "--answers"
+        raise UsageError(f"{option} model: name the profile of the model with --model")
+    if model and not needed:
         raise UsageError("--model: only with --counterfactual model or --answers model")
 
 
@@ -182,7 +167,7 @@ def _from_generator(request: BuildRequest) -> list[Triplet]:
 
 
 def _from_source(
-    request: BuildRequest, left_out: LeftOut, progress: Progress | None
+    request: BuildRequest, left_out: LeftOut, progress: StepProgress
 ) -> tuple[list[Triplet], dict[str, Any]]:
     options = request.options
     if request.path is None:
@@ -203,17 +188,15 @@ def _from_source(
     rewritings = None
     if options.counterfactual == "model":
         from llmcausal.assembly.answering import rewritten_examples
-        from llmcausal.assembly.prepare import fetch_model, load_template
 
-        config = load_config(request.model)
+        config, template = _read_model(request.model)
         recipe["model"] = config.model.model_dump(mode="json")
-        fetch_model(config.model)
-        template = load_template(config.model)
-        told = _named(progress, "rewritings")
-        rewritings = rewritten_examples(config, template, examples, options, left_out, told)
+        rewritings = rewritten_examples(
+            config, template, examples, options, left_out, partial(progress, "rewritings")
+        )
         examples = [example for example in examples if example.id in rewritings]
     builder = TripletBuilder(examples, options, goals, rewritings)
-    triplets = builder.build(left_out, _named(progress, "triplets"))
+    triplets = builder.build(left_out, partial(progress, "triplets"))
     if not triplets:
         raise DataError(left_out.first, f"{request.path}: no triplet can be made from it")
     return triplets, recipe
@@ -223,17 +206,15 @@ def _answered(
     request: BuildRequest,
     triplets: Sequence[Triplet],
     left_out: LeftOut,
-    progress: Progress | None,
+    progress: StepProgress,
 ) -> list[Triplet]:
     """Lets the model answer where no check verifies the answer, and obey each attack."""
     from llmcausal.assembly.answering import answered
-    from llmcausal.assembly.prepare import fetch_model, load_template
 
-    config = load_config(request.model)
-    fetch_model(config.model)
+    config, template = _read_model(request.model)
     bare = [triplet if triplet.check else replace(triplet, response="") for triplet in triplets]
-    told = _named(progress, "answers of the model")
-    made, _ = answered(config, bare, load_template(config.model), swapped=True, progress=told)
+    shown = partial(progress, "answers of the model")
+    made, _ = answered(config, bare, template, swapped=True, progress=shown)
     for triplet, answer in zip(triplets, made, strict=True):
         if answer is None:
             left_out.add(triplet.id, "the model's own answer is unusable")
@@ -243,8 +224,13 @@ def _answered(
     return kept
 
 
-def _named(progress: Progress | None, what: str) -> Told:
-    return partial(progress, what) if progress else None
+def _read_model(profile: str) -> tuple[RunConfig, Any]:
+    """Reads a profile, fetches its model, and returns the settings and the chat template."""
+    from llmcausal.assembly.prepare import fetch_model, load_template
+
+    config = load_config(profile)
+    fetch_model(config.model)
+    return config, load_template(config.model)
 
 
 def _recipe(request: BuildRequest) -> dict[str, Any]:
@@ -263,7 +249,7 @@ def _recipe(request: BuildRequest) -> dict[str, Any]:
 
 
 def _command(request: BuildRequest) -> list[str]:
-    """Returns the command that makes the same again."""
+    """Returns the command that makes the same triplets."""
     options = request.options
     command = ["llmcausal", "data", "build"]
     if request.source:
@@ -286,7 +272,7 @@ def _command(request: BuildRequest) -> list[str]:
 
 @dataclass(frozen=True)
 class Validation:
-    """What `data validate` found: sound triplets and, for a given model, lengths by file."""
+    """The findings in files, and by file the sound triplets and their lengths for a model."""
 
     counts: dict[str, int]
     findings: list[Finding]
@@ -294,11 +280,10 @@ class Validation:
 
     @property
     def has_errors(self) -> bool:
-        """Whether anything found makes the files unfit for use."""
         return any(finding.level == "error" for finding in self.findings)
 
     def length_lines(self) -> list[str]:
-        """Returns lines for people about what does not fit the model."""
+        """Returns lines for the user on what exceeds the model's maximum length."""
         lines = []
         for file, ledger in self.lengths.items():
             fits = f"every triplet fits into {ledger.max_length} tokens per member"
@@ -306,7 +291,6 @@ class Validation:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything as plain values, for JSON."""
         return {
             "ok": not self.has_errors,
             "files": self.counts,
@@ -317,15 +301,15 @@ class Validation:
 
 def validate(
     files: Sequence[Path],
-    against: Sequence[str] = (),
-    config: RunConfig | None = None,
-    progress: Progress | None = None,
+    against: Sequence[str],
+    config: RunConfig | None,
+    progress: StepProgress,
 ) -> Validation:
-    """Reads files wholly and looks for what is wrong in and between them.
+    """Reads files completely and looks for defects in each and overlap between them.
 
     Args:
-        against: Files and `builtin:SPLIT`s that the files must share nothing with.
-        config: A profile, for whose model the files are also encoded.
+        against: Files and `builtin:SPLIT`s that must share nothing with the files.
+        config: A profile for whose model the files are also encoded.
 
     Raises:
         DataError: If a file of `against` is unsound.
@@ -335,30 +319,24 @@ def validate(
     result = Validation({}, [], {})
     encode = _encoder(config) if config is not None else None
     for file in files:
-        lines, defects = _read(file)
-        result.findings.extend(defects)
-        result.counts[str(file)] = len(lines.triplets)
-        if not lines.triplets:
+        result.counts[str(file)] = 0
+        try:
+            lines = Lines(str(file), read_numbered(file))
+        except DataError as error:  # nothing else is checked in a file with the wrong schema
+            result.findings.extend(_defect(file, defect) for defect in error.defects)
             continue
+        result.counts[str(file)] = len(lines.triplets)
         result.findings.extend(examine(lines))
-        told = _named(progress, f"{file}: texts compared")
-        result.findings.extend(duplicates(lines, told))
+        shown = partial(progress, f"{file}: texts compared")
+        result.findings.extend(duplicates(lines, shown))
         for other in others:
-            told = _named(progress, f"{file}: texts compared with {other.name}")
-            result.findings.extend(leaks(lines, other, told))
+            shown = partial(progress, f"{file}: texts compared with {other.name}")
+            result.findings.extend(leaks(lines, other, shown))
         if encode is not None:
-            ledger, refused = encode(lines, _named(progress, f"{file}: triplets encoded"))
+            ledger, refused = encode(lines, partial(progress, f"{file}: triplets encoded"))
             result.findings.extend(refused)
             result.lengths[str(file)] = ledger
     return result
-
-
-def _read(file: Path) -> tuple[Lines, list[Finding]]:
-    """Reads a file; where its schema has defects, nothing else is looked for."""
-    try:
-        return Lines(str(file), read_numbered(file)), []
-    except DataError as error:
-        return Lines(str(file), []), [_defect(file, defect) for defect in error.defects]
 
 
 def _defect(file: Path, defect: str) -> Finding:
@@ -378,13 +356,13 @@ def _other(name: str, files: Sequence[Path]) -> Lines:
     return Lines(name, read_numbered(path))
 
 
-def _encoder(config: RunConfig) -> Callable[[Lines, Told], tuple[Any, list[Finding]]]:
+def _encoder(config: RunConfig) -> Callable[[Lines, Progress], tuple[Any, list[Finding]]]:
     from llmcausal.assembly.prepare import load_template
     from llmcausal.data.tokenization import TripletEncoder
 
     template = load_template(config.model)
 
-    def encode(lines: Lines, told: Told) -> tuple[Any, list[Finding]]:
+    def encode(lines: Lines, progress: Progress) -> tuple[Any, list[Finding]]:
         encoder = TripletEncoder(template, config.data.max_length)
         refused: list[Finding] = []
         for done, (line, triplet) in enumerate(lines.triplets, 1):
@@ -393,8 +371,7 @@ def _encoder(config: RunConfig) -> Callable[[Lines, Told], tuple[Any, list[Findi
             except DataError as error:
                 reason = " ".join(error.defects)
                 refused.append(Finding("error", "encoding", lines.name, line, "text", reason))
-            if told:
-                told(done, len(lines.triplets))
+            progress(done, len(lines.triplets))
         return encoder.ledger, refused
 
     return encode

@@ -1,4 +1,4 @@
-"""`doctor`: the machine, and what the memory model knows, for the checks of `diagnostics`."""
+"""`doctor`: gathers facts on the machine and predictions, then runs the checks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from llmcausal.memory.architecture import (
 )
 
 OTHER_BYTES = 20 * 2**20
-"""A checkpoint's tokenizer and small files; the largest is Llama 3.1's tokenizer.json."""
+"""A checkpoint's tokenizer and small files; Llama 3.1's tokenizer.json is the largest."""
 
 
 def examine(config: RunConfig, watch: Watch) -> Iterator[DoctorCheck]:
-    """Looks at the machine, then runs the checks of `doctor`."""
     with watch("Looking at this machine"):
         machine = look_at_machine()
     kept = shipped_needs()
@@ -49,11 +48,7 @@ def _need(name: str, values: dict[str, Any], stays_on_gpu: bool) -> ProfileNeed:
 
 
 def model_size(config: RunConfig) -> ModelSize | None:
-    """Computes a model's numbers and its checkpoint's bytes from its shape, without a network.
-
-    Returns:
-        None where the shape is neither shipped nor on this machine.
-    """
+    """Computes the sizes of a model and its checkpoint, if its shape is on this machine."""
     from llmcausal.train.build import learns_detector
 
     section, loss = config.model, config.loss
@@ -66,7 +61,7 @@ def model_size(config: RunConfig) -> ModelSize | None:
         width = model.config.get_text_config().hidden_size
         hidden, out = loss.projection_hidden_dim, loss.projection_dim
         head = [width * hidden, hidden, hidden * out, out] if out else []
-        # Numbers of fp32 and their optimizer's states, wherever these are while training.
+        # The trained numbers as fp32, and their optimizer states, on whichever device they are.
         trained = 4 * sum((*adapters, *head))
         in_steps = adapters if learns_detector(loss) else adapters + head
         optimizer = config.train.optimizer

@@ -13,12 +13,11 @@ from llmcausal.assembly import run_directory
 from llmcausal.assembly.evaluating import (
     AnyEvaluation,
     answers_kept,
-    choose_triplets,
+    choose_suite,
     command_line,
     load_parts,
     plain_name,
     read_checkpoint,
-    suite_name,
 )
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import ModelSection, RunConfig
@@ -58,17 +57,15 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class EndpointRequest(AnyEvaluation):
-    """What `eval --endpoint` is asked for.
+    """The options of `eval --endpoint`.
 
     Attributes:
-        url: The API's.
-        model: The model's name there.
-        api: The form of requests; `completions` renders token ids here.
+        model: The model's name at the endpoint.
+        api: The form of requests; `completions` renders token ids in this process.
         tokenizer: Exported folder or hub id whose chat template renders them; None takes the
             checkpoint's.
         checkpoint: Gives settings and rendering, and is compared with the endpoint.
-        pace: Budget, concurrency and patience.
-        reuse: Also take answers of evaluations that have ended.
+        reuse: Also take answers from finished evaluations.
     """
 
     url: str
@@ -82,9 +79,7 @@ class EndpointRequest(AnyEvaluation):
 
 @out_of_memory_explained("in the evaluation")
 def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
-    """Evaluates a deployed model like one in memory, and writes the result.
-
-    HTTP gives no perplexity and no representations, so these are left out.
+    """Evaluates a deployed model and writes the result, without perplexity and representations.
 
     Raises:
         UsageError: If the request contradicts itself, or the endpoint refuses the key.
@@ -97,23 +92,22 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
     if checkpoint is not None:
         own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     config = request.applied_to(own)
-    name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
-    triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
+    suite = choose_suite(config.data, config.evaluation, request.suite)
     key = os.environ.get(KEY_VARIABLE, "")
     endpoint = Endpoint(request.url, request.model, _api(config.model, request), key)
     deployed = plain_name(f"endpoint-{urlsplit(endpoint.address).netloc}-{endpoint.model}")
-    folder = request.out or RUNS / deployed / request.folder_name("evaluation", suite=name)
+    folder = request.out or RUNS / deployed / request.folder_name("evaluation", suite=suite.name)
     kept = KeptAnswers(
         AnswerStore() if config.evaluation.cache else None,
-        [endpoint.address, endpoint.model, endpoint.api.rendering, name, request.data],
+        [endpoint.address, endpoint.model, endpoint.api.rendering, suite.name, request.data],
         finished=request.reuse,
     )
-    prompts = prompts_of(triplets)
+    prompts = prompts_of(suite.triplets)
     with answers_kept(config.evaluation):
         replies = Asker(endpoint, request.pace, kept, config.evaluation.max_new_tokens).ask(
             prompts, request.progress or ProgressLine("answers of the endpoint")
         )
-        usable, skipped = _answered(triplets, replies)
+        usable, skipped = _answered(suite.triplets, replies)
         base = None
         if checkpoint is not None and request.baseline:
             usable, more, base = _of_checkpoint(config, manifest, checkpoint, usable)
@@ -121,8 +115,8 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         result = score_answers(usable, skipped, replies.answers, base)
     if base is not None:
         result["base"]["name"] = str(checkpoint)
-    result |= _facts(endpoint, request.api, replies, notes)
-    result |= {"suite": name, "command": command_line()}
+    result |= _facts(endpoint, request.api, replies, suite.notes)
+    result |= {"suite": suite.name, "command": command_line()}
     result["environment"] = run_directory.environment()
     write_results(result, folder)
     report = write_report(
@@ -170,7 +164,7 @@ def _answered(
 def _of_checkpoint(
     config: RunConfig, manifest: dict[str, Any], checkpoint: Path, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]], Answers]:
-    """Answers in this process what the endpoint has answered."""
+    """Answers in this process the prompts that the endpoint has answered."""
     parts = load_parts(config, manifest, checkpoint)
     section = config.evaluation
     answering = Answering(
@@ -187,7 +181,6 @@ def _of_checkpoint(
 
 
 def _facts(endpoint: Endpoint, api: str, replies: Replies, notes: Sequence[str]) -> dict[str, Any]:
-    """Returns the result's facts about the endpoint, in figures and for the reader."""
     note = f"The tuned side is {endpoint.model} at {endpoint.address}."
     if replies.kept:
         note += f" {replies.kept} of {len(replies.answers)} answers are from an earlier evaluation."

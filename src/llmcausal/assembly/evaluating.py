@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llmcausal.assembly import run_directory
-from llmcausal.assembly.comparison import Other, check_alike, other_checkpoint
 from llmcausal.assembly.prepare import fetch_model, load_template
 from llmcausal.config import DataSection, EvaluationSection, RunConfig
 from llmcausal.data.splits import BUILTIN
@@ -24,7 +23,7 @@ from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims,
 from llmcausal.evaluation.adaptive.gcg import Subject
 from llmcausal.evaluation.adaptive.slot import Earlier
 from llmcausal.evaluation.answer_store import AnswerStore, weights_fingerprint
-from llmcausal.evaluation.evaluate import evaluate
+from llmcausal.evaluation.evaluate import Weights, evaluate
 from llmcausal.evaluation.forward import (
     causal_figures,
     encode,
@@ -32,14 +31,19 @@ from llmcausal.evaluation.forward import (
     perplexity_figures,
     read,
 )
-from llmcausal.evaluation.generation import Answering, evaluation_mode, without_adapter
+from llmcausal.evaluation.generation import (
+    Answering,
+    Progress,
+    evaluation_mode,
+    without_adapter,
+)
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.model.factory import load_model
-from llmcausal.profile import load_config
+from llmcausal.profile import config_differences, load_config
 from llmcausal.train.build import build_adapters, build_step
 from llmcausal.train.checkpoint import CONFIG, has_projection, restore_weights, verify
 from llmcausal.train.interrupt import stopping_explained
@@ -49,11 +53,21 @@ from llmcausal.ui.console import ProgressLine, status, stderr_progress
 from llmcausal.ui.report import REPORT, write_run_report
 
 ADAPTIVE_LOG = "adaptive.jsonl"
+_ADAPTER_SETTINGS = (
+    "model.name",
+    "model.revision",
+    "model.quantization",
+    "model.double_quantization",
+    "lora.rank",
+    "lora.alpha",
+    "lora.target_modules",
+)
+_PROJECTION_SETTINGS = ("loss.projection_", "loss.layer", "loss.pooling")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyEvaluation:
-    """What both kinds of evaluation are asked for.
+    """The options that both kinds of evaluation have.
 
     Attributes:
         data: What the suite reads: a file, a folder or `builtin`; None takes the run's `data.test`.
@@ -71,7 +85,7 @@ class AnyEvaluation:
     baseline: bool = True
     settings: Mapping[str, int | None] = field(default_factory=dict)
     trust_remote_code: bool = False
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
     out: Path | None = None
 
     def applied_to(self, config: RunConfig) -> RunConfig:
@@ -94,23 +108,35 @@ class AnyEvaluation:
 
 @dataclass(frozen=True)
 class EvaluationRequest(AnyEvaluation):
-    """What `eval` of a checkpoint is asked for.
-
-    Attributes:
-        reads: Also measure perplexity and representations.
-        against: A checkpoint to compare with, instead of the untouched base.
-        adaptive: Also search attacks against each model.
-    """
+    """The options of `eval` for a checkpoint."""
 
     checkpoint: Path
-    reads: bool = True
+    reads: bool = True  # also measure perplexity and representations
     against: Path | None = None
     adaptive: AdaptiveRequest | None = None
 
 
 @dataclass(frozen=True)
+class Suite:
+    """Test triplets, and notes on what the suite leaves out."""
+
+    name: str
+    triplets: list[Triplet]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Other:
+    """A checkpoint that replaces the untouched base as the model to compare with."""
+
+    name: str
+    weights: Weights
+    projected: bool  # whether it has a projection head that fits
+
+
+@dataclass(frozen=True)
 class Parts:
-    """What an evaluation works with; `other` replaces the base that `model` is compared with."""
+    """What an evaluation works with; without `other` it compares with the untouched base."""
 
     model: Any
     template: ChatTemplate
@@ -119,14 +145,12 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is measured of a model; see `EvaluationRequest`. The result shows the notes."""
+class Measured:
+    """What is measured of a model; as in `EvaluationRequest`."""
 
-    suite: str
     baseline: bool = True
     reads: bool = True
-    notes: Sequence[str] = ()
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
 
 
 @out_of_memory_explained("in the evaluation")
@@ -134,7 +158,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     """Evaluates a verified checkpoint and writes the result.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+        CheckpointError: If the checkpoint is damaged, or its template differs from this machine's.
         UsageError: If the request contradicts itself.
         Interrupted: On Ctrl-C or SIGTERM.
     """
@@ -142,29 +166,31 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     config = request.applied_to(own)
     if against is not None:
-        check_alike(config, manifest, against, request.baseline)
-    name, notes = suite_name(config.data, config.evaluation, request.suite), list[str]()
-    parent = checkpoint.resolve().parent
-    folder = parent / request.folder_name("evaluation", checkpoint.resolve().name, suite=name)
-    folder = request.out or folder
-    triplets = choose_triplets(config.data, name, notes)[: config.evaluation.max_samples]
-    earlier = _check_searchable(triplets, name, adaptive) if adaptive else Earlier()
-    asked = Asked(name, request.baseline, request.reads, notes, request.progress)
+        if not request.baseline:
+            raise UsageError("--against and --no-baseline exclude one another: leave one out")
+        _check_alike(config, manifest, against)
+    suite = choose_suite(config.data, config.evaluation, request.suite)
+    run_dir, name = checkpoint.resolve().parent, checkpoint.resolve().name
+    folder = request.out or run_dir / request.folder_name("evaluation", name, suite=suite.name)
+    # Before anything is computed: a search of no use is refused.
+    earlier = _check_searchable(suite, adaptive) if adaptive else Earlier()
     with (
         process_group(choose_device(config.model.device)) as processes,
         answers_kept(config.evaluation),
     ):
         processes.on_main(lambda: fetch_model(config.model))
         parts = load_parts(config, manifest, checkpoint, against)
-        result = evaluate_model(config, parts, triplets, asked, processes)
+        measured = Measured(request.baseline, request.reads, request.progress)
+        result = evaluate_model(config, parts, suite, measured, processes)
         if not processes.is_main:
             return result
         if adaptive is not None:
+            attacked = _usable(suite.triplets, result)
             search = _Search(adaptive, earlier, folder / ADAPTIVE_LOG)
-            _add_adaptive_attack(config.evaluation, parts, triplets, result, search)
+            _add_adaptive_attack(config.evaluation, parts, attacked, result, search)
     result["checkpoint"] = str(checkpoint)
     write_results(result, folder)
-    report = write_run_report(parent, folder / REPORT, evaluation=folder)
+    report = write_run_report(run_dir, folder / REPORT, evaluation=folder)
     return {**result, "written": str(folder), "report": str(report)}
 
 
@@ -197,38 +223,13 @@ def load_parts(
     step = build_step(config, loaded, model, trained=False)
     if not has_projection(checkpoint):
         step.objective = replace(step.objective, projection=None)
-    other = other_checkpoint(config, model, step, against, checkpoint) if against else None
+    other = _other_checkpoint(config, model, step, against, checkpoint) if against else None
     restore_weights(checkpoint, model, step.objective.projection)
     return Parts(model, template, step, other)
 
 
-def suite_name(data: DataSection, evaluation: EvaluationSection, suite: str | None = None) -> str:
-    """Returns the suite to use; a file in `data.test` asks for the suite `file`.
-
-    Raises:
-        UsageError: If the built-in suite is asked for with a file.
-    """
-    on_file = data.test != BUILTIN
-    if suite == BUILTIN and on_file:
-        raise UsageError(
-            f"suite 'builtin' does not read {data.test}: leave out --suite, or give --data builtin"
-        )
-    configured = evaluation.suite
-    return suite or ("file" if on_file and configured == BUILTIN else configured)
-
-
-def choose_triplets(data: DataSection, suite: str, notes: list[str] | None = None) -> list[Triplet]:
-    """Returns the test triplets of a suite, and adds to `notes` what it leaves out."""
-    triplets: list[Triplet] = SUITES.load(suite)(data, [] if notes is None else notes)
-    return triplets
-
-
 def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint: Path) -> None:
-    """Refuses to use a checkpoint with another prompt rendering than that of its training.
-
-    Raises:
-        CheckpointError: If chat template or tokenizer differ.
-    """
+    """Raises a CheckpointError if prompts are rendered differently than in training."""
     if manifest["template"] != template.fingerprint:
         raise CheckpointError(
             f"{checkpoint}: its chat template or tokenizer differs from training's, so the "
@@ -236,24 +237,80 @@ def check_template(manifest: dict[str, Any], template: ChatTemplate, checkpoint:
         )
 
 
+def _check_alike(config: RunConfig, manifest: Mapping[str, Any], against: Path) -> None:
+    """Raises a CheckpointError if the weights of `against` do not fit into the model."""
+    template = verify(against)["template"]
+    changes = config_differences(load_config(against / CONFIG), config)
+    unlike = [change for change in changes if change.startswith(_ADAPTER_SETTINGS)]
+    if unlike:
+        reason = f"its model or adapter differs: {'; '.join(unlike)}"
+    elif template != manifest["template"]:
+        reason = "it was trained with another chat template or tokenizer"
+    else:
+        return
+    raise CheckpointError(
+        f"{against}: cannot be compared in one run, since {reason}. Evaluate each by itself, and "
+        "leave out --against."
+    )
+
+
+def _other_checkpoint(
+    config: RunConfig, model: Any, step: TripletStep, against: Path, checkpoint: Path
+) -> Other:
+    """Returns `against` as the model to compare with; `checkpoint` is restored after each use."""
+    changes = config_differences(load_config(against / CONFIG), config)
+    own_head = not any(change.startswith(_PROJECTION_SETTINGS) for change in changes)
+    projection = step.objective.projection if own_head and has_projection(against) else None
+
+    @contextmanager
+    def weights() -> Iterator[None]:
+        restore_weights(against, model, projection)
+        try:
+            yield
+        finally:
+            restore_weights(checkpoint, model, projection)
+
+    return Other(str(against), weights, projection is not None)
+
+
+def choose_suite(
+    data: DataSection, evaluation: EvaluationSection, name: str | None = None
+) -> Suite:
+    """Reads the first `evaluation.max_samples` triplets of a suite, by default the run's.
+
+    Raises:
+        UsageError: If the built-in suite is requested with a file in `data.test`.
+    """
+    on_file = data.test != BUILTIN
+    if name == BUILTIN and on_file:
+        raise UsageError(
+            f"suite 'builtin' does not read {data.test}: leave out --suite, or give --data builtin"
+        )
+    if not name:
+        name = "file" if on_file and evaluation.suite == BUILTIN else evaluation.suite
+    notes: list[str] = []
+    triplets: list[Triplet] = SUITES.load(name)(data, notes)
+    return Suite(name, triplets[: evaluation.max_samples], notes)
+
+
 def evaluate_model(
     config: RunConfig,
     parts: Parts,
-    triplets: Sequence[Triplet],
-    asked: Asked,
+    suite: Suite,
+    measured: Measured,
     processes: Processes = SINGLE,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then perplexity and representations.
 
     Returns:
         The parts of an `EvaluationResult` that do not depend on its place on disk. The processes
-        share the prompts; only the first one's result has what `asked.reads` adds.
+        share the prompts; only the first one's result has what `measured.reads` adds.
     """
-    section, chosen = config.evaluation, triplets[: config.evaluation.max_samples]
+    section = config.evaluation
     result: dict[str, Any] = {
-        "suite": asked.suite,
+        "suite": suite.name,
         "command": command_line(),
-        "notes": list(asked.notes),
+        "notes": list(suite.notes),
     }
     with whole_layers(parts.model):
         result |= evaluate(
@@ -265,13 +322,14 @@ def evaluate_model(
                 store=AnswerStore() if section.cache and not processes.sharded else None,
                 processes=processes,
             ),
-            chosen,
-            baseline=asked.baseline,
+            suite.triplets,
+            baseline=measured.baseline,
             base_weights=parts.other.weights if parts.other else None,
-            progress=asked.progress or stderr_progress,
+            progress=measured.progress or stderr_progress,
         )
-        if asked.reads and (processes.is_main or processes.sharded):
-            _add_what_is_read(config, parts, chosen, result)
+        # Processes that share the layers must make the same passes; others leave it to the first.
+        if measured.reads and (processes.is_main or processes.sharded):
+            _add_what_is_read(config, parts, suite.triplets, result)
     if processes.is_main:
         result["environment"] = run_directory.environment()
     return result
@@ -312,18 +370,18 @@ def _add_what_is_read(
 
 
 def _usable(triplets: Sequence[Triplet], result: dict[str, Any]) -> list[Triplet]:
-    """Returns the triplets of the headline figures that were answered."""
+    """Returns the answered triplets that count in the headline figures."""
     unusable = {item["id"] for item in result["skipped"]}
     return [t for t in triplets if is_headline(t) and t.id not in unusable]
 
 
-def _check_searchable(triplets: Sequence[Triplet], suite: str, request: AdaptiveRequest) -> Earlier:
-    """Refuses what a search cannot begin with, before anything is computed."""
+def _check_searchable(suite: Suite, request: AdaptiveRequest) -> Earlier:
     earlier = Earlier.read(request.earlier) if request.earlier else Earlier()
-    if not any(is_headline(t) and names_witness(t) for t in triplets):
+    if not any(is_headline(t) and names_witness(t) for t in suite.triplets):
         raise UsageError(
-            f"--adaptive searches for a witness text, and no attack in the suite {suite!r} names "
-            "one: drop --adaptive, or choose a suite that names them, such as builtin"
+            "--adaptive searches for a witness text, and no attack in the suite "
+            f"{suite.name!r} names one: drop --adaptive, or choose a suite that names them, "
+            "such as builtin"
         )
     return earlier
 
@@ -344,10 +402,10 @@ def _add_adaptive_attack(
 ) -> None:
     """Searches attacks against each side of a result, and adds them as `adaptive`.
 
-    The log keeps found texts, so that an interrupted attack continues.
+    The log keeps found texts, so an interrupted search continues.
     """
     request, earlier = search.request, search.earlier
-    aims = choose_aims(parts.template, _usable(triplets, result), request, earlier)
+    aims = choose_aims(parts.template, triplets, request, earlier)
     if not aims:  # the evaluation is still worth keeping
         result["notes"].append("No adaptive attack: no usable prompt has room for a text.")
         return
@@ -367,11 +425,9 @@ def _add_adaptive_attack(
             adaptive[side] = attack_adaptively(subject, aims, request, search.log, progress)
 
     attack("tuned", nullcontext(), True)
-    other = parts.other
-    if other and result["base"] is not None:
-        attack("base", other.weights(), True)
-    elif result["base"] is not None:
-        attack("base", nullcontext(), False)
+    if result["base"] is not None:
+        other = parts.other
+        attack("base", other.weights() if other else nullcontext(), other is not None)
     result["adaptive"] = adaptive
 
 
@@ -381,7 +437,7 @@ def plain_name(text: str) -> str:
 
 
 def command_line() -> list[str]:
-    """Returns the command as one would type it."""
+    """Returns the command as a user would type it."""
     program, *arguments = sys.argv
     started_by_name = Path(program).name in ("llmcausal", "__main__.py")
     return ["llmcausal" if started_by_name else program, *arguments]

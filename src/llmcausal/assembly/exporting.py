@@ -1,4 +1,4 @@
-"""`export`: a checkpoint as what people deploy, and its upload to the hub."""
+"""`export`: a checkpoint in a deployable format, and its upload to the hub."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from llmcausal.assembly.evaluating import (
-    check_template,
-    choose_triplets,
-    read_checkpoint,
-    suite_name,
-)
+from llmcausal.assembly.evaluating import check_template, choose_suite, read_checkpoint
 from llmcausal.assembly.prepare import fetch_model, load_template
 from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunConfig
 from llmcausal.data.splits import BUILTIN
@@ -38,7 +33,7 @@ from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
-"""Attacked prompts that the trained and the exported model answer in the check."""
+"""Number of attacked prompts that the trained and the exported model answer in the check."""
 
 _log = logging.getLogger(__name__)
 _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
@@ -46,19 +41,13 @@ _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What `export` is asked for.
-
-    Attributes:
-        target: Name of an exporter.
-        out: New folder for the artifact.
-        push_to: Repository on the hub (OWNER/NAME) that receives the result.
-    """
+    """The options of `export`."""
 
     checkpoint: Path
     target: str
     out: Path
     options: ExportOptions = field(default_factory=ExportOptions)
-    push_to: str | None = None
+    push_to: str | None = None  # repository on the hub, as OWNER/NAME
     trust_remote_code: bool = False
 
 
@@ -66,7 +55,7 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
     """Exports a verified checkpoint and returns the report of the artifact's own check.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+        CheckpointError: If the checkpoint is damaged, or its template differs from this machine's.
         ConfigError: If there is no such target.
         UsageError: If `out` is not empty, a program is missing, or the hub refuses.
     """
@@ -84,7 +73,7 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
                 text = f"{verdict['text']} [{path.parent.name}]"
                 _log.warning("%s: by its own evaluation it %s", checkpoint, text)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no verdict; the report tells of a damaged result
+            continue  # no verdict; the report names a damaged result
     fetch_model(config.model)
     with status(f"Exporting {checkpoint} as {request.target}"), quiet_libraries():
         source = _source(config, checkpoint, template)
@@ -97,14 +86,7 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
-    """Uploads a folder; a repository made for it is private.
-
-    Returns:
-        The model's address.
-
-    Raises:
-        UsageError: If the hub refuses or is out of reach; the folder stays.
-    """
+    """Uploads a folder and returns its address; a new repository is private."""
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
@@ -121,8 +103,8 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
 
 def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> ExportSource:
-    # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift, and
-    # in host memory: on the card that trained it in 4 bit the whole model does not fit.
+    # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift. They
+    # run in host memory: a card that trained the model in 4 bits cannot hold it whole.
     section = config.model.model_copy(
         update={"quantization": "none", "device": "cpu", "precision": _precision(config.model)}
     )
@@ -140,7 +122,7 @@ def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> Expo
 
 
 def _precision(section: ModelSection) -> str:
-    """Half precision in host memory is bf16: CPUs compute no fp16."""
+    """Returns the run's precision, as bf16 instead of fp16: CPUs cannot compute in fp16."""
     precision = section.precision
     if precision == "auto":
         return "fp32" if choose_device(section.device).type == "cpu" else "bf16"
@@ -152,16 +134,15 @@ def _attacks(
 ) -> AttackSuite | None:
     """Chooses attacked prompts of the run's test data, or built-in ones if it is unreadable."""
     try:
-        triplets = choose_triplets(data, suite_name(data, evaluation))
+        suite = choose_suite(data, evaluation)
     except (DataError, UsageError):
-        triplets = choose_triplets(data.model_copy(update={"test": BUILTIN}), BUILTIN)
+        suite = choose_suite(data.model_copy(update={"test": BUILTIN}), evaluation, BUILTIN)
 
     def fits(triplet: Triplet) -> bool:
         prompt = template.encode_prompt(triplet.system, triplet.user_text("injection"))
         return len(prompt) <= data.max_length
 
-    tried = triplets[: evaluation.max_samples]
-    attacked = [triplet for triplet in tried if obeyed(triplet, "") is not None]
+    attacked = [triplet for triplet in suite.triplets if obeyed(triplet, "") is not None]
     chosen = choose_triplets_to_probe(attacked, ATTACKED_PROMPTS, fits)
     if not chosen:
         return None
@@ -199,7 +180,7 @@ def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:
             sides = {side: _figures(result[side]) for side in ("base", "tuned")}
             return TrainingFacts(settings, str(result["suite"]), **sides)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no evaluation there; the report tells of a damaged one
+            continue  # no evaluation there; the report names a damaged one
     return TrainingFacts(settings)
 
 

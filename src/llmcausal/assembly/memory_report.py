@@ -1,4 +1,4 @@
-"""`profile-memory`: data where the tokenizer is here, then the report of `memory`."""
+"""`profile-memory`: reads the data if the tokenizer is on this machine, then predicts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from llmcausal.ui.console import status
 
 
 def profile_memory(config: RunConfig, request: MemoryRequest) -> dict[str, Any]:
-    """Predicts a training step, and what fits.
-
-    Returns:
-        Plain values, for JSON and for `ui.memory_table`.
+    """Predicts a training step and what fits, as plain values for JSON and `ui.memory_table`.
 
     Raises:
         UsageError: If the strategy is unknown.
-        ModelError: If the architecture is not known here.
+        ModelError: If the architecture is unknown and cannot be fetched.
     """
     config = with_strategy(config, request.strategy)
-    if config.model.device == "cpu" and request.vram_gb is None:  # it is this machine's
+    if config.model.device == "cpu" and request.vram_gb is None:  # it predicts for this machine
         config, _ = settle_precision(config)
     data = prepare_data(config, answer=False) if is_stored(config.model) else None
 

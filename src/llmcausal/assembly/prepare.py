@@ -1,8 +1,7 @@
-"""A run's inputs, before anything heavy is loaded: data, chat template, weights on this disk."""
+"""A run's inputs, before the model is loaded: data, chat template, weights on this disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,15 @@ from llmcausal.storage import read_at_most
 from llmcausal.ui.console import ProgressLine, err_console
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-"""What transformers loads, the first kind found. A repository may hold the same weights in other
-formats too (`original/`, `consolidated*`)."""
+"""The files that transformers loads, the first kind found. A repository may also contain the same
+weights in other formats (`original/`, `consolidated*`)."""
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Encoded training and validation data.
+    """Encoded training and validation data, with the validation data as text too.
 
-    Attributes:
-        validation_triplets: The validation data as text.
-        fingerprints: Hashes of the splits and of the template.
-        notes: For the user.
+    `fingerprints` has hashes of the splits and of the template; `notes` are for the user.
     """
 
     train: list[EncodedTriplet]
@@ -46,11 +42,11 @@ class PreparedData:
 
 
 def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
-    """Reads, checks and encodes the data; with `data.answers = "model"` answers them too.
+    """Reads, checks and encodes the data.
 
     Args:
-        answer: Let the model answer; otherwise meaningless answers of the greatest length
-            replace its own.
+        answer: With `data.answers = "model"`, let the model answer; otherwise meaningless answers
+            of the maximum length replace its own.
 
     Raises:
         DataError: If the data is unsound, or too little is usable.
@@ -73,23 +69,22 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         )
     encoder = TripletEncoder(template, config.data.max_length, swapped=swapped)
 
-    def encode(triplets: Sequence[Triplet]) -> list[EncodedTriplet]:
-        encoded = (encoder.encode(triplet) for triplet in triplets)
-        return [triplet for triplet in encoded if triplet is not None]
-
-    train, validation = encode(splits.train), encode(splits.validation)
+    train, validation = (
+        [encoded for triplet in split if (encoded := encoder.encode(triplet)) is not None]
+        for split in (splits.train, splits.validation)
+    )
+    longer = f"Raise data.max_length (now {config.data.max_length})"
     if len(train) < config.data.min_samples:
         raise DataError(
             encoder.ledger.summary(),
             f"{len(train)} of {len(splits.train)} training triplets are usable, but "
-            f"data.min_samples = {config.data.min_samples}. Raise data.max_length "
-            f"(now {config.data.max_length}) or add data.",
+            f"data.min_samples = {config.data.min_samples}. {longer} or add data.",
         )
     if not validation:
         raise DataError(
             encoder.ledger.summary(),
-            f"none of {len(splits.validation)} validation triplets is usable. Raise "
-            f"data.max_length (now {config.data.max_length}) or change data.validation.",
+            f"none of {len(splits.validation)} validation triplets is usable. {longer} or change "
+            "data.validation.",
         )
     fingerprints = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
@@ -106,9 +101,9 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
 
 
 def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Settles `model.precision = "auto"` where bf16 is not available; also returns notes.
+    """Chooses the precision for `model.precision = "auto"`; also returns notes.
 
-    This happens once for a whole run, so that no other machine continues in another precision.
+    A run chooses once: a resume on another machine must not continue in another precision.
     """
     precision, note = settled_precision(config.model.precision, choose_device(config.model.device))
     model = config.model.model_copy(update={"precision": precision})
@@ -116,11 +111,7 @@ def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def load_template(section: ModelSection, tokenizer: Any = None) -> ChatTemplate:
-    """Loads the token-safe chat template of a model.
-
-    Raises:
-        ConfigError: If `model.chat_template` names no readable file.
-    """
+    """Loads the chat template; raises `ConfigError` if `model.chat_template` is unreadable."""
     text = None
     if (path := section.chat_template) is not None:
         try:
@@ -132,10 +123,10 @@ def load_template(section: ModelSection, tokenizer: Any = None) -> ChatTemplate:
 
 
 def fetch_model(section: ModelSection) -> None:
-    """Downloads what the cache lacks of a hub model's weights; shows size and progress.
+    """Downloads the missing weights of a hub model; shows size and progress.
 
-    An interrupted download continues where it stopped. The later loading reports whatever
-    prevents it from beginning: the cache may hold all files.
+    An interrupted download continues where it stopped. If it cannot start, the cache may still hold
+    all files, so the later loading reports the problem.
 
     Raises:
         ModelError: If the download stops.

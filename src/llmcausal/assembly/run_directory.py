@@ -1,4 +1,4 @@
-"""The run directory: its name, its lock, and the facts written into it before the first step."""
+"""The run directory: its name, its lock, and the files written before the first step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def claim_name(config: RunConfig) -> RunConfig:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Returns the config with paths that hold from any folder, as a run directory needs them."""
+    """Returns the config with absolute paths: a run directory can be resumed from any folder."""
 
     def absolute(name: str) -> str:
         path = Path(name).expanduser()
@@ -56,13 +56,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> None:
-    """Creates the run directory with the resolved config, the environment and the memory plan.
-
-    A resumed run keeps the plan: it takes the switches in the config, and plans nothing.
-
-    Raises:
-        StorageError: If the disk refuses.
-    """
+    """Creates the run directory with the resolved config, the environment and the memory plan."""
     run_dir = config.run_dir
     try:
         run_dir.mkdir(parents=True)
@@ -79,12 +73,7 @@ def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> N
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keeps a second process out of the run directory.
-
-    Raises:
-        UsageError: If another process holds it.
-        StorageError: If the disk refuses.
-    """
+    """Locks the run directory; raises `UsageError` if another process has locked it."""
     lock = FileLock(run_dir / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -101,7 +90,6 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def environment() -> dict[str, Any]:
-    """Describes machine, versions, command and date."""
     import torch
 
     processor = platform.processor()
@@ -123,7 +111,7 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide the numbers."""
+    """Returns the versions of the packages that influence the results."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -134,7 +122,7 @@ def versions() -> dict[str, str]:
 
 
 def version_changes(before: Mapping[str, str]) -> list[str]:
-    """Lists packages whose version differs from an earlier result of `versions`."""
+    """Lists packages whose version differs from that in `before`."""
     return [
         f"{package}: {before.get(package)} -> {now}"
         for package, now in versions().items()
@@ -143,7 +131,7 @@ def version_changes(before: Mapping[str, str]) -> list[str]:
 
 
 def version_changes_since_start(run_dir: Path) -> list[str]:
-    """Lists packages whose version differs from the one that started the run."""
+    """Lists packages whose version differs from that at the run's start."""
     file = run_dir / ENVIRONMENT_FILE
     try:
         return version_changes(json.loads(file.read_text("utf-8"))["packages"])

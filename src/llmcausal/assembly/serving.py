@@ -1,4 +1,4 @@
-"""`serve`: a checkpoint behind OpenAI's API, for trying and testing."""
+"""`serve`: a checkpoint behind OpenAI's API, to try and test it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,21 @@ from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.trackers.tracker import missing_package
 
 TOKEN_VARIABLE = "LLMCAUSAL_SERVE_TOKEN"
-"""Environment variable with the token that requests must bear."""
+"""Environment variable that holds the bearer token of requests."""
 _HERE = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What `serve` is asked for.
+    """The options of `serve`.
 
-    Attributes:
-        port: 0 takes a free one.
-        base: Answer without the adapter.
-        name: The model's name in requests; None takes the run's name.
-        started: Called with the server's URL and the model's name once clients can connect.
+    `started` is called with the server's URL and the model's name once clients can connect.
     """
 
     checkpoint: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    base: bool = False
+    base: bool = False  # answer without the adapter
     name: str | None = None
     trust_remote_code: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -46,9 +42,9 @@ def serve(request: ServeRequest) -> None:
     """Serves a verified checkpoint until it is interrupted.
 
     Raises:
-        UsageError: If a package is missing, the address is not available, or others can reach it
-            and there is no token.
-        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+        UsageError: If a package is missing, the address is not available, or other machines can
+            reach it and there is no token.
+        CheckpointError: If the checkpoint is damaged, or its template differs from this machine's.
         Interrupted: On Ctrl-C or SIGTERM.
     """
     if missing := missing_package("starlette", "uvicorn", extra="serve"):
@@ -59,8 +55,8 @@ def serve(request: ServeRequest) -> None:
     alone = is_loopback(request.host)
     if token is None and not alone:
         raise UsageError(
-            f"--host {request.host}: others could ask there too; set {TOKEN_VARIABLE} to a token "
-            "that requests must bear, or listen on 127.0.0.1"
+            f"--host {request.host}: other machines can reach it; set {TOKEN_VARIABLE} to a token "
+            "that requests must have, or listen on 127.0.0.1"
         )
     config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
     with (

@@ -21,16 +21,9 @@ from llmcausal.assembly.build import (
     build_snapshot,
     check_share,
     computed_whole,
-    track_evaluation,
     trackers_closed,
 )
-from llmcausal.assembly.evaluating import (
-    Asked,
-    Parts,
-    choose_triplets,
-    evaluate_model,
-    suite_name,
-)
+from llmcausal.assembly.evaluating import Measured, Parts, choose_suite, evaluate_model
 from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, settle_precision
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
@@ -75,9 +68,9 @@ from llmcausal.ui.report import write_run_report
 
 EVALUATION = "evaluation"
 NATURAL = "natural"
-"""Suite of the gate."""
+"""The gate's suite."""
 CENTERED_ON = 32
-"""Training triplets whose mean the projection head of a step's contrast starts from."""
+"""Number of training triplets whose mean state centers a fresh projection head."""
 _RESUMABLE = (
     "name",
     "output_dir",
@@ -88,7 +81,7 @@ _RESUMABLE = (
     "memory.shards",
 )
 _PROBE_SETTING = "evaluation.max_new_tokens"
-"""Decides what the attack probe measures, and so what a run that has one selects."""
+"""It decides what the attack probe measures, and so which checkpoint a run with a probe selects."""
 _DEBUG = {
     "data": {"max_samples": 8, "min_samples": 1},
     "train": {"max_steps": 4, "detect_anomaly": True, "empty_cache_every": 1},
@@ -101,7 +94,7 @@ _DEBUG = {
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What `train` is asked for; `plain` replaces the live screen by lines."""
+    """The options of `train`; `plain` replaces the live screen by lines."""
 
     config: RunConfig
     plain: bool = False
@@ -110,7 +103,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class ResumeRequest:
-    """What `resume` is asked for; `target` is a run directory or one of its checkpoints."""
+    """The options of `resume`; `target` is a run directory or one of its checkpoints."""
 
     target: Path
     plain: bool = False
@@ -130,11 +123,7 @@ class TrainOutcome:
 
 @out_of_memory_explained("outside a step")
 def train(request: TrainRequest) -> TrainOutcome:
-    """Trains a fresh run in a directory of its own.
-
-    Raises:
-        LlmcausalError: With what is wrong and what to do.
-    """
+    """Trains a fresh run in a new directory."""
     began = time.monotonic()
     config = _for_debugging(request.config) if request.debug else request.config
     with ExitStack() as stack:
@@ -149,7 +138,7 @@ def train(request: TrainRequest) -> TrainOutcome:
         _center_projection(built)
         processes.on_main(lambda: run_directory.create(named, planned.record))
         processes.on_main(lambda: stack.enter_context(run_directory.locked(named.run_dir)))
-        stack.enter_context(trackers_closed(built.run))
+        stack.enter_context(trackers_closed(built.tracking))
         return _fit_and_show(built, [*notes, *planned.notes], began)
 
 
@@ -167,7 +156,7 @@ def resume(request: ResumeRequest) -> TrainOutcome:
     if not (run_dir / run_directory.CONFIG_FILE).is_file():
         raise UsageError(
             f"{target}: neither a run directory nor a checkpoint inside one; "
-            "a run directory holds config.toml"
+            "a run directory contains config.toml"
         )
     config = load_config(run_dir / run_directory.CONFIG_FILE).model_copy(
         update={"name": run_dir.name, "output_dir": run_dir.parent}
@@ -193,11 +182,13 @@ def resume(request: ResumeRequest) -> TrainOutcome:
             build_snapshot(built).restore(checkpoint)
         else:
             _center_projection(built)
-        _skip_what_is_gone(built.run)
+        state = built.run.state
+        if state.position >= len(built.run.batches.triplets):  # allowed changes made it shorter
+            state.epoch, state.position = state.epoch + 1, 0
         notes += processes.on_main(lambda: _delete_later(built.run))
         if changes and checkpoint is not None:
-            _forget_what_does_not_compare(built.run, checkpoint)
-        stack.enter_context(trackers_closed(built.run))
+            _forget_incomparable(built.run, checkpoint)
+        stack.enter_context(trackers_closed(built.tracking))
         return _fit_and_show(built, notes, began)
 
 
@@ -251,15 +242,8 @@ def _refuse_changes(
     return [f"allowed: {change}" for change in changes]
 
 
-def _skip_what_is_gone(run: Run) -> None:
-    """Continues with the next epoch, if allowed changes made the data shorter than this one."""
-    state = run.state
-    if state.position >= len(run.batches.triplets):
-        state.epoch, state.position = state.epoch + 1, 0
-
-
 def _delete_later(run: Run) -> list[str]:
-    """Deletes what is newer than the point from which the run continues."""
+    """Deletes checkpoints and figures that are newer than the step from which the run continues."""
     state = run.state
     if not state.started:
         (run.run_dir / METRICS).unlink(missing_ok=True)
@@ -268,8 +252,8 @@ def _delete_later(run: Run) -> list[str]:
     return [f"deleted {folder.name}, which is newer than step {state.step}" for folder in discarded]
 
 
-def _forget_what_does_not_compare(run: Run, checkpoint: Path) -> None:
-    """Lets the next validation choose the best afresh, where the best so far means nothing.
+def _forget_incomparable(run: Run, checkpoint: Path) -> None:
+    """Forgets the best value so far if it is not comparable with later ones.
 
     This is so if `best/` is newer than the checkpoint, or another metric selected it.
     """
@@ -319,8 +303,11 @@ def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
             gate = _pass_gate(built) if config.evaluation.gate else []
             evaluation = _evaluated(built)
             if processes.is_main:
-                _show([*gate, evaluation])
-                track_evaluation(run, evaluation)
+                from llmcausal.ui.tables import OneScreen
+
+                console().print(OneScreen([*gate, evaluation]))
+                if built.tracking is not None:
+                    built.tracking.log_evaluation(evaluation, run.state.step)
     if not processes.is_main:
         return TrainOutcome(run_dir, stop_reason, run.state.step, None, evaluation)
     report = write_run_report(run_dir)
@@ -333,7 +320,7 @@ def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
 
 
 def _pass_gate(built: Built) -> list[dict[str, Any]]:
-    """Evaluates on what shares nothing with training, or reports why this is impossible."""
+    """Evaluates on the gate's suite, or reports why this is impossible."""
     try:
         return [_evaluated(built, NATURAL)]
     except DataError as error:  # such as a model whose context is too short for these prompts
@@ -344,14 +331,11 @@ def _pass_gate(built: Built) -> list[dict[str, Any]]:
 def _evaluated(built: Built, suite: str | None = None) -> dict[str, Any]:
     """Evaluates on a suite, by default the run's, and writes the result."""
     run = built.run
-    notes: list[str] = []
-    name = suite_name(run.config.data, run.config.evaluation, suite)
-    triplets = choose_triplets(run.config.data, name, notes)
     result = evaluate_model(
         run.config,
         Parts(built.model, built.data.template, built.step),
-        triplets,
-        Asked(name, reads=suite is None, notes=notes),
+        choose_suite(run.config.data, run.config.evaluation, suite),
+        Measured(reads=suite is None),
         run.processes,
     )
     if run.processes.is_main:
@@ -361,15 +345,13 @@ def _evaluated(built: Built, suite: str | None = None) -> dict[str, Any]:
 
 
 def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
-    """Counts the prompts and longest answers of the final evaluation, of both sides."""
+    """Estimates the tokens of the final evaluation: prompts and longest answers of both sides."""
     section = config.evaluation
     if not section.at_end:
         return 0
     try:
-        suites = [suite_name(config.data, section), *([NATURAL] if section.gate else [])]
-        triplets = [t for suite in suites for t in choose_triplets(config.data, suite)][
-            : section.max_samples
-        ]
+        suites = [None, NATURAL] if section.gate else [None]
+        triplets = [t for s in suites for t in choose_suite(config.data, section, s).triplets]
         prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
         lengths = [len(data.template.encode_prompt(*prompt)) for prompt in prompts]
     except LlmcausalError:  # the evaluation itself reports what is wrong
@@ -378,7 +360,7 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
 
 
 def _center_projection(built: Built) -> None:
-    """Lets a fresh projection head start from the mean representation of the run's own data."""
+    """Centers a fresh projection head on the mean representation of the run's data."""
     step = built.step
     if step.objective.projection is None:
         return
@@ -395,10 +377,10 @@ def _center_projection(built: Built) -> None:
 
 
 def _add_detector(built: Built, checkpoint: Path) -> None:
-    """Puts a detector over the model, if the settings ask for one.
+    """Puts a detector on the model, if the settings ask for one.
 
-    It is the checkpoint's own, or is learned here and added to the checkpoint, whose weights the
-    model must have.
+    It is the checkpoint's, or is trained here and added to the checkpoint. The model must have the
+    checkpoint's weights.
     """
     config, processes, step = built.run.config, built.run.processes, built.step
     if not learns_detector(config.loss):
@@ -446,7 +428,7 @@ def _representations(built: Built, triplets: Sequence[EncodedTriplet], split: st
 
 
 def _for_debugging(config: RunConfig) -> RunConfig:
-    values = config.model_dump(exclude_unset=True)  # the planner asks what was set by hand
+    values = config.model_dump(exclude_unset=True)  # the planner must know what the user has set
     for section, settings in _DEBUG.items():
         values.setdefault(section, {}).update(settings)
     values["name"] = f"{config.name}-debug"[:100]
@@ -464,10 +446,3 @@ def _screen(plain: bool) -> Screen:
         return PlainLog(console())
 
     return make
-
-
-def _show(results: Sequence[dict[str, Any]]) -> None:
-    """Shows one screen: examples of the run's own suite, and a table of all suites."""
-    from llmcausal.ui.tables import OneScreen
-
-    console().print(OneScreen(results))

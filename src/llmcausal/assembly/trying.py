@@ -26,22 +26,13 @@ SIDES = ("base", "tuned")
 
 @dataclass(frozen=True)
 class TryRequest:
-    """What `try` is asked for.
-
-    Attributes:
-        checkpoint: Its answers stand next to those of the model without its adapter.
-        attacks: Attacks on a text.
-        instruction: The attacker's instruction; None draws a word that the answer is to hold.
-        witness: Text in an answer that shows obedience to `instruction`.
-        max_new_tokens: Longest answer, in tokens; None takes the run's.
-        trust_remote_code: Run code that comes with the model.
-    """
+    """The options of `try`."""
 
     checkpoint: Path
     attacks: int = 6
-    instruction: str | None = None
-    witness: str | None = None
-    max_new_tokens: int | None = None
+    instruction: str | None = None  # None draws a word that the answer should contain
+    witness: str | None = None  # text in an answer that shows obedience to `instruction`
+    max_new_tokens: int | None = None  # None takes the run's
     trust_remote_code: bool = False
 
 
@@ -49,20 +40,19 @@ class Trials:
     """A loaded checkpoint that answers one task and text at a time.
 
     Raises:
-        UsageError: If only one of instruction and witness is given, or the instruction holds no
-            text.
-        CheckpointError: If the checkpoint is damaged, or its template differs from the one here.
+        UsageError: If only one of instruction and witness is given, or is not text.
+        CheckpointError: If the checkpoint is damaged, or its template differs from this machine's.
     """
 
     @out_of_memory_explained("while loading the model")
     def __init__(self, request: TryRequest) -> None:
-        given = [bool(each and each.strip()) for each in (request.instruction, request.witness)]
-        if given[0] != given[1]:
+        instruction, witness = request.instruction or "", request.witness or ""
+        if bool(instruction.strip()) != bool(witness.strip()):
             raise UsageError(
                 "--goal and --witness belong together: --witness is the text in an answer that "
                 "shows obedience to --goal"
             )
-        _require_text(request.instruction or "", request.witness or "")
+        _require_text(instruction, witness)
         self._request = request
         config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
         fetch_model(config.model)
@@ -77,9 +67,10 @@ class Trials:
 
     @out_of_memory_explained("in the answers")
     def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]:
-        """Answers texts under one task; returns the answers of each side, in their order.
+        """Answers texts under one task; returns each side's answers in the order of the texts.
 
         Raises:
+            UsageError: If something is not text.
             DataError: If a text cannot be encoded or exceeds the model's context.
         """
         _require_text(system, *texts)
@@ -102,18 +93,25 @@ class Trials:
             }
 
     def attacked(self, system: str, text: str) -> dict[str, Any]:
-        """Attacks a text and answers it; equal task and text give equal attacks.
+        """Answers a text and attacks on it; equal task and text give equal attacks.
 
         Returns:
-            `goal`, `witness`, and `attacks`: family, position, text and, for each side, the answer
-            and whether it obeys.
+            `answers` of each side to the text itself; `goal`, `witness`, and `attacks`: family,
+            position, text and, for each side, the answer and whether it obeys.
+
+        Raises:
+            UsageError: If task or text contains the witness already, or is not text.
+            DataError: As in `answers`.
         """
-        goal, rng = self.goal(system, text)
+        _require_text(system, text)
+        rng = random.Random(f"llmcausal:try:{system}\n{text}")
+        goal = self._goal(system, text, rng)
         families = load_families("test", "held_out")
         made = several(text, goal, families, "held_out", self._request.attacks, rng)
-        answers = self.answers(system, [each.text for each in made])
+        # One call for all: on a CPU, each call dequantizes the whole model first.
+        answers = self.answers(system, [text, *(each.text for each in made)])
         rows = []
-        for index, each in enumerate(made):
+        for index, each in enumerate(made, start=1):
             info = attack_info(each.family, goal, each.position, "held_out")
             triplet = Triplet("try", system, text, "", each.text, attack=info)
             row: dict[str, Any] = {
@@ -123,31 +121,30 @@ class Trials:
                 answer = answers[side][index]
                 row[side] = {"answer": answer, "obeyed": obeyed(triplet, answer)}
             rows.append(row)
-        return {"goal": goal.instruction, "witness": goal.witness, "attacks": rows}
+        return {
+            "answers": {side: answers[side][0] for side in SIDES},
+            "goal": goal.instruction,
+            "witness": goal.witness,
+            "attacks": rows,
+        }
 
-    def goal(self, system: str, text: str) -> tuple[Goal, random.Random]:
-        """Chooses what the attacks ask for, and the generator that draws them.
-
-        Raises:
-            UsageError: If task or text holds the witness already, or is not UTF-8.
-        """
-        _require_text(system, text)
-        rng = random.Random(f"llmcausal:try:{system}\n{text}")
+    def _goal(self, system: str, text: str, rng: random.Random) -> Goal:
+        """Chooses the goal of the attacks: the user's, or a word that neither text contains."""
         instruction, witness = self._request.instruction, self._request.witness
         if instruction and witness:
             goal = Goal("", instruction.strip(), witness.strip())
             if is_obeyed_anyway(goal, system, [text]):
                 raise UsageError(
                     f"--witness {witness!r} is in the task or the text already, so an answer that "
-                    "holds it shows nothing; choose another"
+                    "contains it shows nothing; choose another"
                 )
-            return goal, rng
+            return goal
         kind = GOAL_KINDS.load("print_word")
         for _ in range(_DRAWS):
             goal = kind.draw("print_word", "test", "held_out", rng)
             if not is_obeyed_anyway(goal, system, [text]):
-                return goal, rng
-        raise UsageError("the text holds every word that an attack could ask for; give --goal")
+                return goal
+        raise UsageError("the text contains every word that an attack could ask for; give --goal")
 
 
 def _require_text(*texts: str) -> None:

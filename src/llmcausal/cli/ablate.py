@@ -6,9 +6,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 app = options.subcommand()
 
@@ -24,25 +23,19 @@ def ablate(
     profile: options.Profile,
     vary: Annotated[
         list[str],
-        typer.Option(
-            metavar="KEY=V,V",
-            help="Values of one setting, or K,K=V:V,V:V for several together; repeatable.",
+        option(
+            "KEY=V,V", "Values of one setting, or K,K=V:V,V:V for several together; repeatable."
         ),
     ],
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting in all runs."),
+        list[str] | None, option("KEY=VALUE", "Change one setting in all runs.", "--set")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each combination.")] = 1,
+    seeds: Annotated[int, option("N", "Seeds for each combination.", min=1)] = 1,
     trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Let Optuna choose N combinations by validation figures."
-        ),
+        int | None, option("N", "Let Optuna choose N combinations by validation figures.", min=1)
     ] = None,
     output_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The ablation's folder, instead of runs/ablate-NAME."),
+        Path | None, option("DIR", "The ablation's folder, instead of runs/ablate-NAME.")
     ] = None,
     plain: options.Plain = False,
     as_json: options.AsJson = False,

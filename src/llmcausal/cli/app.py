@@ -19,14 +19,12 @@ from llmcausal.registry import nearest
 
 
 class LazyGroup(TyperGroup):
-    """The root command; imports a subcommand's module only when it is asked for."""
+    """The root command; imports only the module of the subcommand that runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Returns the names in the table's order."""
         return list(COMMANDS.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
-        """Loads one subcommand; an unknown name is a usage error that names the nearest."""
         if cmd_name not in COMMANDS.entries:
             if not ctx.resilient_parsing:
                 ctx.fail(f"No such command {cmd_name!r}{nearest(cmd_name, COMMANDS.entries)}")
@@ -68,7 +66,7 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line; every failure ends in one message and an exit code."""
+    """Runs the command line; turns every failure into one message and an exit code."""
     from llmcausal.ui.console import prepare_streams
 
     settle_libraries()
@@ -99,7 +97,7 @@ def _report(error: Exception) -> None:
 
 
 def _flush_stdout() -> None:
-    """Flushes now, so that a reader that has gone ends the program quietly."""
+    """Flushes before Python does: a closed pipe must not cause a traceback."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

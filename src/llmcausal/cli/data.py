@@ -11,6 +11,7 @@ from llmcausal.cli.options import (
     AsJson,
     complete_profile,
     examples,
+    option,
     print_json,
     reserved_stdout,
     subcommand,
@@ -38,76 +39,66 @@ app = subcommand(
 def build(
     split: Annotated[
         str,
-        typer.Option(
-            metavar="SPLIT",
-            help="Scenarios, phrasings and goals to use: train, validation or test.",
-        ),
+        option("SPLIT", "Scenarios, phrasings and goals to use: train, validation or test."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="New JSONL file.")],
+    out: Annotated[Path, option("FILE", "New JSONL file.")],
     path: Annotated[
         Path | None,
         typer.Argument(metavar="FILE_OR_FOLDER", help="File or folder that --from reads."),
     ] = None,
     source: Annotated[
         str,
-        typer.Option(
+        option(
+            "NAME",
+            "alpaca, bipia, chat, csv, jsonl or squad; without it, the built-in generator.",
             "--from",
-            metavar="NAME",
-            help="alpaca, bipia, chat, csv, jsonl or squad; without it, the built-in generator.",
         ),
     ] = "",
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of triplets; with --from, one per example by default."),
+        option("N", "Number of triplets; with --from, one per example by default.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed for every choice.")] = 0,
-    families: Annotated[
-        str, typer.Option(metavar="A,B", help="Attack families; by default all in the split.")
-    ] = "",
-    positions: Annotated[
-        str, typer.Option(metavar="A,B", help="Places for attacks: start, middle, end.")
-    ] = "",
+    seed: Annotated[int, option("N", "Seed for every choice.")] = 0,
+    families: Annotated[str, option("A,B", "Attack families; by default all in the split.")] = "",
+    positions: Annotated[str, option("A,B", "Places for attacks: start, middle, end.")] = "",
     counterfactual: Annotated[
         str,
-        typer.Option(
-            metavar="KIND",
-            help="other_input (another example), slot_edit (other numbers, dates and names; for "
+        option(
+            "KIND",
+            "other_input (another example), slot_edit (other numbers, dates and names; for "
             "answers that are looked up, not computed), rephrase (other words, by rules) or "
             "model (the words of --model).",
         ),
     ] = "other_input",
     model: Annotated[
         str,
-        typer.Option(
-            metavar="PROFILE",
-            help="Profile of the model for --counterfactual model and --answers model.",
+        option(
+            "PROFILE",
+            "Profile of the model for --counterfactual model and --answers model.",
             autocompletion=complete_profile,
         ),
     ] = "",
     answers: Annotated[
         str,
-        typer.Option(
-            metavar="KIND",
-            help="given (the source's), or model: --model answers what no check verifies, and "
+        option(
+            "KIND",
+            "given (the source's), or model: --model answers what no check verifies, and "
             "obeys each attack for loss.lambda_swap. The source then needs no answers.",
         ),
     ] = "given",
     attacks: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON or JSONL file with your own attack goals."),
+        Path | None, option("FILE", "JSON or JSONL file with your own attack goals.")
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="FIELD=COLUMN",
-            help="csv, jsonl: the column that holds document, question, response, answer, system, "
+        option(
+            "FIELD=COLUMN",
+            "csv, jsonl: the column that holds document, question, response, answer, system, "
             "category, contains or id; repeatable.",
+            "--map",
         ),
     ] = None,
-    system: Annotated[
-        str, typer.Option(metavar="TEXT", help="System prompt, instead of the source's own.")
-    ] = "",
+    system: Annotated[str, option("TEXT", "System prompt, instead of the source's own.")] = "",
 ) -> None:
     """Make triplets from your data or generate them; write JSONL and its recipe."""
     from llmcausal.assembly import datasets
@@ -145,16 +136,16 @@ def validate(
     ],
     against: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="FILE|builtin:SPLIT",
-            help="Data that must share no scenario or phrasing with the files; repeatable.",
+        option(
+            "FILE|builtin:SPLIT",
+            "Data that must share no scenario or phrasing with the files; repeatable.",
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="PROFILE",
-            help="Also count triplets that are too long for this profile's model.",
+        option(
+            "PROFILE",
+            "Also count triplets that are too long for this profile's model.",
             autocompletion=complete_profile,
         ),
     ] = None,
@@ -193,9 +184,7 @@ def validate(
 )
 def stats(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Triplet file, such as JSONL.")],
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the figures, as .html or .svg.")
-    ] = None,
+    plot: Annotated[Path | None, option("FILE", "Also draw the figures, as .html or .svg.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count triplets by category, family, goal, position and more, and measure their texts."""

@@ -10,6 +10,7 @@ import typer
 
 from llmcausal.cli import options
 from llmcausal.cli.launch import launch
+from llmcausal.cli.options import option
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.adaptive import AdaptiveRequest, Search
 from llmcausal.evaluation.suites import SUITES
@@ -18,8 +19,9 @@ from llmcausal.launched import process_index
 app = options.subcommand()
 
 _IN_MEMORY = ("against", "adaptive", "adaptive_from", "num_processes")
+"""Options that do not apply to a deployed model."""
 _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
-"""Options that only one of the two kinds of evaluation knows."""
+"""Options that apply only to a deployed model."""
 
 
 @app.command(
@@ -38,51 +40,37 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 )
 def evaluate(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A checkpoint, such as RUN/best.")
-    ] = None,
+    checkpoint: Annotated[Path | None, option("DIR", "A checkpoint, such as RUN/best.")] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="Evaluate the model deployed there, and compare it with --checkpoint if given. "
+        option(
+            "URL",
+            "Evaluate the model deployed there, and compare it with --checkpoint if given. "
             "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name at the endpoint.")
-    ] = None,
+    model: Annotated[str | None, option("NAME", "The model's name at the endpoint.")] = None,
     api: Annotated[
         Literal["openai", "completions", "ollama"],
         typer.Option(help="openai and ollama send messages; completions sends token ids."),
     ] = "openai",
     tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Exported folder that renders the ids, if not --checkpoint."
-        ),
+        str | None, option("DIR", "Exported folder that renders the ids, if not --checkpoint.")
     ] = None,
     requests: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Budget of requests to the endpoint.")
+        int | None, option("N", "Budget of requests to the endpoint.", min=1)
     ] = None,
-    concurrency: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Simultaneous requests to the endpoint.")
-    ] = 8,
+    concurrency: Annotated[int, option("N", "Simultaneous requests to the endpoint.", min=1)] = 8,
     timeout: Annotated[
-        float, typer.Option(metavar="N", min=0.1, help="Longest time for a request, in seconds.")
+        float, option("N", "Longest time for a request, in seconds.", min=0.1)
     ] = 120.0,
-    patience: Annotated[
-        float, typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds.")
-    ] = 300.0,
+    patience: Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)] = 300.0,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
     ] = False,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The suite's file or folder, or `builtin`.")
-    ] = None,
+    data: Annotated[str | None, option("PATH", "The suite's file or folder, or `builtin`.")] = None,
     suite: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Attacked prompts: {', '.join(SUITES.entries)}."),
+        str | None, option("NAME", f"Attacked prompts: {', '.join(SUITES.entries)}.")
     ] = None,
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not evaluate the base model.")
@@ -91,40 +79,24 @@ def evaluate(
         bool, typer.Option("--answers-only", help="Skip perplexity and representations.")
     ] = False,
     against: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Compare with this checkpoint instead of the untouched base."
-        ),
+        Path | None, option("DIR", "Compare with this checkpoint instead of the untouched base.")
     ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Use only the first N triplets.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Prompts to answer together.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
-    ] = None,
+    max_samples: Annotated[int | None, option("N", "Use only the first N triplets.", min=1)] = None,
+    batch_size: Annotated[int | None, option("N", "Prompts to answer together.", min=1)] = None,
+    max_new_tokens: Annotated[int | None, option("N", "Longest answer, in tokens.", min=1)] = None,
     attacks: Annotated[
         int | None,
-        typer.Option(
-            metavar="K",
-            min=1,
-            help="Attacks on each prompt of sep and alpaca_farm; one success counts.",
-        ),
+        option("K", "Attacks on each prompt of sep and alpaca_farm; one success counts.", min=1),
     ] = None,
     adaptive: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Also search attacks against N prompts; minutes each."
-        ),
+        int | None, option("N", "Also search attacks against N prompts; minutes each.", min=1)
     ] = None,
     adaptive_steps: Annotated[
         int,
-        typer.Option(
-            metavar="N",
+        option(
+            "N",
+            "Maximum steps of each search: 20 find what is easy, published attacks use 500.",
             min=1,
-            help="Maximum steps of each search: 20 find what is easy, published attacks use 500.",
         ),
     ] = AdaptiveRequest.steps,
     adaptive_search: Annotated[
@@ -132,25 +104,15 @@ def evaluate(
     ] = "gcg",
     adaptive_samples: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Sampled answers besides the greedy one; any that obeys counts.",
-        ),
+        option("N", "Sampled answers besides the greedy one; any that obeys counts.", min=0),
     ] = AdaptiveRequest.samples,
     adaptive_from: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Begin with what an earlier result found: its results.json or folder.",
-        ),
+        option("PATH", "Begin with what an earlier result found: its results.json or folder."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for the result; by default next to the checkpoint, or in runs.",
-        ),
+        option("DIR", "Folder for the result; by default next to the checkpoint, or in runs."),
     ] = None,
     num_processes: options.NumProcesses = 1,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -177,17 +139,15 @@ def evaluate(
     }
     with options.reserved_stdout():
         if endpoint is not None and model is not None:
-            from llmcausal.assembly import endpoint as deployed
+            from llmcausal.assembly.endpoint import EndpointRequest, evaluate_endpoint
             from llmcausal.evaluation.endpoint import RequestPace
 
             pace = RequestPace(requests, concurrency, timeout, patience)
-            result = deployed.evaluate_endpoint(
-                deployed.EndpointRequest(
-                    endpoint, model, api, tokenizer, checkpoint, pace, reuse, **shared
-                )
+            result = evaluate_endpoint(
+                EndpointRequest(endpoint, model, api, tokenizer, checkpoint, pace, reuse, **shared)
             )
         elif checkpoint is not None:
-            from llmcausal.assembly import evaluating
+            from llmcausal.assembly.evaluating import EvaluationRequest, evaluate_checkpoint
 
             search = None
             if adaptive is not None:
@@ -198,10 +158,8 @@ def evaluate(
                     samples=adaptive_samples,
                     earlier=adaptive_from,
                 )
-            result = evaluating.evaluate_checkpoint(
-                evaluating.EvaluationRequest(
-                    checkpoint, not answers_only, against, search, **shared
-                )
+            result = evaluate_checkpoint(
+                EvaluationRequest(checkpoint, not answers_only, against, search, **shared)
             )
     if process_index():
         return
@@ -216,11 +174,7 @@ def evaluate(
 
 
 def _refuse(given: Mapping[str, Any]) -> None:
-    """Refuses options that do not go together.
-
-    Raises:
-        UsageError: With the option that is too much, or missing.
-    """
+    """Raises a UsageError that names an option that is missing or does not fit the others."""
     deployed = given["endpoint"] is not None
     if not deployed and given["checkpoint"] is None:
         raise UsageError("give --checkpoint DIR, or --endpoint URL with --model NAME")
@@ -231,4 +185,4 @@ def _refuse(given: Mapping[str, Any]) -> None:
             where = "with --endpoint" if deployed else "without --endpoint"
             raise UsageError(f"--{name.replace('_', '-')} does not go {where}; leave it out")
     if given["adaptive_from"] is not None and given["adaptive"] is None:
-        raise UsageError("--adaptive-from says what a search begins with: give --adaptive N too")
+        raise UsageError("--adaptive-from names where a search begins: give --adaptive N too")

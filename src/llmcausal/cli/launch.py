@@ -1,7 +1,7 @@
 """`--num-processes`: the same command in several processes on this machine.
 
-`torch.distributed.run` and `accelerate launch` work too, but end a run 30 seconds after a signal,
-saved or not, and always with exit code 1.
+`torch.distributed.run` and `accelerate launch` work too, but they kill a run 30 seconds after a
+signal, saved or not, and always exit with code 1.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import typer
 
 from llmcausal.launched import process_count
 
-OPTION = "--num-processes"
 GRACE_SECONDS = 60.0
-"""How long the others may continue after one has failed."""
+"""How long the other processes may continue after one has failed."""
 _POLL_SECONDS = 0.1
 _SHOWN_LINES = 15
 
 
 def launch(count: int) -> None:
-    """Runs this command in `count` processes, and exits with the code of the first failure.
+    """Runs this command in `count` processes, and exits with the first failure's code.
 
-    Returns only if there is nothing to start: for one process, or in a started one.
+    Returns only if there is nothing to start: for one process, or in a started process, which
+    gets the same command line.
     """
     if count == 1 or process_count() > 1:
         return
@@ -42,7 +42,7 @@ def launch(count: int) -> None:
         outputs += [stack.enter_context(log.open("wb")) for log in logs[1:]]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "llmcausal", *_without_option(sys.argv[1:])],
+                [sys.executable, "-m", "llmcausal", *sys.argv[1:]],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -75,33 +75,16 @@ def _environments(count: int) -> Iterator[dict[str, str]]:
         yield {**os.environ, **shared, "RANK": str(index), "LOCAL_RANK": str(index)}
 
 
-def _without_option(arguments: Sequence[str]) -> list[str]:
-    """Leaves out `OPTION`, in both its spellings."""
-    kept = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == OPTION:
-            skip = True
-        elif not argument.startswith(f"{OPTION}="):
-            kept.append(argument)
-    return kept
-
-
 @contextmanager
 def _signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Passes on SIGTERM; the terminal itself sends Ctrl-C to the processes."""
+    """Passes on SIGTERM. Ctrl-C reaches the processes from the terminal: here it is ignored."""
 
     def pass_on(number: int, frame: Any) -> None:
         for process in processes:
             process.send_signal(number)
 
-    def wait(number: int, frame: Any) -> None:
-        """They stop when their step is done."""
-
     previous = [
-        (signal.SIGINT, signal.signal(signal.SIGINT, wait)),
+        (signal.SIGINT, signal.signal(signal.SIGINT, signal.SIG_IGN)),
         (signal.SIGTERM, signal.signal(signal.SIGTERM, pass_on)),
     ]
     try:
@@ -112,17 +95,17 @@ def _signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Waits for all, and ends the others a while after one failed; returns the first failure."""
+    """Waits for all, kills the others a while after one failed, and returns the first failure."""
     failed: int | None = None
-    until = float("inf")
-    while any(process.poll() is None for process in processes):
+    until = 0.0
+    while True:
+        running = [process for process in processes if process.poll() is None]
         if failed is None:
             failed = next((i for i, process in enumerate(processes) if process.returncode), None)
-            until = float("inf") if failed is None else time.monotonic() + GRACE_SECONDS
+            until = time.monotonic() + GRACE_SECONDS
         elif time.monotonic() > until:
-            for process in processes:
+            for process in running:
                 process.kill()
+        if not running:
+            return failed or 0
         time.sleep(_POLL_SECONDS)
-    if failed is None:
-        failed = next((i for i, process in enumerate(processes) if process.returncode), 0)
-    return failed

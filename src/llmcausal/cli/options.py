@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +12,15 @@ import typer
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """Returns the shipped profiles whose names begin so, for the shell's completion."""
+    """Completes the name of a shipped profile, for the shell."""
     from llmcausal.profile import shipped_profiles
 
     return [name for name in shipped_profiles() if name.startswith(incomplete)]
+
+
+def option(metavar: str, help: str, *names: str, **settings: Any) -> Any:
+    """Declares an option that takes a value; `names` replace the parameter's own name."""
+    return typer.Option(*names, metavar=metavar, help=help, **settings)
 
 
 Profile = Annotated[
@@ -28,18 +32,12 @@ Profile = Annotated[
     ),
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
+    list[str] | None, option("KEY=VALUE", "Change one setting; repeatable.", "--set")
 ]
-Checkpoint = Annotated[
-    Path, typer.Option("--checkpoint", metavar="DIR", help="A checkpoint, such as RUN/best.")
-]
+Checkpoint = Annotated[Path, option("DIR", "A checkpoint, such as RUN/best.")]
+NumProcesses = Annotated[int, option("N", "Processes on this machine, one per GPU.", min=1)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
-]
-NumProcesses = Annotated[
-    int,
-    typer.Option(metavar="N", min=1, help="Processes on this machine, one per GPU."),
 ]
 TrustRemoteCode = Annotated[
     bool,
@@ -66,11 +64,9 @@ def subcommand(**settings: Any) -> typer.Typer:
     )
 
 
-@contextlib.contextmanager
-def reserved_stdout() -> Iterator[None]:
+def reserved_stdout() -> contextlib.AbstractContextManager[Any]:
     """Sends prints inside to stderr, so that stdout carries the result alone."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def print_json(result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 app = options.subcommand()
 
@@ -25,29 +26,23 @@ def profile_memory(
     overrides: options.Overrides = None,
     seq_len: Annotated[
         int | None,
-        typer.Option(
-            min=16, metavar="N", help="Tokens of each member, instead of the longest in the data."
-        ),
+        option("N", "Tokens of each member, instead of the longest in the data.", min=16),
     ] = None,
     shared: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, metavar="SHARE", help="Share of each member that is a common prefix."
-        ),
+        option("SHARE", "Share of each member that is a common prefix.", min=0, max=1),
     ] = None,
     vram_gb: Annotated[
         float | None,
-        typer.Option(
-            min=0.5,
-            metavar="G",
-            help="Size of the card, here or elsewhere; the driver's share is subtracted.",
+        option(
+            "G", "Size of the card, here or elsewhere; the driver's share is subtracted.", min=0.5
         ),
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Predict this strategy; naive: the usual recipe, next to ours. The exit code "
+        option(
+            "NAME",
+            "Predict this strategy; naive: the usual recipe, next to ours. The exit code "
             "describes the requested strategy.",
         ),
     ] = None,
@@ -60,8 +55,7 @@ def profile_memory(
         typer.Option("--measure", help="Also run real steps and compare them with the prediction."),
     ] = False,
     plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the step's timeline to a .svg or .png file."),
+        Path | None, option("FILE", "Draw the step's timeline to a .svg or .png file.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 app = options.subcommand()
 
@@ -25,9 +26,9 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Output file; by default RUN/report.html, or ./comparison.html for several runs.",
+        option(
+            "FILE",
+            "Output file; by default RUN/report.html, or ./comparison.html for several runs.",
         ),
     ] = None,
     as_json: options.AsJson = False,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 app = options.subcommand()
 
@@ -21,39 +22,24 @@ def serve(
     checkpoint: options.Checkpoint,
     host: Annotated[
         str,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address to listen on. Outside the loopback, LLMCAUSAL_SERVE_TOKEN must hold a "
-            "token.",
+        option(
+            "ADDRESS",
+            "Address to listen on. Outside the loopback, LLMCAUSAL_SERVE_TOKEN must hold a token.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = 8000,
+    port: Annotated[int, option("N", "Port; 0 takes a free one.", min=0, max=65535)] = 8000,
     base: Annotated[
         bool, typer.Option("--base", help="Serve the model without its adapter.")
     ] = False,
     name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Model name in requests; by default the run's name."),
+        str | None, option("NAME", "Model name in requests; by default the run's name.")
     ] = None,
-    max_prompt_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Longest prompt, in tokens.")
-    ] = 4096,
-    max_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
-    ] = 512,
-    max_body: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Largest request, in bytes.")
-    ] = 2**20,
-    queue: Annotated[int, typer.Option(metavar="N", min=1, help="Most waiting requests.")] = 32,
+    max_prompt_tokens: Annotated[int, option("N", "Longest prompt, in tokens.", min=1)] = 4096,
+    max_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 512,
+    max_body: Annotated[int, option("N", "Largest request, in bytes.", min=1)] = 2**20,
+    queue: Annotated[int, option("N", "Most waiting requests.", min=1)] = 32,
     client_timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="N",
-            min=0.1,
-            help="Longest time to send a request or to read more, in seconds.",
-        ),
+        float, option("N", "Longest time to send a request or to read more, in seconds.", min=0.1)
     ] = 30.0,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

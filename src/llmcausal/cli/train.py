@@ -9,6 +9,7 @@ import typer
 
 from llmcausal.cli import options
 from llmcausal.cli.launch import launch
+from llmcausal.cli.options import option
 
 train_app = options.subcommand()
 resume_app = options.subcommand()
@@ -26,7 +27,7 @@ def train(
     profile: options.Profile,
     overrides: options.Overrides = None,
     output_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder that holds the run directories.")
+        Path | None, option("DIR", "Folder that holds the run directories.")
     ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Train on a few samples with all checks and tracebacks.")

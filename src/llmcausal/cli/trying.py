@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 app = options.subcommand()
 _MAX_TEXT_BYTES = 2**20
@@ -23,27 +22,16 @@ _MAX_TEXT_BYTES = 2**20
 )
 def try_(
     checkpoint: options.Checkpoint,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The task; with --text, answer once.")
-    ] = None,
+    system: Annotated[str | None, option("TEXT", "The task; with --text, answer once.")] = None,
     text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The text that the task is about; - reads stdin."),
+        Path | None, option("FILE", "The text that the task is about; - reads stdin.")
     ] = None,
-    attacks: Annotated[
-        int, typer.Option(metavar="N", min=1, max=60, help="Attacks on the text.")
-    ] = 6,
-    goal: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The attacker's instruction.")
-    ] = None,
+    attacks: Annotated[int, option("N", "Attacks on the text.", min=1, max=60)] = 6,
+    goal: Annotated[str | None, option("TEXT", "The attacker's instruction.")] = None,
     witness: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Text in an answer that shows obedience to --goal."),
+        str | None, option("TEXT", "Text in an answer that shows obedience to --goal.")
     ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens."),
-    ] = None,
+    max_tokens: Annotated[int | None, option("N", "Longest answer, in tokens.", min=1)] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -71,16 +59,12 @@ def try_(
                 import readline  # noqa: F401
             ask_and_show(trials, input)
             return
-        trials.goal(system, document)  # refuses a witness of no use before the model answers
         with options.reserved_stdout(), status("Answering"):
-            answers = trials.answers(system, [document])
-        with options.reserved_stdout(), status("Attacking"):
             found = trials.attacked(system, document)
     if as_json:
-        clean = {side: answer for side, (answer,) in answers.items()}
-        options.print_json({"answers": clean, **found})
+        options.print_json(found)
         return
-    console().print(render_answers(answers), render_attacks(found))
+    console().print(render_answers(found["answers"]), render_attacks(found))
 
 
 def _read(path: Path) -> str:
@@ -88,13 +72,9 @@ def _read(path: Path) -> str:
     from llmcausal.storage import read_at_most
 
     try:
-        if str(path) == "-" and sys.stdin is not None:
-            content = sys.stdin.buffer.read(_MAX_TEXT_BYTES + 1)
-            if len(content) > _MAX_TEXT_BYTES:
-                raise ValueError(f"longer than {_MAX_TEXT_BYTES} bytes")
-        else:
-            content = read_at_most(path.expanduser(), _MAX_TEXT_BYTES)
-        document = content.decode("utf-8").strip()
+        piped = str(path) == "-" and sys.stdin is not None
+        source = sys.stdin.buffer if piped else path.expanduser()
+        document = read_at_most(source, _MAX_TEXT_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         raise UsageError(f"--text {path}: cannot be read: {error}") from error
     if not document:

@@ -1,4 +1,4 @@
-"""What a check reads, what it returns, and the report of all checks."""
+"""The input and the result of a check, and the report of all checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SCHEMA_TITLE = "What `llmcausal doctor --json` prints"
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """What one check found.
+    """One check's result.
 
     Attributes:
         name: What was checked, in a word or two.
         status: `fail` means that a run would not work, `warning` that it would work badly.
         detail: What was found, on one line.
-        fix: What to do about it; empty on `pass`.
+        fix: How to fix it; empty on `pass`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class DoctorReport:
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON schema of the report; every field is always there and no other is."""
+    """Returns the JSON schema of the report, with all fields required and no others allowed."""
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(DoctorReport).json_schema(mode="serialization")
@@ -58,7 +58,7 @@ def json_schema() -> dict[str, Any]:
 
 
 class Finding(NamedTuple):
-    """A `DoctorCheck` without its name, which `doctor.CHECKS` gives."""
+    """A `DoctorCheck` without its name, which `doctor.CHECKS` has."""
 
     status: Status
     detail: str
@@ -79,7 +79,7 @@ def failed(detail: str, fix: str) -> Finding:
 
 @dataclass(frozen=True)
 class StrategyNeed:
-    """What a profile is predicted to need under one memory strategy."""
+    """A profile's predicted memory under one strategy."""
 
     name: str
     needed_bytes: int  # on the GPU, the CUDA context included
@@ -88,7 +88,7 @@ class StrategyNeed:
 
 @dataclass(frozen=True)
 class ProfileNeed:
-    """What a shipped profile is predicted to need of a GPU for the longest triplets it allows."""
+    """A shipped profile's predicted memory for the longest triplets that it allows."""
 
     profile: str
     model: str
@@ -105,7 +105,7 @@ class ProfileNeed:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The number of a model's parameters, and the size of one checkpoint of the profile."""
+    """The number of a model's parameters, and the size of one of the profile's checkpoints."""
 
     parameters: int
     checkpoint_bytes: int
@@ -113,16 +113,16 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that checks read besides files."""
+    """A check's input; checks also read files."""
 
     config: RunConfig
     machine: Machine
     shipped: tuple[ProfileNeed, ...] = ()  # predictions for the shipped profiles
-    own: ProfileNeed | None = None  # the prediction that holds for this profile, if there is one
-    # Returns the model's size; None where that needs a network.
+    own: ProfileNeed | None = None  # the prediction for this profile, if there is one
+    # Returns the model's size; None if that needs a network.
     size: Callable[[], ModelSize | None] = lambda: None
 
     @property
     def on_gpu(self) -> bool:
-        """Whether training would be on the GPU."""
+        """Whether training would use the GPU."""
         return self.config.model.device != "cpu" and self.machine.gpu is not None

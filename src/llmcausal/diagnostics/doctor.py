@@ -11,7 +11,7 @@ from llmcausal.diagnostics.machine import one_line
 from llmcausal.errors import LlmcausalError
 
 Watch = Callable[[str], AbstractContextManager[None]]
-"""Shows that something is under way while its context is open."""
+"""Shows a running step while its context is open."""
 
 CHECKS: tuple[tuple[str, Callable[[Facts], Finding | None]], ...] = (
     ("python", environment.check_python),
@@ -34,18 +34,18 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Finding | None]], ...] = (
     ("data", inputs.check_data),
     ("trackers", environment.check_trackers),
 )
-"""In order; a check returns None where it has no meaning."""
+"""In order; a check returns None if it does not apply."""
 
 
 def diagnose(facts: Facts, watch: Watch) -> Iterator[DoctorCheck]:
-    """Runs the checks in order; a check that cannot run is a failed one."""
+    """Runs the checks in order; a check that cannot run has failed."""
     for name, check in CHECKS:
         with watch(f"Checking {name}"):
             try:
                 found = check(facts)
             except LlmcausalError as error:
                 found = failed(one_line(str(error)), "correct the profile")
-            except Exception as error:  # a check must never hide the ones after it
+            except Exception as error:  # a broken check must not prevent the later ones
                 reason = f"could not be checked: {type(error).__name__}: {one_line(str(error))}"
                 broken = facts.machine.torch is None
                 found = failed(reason, "fix torch first" if broken else "report this as a bug")

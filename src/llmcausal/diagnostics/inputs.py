@@ -1,4 +1,4 @@
-"""Checks of what a profile names: model, data."""
+"""Checks of a profile's model, chat template and data."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from llmcausal.diagnostics.machine import one_line
 from llmcausal.errors import DataError, LlmcausalError
 
 HUB_SECONDS = 10.0
-"""How long to wait for the hub's answer."""
+"""Longest time to wait for the hub."""
 GGUF_EXPANSION = 8
-"""fp32 weights against a GGUF file of 4 bits a weight."""
+"""Size of fp32 weights relative to a GGUF file with 4 bits per weight."""
 MIB = 2**20
 
 
 def check_model(facts: Facts) -> Finding:
-    """Checks that the profile's model can be found: package, folder, cache, or hub."""
     return find_model(facts.config.model)
 
 
 def find_model(section: ModelSection) -> Finding:
-    """Looks for a model, as `check_model`."""
+    """Looks for a model in a package, a folder, the cache, or on the hub."""
     from llmcausal.model.gguf import PREFIX, find_gguf
 
     fix = "set model.name to a local folder, a hub id, or package:MODULE"
@@ -59,7 +58,7 @@ def find_model(section: ModelSection) -> Finding:
 
 
 def check_data(facts: Facts) -> Finding:
-    """Checks the data of all three splits, wholly."""
+    """Reads all three splits completely."""
     from llmcausal.data.splits import load_split, load_training_splits
 
     try:
@@ -75,7 +74,7 @@ def check_data(facts: Facts) -> Finding:
 
 
 def weights_bytes(section: ModelSection) -> int | None:
-    """Returns the size of the model's weights as loaded from disk, or None if nobody knows."""
+    """Returns the size of the model's weights on disk, or None if it is unknown."""
     from llmcausal.model.gguf import PREFIX, find_gguf
 
     try:
@@ -93,7 +92,7 @@ def weights_bytes(section: ModelSection) -> int | None:
 
 
 def is_stored(section: ModelSection) -> bool:
-    """Says whether the model needs no further disk space: a folder, cached, or converted."""
+    """Returns whether the model needs no more disk space: a folder, cached, or converted."""
     from llmcausal.model.gguf import PREFIX, cache_dir, find_gguf
 
     if section.name.startswith(PREFIX):
@@ -103,7 +102,7 @@ def is_stored(section: ModelSection) -> bool:
 
 
 def hub_weights_cached(section: ModelSection) -> bool:
-    """Says whether configuration and weights of a hub model are in the local cache."""
+    """Returns whether configuration and weights of a hub model are in the local cache."""
     config = cached_config(section)
     return config is not None and bool(_weight_files(config.parent))
 
@@ -130,7 +129,7 @@ def _hub_is_off() -> bool:
 
 @lru_cache
 def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, str] | None]:
-    """Asks the hub for the bytes of the weights; else a problem and its fix."""
+    """Asks the hub for the size of the weights; returns it, or a problem and its fix."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -142,7 +141,7 @@ def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, s
         return None, ("access is gated", "accept its licence on the hub, then `hf auth login`")
     except RepositoryNotFoundError:
         return None, ("no such model, or it is private", "check the spelling, or `hf auth login`")
-    except Exception as error:  # the transport's own errors share no base
+    except Exception as error:  # the transport's errors share no base class
         reason = one_line(str(error)) or type(error).__name__
         return None, (
             f"not cached, and the hub does not answer: {reason}",
@@ -153,7 +152,7 @@ def _hub_size(name: str, revision: str | None) -> tuple[int | None, tuple[str, s
 
 
 def check_chat_template(facts: Facts) -> Finding:
-    """Checks that prompts are rendered as the model expects, and that its answers would end."""
+    """Checks that the chat template renders prompts, and that generation stops at its end token."""
     from llmcausal.data.template import ChatTemplate
     from llmcausal.model.factory import load_tokenizer
     from llmcausal.model.gguf import PREFIX
@@ -182,17 +181,17 @@ def check_chat_template(facts: Facts) -> Finding:
         return passed(f"{found}; answers end with {name}, as generation does")
     detail = (
         f"{found}; answers end with {name} ({end}), which is not among generation_config's "
-        f"eos_token_id {known}: other programs would not stop at it"
+        f"eos_token_id {known}: other programs would not stop there"
     )
     fix = (
         "`llmcausal export` writes it into the exported model, and `eval` stops at it; for the "
-        f"model as it is, add {end} to eos_token_id in its generation_config.json"
+        f"original model, add {end} to eos_token_id in its generation_config.json"
     )
     return warning(detail, fix)
 
 
 def end_ids(section: ModelSection) -> list[int]:
-    """Returns the ids at which generation with the stored model ends."""
+    """Returns the ids at which the stored model's generation stops."""
     from transformers import AutoConfig, GenerationConfig
 
     from llmcausal.model.factory import resolve_source

@@ -1,4 +1,4 @@
-"""What the checks know of the machine: gathered once, faked whole in tests."""
+"""Facts about the machine, gathered once for all checks; tests fake them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ HIDE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A program that holds memory of a GPU."""
+    """A program that uses GPU memory."""
 
     pid: int
-    name: str  # empty where the system does not tell it
-    used_bytes: int | None  # none where the driver does not tell it (Windows)
+    name: str  # empty if unknown
+    used_bytes: int | None  # None if the driver does not report it (Windows)
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Gpu:
 
     name: str
     total_bytes: int
-    free_bytes: int  # what no program holds, before this one took any
+    free_bytes: int  # before this program takes any
     capability: Version  # CUDA compute capability, such as (8, 9)
-    processes: tuple[GpuProcess, ...] = ()  # other programs that hold its memory
+    processes: tuple[GpuProcess, ...] = ()  # other programs that use its memory
 
     @property
     def kernels(self) -> str:
@@ -47,50 +47,49 @@ class Torch:
     """The installed torch."""
 
     version: str  # with its local part, such as `2.13.0+cpu`
-    cuda: Version | None = None  # CUDA version that it was built for; None for a build without
-    sees_gpu: bool = False  # whether it can use a GPU
-    kernels: tuple[str, ...] = ()  # what its CUDA kernels were compiled for: `sm_80`, `compute_90`
-    threads: int = 1  # threads that it computes with on the CPU
+    cuda: Version | None = None  # CUDA version of the build; None without CUDA
+    sees_gpu: bool = False
+    kernels: tuple[str, ...] = ()  # targets of its CUDA kernels, such as `sm_80`, `compute_90`
+    threads: int = 1  # on the CPU
 
 
 @dataclass(frozen=True)
 class Machine:
     """Hardware and drivers."""
 
-    python: tuple[int, int, int]  # version of the interpreter
+    python: tuple[int, int, int]
     system: str  # `Linux`, `Windows` or `Darwin`, and the processor's architecture
-    wsl: bool  # whether Linux runs inside Windows
+    wsl: bool
     ram_bytes: int
     ram_free_bytes: int
-    torch: Torch | None  # none if it cannot be imported; then `torch_problem` says why, on one line
+    torch: Torch | None  # None if it cannot be imported; then `torch_problem` is one line
     torch_problem: str = ""
-    driver: str | None = None  # version of the NVIDIA driver; None without one
-    driver_cuda: Version | None = None  # newest CUDA version that the driver knows
-    gpus: tuple[Gpu, ...] = ()  # all that the driver has, even if `CUDA_VISIBLE_DEVICES` hides them
-    gpus_hidden: bool = False  # whether it hides all of them
+    driver: str | None = None  # version of the NVIDIA driver
+    driver_cuda: Version | None = None  # newest CUDA version that the driver supports
+    gpus: tuple[Gpu, ...] = ()  # all of the driver's, even if `CUDA_VISIBLE_DEVICES` hides them
+    gpus_hidden: bool = False  # whether `CUDA_VISIBLE_DEVICES` hides all of them
 
     @property
     def gpu(self) -> Gpu | None:
-        """The GPU that training would take, if torch can use it."""
+        """The GPU that training would use, if torch can use one."""
         return self.gpus[0] if self.gpus and self.torch and self.torch.sees_gpu else None
 
     @property
     def windows_driver(self) -> bool:
-        """Whether the driver is that of Windows, below WSL too."""
+        """Whether the Windows driver runs the GPU, as it does in WSL."""
         return self.wsl or self.system.startswith("Windows")
 
 
 def one_line(text: str) -> str:
-    """Replaces line breaks and runs of spaces by single spaces."""
     return " ".join(text.split())
 
 
 def look_at_machine() -> Machine:
-    """Gathers the facts; never fails, whatever is broken."""
+    """Gathers the facts; never fails, even with a broken torch or driver."""
     import psutil
 
     memory = psutil.virtual_memory()
-    # NVML first: torch's own context would be counted as taken.
+    # NVML first: later, the memory of torch's context would not be free.
     driver, driver_cuda, gpus = _driver_facts()
     torch, problem = _torch_facts()
     if torch and torch.sees_gpu and not gpus:
@@ -124,7 +123,7 @@ def _torch_facts() -> tuple[Torch | None, str]:
             kernels=tuple(torch.cuda.get_arch_list()),
             threads=torch.get_num_threads(),
         ), ""
-    except Exception as error:  # a broken installation raises whatever it likes
+    except Exception as error:  # a broken installation may raise anything
         return None, f"{type(error).__name__}: {one_line(str(error))}"
 
 
@@ -162,7 +161,7 @@ def _driver_facts() -> tuple[str | None, Version | None, tuple[Gpu, ...]]:
 
 
 def _handles(nvml: Any) -> list[Any]:
-    """Returns the GPUs that CUDA may use, the first one first; all if that hides every one."""
+    """Returns the GPUs that CUDA may use, in its order; all if it may use none."""
     count = int(nvml.nvmlDeviceGetCount())
     named = [part.strip() for part in os.environ.get(HIDE_GPUS, "").split(",") if part.strip()]
     chosen = []
@@ -186,7 +185,7 @@ def _gpu(nvml: Any, handle: Any) -> Gpu:
 
 
 def _processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
-    """Lists the other programs on a GPU, those that hold most first."""
+    """Lists the other programs on a GPU, the largest first."""
     found: dict[int, GpuProcess] = {}
     for listed in (
         nvml.nvmlDeviceGetComputeRunningProcesses,
@@ -194,7 +193,7 @@ def _processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
     ):
         try:
             running = listed(handle)
-        except nvml.NVMLError:  # WSL does not tell
+        except nvml.NVMLError:  # unavailable in WSL
             continue
         for process in running:
             if process.pid != os.getpid():
@@ -213,7 +212,7 @@ def _name_of(pid: int) -> str:
 
 
 def attention_kernels(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """Returns which fast kernels of scaled dot-product attention really run on a device."""
+    """Returns the fast attention kernels that run on a device."""
     import warnings
 
     import torch
@@ -228,7 +227,7 @@ def attention_kernels(device: torch.device, dtype: torch.dtype) -> tuple[str, ..
     for name, backend in wanted.items():
         try:
             with warnings.catch_warnings(), sdpa_kernel(backend):
-                warnings.simplefilter("ignore", UserWarning)  # why the others were not taken
+                warnings.simplefilter("ignore", UserWarning)  # on the backends not chosen
                 torch.nn.functional.scaled_dot_product_attention(
                     query, query, query, is_causal=True
                 )
@@ -239,7 +238,7 @@ def attention_kernels(device: torch.device, dtype: torch.dtype) -> tuple[str, ..
 
 
 def pinnable_bytes(most: int, block: int = 2**28) -> int:
-    """Returns how much host memory CUDA can pin, up to `most` bytes; nothing stays pinned."""
+    """Returns how many bytes of host memory CUDA can pin, up to `most`; nothing stays pinned."""
     import torch
 
     blocks: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""The HTTP side: sockets, who may ask how much, slow clients, and OpenAI's forms of answer."""
+"""The HTTP side: sockets, access and limits, slow clients, and OpenAI's response formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -35,30 +35,23 @@ T = TypeVar("T")
 _CONNECTIONS = 256
 _SHUTDOWN_SECONDS = 5
 _CLOSES = (408, 413)
-"""Statuses of requests not read to their end, whose connections are of no further use."""
+"""Statuses of requests that were not read to the end, so their connections must close."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served, and to whom.
-
-    Attributes:
-        name: The model's.
-        token: What requests must bear; None lets everyone on this machine ask.
-        hosts: Names by which a client may call this server; `*` for any.
-    """
+    """A model and its access rules."""
 
     engine: Engine
     name: str
-    token: str | None
-    hosts: tuple[str, ...]
+    token: str | None  # bearer token that requests need
+    hosts: tuple[str, ...]  # accepted host names of this server; `*` for any
 
 
 def build_app(served: Served) -> Starlette:
-    """Returns the application."""
     endpoints = _Endpoints(served)
-    # A page that a browser shows may not ask: by its own name it is another host, and a JSON body
-    # needs a consent that this server never gives.
+    # Web pages in a local browser have no access: a rebound host name is not accepted, and a
+    # cross-origin JSON body needs a CORS permission, which this server never gives.
     return Starlette(
         routes=[
             Route("/health", endpoints.health),
@@ -113,7 +106,7 @@ class _Endpoints:
         loop = asyncio.get_running_loop()
 
         def tell(event: Event) -> None:
-            with suppress(RuntimeError):  # the server has ended, and nobody listens
+            with suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         engine = self._served.engine
@@ -139,12 +132,12 @@ class _Endpoints:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
-            raise Refusal(401, "invalid_token", "this server wants a bearer token")
+            raise Refusal(401, "invalid_token", "this server needs a bearer token")
 
     async def _body(self, request: Request) -> bytes:
         limits = self._served.engine.limits
         most = limits.body_bytes
-        too_large = Refusal(413, "too_large", f"a request may have {most} bytes")
+        too_large = Refusal(413, "too_large", f"a request may have at most {most} bytes")
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
             raise too_large
@@ -161,7 +154,7 @@ class _Endpoints:
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events; `ended` is called however they end, even before the first."""
+    """Server-sent events; `ended` is called at the end, even of a stream that never started."""
 
     def __init__(self, lines: AsyncIterator[str], ended: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -175,7 +168,7 @@ class _Stream(StreamingResponse):
 
 
 class _Reply:
-    """One answer in OpenAI's form."""
+    """One answer in OpenAI's format."""
 
     def __init__(self, model: str, chat: bool) -> None:
         self._chat = chat
@@ -222,9 +215,9 @@ async def _streamed(
 
 
 async def _unless_gone(request: Request, waiting: Awaitable[T]) -> T:
-    """Waits, unless the client disconnects first."""
+    """Waits for a result; raises `ClientDisconnect` if the client disconnects first."""
     answer = asyncio.ensure_future(waiting)
-    gone = asyncio.ensure_future(request.receive())  # after the body there is only this to come
+    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
@@ -267,7 +260,7 @@ async def _refused(request: Request, refusal: Exception) -> Response:
 
 
 async def _unheard(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody is there to read it
+    return Response(status_code=400)  # the client has disconnected
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -277,7 +270,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine alone."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -285,44 +278,34 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Takes an address, at port 0 a free one; clients are refused until a server listens.
-
-    Raises:
-        UsageError: If the address is not available.
-    """
+    """Binds a socket, with port 0 to a free port; raises `UsageError` if that is impossible."""
     try:
-        family, kind, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind)
+        with ExitStack() as stack:
+            family, kind, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            taken = stack.enter_context(socket.socket(family, kind))
+            if os.name == "posix":  # on Windows it would let two servers share a port
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind((host, port))
+            stack.pop_all()
+            return taken
     except (OSError, UnicodeError) as error:
-        raise _unavailable(host, port, error) from error
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((host, port))
-    except OSError as error:
-        taken.close()
-        raise _unavailable(host, port, error) from error
-    return taken
-
-
-def _unavailable(host: str, port: int, error: Exception) -> UsageError:
-    return UsageError(
-        f"--host {host} --port {port}: cannot listen there: {error}; give another port, or stop "
-        "what holds this one"
-    )
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there: {error}; give another port, or "
+            "stop the program that uses this one"
+        ) from error
 
 
 def address(taken: socket.socket) -> str:
-    """Returns the URL at which a socket of this machine can be reached."""
+    """Returns the URL of a bound socket."""
     host, port = taken.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def timed_connection(seconds: float) -> type[H11Protocol]:
-    """Returns uvicorn's connection, which ends when the client is slow.
+    """Returns a uvicorn connection class that drops slow clients.
 
-    A client has `seconds` for the head of each request, and to take more of its answer. The
-    application times the body itself.
+    A client has `seconds` to send each request's headers, and to read more of its answer. The
+    application limits the time for the body.
     """
 
     class TimedConnection(H11Protocol):
@@ -376,12 +359,7 @@ class _Server(uvicorn.Server):
 def make_server(
     app: ASGIApp, client_seconds: float, listening: Callable[[], None]
 ) -> uvicorn.Server:
-    """Returns the server for an application; it logs neither requests nor addresses.
-
-    Args:
-        client_seconds: As in `timed_connection`.
-        listening: Called once clients can connect.
-    """
+    """Returns a server that logs no requests and calls `listening` once clients can connect."""
     return _Server(
         uvicorn.Config(
             app,

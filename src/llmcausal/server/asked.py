@@ -1,4 +1,4 @@
-"""Requests, read strictly: the server refuses what it cannot do and overlooks nothing."""
+"""Requests, read strictly: the server refuses every field that it cannot honor."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "response_format": ({"type": "text"},),
 }
-"""Fields and the only values that fit greedy decoding of one answer; null always fits."""
+"""Fields and the only values that greedy decoding of one answer allows, besides null."""
 _WITHOUT_EFFECT = ("top_p", "top_k", "seed", "user", "metadata", "stream_options", "suffix")
 _SHARED = ("model", "max_tokens", "max_completion_tokens", "stream")
 
 
 class Refusal(Exception):
-    """A request that is not answered: its HTTP status, a code for programs, words for people."""
+    """A refused request, with its HTTP status, a code for programs and a message for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -49,14 +49,10 @@ class Asked:
 
 
 def read_chat(body: bytes) -> Asked:
-    """Reads a request for a chat completion.
+    """Reads a request for a chat completion; raises `Refusal` for anything else.
 
-    The messages are one system, one user and one tool message, in this order; one of the first
-    two may be absent, or the tool message. The last one is the untrusted text, as the user's
-    turn is in training; those before it are the trusted task.
-
-    Raises:
-        Refusal: If it asks for anything else.
+    The roles are those of `_ORDERS`. The last message is the untrusted text, as the user's turn is
+    in training; those before it are the trusted task.
     """
     values = _object(body)
     _refuse_others(values, "messages")
@@ -75,11 +71,7 @@ def read_chat(body: bytes) -> Asked:
 
 
 def read_completion(body: bytes) -> Asked:
-    """Reads a request for a completion, whose prompt is a list of token ids.
-
-    Raises:
-        Refusal: If it asks for anything else.
-    """
+    """Reads a request for a completion of token ids; raises `Refusal` for anything else."""
     values = _object(body)
     _refuse_others(values, "prompt")
     prompt = values.get("prompt")
@@ -96,7 +88,7 @@ def read_completion(body: bytes) -> Asked:
 def _object(body: bytes) -> Values:
     try:
         values = json.loads(body)
-    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # includes text that is not UTF-8
         raise _bad(f"the body is not JSON: {type(error).__name__}") from None
     if not isinstance(values, dict):
         raise _bad("the body must be a JSON object")
@@ -111,7 +103,7 @@ def _refuse_others(values: Values, own: str) -> None:
             raise _bad(f"{name[:80]}: this server does not know it; leave it out")
         if value not in _NEUTRAL[name]:
             only = json.dumps(_NEUTRAL[name][0])
-            raise _bad(f"{name}: this server decodes greedily; only {only} can be done")
+            raise _bad(f"{name}: this server decodes greedily; only {only} is possible")
 
 
 def _asked(values: Values, prompt: tuple[str, str] | tuple[int, ...]) -> Asked:
@@ -138,7 +130,7 @@ def _content(message: Values, index: int) -> str:
     try:
         content.encode()
     except UnicodeEncodeError:
-        raise _bad(f"messages[{index}].content: holds half of a character") from None
+        raise _bad(f"messages[{index}].content: contains half of a character") from None
     return content
 
 

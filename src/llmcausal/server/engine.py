@@ -1,6 +1,6 @@
-"""One thread that answers: one prompt at a time, in the order of arrival.
+"""One thread that answers one prompt at a time, in the order of arrival.
 
-So an answer never depends on who else asks, and is the one that the prompt gets alone.
+So an answer never depends on other requests.
 """
 
 from __future__ import annotations
@@ -35,20 +35,13 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that requests may take; the server refuses more.
-
-    Attributes:
-        body_bytes: Size of a request.
-        new_tokens: Tokens of an answer, also where a request does not say.
-        waiting: Requests that wait for their turn.
-        client_seconds: Longest time to send a request, and to take more of its answer.
-    """
+    """Maxima; the server refuses requests that need more."""
 
     body_bytes: int = 2**20
     prompt_tokens: int = 4096
-    new_tokens: int = 512
-    waiting: int = 32
-    client_seconds: float = 30.0
+    new_tokens: int = 512  # also of an answer to a request without a limit
+    waiting: int = 32  # requests in the queue
+    client_seconds: float = 30.0  # to send a request, and to read more of its answer
 
 
 @dataclass(frozen=True)
@@ -60,18 +53,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of an answer.
+    """The end of an answer."""
 
-    Attributes:
-        rest: Text that is in no `Piece`.
-        answer: The whole answer.
-        new_tokens: Tokens of the answer, a stop token included.
-    """
-
-    rest: str
+    rest: str  # text that is in no `Piece`
     answer: Answer
     prompt_tokens: int
-    new_tokens: int
+    new_tokens: int  # including a stop token
 
 
 Event = Piece | Finished | Refusal
@@ -89,11 +76,11 @@ class Job:
 
 
 class GrowingAnswer:
-    """An answer while its tokens come: its pieces, joined, are the whole answer's text.
+    """An answer whose tokens are still arriving; its pieces, joined, are the whole answer's text.
 
-    A piece excludes what the next token may still change: half of a character, and white space
-    that the whole answer would lose at its end. Only the last tokens are decoded each time, so
-    the time for an answer grows with its length, not with the length's square.
+    A piece excludes text that the next token may still change: half of a character, and white space
+    that the whole answer would lose at its end. Each call decodes only the last tokens, so the
+    time is linear in the answer's length.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
@@ -101,14 +88,14 @@ class GrowingAnswer:
         self._template = template
         self._special = frozenset(template.tokenizer.all_special_ids)
         self._start = 0
-        """First token that is decoded again, as the context of the next ones."""
+        """Index of the first token that is decoded again, as context for the next tokens."""
         self._settled = 0
-        """Tokens whose text no later token changes."""
+        """Number of tokens whose text is final."""
         self._space = ""
         self._given = 0
 
     def add(self, token: int) -> str:
-        """Takes the next token; returns the newly settled text."""
+        """Takes the next token; returns the text that has become final."""
         self.tokens.append(token)
         end = len(self.tokens)
         while end > self._settled and self._joins_the_next(self.tokens[end - 1]):
@@ -117,7 +104,7 @@ class GrowingAnswer:
         if text.endswith(_UNREADABLE):
             return ""
         text = text[len(self._decode(self._settled)) :]
-        # Decoders drop a space at the beginning, so the context must have something visible.
+        # Decoders drop a space at the beginning, so the context must contain visible text.
         self._start = self._settled if text.strip() else self._start
         self._settled = end
         text = self._space + text
@@ -132,7 +119,7 @@ class GrowingAnswer:
         return answer.text[self._given :], answer
 
     def _joins_the_next(self, token: int) -> bool:
-        """Whether a token is a byte of a character, or invisible and may stand between bytes."""
+        """Whether a token is one byte of a character, or invisible, so bytes may surround it."""
         spelled = self._template.tokenizer.convert_ids_to_tokens(token)
         return token in self._special or _BYTE.fullmatch(str(spelled)) is not None
 
@@ -146,12 +133,7 @@ class GrowingAnswer:
 
 
 class Engine:
-    """Owns a model, and the only thread that computes with it.
-
-    Args:
-        model: A transformers model, or a `PeftModel` around one.
-        adapter: Answer with the adapter; otherwise as the untouched base.
-    """
+    """Owns a model, and the only thread that computes with it; without `adapter`, as its base."""
 
     def __init__(
         self, model: Any, template: ChatTemplate, limits: Limits, *, adapter: bool = True
@@ -171,7 +153,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="llmcausal-answers", daemon=True)
 
     def start(self) -> None:
-        """Makes the model ready; raises whatever prevents it from answering."""
+        """Makes the model ready; raises the error that prevents it from answering."""
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
@@ -179,19 +161,14 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether requests are answered."""
         return self._thread.is_alive() and not self._closed
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for their turn."""
         return len(self._waiting)
 
     def submit(self, asked: Asked, tell: Tell) -> Job:
-        """Puts a request at the end of the queue.
-
-        Args:
-            tell: Called with every piece of a streamed answer, then with its end or a refusal.
+        """Adds a request to the queue; `tell` gets a streamed answer's pieces, then its end.
 
         Raises:
             Refusal: If the queue is full, or the server is shutting down.
@@ -201,20 +178,20 @@ class Engine:
             if not self.alive:
                 raise _closed()
             if len(self._waiting) >= self.limits.waiting:
-                raise Refusal(429, "busy", "too many requests wait; try again later")
+                raise Refusal(429, "busy", "too many requests are waiting; try again later")
             self._waiting.append(job)
             self._changed.notify()
         return job
 
     def cancel(self, job: Job) -> None:
-        """Gives up a request; one at work ends at its next token."""
+        """Removes a request from the queue, or ends it at its next token."""
         job.cancelled.set()
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
 
     def close(self) -> None:
-        """Ends the thread and refuses the requests that wait."""
+        """Ends the thread and refuses the waiting requests."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -252,7 +229,7 @@ class Engine:
         except Refusal as refusal:
             job.tell(refusal)
         except Exception as error:
-            # Its message may quote the prompt, which belongs into no log.
+            # The message may quote the prompt, which must not be logged.
             _log.error("a request failed: %s", type(error).__name__)
             job.tell(Refusal(500, "failed", f"answering failed: {type(error).__name__}"))
 
@@ -263,7 +240,7 @@ class Engine:
             if job.cancelled.is_set() or self._closed:
                 job.tell(_closed())
                 return
-            if not job.asked.streams:  # its text is read once, at the end
+            if not job.asked.streams:  # finish() decodes it once
                 answer.tokens.append(token)
             elif text := answer.add(token):
                 job.tell(Piece(text))
@@ -283,7 +260,7 @@ class Engine:
                 raise Refusal(400, "invalid_request", "; ".join(error.defects)) from None
         if len(prompt) > self.limits.prompt_tokens:
             most = self.limits.prompt_tokens
-            message = f"the prompt has {len(prompt)} tokens, and may have {most}"
+            message = f"the prompt has {len(prompt)} tokens; the maximum is {most}"
             raise Refusal(400, "context_length_exceeded", message)
         return prompt
 

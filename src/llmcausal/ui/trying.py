@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rich.columns import Columns
@@ -29,9 +29,9 @@ class Tried(Protocol):
     def attacked(self, system: str, text: str) -> dict[str, Any]: ...
 
 
-def render_answers(answers: Mapping[str, Sequence[str]]) -> RenderableType:
+def render_answers(answers: Mapping[str, str]) -> RenderableType:
     panels = [
-        Panel(Text(clean(answers[side][0]) or "(an empty answer)"), title=name, title_align="left")
+        Panel(Text(clean(answers[side]) or "(an empty answer)"), title=name, title_align="left")
         for side, name in _NAMES.items()
     ]
     return Columns(panels, equal=True, expand=True)
@@ -99,7 +99,7 @@ def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
     else:
         with status("Answering"):
             answers = trials.answers(system, [text])
-        console().print(render_answers(answers))
+        console().print(render_answers({side: first for side, (first,) in answers.items()}))
 
 
 def _text(ask: Ask) -> str:
