@@ -99,34 +99,23 @@ MAX_DEFECTS = 1000
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
     """Reads triplets with their line numbers; raises a DataError with every defect."""
     triplets: list[tuple[int, Triplet]] = []
+    defects = Defects(path)
     first_lines: dict[str, int] = {}
-    defects: list[str] = []
-    count = 0
-
-    def report(line: int, field: str, reason: str) -> None:
-        nonlocal count
-        count += 1
-        if count <= MAX_DEFECTS:
-            defects.append(f"{path}:{line}: {field}: {reason}")
-
-    for number, record in read_objects(path, report):
+    for number, record in read_objects(path, defects.add):
         triplet, reasons = parse_record(record)
         for field, reason in reasons:
-            report(number, field, reason)
+            defects.add(number, field, reason)
         identity = record.get("id")
         if isinstance(identity, str) and identity.strip():
             first = first_lines.setdefault(identity, number)
             if first != number:
-                report(number, "id", f"{identity[:60]!a} is already the id of line {first}")
+                shown = ascii(identity[:60])
+                defects.add(number, "id", f"{shown} is already the id of line {first}")
         if triplet is not None:
             triplets.append((number, triplet))
-    if count > MAX_DEFECTS:
-        defects.append(f"{path}: and {count - MAX_DEFECTS} more defects")
-        raise DataError(defects, f"{count} defects in the data; nothing was started")
-    if defects:
-        raise DataError(defects)
-    if not triplets:
+    if not triplets and not defects.count:
         raise DataError([f"{path}: the file holds no triplets"])
+    defects.raise_if_any()
     return triplets
 
 
@@ -141,6 +130,30 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
         replace_file(path, map(_encode, triplets))
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+class Defects:
+    """Collects the defects of a file, the first `MAX_DEFECTS` in full."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.messages: list[str] = []
+
+    def add(self, line: int, field: str, reason: str) -> None:
+        self.count += 1
+        if self.count <= MAX_DEFECTS:
+            self.messages.append(f"{self.path}:{line}: {field}: {reason}")
+
+    def raise_if_any(self) -> None:
+        if not self.count:
+            return
+        if self.count > MAX_DEFECTS:
+            self.messages.append(f"{self.path}: and {self.count - MAX_DEFECTS} more defects")
+        plural = "s" if self.count != 1 else ""
+        raise DataError(
+            self.messages, f"{self.count} defect{plural} in the data; nothing was started"
+        )
 
 
 def _encode(triplet: Triplet) -> bytes:
