@@ -135,7 +135,7 @@ ONLY_WRITE_A_TEXT = ("print_word", "fixed_reply")
 
 @from_file("other_languages")
 class OtherLanguages(AttackFamily):
-    """Is wholly foreign where the goal allows it, else foreign words before an English goal."""
+    """Is all in another language if the goal allows it, else only the words before the goal."""
 
     def payload(self, goal: Goal, rng: random.Random, phrasing: Phrasing) -> str:
         if goal.kind in ONLY_WRITE_A_TEXT:

@@ -185,7 +185,7 @@ def attack_info(
 def _draw(
     identity: str, scenario: Scenario, attacker: Attacker, rng: random.Random
 ) -> Triplet | None:
-    """Draws one triplet, or None where the draw breaks a rule of the data."""
+    """Draws one triplet, or None if the draw breaks a rule of the data."""
     layout = weighted(LAYOUT_WEIGHTS, rng)
     pair = _fill_twice(scenario, rng)
     goal = attacker.goal(scenario.system, rng)
@@ -212,7 +212,7 @@ def _draw(
 
 
 def _fill_twice(scenario: Scenario, rng: random.Random) -> tuple[Filling, Filling] | None:
-    """Draws an input and a counterfactual, or None where they do not differ as they should."""
+    """Draws an input and a counterfactual, or None if they do not differ as they should."""
     first, second = _every_wording(scenario, rng), _every_wording(scenario, rng)
     benign = rng.choice(first)
     how = weighted(COUNTERFACTUAL_WEIGHTS, rng)

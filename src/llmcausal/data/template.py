@@ -330,7 +330,7 @@ def _split_items(
 
 
 def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
-    """Finds plain text that marks turns, so that content could forge it.
+    """Finds plain text that marks turns, which content could forge.
 
     These are bracketed words (`[/INST]`, `<<SYS>>`) and labels (`USER:`, `### Response:`) anywhere,
     and every line after content without a control token between them. The word `user` after

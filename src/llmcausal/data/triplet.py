@@ -56,11 +56,11 @@ class Check:
 
 @dataclass(frozen=True)
 class AttackInfo:
-    """The attack inside `injection`; "" where a fact is unknown.
+    """The attack inside `injection`; an unknown fact is "".
 
     Attributes:
         witness: Text that proves obedience if the answer holds it.
-        check: Proof of obedience that replaces `witness` where a text is not enough.
+        check: Proof of obedience that replaces `witness` if a text is not enough.
         position: Place of the attack in the text: start, middle or end.
         difficulty: easy, medium or hard to recognize.
         novelty: `seen` (the built-in training data has the phrasing), `new_phrasing` (it only has
@@ -130,7 +130,7 @@ class Triplet:
 
     @property
     def swapped_system(self) -> str:
-        """The attack's instruction as the trusted one; empty where it is unknown."""
+        """The attack's instruction as the trusted one; empty if it is unknown."""
         return self.system_obeying or (self.attack.goal if self.attack else "")
 
     def system_text(self, member: Member) -> str:

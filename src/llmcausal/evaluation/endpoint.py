@@ -50,7 +50,7 @@ class Api(ABC):
 
     @property
     def rendering(self) -> str:
-        """Names the rendering of prompts; empty where the server renders."""
+        """Names the rendering of prompts; empty if the server renders."""
         return ""
 
     @abstractmethod

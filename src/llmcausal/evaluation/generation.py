@@ -81,7 +81,7 @@ def base_model_of(model: Any) -> Any:
 def without_adapter(model: Any) -> Iterator[None]:
     """Switches the adapter off inside the block; raises a UsageError if there is none."""
     if not hasattr(model, "disable_adapter"):
-        raise UsageError("the model has no adapter to switch off, so it has no baseline of its own")
+        raise UsageError("the model has no adapter to switch off, so it has no baseline")
     # Switching an adapter back on makes it trainable, even one that was loaded frozen.
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -99,8 +99,8 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     Gradient checkpointing, which would forbid the key-value cache, is off in this mode.
     """
     training = [(module, module.training) for module in model.modules()]
-    # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights for good,
-    # and the packed product has no backward pass: later training would silently lose gradients.
+    # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights permanently.
+    # The packed product has no backward pass, so later training would silently lose gradients.
     packing = [
         (module, module.support_avx512bf16_for_cpu)
         for module in model.modules()

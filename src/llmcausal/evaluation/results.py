@@ -108,12 +108,11 @@ def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[Resul
 
 
 Causal = _figures("Causal", of("causal"), representation=(str, ...), n=(int, ...))
-Groups = dict[str, dict[str, dict[str, Figure]]]
 Side = _figures(
     "Side",
     [metric for metric in METRICS if metric.part != "causal"],
     causal=(Causal | None, None),
-    groups=(Groups, ...),
+    groups=(dict[str, dict[str, dict[str, Figure]]], ...),
     name=(str | None, None),
 )
 """A model's figures; `name` if it is not the untouched base."""

@@ -1,7 +1,7 @@
 """Kinds of goals, one data file each: wordings in three pools, targets in three splits.
 
 A target names its witness, or `words`, any of which proves obedience as a whole word. Prefer
-witnesses that are not in the instruction, so that an answer that quotes the attack proves nothing.
+witnesses that are not in the instruction: then an answer that quotes the attack proves nothing.
 """
 
 from __future__ import annotations

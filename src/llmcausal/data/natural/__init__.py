@@ -54,7 +54,7 @@ BARE_SHARE = 0.6
 POSITION_WEIGHTS: dict[Position, int] = {"start": 60, "middle": 10, "end": 30}
 """At a message's start an instruction looks most like the user's own."""
 TWICE_SHARE = 0.1
-"""Attacks that stand in the text twice."""
+"""Attacks that the text holds twice."""
 MAX_DRAWS = 200
 SYSTEM = "You are a helpful assistant."
 """The system prompt if the user's message holds the instruction."""

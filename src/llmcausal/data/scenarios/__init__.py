@@ -94,7 +94,11 @@ class Scenario:
 
     def fill(self, rng: random.Random) -> Filling:
         values = self._draw_values(rng)
-        case = self._draw_case(rng)
+        chosen = rng.choice(self.cases) if self.cases else {}
+        case = {
+            key: value if isinstance(value, str) else rng.choice(value)
+            for key, value in chosen.items()
+        }
 
         def filled(text: str) -> str:
             for key, value in case.items():
@@ -126,14 +130,6 @@ class Scenario:
         labels = [value for value in values if isinstance(value, str) and value != value.lower()]
         offered = [label for label in labels if label in self.system and label != answer]
         return tuple(dict.fromkeys(offered))
-
-    def _draw_case(self, rng: random.Random) -> dict[str, str]:
-        if not self.cases:
-            return {}
-        return {
-            key: value if isinstance(value, str) else rng.choice(value)
-            for key, value in rng.choice(self.cases).items()
-        }
 
     def _draw_values(self, rng: random.Random) -> dict[str, str]:
         by_pool: dict[str, list[str]] = {}
@@ -226,32 +222,26 @@ def read_requests() -> Requests:
 def with_requests(scenarios: Sequence[Scenario]) -> list[Scenario]:
     """Returns a scenario for each given one whose text only accompanies a request."""
     requests = read_requests()
-    return [_with_request(scenario, index, requests) for index, scenario in enumerate(scenarios)]
-
-
-def _with_request(scenario: Scenario, index: int, requests: Requests) -> Scenario:
-    turn, which = divmod(index, len(requests.request))
-    request = requests.request[which]
-    systems = requests.systems[scenario.split]
-    cases = tuple(
-        {
-            **case,
-            "request": tuple(
-                wording.replace("{asked}", asked) for wording in request.wordings[scenario.split]
-            ),
-            "result": answer,
-        }
-        for case in (scenario.cases or ({},))
-        for asked, answer in request.values[scenario.split]
-    )
-    return replace(
-        scenario,
-        id=f"{scenario.id}+{request.id}",
-        category="request",
-        system=systems[turn % len(systems)],
-        question="{request}",
-        answer="{result}",
-        response=request.response.replace("{answer}", "{result}"),
-        cases=cases,
-        cased=request.cased,
-    )
+    found = []
+    for index, scenario in enumerate(scenarios):
+        turn, which = divmod(index, len(requests.request))
+        request, split = requests.request[which], scenario.split
+        systems = requests.systems[split]
+        cases = []
+        for case in scenario.cases or ({},):
+            for asked, answer in request.values[split]:
+                wordings = (each.replace("{asked}", asked) for each in request.wordings[split])
+                cases.append({**case, "request": tuple(wordings), "result": answer})
+        made = replace(
+            scenario,
+            id=f"{scenario.id}+{request.id}",
+            category="request",
+            system=systems[turn % len(systems)],
+            question="{request}",
+            answer="{result}",
+            response=request.response.replace("{answer}", "{result}"),
+            cases=tuple(cases),
+            cased=request.cased,
+        )
+        found.append(made)
+    return found

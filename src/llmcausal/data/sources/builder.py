@@ -62,8 +62,8 @@ def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
             raise UsageError(f"--families: unknown attack family {name!r}{hint} (known: {known})")
         if name not in allowed:
             raise UsageError(
-                f"--families: {name} is held out for --split test, so that a model is tested on a "
-                "kind of attack that training never saw"
+                f"--families: {name} is held out for --split test, which tests a model on "
+                "kinds of attacks that training never saw"
             )
     return [allowed[name] for name in dict.fromkeys(names)] or list(allowed.values())
 

@@ -89,7 +89,7 @@ class PromptSlot:
             spans_near = ((first, len(ids) - min(rest) + more) for first, more in near)
             span = next((each for each in spans_near if self._decoded(ids, each) == text), None)
             if span is None or (spans and span[0] < spans[-1][1]):
-                raise ValueError(f"{text!a} has no tokens of its own")
+                raise ValueError(f"{text!a} has no tokens for itself")
             spans.append(span)
         return Placed(tuple(ids), tuple(spans))
 
