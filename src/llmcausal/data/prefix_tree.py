@@ -136,14 +136,14 @@ def common_length(one: Sequence[object], other: Sequence[object]) -> int:
 
 
 BLOCK_OVERHEAD_PAIRS = 2048
-"""Cost of starting a block, in query-key pairs."""
+"""Cost of the start of a block, in query-key pairs."""
 
 Run = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """Nodes whose attention is computed together.
+    """Rows computed together.
 
     Attributes:
         rows: The nodes [start, end).
@@ -157,10 +157,10 @@ class AttentionBlock:
 
 
 def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
-    """Cuts a tree [nodes] into the cheapest blocks, which cover every node once, in order.
+    """Cuts a tree [nodes] into blocks with the least cost, which cover every node once, in order.
 
-    A subtree is one block, or its unbranched trunk is a block and each branch is planned by itself.
-    The cheaper way counts, from the leaves up.
+    Each subtree is either one block, or its unbranched trunk is a block and its branches are
+    planned on their own; the cheaper counts, from the leaves up.
     """
     planner = _Planner(subtree_ends, depths)
     return planner.blocks(0, len(subtree_ends), ())
@@ -175,14 +175,19 @@ class _Planner:
         starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist()]
         self.trunk_end = dict(pairwise([*starts, len(ends)]))
         self.cost: dict[int, int] = {}
-        for root, trunk_end in reversed(self.trunk_end.items()):
-            branches = sum(self.cost[child] for child in self._roots(trunk_end, self.ends[root]))
-            split = self._as_block(root, trunk_end) + branches
-            self.cost[root] = min(self._as_block(root, self.ends[root]), split)
+        for start in reversed(self.trunk_end):
+            self.cost[start] = min(self._whole(start), self._split(start))
 
-    def _as_block(self, start: int, end: int) -> int:
-        size = end - start
-        return size * (self.depths[start] + size) + BLOCK_OVERHEAD_PAIRS
+    def _whole(self, node: int) -> int:
+        size = self.ends[node] - node
+        return size * (self.depths[node] + size) + BLOCK_OVERHEAD_PAIRS
+
+    def _split(self, node: int) -> int:
+        length = self.trunk_end[node] - node
+        own = length * (self.depths[node] + length) + BLOCK_OVERHEAD_PAIRS
+        return own + sum(
+            self.cost[child] for child in self._roots(self.trunk_end[node], self.ends[node])
+        )
 
     def _roots(self, start: int, end: int) -> list[int]:
         roots = []
@@ -196,12 +201,16 @@ class _Planner:
         for root in self._roots(start, end):
             trunk_end, end_of_root = self.trunk_end[root], self.ends[root]
             unbranched = trunk_end == end_of_root
-            if unbranched or self._as_block(root, end_of_root) <= self.cost[root]:
+            if unbranched or self._whole(root) <= self.cost[root]:
                 found.append(AttentionBlock((root, end_of_root), ancestors, unbranched))
                 continue
             found.append(AttentionBlock((root, trunk_end), ancestors, unbranched=True))
-            seen = (*ancestors, (root, trunk_end))
-            if ancestors and ancestors[-1][1] == root:  # one longer run
-                seen = (*ancestors[:-1], (ancestors[-1][0], trunk_end))
+            seen = _extended(ancestors, (root, trunk_end))
             found += self.blocks(trunk_end, end_of_root, seen)
         return found
+
+
+def _extended(runs: tuple[Run, ...], run: Run) -> tuple[Run, ...]:
+    if runs and runs[-1][1] == run[0]:
+        return (*runs[:-1], (runs[-1][0], run[1]))
+    return (*runs, run)

@@ -45,6 +45,7 @@ def to_markdown(result: Values) -> str:
         grouped=GROUPED,
         perplexities=[metric for metric in of("perplexity") if metric.name in tuned],
         causal=of("causal"),
+        adaptive=result.get("adaptive"),
         searched=(GROUPED[0], BEFORE_SEARCH, GROUPED[1]),
         caveats=caveats(result),
         obeyed=[row for row in result.get("generations", ()) if row["obeyed"]][:MAX_EXAMPLES],
