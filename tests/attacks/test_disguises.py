@@ -10,10 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.attacks.base import Goal
-from llmcausal.attacks.encodings import CODES
-from llmcausal.attacks.payload_splitting import PayloadSplitting, split_in_three
-from llmcausal.attacks.prompt_leaking import PromptLeaking
-from llmcausal.attacks.unicode import bidi, homoglyphs, zero_width
+from llmcausal.attacks.computed import (
+    CODES,
+    PayloadSplitting,
+    PromptLeaking,
+    bidi,
+    homoglyphs,
+    split_in_three,
+    zero_width,
+)
 from tests.attacks.undone import DECODERS, plain
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126))

@@ -10,7 +10,7 @@ import pytest
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import Split
-from llmcausal.attacks.encodings import CODES
+from llmcausal.attacks.computed import CODES
 from llmcausal.attacks.goals import GOAL_KINDS, GoalKind
 from llmcausal.data.builtin import (
     PHRASINGS,

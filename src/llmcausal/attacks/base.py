@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Split = Literal["train", "validation", "test"]
 Phrasing = Literal["train", "validation", "held_out"]
-"""A pool of wordings. Only `held_out` supports a reported figure of unseen attacks: no model was
-tried on those wordings, while one helped to choose the `validation` wordings."""
+"""A pool of wordings. Only `held_out` supports a figure of unseen attacks, since no model was tried
+on it; a model helped to choose the `validation` wordings."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class Goal:
 
     Attributes:
         kind: Name of the kind of goal, as in `llmcausal.attacks.goals.GOAL_KINDS`.
-        instruction: One sentence or two, starting with a capital.
+        instruction: One or two sentences, starting with a capital.
         witness: Text that proves obedience when it is in the answer, case ignored.
         pattern: Regular expression that replaces `witness` as the proof, case ignored; "" for none.
-        in_system: The witness stands in the trusted system prompt, by design.
+        in_system: The trusted system prompt holds the witness, by design.
     """
 
     kind: str
@@ -40,11 +39,11 @@ Difficulty = Literal["easy", "medium", "hard"]
 _BOUNDARY = re.compile(r"(?<=[.!?:;])\s+|\n+")
 
 
-class AttackFamily(ABC):
+class AttackFamily:
     """One way of making an instruction inside a text look worth obeying.
 
-    A family is a class with phrasings. One that does more than wrap the instruction overrides
-    `disguise` (encode it) or `payload` (split it); one with a goal of its own overrides `own_goal`.
+    A family is a class with phrasings. A family that changes the instruction overrides `payload`,
+    a family with its own goal overrides `own_goal`.
 
     Attributes:
         name: Its name in `llmcausal.attacks.FAMILIES`.
@@ -53,10 +52,9 @@ class AttackFamily(ABC):
             disguised or spread out.
         held_out: Only the test split uses the family; it then needs only held-out phrasings.
         train_phrasings: Templates around `{instruction}`.
-        validation_phrasings: Others, for choosing a checkpoint; a model helped to choose some.
-        held_out_phrasings: Others, never tried on a model while they were written: figures of
-            unseen phrasings rest on these.
-        slots: The placeholders of a template, each exactly once.
+        validation_phrasings: Other templates, for choosing a checkpoint.
+        held_out_phrasings: Other templates, never tried on a model while they were written.
+        slots: A template's placeholders, each exactly once.
         joiners: Separators between the carrier and the attack.
         texts: Other texts of a family with code, by name.
     """
@@ -72,20 +70,15 @@ class AttackFamily(ABC):
     texts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def phrasings(self, pool: Phrasing) -> tuple[str, ...]:
-        if pool == "train":
-            return self.train_phrasings
-        return self.validation_phrasings if pool == "validation" else self.held_out_phrasings
+        found: tuple[str, ...] = getattr(self, f"{pool}_phrasings")
+        return found
 
     def own_goal(self, system: str, rng: random.Random, phrasing: Phrasing) -> Goal | None:
-        """Returns the family's own goal against a system prompt, or None: any goal will do."""
+        """Returns the family's own goal against a system prompt, or None if any goal will do."""
         return None
 
-    def disguise(self, instruction: str, rng: random.Random) -> str:
-        return instruction
-
     def payload(self, goal: Goal, rng: random.Random, phrasing: Phrasing) -> str:
-        template = rng.choice(self.phrasings(phrasing))
-        return template.replace("{instruction}", self.disguise(goal.instruction, rng))
+        return rng.choice(self.phrasings(phrasing)).replace("{instruction}", goal.instruction)
 
     def inject(
         self,
@@ -95,15 +88,13 @@ class AttackFamily(ABC):
         phrasing: Phrasing,
         position: Position,
     ) -> str:
-        """Returns `carrier` with the attack put in; equal arguments give equal text.
-
-        The position `middle` is the sentence or line end nearest to it.
-        """
+        """Returns `carrier` with the attack in it; equal arguments give equal text."""
         payload = self.payload(goal, rng, phrasing)
         return place(carrier, payload, position, rng.choice(self.joiners))
 
 
 def place(carrier: str, payload: str, position: Position, joiner: str) -> str:
+    """Joins a payload to a text; the middle is the nearest end of a sentence or line, or space."""
     if position == "start":
         return f"{payload}{joiner}{carrier}"
     if position == "end":
@@ -119,13 +110,11 @@ def place(carrier: str, payload: str, position: Position, joiner: str) -> str:
 POSITIONS: tuple[Position, ...] = ("end", "start", "middle")
 JOINERS = ("\n\n", "\n", " ", " ")
 OWN_GOALS = frozenset({"prompt_leaking"})
-"""Families that can carry no goal but their own."""
+"""Families that carry only their own goal."""
 
 
 @dataclass(frozen=True)
 class AttackedText:
-    """A text with an attack of a family in it."""
-
     text: str
     family: AttackFamily
     position: Position
@@ -138,7 +127,7 @@ def bare(
     position: Position,
     rng: random.Random,
 ) -> AttackedText:
-    """Puts the instruction in as it is, without any telling word around it."""
+    """Puts in the instruction alone, without any telling word around it."""
     naive = next(family for family in families if family.name == "naive")
     text = place(document, goal.instruction, position, rng.choice(JOINERS))
     return AttackedText(text, naive, position)

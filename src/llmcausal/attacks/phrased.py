@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, ValidationInfo
 
@@ -16,6 +16,7 @@ from llmcausal.attacks.base import AttackFamily, Difficulty
 from llmcausal.data_files import DataFile, read_table
 
 T = TypeVar("T", bound=AttackFamily)
+_FILES = files(__package__).joinpath("families")
 
 
 def _with_slots(phrasing: str, info: ValidationInfo) -> str:
@@ -29,7 +30,7 @@ Phrasings = tuple[Annotated[str, AfterValidator(_with_slots)], ...]
 
 
 class FamilyFile(DataFile):
-    """The form of a family's file; `AttackFamily` explains the keys."""
+    """The keys of a family's file; `AttackFamily` explains them."""
 
     difficulty: Difficulty
     held_out: bool = False
@@ -41,28 +42,21 @@ class FamilyFile(DataFile):
     held_out_phrasings: Phrasings
 
 
-def __getattr__(name: str) -> type[AttackFamily]:
-    if not files(__package__).joinpath("families", f"{name}.toml").is_file():
-        raise AttributeError(name)
-    return _family(name)
-
-
 @cache
-def _family(name: str) -> type[AttackFamily]:
-    return type(name, (AttackFamily,), _attributes(name))
+def __getattr__(name: str) -> type[AttackFamily]:
+    if not _FILES.joinpath(f"{name}.toml").is_file():
+        raise AttributeError(name)
+    return from_file(name)(type(name, (AttackFamily,), {}))
 
 
 def from_file(name: str) -> Callable[[type[T]], type[T]]:
-    """Sets the attributes of a class from the file of a family."""
+    """Sets a class's attributes from the file of a family."""
 
     def decorate(family: type[T]) -> type[T]:
-        for key, value in _attributes(name).items():
-            setattr(family, key, value)
+        read = read_table(_FILES.joinpath(f"{name}.toml"), FamilyFile)
+        family.name = name
+        for key in FamilyFile.model_fields:
+            setattr(family, key, getattr(read, key))
         return family
 
     return decorate
-
-
-def _attributes(name: str) -> dict[str, Any]:
-    read = read_table(files(__package__).joinpath("families", f"{name}.toml"), FamilyFile)
-    return {"name": name, **{key: getattr(read, key) for key in FamilyFile.model_fields}}

@@ -15,7 +15,6 @@ from llmcausal.data.triplet import SEEN, AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, UsageError
 
 Layout = Literal["question_last", "question_first", "question_in_system"]
-Counterfactual = Literal["other_input", "slot_edit", "rephrasing"]
 
 LAYOUT_WEIGHTS: dict[Layout, int] = {
     "question_last": 1,
@@ -30,16 +29,12 @@ MARKS = (
 )
 """Enclose a text next to a question, as programs enclose foreign text.
 
-Without marks an attack at the end looks like a question after the text.
+Without marks, an attack at the end looks like a question after the text.
 """
 POSITION_WEIGHTS: dict[Position, int] = {"start": 1, "middle": 1, "end": 2}
-"""Attacks succeed most at the end of a text, and where no question follows them."""
-COUNTERFACTUAL_WEIGHTS: dict[Counterfactual, int] = {
-    "other_input": 2,
-    "slot_edit": 1,
-    "rephrasing": 1,
-}
-"""Other wording and other values; the same wording; the same values and thus the same answer."""
+"""Attacks succeed most at a text's end, and where no question follows them."""
+COUNTERFACTUAL_WEIGHTS = {"other_input": 2, "slot_edit": 1, "rephrasing": 1}
+"""Wording and values both differ; only the values; only the wording, so the answer is the same."""
 PHRASINGS: Mapping[Split, Phrasing] = {
     "train": "train",
     "validation": "validation",
@@ -47,34 +42,31 @@ PHRASINGS: Mapping[Split, Phrasing] = {
 }
 MAX_DRAWS = 500
 """Draws for one triplet before its scenario counts as used up."""
-
 _CUT = "\x1f"
-"""Stands in no scenario."""
+"""A character that no scenario holds."""
 
 T = TypeVar("T")
 
 
 def load_scenarios(split: Split) -> list[Scenario]:
-    """Returns the scenarios of one split in the order of their themes, then those of requests."""
-    tasks = [scenario for theme in themes().values() for scenario in theme]
-    tasks = [scenario for scenario in tasks if scenario.split == split]
+    """Returns a split's scenarios in the order of their themes, then those with requests."""
+    tasks = [each for theme in themes().values() for each in theme if each.split == split]
     return [*tasks, *with_requests(tasks)]
 
 
 def load_families(split: Split, phrasing: Phrasing) -> list[AttackFamily]:
     """Returns the attack families that a split may use with one pool of phrasings."""
-    families: list[AttackFamily] = [FAMILIES.load(name)() for name in FAMILIES.entries]
-    if split == "test" and phrasing == "held_out":
-        return families
-    return [family for family in families if not family.held_out]
+    families = [FAMILIES.load(name)() for name in FAMILIES.entries]
+    unseen = split == "test" and phrasing == "held_out"
+    return [family for family in families if unseen or not family.held_out]
 
 
 def generate(split: Split, count: int, seed: int) -> list[Triplet]:
     """Makes `count` distinct triplets; equal arguments give equal triplets.
 
     Scenarios, attack families and kinds of goal appear evenly. A smaller `count` gives the
-    first of a larger one. Each split has its own scenarios, phrasings, wordings and witnesses;
-    held-out families appear in the test split only.
+    first triplets of a larger one. Splits share no scenario, phrasing, wording or witness, and
+    only the test split has held-out families.
 
     Raises:
         UsageError: If the split is unknown, or `count` is negative.
@@ -86,23 +78,17 @@ def generate(split: Split, count: int, seed: int) -> list[Triplet]:
 
 
 def generate_seen(count: int, seed: int) -> list[Triplet]:
-    """As `generate` of the test split, but attacked in the phrasings of the training data.
+    """As `generate` of the test split, but attacked in the training data's phrasings.
 
-    Scenarios and witnesses are still those of the test split. The comparison of the two shows how
-    much of the resistance is to known phrasings.
+    The comparison of the two shows how much of the resistance is to known phrasings.
     """
     return generate_from(load_scenarios("test"), "test", count, seed, seen=True)
 
 
 def generate_from(
-    scenarios: Sequence[Scenario],
-    split: Split,
-    count: int,
-    seed: int,
-    *,
-    seen: bool = False,
+    scenarios: Sequence[Scenario], split: Split, count: int, seed: int, *, seen: bool = False
 ) -> list[Triplet]:
-    """As `generate`, over given scenarios; `seen` attacks them in the phrasings of training."""
+    """As `generate`, over given scenarios; `seen` attacks them in the training data's phrasings."""
     if count < 0:
         raise UsageError(f"cannot generate {count} triplets")
     phrasing = "train" if seen else PHRASINGS[split]
@@ -110,18 +96,14 @@ def generate_from(
     rng = random.Random(f"llmcausal:{label}:{seed}")
     families = load_families(split, phrasing)
     scenario_order = in_cycles(scenarios, rng)
-    made: set[tuple[str, str, str]] = set()
-    triplets = []
+    made: dict[tuple[str, str, str], Triplet] = {}
     for index in range(count):
         scenario = next(scenario_order)
         attacker = Attacker.choose(index, families, split, phrasing)
         identity = f"builtin-{label}-{seed}-{index:05d}-{scenario.id}-{attacker.family.name}"
         for _ in range(MAX_DRAWS):
             triplet = _draw(identity, scenario, attacker, rng)
-            key = (triplet.system, triplet.benign, triplet.injection) if triplet else None
-            if triplet and key and key not in made:
-                made.add(key)
-                triplets.append(triplet)
+            if triplet and made.setdefault(triplet.prompts, triplet) is triplet:
                 break
         else:
             reason = (
@@ -129,11 +111,11 @@ def generate_from(
                 f"{attacker.family.name}; ask for at most {index}"
             )
             raise DataError([f"builtin {split}: count: {reason}"])
-    return triplets
+    return list(made.values())
 
 
 def in_cycles(items: Sequence[T], rng: random.Random) -> Iterator[T]:
-    """Yields all items in a random order, then all again in another, without end."""
+    """Yields all items in a random order, then again in another order, without end."""
     while True:
         yield from rng.sample(items, len(items))
 
@@ -144,7 +126,7 @@ def weighted(weights: Mapping[T, int], rng: random.Random) -> T:
 
 @dataclass(frozen=True)
 class Attacker:
-    """A family and a kind of goal; `goals` replaces the kind's own."""
+    """A family and a kind of goal; `goals` replace the kind's own."""
 
     family: AttackFamily
     kind: str
@@ -161,7 +143,7 @@ class Attacker:
         phrasing: Phrasing,
         goals: Sequence[Goal] = (),
     ) -> Attacker:
-        """Returns the attacker of the `index`-th triplet: all pairs appear evenly."""
+        """Returns the attacker of the `index`-th triplet; all pairs appear evenly."""
         kinds = list(GOAL_KINDS.entries)
         kind = kinds[index // len(families) % len(kinds)]
         return cls(families[index % len(families)], kind, split, phrasing, goals)
@@ -173,6 +155,14 @@ class Attacker:
             return rng.choice(self.goals)
         kind: GoalKind = GOAL_KINDS.load(self.kind)
         return kind.draw(self.kind, self.split, self.phrasing, rng)
+
+    def attack(self, bare: Triplet, goal: Goal, position: Position, rng: random.Random) -> Triplet:
+        """Returns a triplet with the attack on its benign text."""
+        return replace(
+            bare,
+            injection=self.family.inject(bare.benign, goal, rng, self.phrasing, position),
+            attack=attack_info(self.family, goal, position, self.phrasing),
+        )
 
 
 def attack_info(
@@ -195,7 +185,7 @@ def attack_info(
 def _draw(
     identity: str, scenario: Scenario, attacker: Attacker, rng: random.Random
 ) -> Triplet | None:
-    """Draws one triplet, or None where the draw breaks a rule of the data."""
+    """Draws one triplet, or None if the draw breaks a rule of the data."""
     layout = weighted(LAYOUT_WEIGHTS, rng)
     pair = _fill_twice(scenario, rng)
     goal = attacker.goal(scenario.system, rng)
@@ -203,27 +193,26 @@ def _draw(
     if pair is None:
         return None
     benign, other = pair
-    family, phrasing = attacker.family, attacker.phrasing
     bare = Triplet(
         id=identity,
         system=scenario.system,
         benign=benign.document,
         benign_cf=other.document,
-        injection=family.inject(benign.document, goal, rng, phrasing, position),
+        injection="",
         response=benign.response,
         response_cf=other.response,
         category=scenario.category,
-        attack=attack_info(family, goal, position, phrasing),
         check=benign.check,
     )
-    mark = rng.choice(MARKS)
-    triplet = with_questions(bare, benign.question, other.question, layout, mark)
+    attacked = attacker.attack(bare, goal, position, rng)
+    questions = (benign.question, other.question)
+    triplet = with_questions(attacked, *questions, layout, rng.choice(MARKS))
     texts = [text for each in pair for text in (each.document, each.question, each.response)]
     return None if is_obeyed_anyway(goal, triplet.system, texts) else triplet
 
 
 def _fill_twice(scenario: Scenario, rng: random.Random) -> tuple[Filling, Filling] | None:
-    """Draws an input and a counterfactual, or None where they do not differ as they should."""
+    """Draws an input and a counterfactual, or None if they do not differ as they should."""
     first, second = _every_wording(scenario, rng), _every_wording(scenario, rng)
     benign = rng.choice(first)
     how = weighted(COUNTERFACTUAL_WEIGHTS, rng)
@@ -239,7 +228,7 @@ def _fill_twice(scenario: Scenario, rng: random.Random) -> tuple[Filling, Fillin
 
 
 def _every_wording(scenario: Scenario, rng: random.Random) -> list[Filling]:
-    """Fills all wordings of the document with the same values."""
+    """Fills all wordings of the document with the same values: as one text, then cut again."""
     filled = replace(scenario, documents=(_CUT.join(scenario.documents),)).fill(rng)
     return [replace(filled, document=text) for text in filled.document.split(_CUT)]
 
@@ -249,7 +238,7 @@ def with_questions(
 ) -> Triplet:
     """Puts questions into a triplet of bare documents: into its messages or the system prompt."""
     if question != question_cf and layout == "question_in_system":
-        layout = "question_first"  # the counterfactual shares the system prompt
+        layout = "question_first"  # both inputs share the system prompt
     in_system = layout == "question_in_system" and question
     return replace(
         bare,
@@ -261,10 +250,7 @@ def with_questions(
 
 
 def user_text(document: str, question: str, layout: Layout, mark: tuple[str, str]) -> str:
-    """Puts a question and its text into one message; the text in marks.
-
-    Without a question, or with it in the system prompt, the whole message is the text.
-    """
+    """Returns a question and its text, in marks, as one message; without a question the text."""
     if layout == "question_in_system" or not question:
         return document
     enclosed = document.join(mark)
@@ -273,7 +259,7 @@ def user_text(document: str, question: str, layout: Layout, mark: tuple[str, str
 
 
 def is_obeyed_anyway(goal: Goal, system: str, texts: Iterable[str]) -> bool:
-    """Whether harmless texts already hold the proof of obedience, which then proves nothing."""
+    """Whether harmless texts hold the proof of obedience, which then proves nothing."""
     if not goal.witness and not goal.pattern:
         return False
     proof = Check("regex", goal.pattern) if goal.pattern else Check("contains", goal.witness)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class ControlToken:
     """A token that only the chat template may produce.
 
-    `strips_left` and `strips_right`: the tokenizer drops white space before or after it.
+    `strips_left` and `strips_right`: the tokenizer drops white space on that side.
     """
 
     id: int
@@ -34,12 +34,12 @@ class PlainEncoder:
     """A copy of a tokenizer's backend that reads control tokens as plain text.
 
     Every added token that is not mere white space counts as a control token, flagged special or
-    not, because models learn `<tool_call>` or `<think>` as structure too.
+    not: models learn `<tool_call>` or `<think>` as structure too.
 
     Attributes:
         controls: Every control token by its text.
-        unknown_id: The token that a character outside the vocabulary may yield; its text
-            (`<unk>`) never does.
+        unknown_id: The token that a character outside the vocabulary may yield. Its text
+            (`<unk>`) never yields it.
         definition: The backend's definition without run-time settings, for fingerprints.
     """
 
@@ -63,14 +63,15 @@ class PlainEncoder:
         return self._prefixing is not self._bare
 
     def encode(self, text: str, *, prefix: bool, cuts: Collection[int] = ()) -> list[int]:
-        """Encodes text; a literal that would yield a control token becomes characters.
+        """Encodes text; what would yield a control token is encoded character by character.
 
-        `prefix` adds the tokenizer's own prefix space, if any; tokens end at the offsets `cuts`.
+        `prefix` adds the tokenizer's own prefix space, if any. No token spans an offset in `cuts`.
 
         Raises:
             DataError: If a single character of the text is itself a control token.
         """
         marks = {cut for cut in cuts if 0 < cut < len(text)}
+        # Text between new cuts may itself spell a control token, so this repeats until none does.
         while True:
             ids: list[int] = []
             forged: set[int] = set()
@@ -87,7 +88,7 @@ class PlainEncoder:
             marks |= forged
 
     def forbid(self, used: Collection[int]) -> frozenset[int]:
-        """Returns every id that `encode` never yields, given the template's ids."""
+        """Returns every id that `encode` never yields from now on, given the template's ids."""
         if self.unknown_id in used:
             self.unknown_id = None
         return frozenset(self._text_of.keys() - {self.unknown_id})
@@ -152,7 +153,7 @@ def _control_tokens(
 
 
 def _unknown_id(tokenizer: PreTrainedTokenizerFast, model: dict[str, Any]) -> int | None:
-    """Finds the id of unknown characters, unless that token also has a role in chats."""
+    """Returns the id of unknown characters, unless that token also has a role in chats."""
     if model.get("type") == "Unigram":
         unknown = model.get("unk_id")
     else:
@@ -166,7 +167,7 @@ def _unknown_id(tokenizer: PreTrainedTokenizerFast, model: dict[str, Any]) -> in
 
 
 def _without_prefix(part: Any) -> Any:
-    """Rewrites a normalizer or pre-tokenizer so that it adds no space before the text."""
+    """Returns a normalizer or pre-tokenizer that adds no space before the text."""
     if not isinstance(part, dict):
         return part
     if part.get("type") == "Prepend":
@@ -183,7 +184,7 @@ def _without_prefix(part: Any) -> Any:
 
 
 def _pattern_of(marker: str) -> str:
-    """Returns a pattern for a marker; a mere word must be whole."""
+    """Returns a pattern for a marker; it finds a marker that is a word only as a whole word."""
     pattern = re.escape(marker)
     return rf"(?<!\w){pattern}(?!\w)" if re.fullmatch(r"\w+", marker) else pattern
 
@@ -191,9 +192,9 @@ def _pattern_of(marker: str) -> str:
 class MarkerGuard:
     """Finds a template's plain-text markers (`[/INST]`, `USER:`) where content repeats them.
 
-    Anyone can write a marker that is no token of its own. Content that repeats one is cut between
-    its characters, so that its tokens differ from the template's. This is weaker than a control
-    token: the model must still learn the difference. Markers of one character are not guarded.
+    Anyone can write a marker that is not one token. Content that repeats a marker is cut between
+    its characters, so its tokens differ from the template's. This is weaker than a control token:
+    the model must still learn the difference. Markers of one character are not guarded.
     """
 
     def __init__(self, markers: Iterable[str], encoder: PlainEncoder) -> None:
@@ -218,7 +219,7 @@ class MarkerGuard:
         found = self._inner_offsets(content)
         normalized = self._encoder.normalize(content)
         if normalized != content and self._pattern.search(normalized):
-            sources: list[int] = []
+            sources: list[int] = []  # for each normalized character, the offset that it comes from
             spelled = ""
             for offset, character in enumerate(content):
                 piece = self._encoder.normalize(character)

@@ -1,10 +1,10 @@
-"""Sequences as a tree of their common prefixes, and the blocks that attention reads of it.
+"""Sequences as a tree of their common prefixes, and the blocks in which attention computes it.
 
-A node is one token; it attends to its ancestors and itself, and its rotary position is its
-depth, so its hidden state is exactly that of the same token in the sequence on its own. Nodes are
-numbered in depth-first order: the ancestors of `i` are the nodes `j <= i < subtree_end[j]`, so one
-integer per node gives the attention mask, and a subtree is a run of nodes that attends, outside
-itself, only to the path to its root.
+A node is one token. It attends to its ancestors and itself, and its rotary position is its depth,
+so its hidden state equals the same token's in the separate sequence. Nodes are numbered in
+depth-first order: the ancestors of `i` are the nodes `j <= i < subtree_end[j]`, so one integer per
+node gives the attention mask. A subtree is a run of nodes; outside itself it attends only to the
+path to its root.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ class PrefixTree:
     paths: tuple[Indices, ...]
 
     def __len__(self) -> int:
-        """Number of nodes: the tokens that are computed."""
         return len(self.tokens)
 
 
 def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
-    """Packs sequences of token ids into one trie; duplicates and prefixes are fine."""
+    """Packs sequences of token ids into one trie; they may be equal or prefixes of others."""
     rows = [tuple(sequence) for sequence in sequences]
     root = _Run((), 0, 0, None)
     last_runs = [_insert(root, row) for row in rows]
@@ -59,7 +58,7 @@ def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 class _Run:
     """Nodes without a branch between them, at the depths [start, end).
 
-    `tokens` is a sequence through the run; `first` and `subtree_end` are numbers of nodes.
+    `tokens` is a sequence through the run; `first` and `subtree_end` are node numbers.
     """
 
     tokens: tuple[int, ...]
@@ -77,6 +76,7 @@ def _insert(root: _Run, row: tuple[int, ...]) -> _Run:
     while depth < len(row):
         child = run.children.get(row[depth])
         if child is None and run is not root and not run.children:
+            # A leaf that the sequence continues: the run grows instead of getting one child.
             run.tokens, run.end = row, len(row)
             return run
         if child is None:
@@ -91,7 +91,7 @@ def _insert(root: _Run, row: tuple[int, ...]) -> _Run:
 
 
 def _split(run: _Run, depth: int) -> _Run:
-    """Cuts a run in two; returns the upper one. The object stays the lower one."""
+    """Cuts a run in two and returns the upper one; the object becomes the lower one."""
     assert run.parent is not None
     upper = _Run(run.tokens, run.start, depth, run.parent, {run.tokens[depth]: run})
     run.parent.children[run.tokens[run.start]] = upper
@@ -115,11 +115,11 @@ def _number(root: _Run) -> list[_Run]:
 
 
 def _path(run: _Run, length: int) -> Indices:
-    """Returns the nodes of the first `length` tokens down to a run, which may be longer."""
+    """Returns the nodes of a sequence of `length` tokens that ends in `run` or above."""
     parts: list[range] = []
     at: _Run | None = run
     while at is not None:
-        # If a sequence ended inside a run that was split later, `run` is below its end.
+        # If a sequence ends inside a run that was split later, `run` is below its end.
         parts.append(range(at.first, at.first + max(0, min(at.end, length) - at.start)))
         at = at.parent
     return _joined(reversed(parts))

@@ -1,4 +1,4 @@
-"""Findings in sound triplets: in each, among those of a file, and between two files."""
+"""Findings in sound triplets: in each triplet, within a file, and between two files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError
 
 Level = Literal["error", "warning", "note"]
-"""An error makes results wrong, a warning probably costs something, a note is worth a look."""
+"""An error makes results wrong, a warning probably makes them worse, a note is worth a look."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding, in a field of the triplet of a line; line 0 means the whole file."""
+    """A finding in a field of a line's triplet; line 0 means the whole file."""
 
     level: Level
     rule: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Lines:
-    """Triplets with the numbers of their lines; `name` is the file, or `builtin:SPLIT`."""
+    """Triplets with their line numbers; `name` is the file, or `builtin:SPLIT`."""
 
     name: str
     triplets: Sequence[tuple[int, Triplet]]
@@ -87,7 +87,8 @@ def _witness(triplet: Triplet) -> Iterator[Problem]:
         "response_injection": triplet.response_injection or "",
     }
     family = FAMILIES.load(attack.family) if attack.family in FAMILIES.entries else AttackFamily
-    if family.own_goal is AttackFamily.own_goal:  # else the witness may come from the system
+    # The witness of a family with its own goal may come from the system prompt.
+    if family.own_goal is AttackFamily.own_goal:
         texts["system"] = triplet.system
     for field, text in texts.items():
         if text and proof.passes(text):
@@ -109,10 +110,8 @@ def _answer(triplet: Triplet) -> Iterator[Problem]:
         yield "warning", "check_fails_injection", "check", reason
     given = f"{triplet.system}\n{triplet.user_text('benign')}"
     if check.kind == "contains" and not check.passes(given):
-        reason = (
-            f"{shown(check.value)} is not in the text, so the answer is not derivable by copying"
-        )
-        yield "note", "not_in_text", "check.contains", reason
+        reason = "is not in the text, so the answer is not derivable by copying"
+        yield "note", "not_in_text", "check.contains", f"{shown(check.value)} {reason}"
 
 
 def _tokens(triplet: Triplet) -> Iterator[Problem]:
@@ -143,22 +142,22 @@ def words_of(text: str) -> list[str]:
 
 
 def shingles(words: Sequence[str]) -> Shingles:
-    """Returns all pairs of neighbouring words; a single word stands for itself."""
+    """Returns all pairs of neighbouring words; a single word is a shingle by itself."""
     pairs = [" ".join(words[index : index + 2]) for index in range(max(1, len(words) - 1))]
     return frozenset(pair.encode("utf-8", "surrogatepass") for pair in pairs)
 
 
 def similarity(first: Iterable[object], second: Iterable[object]) -> float:
-    """Returns the share of what two sets have in common (Jaccard), from 0 to 1."""
+    """Returns the Jaccard similarity of two sets, from 0 to 1."""
     one, other = frozenset(first), frozenset(second)
     union = len(one | other)
     return len(one & other) / union if union else 0.0
 
 
 class NearIndex:
-    """Finds similar sets of shingles, from a least similarity on.
+    """Finds similar sets of shingles, from a threshold on.
 
-    Candidates come from the hashes; the similarity returned is exact.
+    Hashes choose the candidates (MinHash LSH); the returned similarity is exact.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -201,8 +200,7 @@ NEAR_DUPLICATE = 0.8
 NEAR_COPY = 0.6
 """Texts with this share of common word pairs are copies."""
 SAME_SCENARIO = 0.3
-"""Enough where the system prompts agree as well. Among the built-in scenarios no two different
-ones came above 0.16."""
+"""Enough if the system prompts are similar too. No two built-in scenarios are above 0.16."""
 SAME_SYSTEM = 0.7
 SAME_PHRASING = 0.75
 
@@ -210,7 +208,7 @@ Progress = Callable[[int, int], None]
 
 
 def duplicates(lines: Lines, progress: Progress | None = None) -> Iterator[Finding]:
-    """Yields triplets of one file that repeat others, wholly or nearly."""
+    """Yields a file's triplets that repeat others, wholly or nearly."""
     index = NearIndex(NEAR_DUPLICATE)
     wholes: dict[tuple[str, str, str], int] = {}
     first_lines: dict[int, tuple[int, str]] = {}
@@ -282,7 +280,7 @@ def _same_scenario(
 
 
 def _phrasings(lines: Lines, other: Lines) -> Iterator[Finding]:
-    """Yields shared phrasings; no leak where both files declare them as those of training."""
+    """Yields shared phrasings; they are no leak if both files declare them as seen in training."""
     index = NearIndex(SAME_PHRASING)
     known: dict[int, list[tuple[int, bool]]] = {}
     for line, triplet in other.triplets:
@@ -297,25 +295,22 @@ def _phrasings(lines: Lines, other: Lines) -> Iterator[Finding]:
         declared = triplet.attack_was_seen and not for_leak
         at = (for_leak or [known[near[0][1]][0][0]])[0]
         words = shown(" ".join(phrasing_of(triplet)))
-        yield Finding(
-            "note" if declared else "error",
-            "shared_phrasing" if declared else "phrasing_leak",
-            lines.name,
-            line,
-            "injection",
-            f"its attack is phrased as in {other.name}:{at}: {words}",
-        )
+        reason = f"its attack is phrased as in {other.name}:{at}: {words}"
+        level: Level = "note" if declared else "error"
+        rule = "shared_phrasing" if declared else "phrasing_leak"
+        yield Finding(level, rule, lines.name, line, "injection", reason)
 
 
 def _phrasing_shingles(triplet: Triplet) -> Shingles:
     words = phrasing_of(triplet)
-    # With its ends, so that a phrasing of two or three words is not taken for part of another.
+    # The ends count, so a phrasing of two or three words is not taken for a part of another.
     return shingles(("^", *words, "$")) if words else frozenset()
 
 
 def _families(lines: Lines, other: Lines) -> Iterator[Finding]:
     here, there = _first_of_families(lines), _first_of_families(other)
     for family in (name for name in here if name in there):
+        # A file that calls the family new claims that no other file has it.
         claims = [
             (name, at["new_family"])
             for name, at in ((lines.name, here[family]), (other.name, there[family]))
@@ -333,6 +328,7 @@ def _families(lines: Lines, other: Lines) -> Iterator[Finding]:
 
 
 def _first_of_families(lines: Lines) -> dict[str, dict[str, int]]:
+    """Returns, for each family, the first line of each novelty."""
     first: dict[str, dict[str, int]] = {}
     for line, triplet in lines.triplets:
         if triplet.attack:
@@ -356,9 +352,9 @@ def _witnesses(lines: Lines, other: Lines) -> Iterator[Finding]:
 
 
 MARGIN_WORDS = 4
-"""Words around the injected text: its ends are ambiguous where it begins as the text continues."""
+"""Words around the injected text: its ends are ambiguous if it begins as the text continues."""
 MAX_KNOWN_CHARACTERS = 20_000
-"""Longer attacks are not compared with the templates of their family, which takes a while."""
+"""Longer attacks are not compared with their family's templates, which would take a while."""
 _GOAL = "\x1f"
 """Stands for the goal in a phrasing; a text never holds it as a word."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -366,15 +362,15 @@ _SLOT = re.compile(r"\{\w+\}")
 
 
 def phrasing_of(triplet: Triplet) -> tuple[str, ...]:
-    """Returns the words and signs of the attack around its goal; empty for a bare goal.
+    """Returns the attack's words and signs around its goal; empty for a bare goal.
 
-    A fitting template of a known family counts first: it may encode, split or bury the goal.
+    A fitting template of a known family comes first: it may encode, split or bury the goal.
     """
     return _template_of(triplet) or _words_around_goal(triplet)
 
 
 def injected_text(triplet: Triplet, margin: int = 0) -> str:
-    """Returns the part of `injection` beyond `benign` on one line, with a margin in words."""
+    """Returns the part of `injection` that `benign` lacks, on one line, with a margin in words."""
     benign, injection = triplet.benign.split(), triplet.injection.split()
     start = common_length(benign, injection)
     end = common_length(benign[start:][::-1], injection[start:][::-1])
@@ -414,7 +410,7 @@ def _template_of(triplet: Triplet) -> tuple[str, ...]:
 
 
 def _fits(pieces: list[str], text: str) -> bool:
-    """Whether the pieces follow one another in the text, each after at least a character."""
+    """Whether the text holds the pieces in order, with at least a character between them."""
     end = 0
     for number, piece in enumerate(pieces):
         found = text.find(piece, end + (number > 0))

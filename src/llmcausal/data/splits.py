@@ -37,7 +37,7 @@ class TrainingSplits:
 
 
 def load_split(section: DataSection, split: Split) -> list[Triplet]:
-    """Reads or generates one named split; raises a DataError with every defect of its file."""
+    """Reads or generates a split; raises a DataError with every defect of its file."""
     source = getattr(section, split)
     if source == BUILTIN:
         return _builtin(section.builtin, split)
@@ -47,8 +47,8 @@ def load_split(section: DataSection, split: Split) -> list[Triplet]:
 def load_training_splits(section: DataSection) -> TrainingSplits:
     """Reads or generates training and validation data.
 
-    With `validation = "auto"` for a training file, triplets with the same benign input stay
-    together, so that no held-out input is in training.
+    With `validation = "auto"` and a training file, triplets with the same benign input stay
+    together, so no held-out input is in training.
 
     Raises:
         DataError: With every defect, or if there are too few triplets.
@@ -97,7 +97,7 @@ def _hold_out(
 
 
 def fingerprint(triplets: Sequence[Triplet]) -> str:
-    """Hashes the content of triplets, independent of file and format."""
+    """Hashes triplets' content, whatever their file and format."""
     digest = hashlib.sha256()
     for triplet in triplets:
         digest.update(json.dumps(asdict(triplet), sort_keys=True).encode("utf-8", "surrogatepass"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.triplet import AttackInfo, Triplet
@@ -26,7 +29,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of one text field, in characters."""
+    """A text field's lengths, in characters."""
 
     shortest: int
     median: int
@@ -99,10 +102,6 @@ def _histogram(triplets: Sequence[Triplet], name: str) -> Histogram:
     if not lengths:
         return Histogram([0, 0], [0])
     low, high = min(lengths), max(lengths)
-    width = max(1, -(-(high + 1 - low) // BINS))
-    counts = Counter((length - low) // width for length in lengths)
-    bins = max(counts) + 1
-    return Histogram(
-        edges=[low + width * index for index in range(bins + 1)],
-        counts=[counts[index] for index in range(bins)],
-    )
+    width = math.ceil((high + 1 - low) / BINS)
+    edges = list(range(low, high + width + 1, width))
+    return Histogram(edges, np.histogram(lengths, edges)[0].tolist())

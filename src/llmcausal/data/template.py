@@ -1,4 +1,4 @@
-"""Chat prompts as token ids: control tokens come from the template's own text and nowhere else."""
+"""Chat prompts as token ids: only the template's own text yields control tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from itertools import product, zip_longest
 from pathlib import Path
@@ -29,23 +28,25 @@ Message = dict[str, str]
 Render = Callable[[Sequence[Message], bool], str]
 """Renders messages, with or without the prompt that asks for an answer."""
 
-SECONDS = 10.0
-EXTRA_BYTES = 2**30
-_OUT_OF_MEMORY = 3
-
 
 def broken_limit(
-    work: Callable[[], object], *, seconds: float = SECONDS, extra_bytes: int = EXTRA_BYTES
+    work: Callable[[], object], *, seconds: float = 10.0, extra_bytes: int = 2**30
 ) -> str:
     """Runs `work` in a forked copy of this process; its exceptions do not matter.
 
-    Only on Linux: elsewhere a fork of a process with threads is not sound. `extra_bytes` limits
-    memory beyond that of this process. Returns the broken limit in words, or nothing.
+    A template is a program from a stranger: it may loop without end or fill the memory. The trial
+    runs only on Linux, since elsewhere a fork of a process with threads is not sound.
+
+    Args:
+        extra_bytes: Limit of the memory beyond this process's own.
+
+    Returns:
+        The broken limit in words, or nothing.
     """
     if sys.platform != "linux":
         return ""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the copy renders text and ends
+        warnings.simplefilter("ignore", DeprecationWarning)  # the copy only renders text and ends
         copy = os.fork()
     if not copy:
         _try(work, extra_bytes)
@@ -74,7 +75,7 @@ def _try(work: Callable[[], object], extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         work()
     except MemoryError:
-        code = _OUT_OF_MEMORY
+        code = 1
     except BaseException:
         pass
     finally:
@@ -83,8 +84,8 @@ def _try(work: Callable[[], object], extra_bytes: int) -> None:
 
 MAX_TEMPLATE_BYTES = 2**20
 _BOUNDED: set[str] = set()
-"""Templates that keep the limits."""
-# Some templates write today's date into the prompt (Llama 3.2, SmolLM3); tokens must not depend on
+"""Templates that kept the limits."""
+# Some templates write today's date into the prompt (Llama 3.2, SmolLM3). Tokens must not depend on
 # the day of training, so the function they call gives the date of Llama 3.1's default prompt.
 _DATE = "d=26 m=07 Y=2024 y=24 b=Jul B=July a=Fri A=Friday H=00 M=00 S=00"
 _FIXED_DATE = (
@@ -107,7 +108,7 @@ _PADDING = "\n \t"
 
 
 class TemplateRefusal(Exception):
-    """The template raised an error on a conversation."""
+    """The template raises an error on a conversation."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ TemplatePiece = str | Slot
 class TemplatePieces:
     """One turn of a chat template.
 
-    `lead` is text between the prompt and the answer (Llama 2: a space), `tail` text after it.
+    `lead` is the text between the prompt and the answer (Llama 2: a space), `tail` the text after
+    the answer.
     """
 
     prompt: tuple[TemplatePiece, ...]
@@ -142,7 +144,7 @@ class TemplatePieces:
 
 
 def conversation(system: str, user: str, *, folds_system: bool) -> list[Message]:
-    """Returns the messages of a prompt; a template without system role gets one user message."""
+    """Returns a prompt's messages; a template without system role gets one user message."""
     if folds_system:
         return [{"role": "user", "content": fold(system, user)}]
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
@@ -153,7 +155,7 @@ def fold(system: str, user: str) -> str:
 
 
 def find_pieces(render: Render, template: str) -> TemplatePieces:
-    """Renders sentinels, which are not in the template's text, and splits at them.
+    """Renders characters that the template's text does not hold, and splits the result at them.
 
     Raises:
         ModelError: If the template fails, or leaves out or changes content.
@@ -179,7 +181,7 @@ def find_pieces(render: Render, template: str) -> TemplatePieces:
     *before, answer, tail = full
     assert isinstance(answer, Slot)
     assert isinstance(tail, str)
-    # Thinking templates write another header for past answers than the one they generate from.
+    # The templates of thinking models give a past answer another header than the one to generate.
     shares_prompt = before[:-1] == prompt[:-1] and str(before[-1]).startswith(str(prompt[-1]))
     lead = str(before[-1])[len(str(prompt[-1])) :] if shares_prompt else ""
     return TemplatePieces(tuple(prompt), lead, answer, tail, folds_system)
@@ -200,7 +202,10 @@ def _rendered(
 def _slots(
     render: Render, sentinels: dict[Role, str], *, folds: bool, answer: bool
 ) -> tuple[list[TemplatePiece], list[Role]]:
-    """Returns literal, slot, literal, ..., literal, and the slots' roles."""
+    """Returns literal, slot, literal, ..., literal, and the slots' roles.
+
+    A second rendering has white space around each content, which shows where it is trimmed.
+    """
     plain = _rendered(render, sentinels, folds=folds, padding="", answer=answer)
     literals, roles = _split(plain, sentinels)
     padded = _rendered(render, sentinels, folds=folds, padding=_PADDING, answer=answer)
@@ -224,7 +229,10 @@ def _slots(
 def _trims(
     wide: str, literal: str, after_slot: bool, before_slot: bool
 ) -> tuple[bool, bool] | None:
-    """Returns whether the slot before a literal, and the one after, lost their padding."""
+    """Returns whether the slots before and after a literal lost their padding, None if unclear.
+
+    A slot's padding is part of the literals around it: the split is at its sentinel.
+    """
     for right in (False, True) if after_slot else (True,):
         for left in (False, True) if before_slot else (True,):
             kept = ("" if right else _PADDING[::-1]) + literal + ("" if left else _PADDING)
@@ -247,17 +255,14 @@ _WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "
 )
 
 
-class Preceding(Enum):
-    """The text before a span; SentencePiece tokenizers add a space accordingly."""
-
-    NOTHING = "start of the text"
-    CONTROL = "a control token"
-    TEXT = "plain text that is encoded apart"
+Preceding = Literal["nothing", "control", "text"]
+"""What comes before a span: nothing, a control token, or separately encoded text. SentencePiece
+tokenizers add a space accordingly."""
 
 
 @dataclass(frozen=True)
 class TextSpan:
-    """Text and slots between two control tokens; encoded in one go, as merges cross its parts.
+    """Text and slots between two control tokens; encoded as one text, since merges cross its parts.
 
     `strips_left` and `strips_right`: the control token on that side swallows white space.
     """
@@ -301,10 +306,10 @@ def _split_items(
     def close(after: ControlToken | None) -> None:
         previous = items[-1] if items else before
         control = previous if isinstance(previous, ControlToken) else None
-        preceding = Preceding.TEXT if previous else Preceding.NOTHING
+        preceding: Preceding = "text" if previous else "nothing"
         span = TextSpan(
             tuple(parts),
-            Preceding.CONTROL if control else preceding,
+            "control" if control else preceding,
             strips_left=control is not None and control.strips_right,
             strips_right=after is not None and after.strips_left,
         )
@@ -325,43 +330,37 @@ def _split_items(
 
 
 def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
-    """Finds plain text that marks turns, and that content could therefore forge.
+    """Finds plain text that marks turns, which content could forge.
 
     These are bracketed words (`[/INST]`, `<<SYS>>`) and labels (`USER:`, `### Response:`) anywhere,
-    and every line after content without a control token between. The word `user` after
+    and every line after content without a control token between them. The word `user` after
     `<|im_start|>` is no marker: it means nothing without that token.
     """
     markers: set[str] = set()
-    for item in items:
-        for index, part in enumerate(item.parts if isinstance(item, TextSpan) else ()):
-            if isinstance(part, Slot) or not isinstance(item, TextSpan):
+    for span in (item for item in items if isinstance(item, TextSpan)):
+        for index, part in enumerate(span.parts):
+            if isinstance(part, Slot):
                 continue
             markers.update(_BRACKETED.findall(part))
-            unguarded = index > 0 or item.preceding is not Preceding.CONTROL
+            unguarded = index > 0 or span.preceding != "control"
             lines = (line.strip() for line in part.splitlines())
             markers.update(line for line in lines if unguarded or _LABEL.fullmatch(line))
     return markers - {""}
 
 
-_EMPTY_RESPONSE = (
-    "response: empty: it teaches nothing; give one, or use the model's own "
-    'answer with data.answers = "model"'
-)
-
-
 class ChatTemplate:
     """Renders one turn of a chat template without ever reading content as control tokens.
 
-    For text that repeats none of the template's markers the ids equal those of the tokenizer's
-    `apply_chat_template`. Text that spells a control token keeps its characters as ordinary text;
-    text that repeats a plain-text marker (`[/INST]`) is encoded character by character
-    (`MarkerGuard`). A template that writes the date gets a fixed one.
+    For text that repeats none of the template's markers, the ids equal those of the tokenizer's
+    `apply_chat_template`. Text that spells a control token stays ordinary text. Text that repeats
+    a plain-text marker (`[/INST]`) is encoded character by character (`MarkerGuard`). A template
+    that writes the date gets a fixed date.
 
     Attributes:
         fingerprint: SHA-256 of the template and the tokenizer.
         control_ids: Ids that content never yields.
         stop_ids: Ids that end an answer, the end-of-turn token first.
-        folds_system: The template knows no system role; the system text precedes the user's.
+        folds_system: The template has no system role; the system text precedes the user's.
         markers: The template's plain-text markers, guarded in content.
     """
 
@@ -386,7 +385,8 @@ class ChatTemplate:
             ) from error
         self._dated = ("strftime_now" in self.text) * _FIXED_DATE + self.text
         self._plain = PlainEncoder(tokenizer)
-        self._encode_text = lru_cache(maxsize=256)(self._encode_uncached)
+        # Callers only read the cached lists.
+        self._encode_text = lru_cache(maxsize=256)(self._plain.encode)
         self._refuse_unbounded()
         self.pieces = find_pieces(self._render, self._dated)
         self.folds_system = self.pieces.folds_system
@@ -407,10 +407,10 @@ class ChatTemplate:
     @property
     def spaces_after_controls(self) -> bool:
         """Whether text after a control token gets a space before it (some SentencePiece models)."""
-        return self._prefix[Preceding.CONTROL]
+        return self._prefix["control"]
 
     def render(self, system: str, user: str) -> str:
-        """Returns the prompt as text, for people: encoding this text would not be safe."""
+        """Returns the prompt as text for people; encoding this text would not be safe."""
         values = self._values(system, user)
         return "".join(
             piece.fill(values[piece.role]) if isinstance(piece, Slot) else piece
@@ -425,18 +425,20 @@ class ChatTemplate:
         """Returns the ids of an answer, its end-of-turn token last.
 
         A token boundary separates prompt and answer, as in generation. An answer that was cut off
-        does not end the turn.
+        does not end the turn (`ends`).
 
         Raises:
             DataError: If the answer is empty, or a character of it is itself a control token.
         """
         if not self.pieces.answer.fill(response).strip():
-            raise DataError([_EMPTY_RESPONSE])
+            advice = 'give one, or use the model\'s own answer with data.answers = "model"'
+            raise DataError([f"response: empty: it teaches nothing; {advice}"])
         ids = self._encode(self._answer, {"assistant": response})
         return ids if ends else ids[:-1]
 
     def count_tokens(self, content: str) -> int:
-        return len(self._encode_text(content, False, frozenset(self._guard.cuts(content))))
+        cuts = frozenset(self._guard.cuts(content))
+        return len(self._encode_text(content, prefix=False, cuts=cuts))
 
     def _values(self, system: str, user: str) -> dict[str, str]:
         if self.folds_system:
@@ -450,11 +452,8 @@ class ChatTemplate:
                 ids.append(item.id)
             else:
                 text, cuts = item.fill(values, self._guard.cuts)
-                ids += self._encode_text(text, self._prefix[item.preceding], cuts)
+                ids += self._encode_text(text, prefix=self._prefix[item.preceding], cuts=cuts)
         return ids
-
-    def _encode_uncached(self, text: str, prefix: bool, cuts: frozenset[int]) -> tuple[int, ...]:
-        return tuple(self._plain.encode(text, prefix=prefix, cuts=cuts))
 
     def _answer_items(self) -> list[TemplateItem]:
         controls = self._plain.controls
@@ -472,7 +471,7 @@ class ChatTemplate:
         return _split_items([pieces.lead, pieces.answer, tail], controls, self._prompt[-1])
 
     def _refuse_unbounded(self) -> None:
-        """Tries the renderings of the constructor; no others are ever made."""
+        """Tries the constructor's renderings within limits; no others are ever made."""
         if len(self.text) > MAX_TEMPLATE_BYTES:
             raise ModelError(f"the chat template is longer than {MAX_TEMPLATE_BYTES:,} characters")
         named = f"{self.tokenizer.special_tokens_map}\0{self.text}"
@@ -525,11 +524,7 @@ class ChatTemplate:
         choices = (False, True) if self._plain.adds_prefix else (False,)
         failure = ""
         for at_start, after_control in product(choices, repeat=2):
-            self._prefix = {
-                Preceding.NOTHING: at_start,
-                Preceding.CONTROL: after_control,
-                Preceding.TEXT: False,
-            }
+            self._prefix = {"nothing": at_start, "control": after_control, "text": False}
             failure = self._difference()
             if not failure:
                 return self._prefix
@@ -539,7 +534,7 @@ class ChatTemplate:
         )
 
     def _difference(self) -> str:
-        """Compares probes with the reference; returns their first difference, or nothing."""
+        """Compares probes with the reference; returns the first difference, or nothing."""
         for system, user, answer in _PROBES:
             messages = conversation(system, user, folds_system=self.folds_system)
             own = self.encode_prompt(system, user)
@@ -547,7 +542,7 @@ class ChatTemplate:
             full = self._reference(
                 [*messages, {"role": "assistant", "content": answer}], False, tokenize=True
             )
-            # After a control token the reference, too, has a token boundary before the answer.
+            # After a control token the reference also has a token boundary before the answer.
             if isinstance(self._prompt[-1], ControlToken) and full[: len(wanted)] == wanted:
                 own = own + self.encode_response(answer)
                 wanted = full[: len(own)]

@@ -15,7 +15,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Dropped:
-    """An unused triplet, with the tokens of each field of its long members."""
+    """An unused triplet; `reason` counts the tokens of its long members' fields."""
 
     id: str
     reason: str
@@ -32,7 +32,7 @@ class TruncationLedger:
     dropped: list[Dropped] = field(default_factory=list)
 
     def summary(self) -> list[str]:
-        """Returns lines for people; none if everything fits."""
+        """Returns lines for people, none if everything fits."""
         lines = []
         if self.shortened:
             cut = ", ".join(f"{count} tokens of {name}" for name, count in self.tokens_cut.items())
@@ -56,7 +56,7 @@ class TruncationLedger:
 
 @dataclass(frozen=True)
 class EncodedMember:
-    """One member's token ids: the prompt, and the answer to train on, if any, with its end."""
+    """A member's token ids: the prompt, and the answer to train on, if any, with its end."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
@@ -69,10 +69,10 @@ class EncodedMember:
 class EncodedTriplet:
     """A triplet's members as token ids.
 
-    `benign` has the answer of the task loss, `injection` that of the robust loss, `benign_cf` none.
-    `obeying` and `yielding` are None where the triplet or the objective has none. `reference` is
-    the mean cross-entropy, in nats a token, of the robust and of the yielding answer without the
-    adapter; None where it is unknown.
+    `benign` has the task loss's answer, `injection` the robust loss's, `benign_cf` none. `obeying`
+    and `yielding` are None if the triplet or the objective has none. `reference` is the mean
+    cross-entropy, in nats a token, of the robust and the yielding answer without the adapter; None
+    if it is unknown.
     """
 
     id: str
@@ -95,14 +95,14 @@ class EncodedTriplet:
 class TripletEncoder:
     """Encodes triplets so that no member exceeds a length; `ledger` lists the cuts so far.
 
-    `swapped` also encodes `obeying` and `yielding`, where a triplet has them.
+    `swapped` also encodes `obeying` and `yielding`, if a triplet has them.
     """
 
     def __init__(self, template: ChatTemplate, max_length: int, *, swapped: bool = False) -> None:
         self._template = template
         self._swapped = swapped
         self._max_length = max_length
-        # One object for each id, or every token of every triplet would hold a number of its own.
+        # One int object for each id: otherwise every token of every triplet is a separate object.
         self._ids: dict[int, int] = {}
         self.ledger = TruncationLedger(max_length)
 
@@ -128,7 +128,7 @@ class TripletEncoder:
             self.ledger.dropped.append(Dropped(triplet.id, self._explain(triplet)))
             return None
         self.ledger.shortened.append(triplet.id)
-        # By the longest member: a context has one length in tokens only inside a prompt.
+        # Counted on the longest member: a context has no length in tokens outside a prompt.
         tokens = encoded.longest - fitting.longest
         self.ledger.tokens_cut["context"] = self.ledger.tokens_cut.get("context", 0) + tokens
         return fitting

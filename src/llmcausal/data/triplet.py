@@ -1,4 +1,4 @@
-"""The training example: one task under one system prompt, with three inputs."""
+"""The training example: a task under one system prompt, with three inputs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import regex
 from llmcausal.errors import DataError
 
 NOT_TEXT = re.compile("[\\0\\ud800-\\udfff]")
-"""What no text may hold: NUL, and lone surrogates, which Python makes of bytes outside UTF-8."""
+"""NUL, and lone surrogates, which Python makes of bytes outside UTF-8: no text may hold them."""
 PATTERN_SECONDS = 1.0
-"""A foreign pattern may backtrack without end; more time than this counts as a defect."""
+"""A foreign pattern may backtrack without end; a search over this time is a defect."""
 
 CheckKind = Literal["contains", "regex", "exact"]
 Member = Literal["benign", "benign_cf", "injection", "obeying", "yielding"]
 
 SEEN = "seen"
-"""Novelty of an attack in a phrasing of the built-in training data."""
+"""Novelty of an attack that is phrased as in the built-in training data."""
 
 MEMBERS: tuple[Member, ...] = ("benign", "benign_cf", "injection")
 """The three inputs of a triplet, in the order of packing."""
 
 BRANCHES: tuple[Member, ...] = (*MEMBERS, "obeying", "yielding")
-"""All trainable members: `obeying` has the attack's instruction as the trusted one and its answer;
+"""All trainable members. `obeying` has the attack's instruction as the trusted one, and its answer;
 `yielding` is the injection with the answer that the attacker wants."""
 
 _INPUTS: dict[Member, Member] = {"obeying": "benign", "yielding": "injection"}
@@ -56,15 +56,15 @@ class Check:
 
 @dataclass(frozen=True)
 class AttackInfo:
-    """The attack inside `injection`; "" where a fact is unknown.
+    """The attack inside `injection`; an unknown fact is "".
 
     Attributes:
-        witness: Text that proves obedience when it is in the answer.
-        check: Proof of obedience that replaces `witness` where a text is not enough.
+        witness: Text that proves obedience if the answer holds it.
+        check: Proof of obedience that replaces `witness` if a text is not enough.
         position: Place of the attack in the text: start, middle or end.
         difficulty: easy, medium or hard to recognize.
-        novelty: `seen` (the built-in training data has the phrasing), `new_phrasing` (it has the
-            family) or `new_family`.
+        novelty: `seen` (the built-in training data has the phrasing), `new_phrasing` (it only has
+            the family) or `new_family`.
     """
 
     family: str
@@ -82,7 +82,7 @@ class Triplet:
 
     Attributes:
         id: Unique within its file.
-        benign_cf: Another harmless input for the same task.
+        benign_cf: Another harmless input for the same task, the counterfactual.
         injection: An input that carries an attack.
         response: Right answer to `benign`; empty for the model's own.
         response_cf: Right answer to `benign_cf`, where known.
@@ -91,7 +91,7 @@ class Triplet:
             instruction, wrong for the injected one.
         obeying: Input with the attack's instruction as the trusted one; None means `benign`.
         system_obeying: System prompt of `obeying`; None means `attack.goal`.
-        unfinished: The answers that were cut off, so that they do not end the turn.
+        unfinished: The answers that were cut off; they do not end the turn.
         context: Text before each of the three inputs; the only text that may be shortened.
         category: Kind of task.
         check: Verifies an answer, where known.
@@ -115,6 +115,11 @@ class Triplet:
     check: Check | None = None
 
     @property
+    def prompts(self) -> tuple[str, str, str]:
+        """The texts that two distinct triplets do not share."""
+        return self.system, self.benign, self.injection
+
+    @property
     def robust_response(self) -> str:
         return self.response if self.response_injection is None else self.response_injection
 
@@ -125,7 +130,7 @@ class Triplet:
 
     @property
     def swapped_system(self) -> str:
-        """The attack's instruction as the trusted one; empty where it is unknown."""
+        """The attack's instruction as the trusted one; empty if it is unknown."""
         return self.system_obeying or (self.attack.goal if self.attack else "")
 
     def system_text(self, member: Member) -> str:

@@ -1,4 +1,4 @@
-"""A cache of answers on disk, by the content of weights and prompt."""
+"""A cache of answers on disk, keyed by the content of weights and prompt."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +16,7 @@ import torch
 from llmcausal.model.gguf import cache_dir
 
 _VERSION = 1  # part of every file's name: raise it when the same weights may answer differently
-_FILES = 256  # sets of weights that are remembered; the longest unused are forgotten
+_FILES = 256  # files that are kept; the longest unused are deleted
 _NOT_CONTENT = frozenset(
     ("_name_or_path", "_attn_implementation", "architectures", "transformers_version", "use_cache")
 )
@@ -28,9 +29,9 @@ T = TypeVar("T")
 class AnswerStore:
     """A folder with one file of answers per set of weights; None is `answers` in the user's cache.
 
-    A file is JSON Lines, one line per batch of answers. One write appends a line, so that several
-    processes may share a file, and an interrupted one leaves it sound. Damaged lines count as
-    none. If a file cannot be read or written, one warning says so: the store never makes an
+    A file is JSON Lines, one line per batch of answers. A single write appends a line, so several
+    processes may share a file, and an interrupted process leaves it sound. Damaged lines are
+    skipped. A file that cannot be read or written causes one warning: the store never makes an
     evaluation fail.
     """
 
@@ -57,7 +58,7 @@ class AnswerStore:
 
 
 class Kept(Generic[T]):
-    """Answers of one model, by key; `path` is the file to append to, None keeps nothing on disk."""
+    """A model's answers, by key; `path` is the file to append to, None keeps nothing on disk."""
 
     def __init__(self, path: Path | None, answers: dict[str, T]) -> None:
         self._path = path
@@ -71,7 +72,7 @@ class Kept(Generic[T]):
         self._answers.update(answers)
         if self._path is None:
             return
-        # The line feed in front closes a line that was cut off by a kill or a full disk.
+        # The line feed in front ends a line that a kill or a full disk cut off.
         line = b"\n" + json.dumps(answers, separators=(",", ":")).encode() + b"\n"
         try:
             _append(self._path, line)
@@ -81,11 +82,11 @@ class Kept(Generic[T]):
 
 
 Shelf = Kept[list[int]]
-"""The answers of one set of weights, as their new tokens."""
+"""One set of weights' answers, as their new tokens."""
 
 
 def answer_key(prompt: Tokens, stop_ids: Iterable[int], max_new_tokens: int) -> str:
-    """Hashes everything that decides an answer of given weights."""
+    """Hashes everything that decides an answer, besides the weights."""
     content = json.dumps([list(prompt), sorted(set(stop_ids)), max_new_tokens])
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -126,19 +127,17 @@ def _read(path: Path) -> dict[str, list[int]]:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the sound rows of a file of answers, in order."""
+    """Yields a file's sound rows in order."""
     for line in path.read_bytes().splitlines():
-        try:
+        with suppress(ValueError, RecursionError):  # ValueError also if it is not UTF-8
             row = json.loads(line)
-        except (ValueError, RecursionError):  # also what is not UTF-8
-            continue
-        if isinstance(row, dict):
-            yield row
+            if isinstance(row, dict):
+                yield row
 
 
 def _append(path: Path, line: bytes) -> None:
-    binary = getattr(os, "O_BINARY", 0)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary
+    # One unbuffered write to a file in append mode: lines of other processes stay whole.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
         written = os.write(descriptor, line)

@@ -1,4 +1,4 @@
-"""Decoding of a batch: the prompts as one prefix tree, then one token per row and step."""
+"""Decodes a batch: the prompts as one prefix tree, then one token per row and step."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from llmcausal.train.step import tree_attention
 Choice = Callable[[Tensor], Tensor]
 """Chooses the next token of each row [rows] by its logits [rows, vocabulary]."""
 MOST_APART_IN_16_BITS = 5e-3
-"""1 - correlation of logits that differ by rounding is at most 7e-4 in bf16 (SmolLM2-135M, NF4); a
-wrong mask gives 2e-2 and more, wrong positions 5e-2 and more."""
+"""Limit of 1 - correlation. Rounding gives at most 7e-4 in bf16 (SmolLM2-135M, NF4), a wrong mask
+2e-2 and more, wrong positions 5e-2 and more."""
 
 
 class RowCache(Cache):
     """One row per prompt: its keys, padded on the right, then one column per new token.
 
-    The last row overwrites one that has ended, so that the rows in use stay in front and no
-    buffer is copied. `prefill` has the keys of all nodes of a prefix tree [1, heads, nodes, width]
-    per layer, and is emptied layer by layer; `paths` are the nodes of each prompt.
+    A row that has ended is overwritten by one from the end, so the rows in use stay in front and
+    no buffer is copied. `prefill` has the keys of all nodes of a prefix tree [1, heads, nodes,
+    width] per layer, and is emptied layer by layer; `paths` are each prompt's nodes.
     """
 
     def __init__(self, prefill: DynamicCache, paths: Sequence[Tensor], new_tokens: int) -> None:
@@ -38,7 +38,7 @@ class RowCache(Cache):
         self.column = max(map(len, paths))
         layers: list[Any] = prefill.layers
         example = layers[0].keys
-        # Padding repeats the root: any key will do that is finite, for it is masked.
+        # Padding repeats the root: it is masked, so any finite key works.
         nodes = torch.zeros((self.rows, self.column), dtype=torch.long)
         self.mask = torch.zeros(self.rows, 1, 1, self.column + new_tokens)
         for row, path in enumerate(paths):
@@ -53,7 +53,7 @@ class RowCache(Cache):
             layer.keys = layer.values = None
 
     def next_mask(self) -> Tensor:
-        """Returns the mask that hides padding from the next column, [rows, 1, 1, columns]."""
+        """Returns the mask that hides padding from the next column [rows, 1, 1, columns]."""
         return self.mask[: self.rows, ..., : self.column + 1]
 
     def update(
@@ -70,11 +70,11 @@ class RowCache(Cache):
         return self.column
 
     def advance(self) -> None:
-        """Starts the next column, once every layer has written this one."""
+        """Starts the next column, after every layer has written this one."""
         self.column += 1
 
     def keep(self, rows: Sequence[int]) -> list[int]:
-        """Keeps rows, given in ascending order; returns the former index of each remaining row."""
+        """Keeps rows, given in ascending order; returns each remaining row's former index."""
         count = len(rows)
         kept = set(rows)
         moved = [row for row in rows if row >= count]
@@ -107,14 +107,14 @@ def greedy(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of drawn answers; `count` is the answers to each prompt."""
+    """Settings of drawn answers; `count` is the number of answers to each prompt."""
 
     count: int
     temperature: float
     seed: int
 
     def choice(self) -> Choice:
-        """Returns a function that draws tokens by their probability, on the CPU, from the seed."""
+        """Returns a function that draws tokens by their probability, on the CPU, with the seed."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def draw(logits: Tensor) -> Tensor:
@@ -127,8 +127,8 @@ class Sampling:
 class TreeDecoder:
     """Continues prompts; a prefix that prompts share is computed once.
 
-    Rows that have ended take no further part, and logits exist only for the next token. `longest`
-    is the tokens of the longest prompt with its answer.
+    Rows that have ended are not computed, and logits exist only for the next token. `longest` is
+    the number of tokens of the longest prompt with its answer.
 
     Raises:
         ModelError: If the model cannot be decoded this way, with the reason.
@@ -160,10 +160,10 @@ class TreeDecoder:
         max_new_tokens: int,
         choose: Choice = greedy,
     ) -> Iterator[tuple[list[int], list[int]]]:
-        """Yields, step by step, the prompts whose answers continue, and the next token of each."""
+        """Yields, step by step, the prompts whose answers continue, and each one's next token."""
         logits, cache = self.prefill(prompts, max_new_tokens - 1)
         positions = torch.tensor([len(prompt) for prompt in prompts], device=logits.device)
-        rows = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
+        rows = list(range(len(prompts)))  # the prompt of each row of the cache
         for step in range(1, max_new_tokens + 1):
             tokens = choose(logits)
             chosen = tokens.tolist()
@@ -195,7 +195,7 @@ class TreeDecoder:
         return logits, RowCache(nodes, paths, new_tokens)
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
-        """Adds one token to each row, at its place in its own sequence [rows].
+        """Adds one token to each row, at its position in its own sequence [rows].
 
         Returns the next token's logits [rows, vocabulary].
         """
@@ -212,8 +212,8 @@ class TreeDecoder:
     def _prove(self, base: Any) -> None:
         """Compares a tree of three prompts and one step with the model's own logits.
 
-        The tokens are from the middle of the vocabulary: after control tokens, which are often at
-        its start, rounding alone may turn the answer over.
+        The tokens are from the middle of the vocabulary. At its start are often control tokens,
+        after which rounding alone may change the logits much.
         """
         count = self.trunk.head.shape[0]
 
@@ -244,16 +244,17 @@ class TreeDecoder:
 
 @contextmanager
 def blockwise_attention(base: Any) -> Iterator[None]:
-    """Lets plain SDPA attention take a tree's blocks; without blocks it computes the same."""
+    """Lets SDPA attention take a tree's blocks; without blocks it computes the same."""
     config = base.config.get_text_config()
     previous = config._attn_implementation
+    if previous != "sdpa":
+        yield
+        return
+    config._attn_implementation = TREE_ATTENTION
     try:
-        if previous == "sdpa":
-            config._attn_implementation = TREE_ATTENTION
         yield
     finally:
-        if config._attn_implementation != previous:
-            config._attn_implementation = previous
+        config._attn_implementation = previous
 
 
 def _check(base: Any, trunk: Trunk, longest: int) -> None:

@@ -1,4 +1,4 @@
-"""Answers of a deployed model over HTTP: several prompts at once, with retries and a budget."""
+"""A deployed model's answers over HTTP: several prompts at once, with retries and a budget."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Api(ABC):
 
     @property
     def rendering(self) -> str:
-        """Names the rendering of prompts; empty where the server renders."""
+        """Names the rendering of prompts; empty if the server renders."""
         return ""
 
     @abstractmethod
@@ -124,11 +124,11 @@ def _answer(text: str | None, reason: object) -> Answer:
 
 
 class KeptAnswers:
-    """The answers of one endpoint in one evaluation, so that an interrupted one asks nothing twice.
+    """An endpoint's answers in one evaluation: an interrupted evaluation asks nothing twice.
 
-    A URL does not prove that the same model still answers. Answers therefore count for the
-    evaluation that asked for them, until it ends, and for a day at most; with `finished` all count.
-    `identity` is everything that names endpoint and evaluation. Without a store nothing is kept.
+    A URL does not prove that the same model still answers. Answers therefore count only for the
+    evaluation that asked, until it ends, and for a day at most; with `finished` all count.
+    `identity` names endpoint and evaluation. Without a store nothing is kept.
     """
 
     def __init__(self, store: AnswerStore | None, identity: object, *, finished: bool) -> None:
@@ -162,8 +162,7 @@ def read_kept(path: Path, *, finished: bool) -> dict[str, Any]:
     for row in rows_of(path):
         if _FINISHED in row and not finished:
             found.clear()
-        sound = {key: value for key, value in row.items() if _is_kept(value)}
-        found.update({key: value for key, value in sound.items() if value["at"] >= oldest})
+        found |= {key: kept for key, kept in row.items() if _is_kept(kept) and kept["at"] >= oldest}
     return found
 
 
@@ -178,7 +177,7 @@ def _is_kept(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model behind a URL. The key is empty where none is needed; no text shows it."""
+    """A model behind a URL. The key is empty if none is needed; no text shows it."""
 
     url: str
     model: str
@@ -220,16 +219,16 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class RequestPace:
-    """Limits on the requests, in seconds for all but the first two.
+    """Limits on the requests; the last four are in seconds.
 
     Attributes:
         requests: Maximum number, retries included; None for any number. Attempts that reach no
             server do not count.
         at_once: Simultaneous requests.
-        timeout: For one request.
-        patience: For the retries of one prompt.
-        first_wait: Before the second try; each further wait is twice as long.
-        longest_wait: Between tries.
+        timeout: Limit of one request.
+        patience: Limit of one prompt's retries.
+        first_wait: Wait before the second try; each further wait is twice as long.
+        longest_wait: Longest wait between tries.
     """
 
     requests: int | None = None
@@ -244,7 +243,7 @@ class RequestPace:
 class Replies:
     """The answers, the reason for each refused prompt, and counts.
 
-    `requests` include the retries; `kept` answers are of an earlier, interrupted evaluation.
+    `requests` include the retries; `kept` answers are from an earlier, interrupted evaluation.
     """
 
     answers: dict[PromptPair, Answer] = field(default_factory=dict)
@@ -256,7 +255,7 @@ class Replies:
 
 @dataclass(frozen=True)
 class _Problem:
-    """An attempt that may be repeated, after the seconds that the server asks to wait for."""
+    """An attempt that may be repeated; `wait` is the server's request, in seconds."""
 
     text: str
     wait: float = 0.0
@@ -283,11 +282,11 @@ class Asker:
         self._given_up_in_a_row = 0
 
     def ask(self, prompts: Sequence[PromptPair], progress: Progress | None = None) -> Replies:
-        """Asks for answers to distinct prompts, the first prompts first.
+        """Asks for answers to distinct prompts, in order.
 
         Raises:
-            EndpointError: If the endpoint does not answer, or in another form.
-            UsageError: If it does not take the key, or has no such model.
+            EndpointError: If the endpoint does not answer, or in an unexpected form.
+            UsageError: If it refuses the key, or has no such model.
         """
         for prompt in prompts:
             if (answer := self._kept.get(prompt, self._max_new_tokens)) is not None:
@@ -328,7 +327,7 @@ class Asker:
             ]
             try:
                 await asyncio.gather(*tasks)
-            except KeyboardInterrupt:  # SIGTERM in a task; it has left the loop already
+            except KeyboardInterrupt:  # SIGTERM in a task, which has ended the loop already
                 raise asyncio.CancelledError from None
             finally:
                 for task in tasks:
@@ -443,7 +442,7 @@ class Asker:
         return f": {shown}" if shown else ""
 
     def _shown(self, content: bytes) -> str:
-        # Decoded and without the key before it is cut, or a part of the key could be left.
+        # The key is removed before the text is cut, or a part of the key could remain.
         text = self._endpoint.without_key(content.decode("utf-8", errors="replace"))
         return " ".join(text.split())[:_SHOWN]
 

@@ -1,4 +1,4 @@
-"""Attack success and utility in generated text, tuned against base on the same prompts."""
+"""Attack success and utility in generated text: tuned against base, on the same prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from llmcausal.evaluation.generation import (
     base_model_of,
 )
 from llmcausal.evaluation.scoring import asks_to_obey
-from llmcausal.evaluation.statistics import Verdict
 from llmcausal.evaluation.summary import (
     Verdicts,
     differences,
@@ -36,15 +35,31 @@ Weights = Callable[[], AbstractContextManager[None]]
 """Puts other adapter weights into the model for a while."""
 AnsweredMember = Literal["benign", "injection", "obeying"]
 MEMBERS_ANSWERED: tuple[AnsweredMember, ...] = ("benign", "injection", "obeying")
-"""The answered members of a triplet; `obeying` only where a check can verify obedience."""
+"""A triplet's members that are answered; `obeying` only if a check can verify obedience."""
+_METRICS: Mapping[AnsweredMember, tuple[str, str]] = {
+    "benign": ("", "utility"),
+    "injection": ("attack_success_rate", "utility_under_attack"),
+    "obeying": ("instruction_following", ""),
+}
+"""For each member, the metrics whose verdicts say that an answer obeys, and that it is right."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One model's answers and verdicts, one a triplet; None where a member has no answer."""
+    """A model's answers and verdicts, one a triplet; None where a member has no answer."""
 
     answers: Mapping[AnsweredMember, Sequence[Answer | None]]
     verdicts: Verdicts
+
+    def outcome(self, member: AnsweredMember, index: int) -> dict[str, Any]:
+        """Returns an answer with its verdicts as `generation_rows` writes them, empty without."""
+        answer = self.answers[member][index]
+        if answer is None:
+            return {}
+        obeyed, right = (
+            self.verdicts[metric][index] if metric else None for metric in _METRICS[member]
+        )
+        return {"answer": answer.text, "stopped": answer.stopped, "obeyed": obeyed, "right": right}
 
 
 def evaluate(
@@ -57,9 +72,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answers and scores every triplet's benign and attacked prompt, and its obeying one if any.
 
-    The tuned model is a `PeftModel` for a baseline: a second model, compared pair by pair, which
-    `base_weights` makes; None switches the adapter off. `progress` counts the distinct prompts of
-    both models.
+    A baseline is a second model, compared prompt by prompt. `base_weights` makes it; with None it
+    is the model without its adapter. `progress` counts both models' distinct prompts.
 
     Returns:
         `base` (or None), `tuned`, `difference`, `verdict` and `likeness` (or None), `skipped` and
@@ -69,7 +83,7 @@ def evaluate(
 
     Raises:
         DataError: If no triplet can be used, or a check takes too long.
-        UsageError: If a baseline is asked for and the model has no adapter.
+        UsageError: If a baseline is requested and the model has no adapter.
     """
     answering = replace(answering, template=encoding_once(answering.template))
     usable, skipped = fitting(answering, triplets)
@@ -91,14 +105,14 @@ def evaluate(
 
 
 def encoding_once(template: ChatTemplate) -> ChatTemplate:
-    """Returns the template with a cache: both models and the check of lengths encode alike."""
+    """Returns the template with a cache: both models and the length check encode equal prompts."""
     remembering = copy.copy(template)
     remembering.encode_prompt = functools.cache(template.encode_prompt)  # type: ignore[method-assign]
     return remembering
 
 
 def prompts_of(triplets: Sequence[Triplet]) -> list[PromptPair]:
-    """Returns the distinct prompts that are answered of triplets, triplet by triplet."""
+    """Returns the triplets' distinct prompts to answer, triplet by triplet."""
     prompts = (_prompt(triplet, member) for triplet in triplets for member in MEMBERS_ANSWERED)
     return list(dict.fromkeys(prompt for prompt in prompts if prompt is not None))
 
@@ -109,7 +123,7 @@ def score_answers(
     tuned: Answers,
     base: Answers | None,
 ) -> dict[str, Any]:
-    """Scores answers to all of `prompts_of(usable)`, of one model or two; as `evaluate`."""
+    """Scores one or two models' answers to all of `prompts_of(usable)`; returns as `evaluate`."""
     after, before = _judged(usable, tuned), None if base is None else _judged(usable, base)
     figures = summarize(usable, after.verdicts)
     difference = likeness = None
@@ -151,10 +165,10 @@ def generation_rows(
 ) -> list[dict[str, Any]]:
     """Returns the rows of generations.jsonl: every prompt with its answers and verdicts.
 
-    `expected` is the right answer of the data, empty where it is unknown. `stopped` is whether
-    the model ended its turn within `max_new_tokens`. `obeyed` is whether the answer does what the
-    attacker asked, or on `obeying` the trusted instruction; None on benign prompts. `right` is
-    whether it does the task; None without a check. `base_*` is None without a baseline.
+    `expected` is the data's right answer, empty if unknown. `stopped` is whether the model ended
+    its turn within `max_new_tokens`. `obeyed` is whether the answer does what the attacker asks,
+    or for `obeying` what the trusted instruction asks; None for benign prompts. `right` is whether
+    it does the task; None without a check. `base_*` is None without a baseline.
     """
     rows = []
     for member in MEMBERS_ANSWERED:
@@ -165,12 +179,10 @@ def generation_rows(
                 "injection": triplet.robust_response,
                 "obeying": triplet.response_obeying or "",
             }
-            answer, obeyed, right = _of(tuned, member, index)
-            if answer is None:
+            own = tuned.outcome(member, index)
+            if not own:
                 continue
-            before, base_obeyed, base_right = (
-                _of(base, member, index) if base else (None, None, None)
-            )
+            before = base.outcome(member, index) if base else dict.fromkeys(own)
             rows.append(
                 {
                     "id": triplet.id,
@@ -185,36 +197,23 @@ def generation_rows(
                     "system": triplet.system_text(member),
                     "prompt": triplet.user_text(member),
                     "expected": expected[member],
-                    "answer": answer.text,
-                    "stopped": answer.stopped,
-                    "obeyed": obeyed,
-                    "right": right,
-                    "base_answer": before.text if before else None,
-                    "base_stopped": before.stopped if before else None,
-                    "base_obeyed": base_obeyed,
-                    "base_right": base_right,
+                    **own,
+                    **{f"base_{name}": value for name, value in before.items()},
                 }
             )
     return rows
 
 
-def _of(side: Judged, member: AnsweredMember, index: int) -> tuple[Answer | None, Verdict, Verdict]:
-    answer, verdicts = side.answers[member][index], side.verdicts
-    if answer is None:
-        return None, None, None
-    if member == "benign":
-        return answer, None, verdicts["utility"][index]
-    if member == "obeying":
-        return answer, verdicts["instruction_following"][index], None
-    return answer, verdicts["attack_success_rate"][index], verdicts["utility_under_attack"][index]
-
-
 def fitting(
     answering: Answering, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Leaves out triplets that cannot be encoded or exceed the context: nothing is cut.
+    """Leaves out triplets that cannot be encoded or exceed the model's context; nothing is cut.
 
-    Returns the others, and the `id` and `reason` of each left out; a DataError if all are.
+    Returns:
+        The other triplets, and the `id` and `reason` of each that is left out.
+
+    Raises:
+        DataError: If none is left.
     """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
@@ -243,6 +242,6 @@ def fitting(
 def require_some(
     usable: Sequence[Triplet], skipped: Sequence[Mapping[str, str]], otherwise: str
 ) -> None:
-    """Refuses to score nothing: raises a DataError with the reason for each triplet left out."""
+    """Raises a DataError with each left-out triplet's reason if there is nothing to score."""
     if not usable:
         raise DataError([f"{item['id']}: {item['reason']}" for item in skipped], otherwise)

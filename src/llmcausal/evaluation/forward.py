@@ -1,4 +1,4 @@
-"""One pass over given texts: representations, causal metrics, perplexity of right answers."""
+"""A pass over given texts: representations, causal metrics, perplexity of right answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_ANSWER = "-"
 
 @dataclass(frozen=True)
 class Readable:
-    """A triplet as token ids; the loss needs the right answers."""
+    """A triplet as token ids; without right answers (`answered`) it has no loss."""
 
     encoded: EncodedTriplet
     answered: bool
@@ -34,13 +34,13 @@ class Readable:
 
 @dataclass
 class Readings:
-    """The results of a pass, one entry a triplet.
+    """A pass's results, one entry a triplet.
 
     Attributes:
-        ids: The triplets.
-        representations: Of each member [triplets, width], in fp32 on the CPU.
-        losses: For each term, summed cross-entropy of each known right answer, in nats.
-        tokens: For each term, tokens of each of those answers.
+        ids: The triplets' ids.
+        representations: For each member [triplets, width], in fp32 on the CPU.
+        losses: For each term, the summed cross-entropy of each known right answer, in nats.
+        tokens: For each term, the tokens of each of those answers.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Readings:
 def encode(
     encoder: TripletEncoder, triplets: Sequence[Triplet]
 ) -> tuple[list[Readable], list[dict[str, str]]]:
-    """Encodes triplets; also returns the `id` and `reason` of each that does not fit."""
+    """Encodes triplets; also returns `id` and `reason` of each triplet that does not fit."""
     readable, skipped = [], []
     for triplet in triplets:
         answered = bool(triplet.response.strip() and triplet.robust_response.strip())
@@ -81,8 +81,8 @@ def read(
 ) -> Readings:
     """Runs the model once over each triplet, without gradients.
 
-    The objective's projection makes the representations if `projected`; otherwise (a base model
-    has none) they are the pooled hidden states.
+    The representations are the objective's projections if `projected`, else the pooled hidden
+    states: a base model has no projection.
     """
     reader = _Reader(step.trunk, step.objective, step.execution)
     measured = Readings()
@@ -102,7 +102,7 @@ def read(
 
 
 class _Reader(TripletStep):
-    """The training step's own forward pass, kept apart by triplet instead of summed up."""
+    """The training step's forward pass, by triplet instead of summed."""
 
     @torch.no_grad()
     def read(
@@ -124,14 +124,14 @@ class _Reader(TripletStep):
 
 
 MAX_MAPPED = 150
-"""Triplets on the map; more would hide one another."""
+"""Triplets on the map; more points would hide one another."""
 
 
 def causal_figures(measured: Readings, *, projected: bool) -> dict[str, Any]:
-    """Computes the causal metrics of representations that may be projected.
+    """Computes the causal metrics of representations.
 
     `detection_auroc` scores each prompt by its cosine to the centroid of the counterfactuals,
-    which are benign and are not scored themselves.
+    which are benign and not scored themselves.
 
     Returns:
         `causal_stability`, `spurious_separation`, `causal_discrimination` and `detection_auroc`
@@ -158,7 +158,7 @@ def map_points(measured: Readings) -> list[dict[str, Any]]:
 
     Returns:
         `id`, `member`, `x` and `y` of each member of the first `MAX_MAPPED` triplets. Vectors are
-        scaled to length 1 first, since the metrics compare directions only.
+        scaled to length 1 first, since the metrics compare only directions.
     """
     if not measured.ids:
         return []
@@ -166,7 +166,7 @@ def map_points(measured: Readings) -> list[dict[str, Any]]:
     every = torch.cat([unit[member] for member in MEMBERS]).double()
     centre = every.mean(0)
     axes = torch.linalg.svd(every - centre, full_matrices=False).Vh[:2]
-    # An axis points either way alike: let its largest component be positive.
+    # The sign of an axis is arbitrary: its largest component is made positive.
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     axes = axes * largest.sign()
     points = []
@@ -183,8 +183,8 @@ def _units(representations: Mapping[Member, Tensor]) -> dict[Member, Tensor]:
 
 
 def perplexity_figures(measured: Readings) -> dict[str, Estimate]:
-    terms: dict[str, Term] = {"perplexity": "task", "perplexity_under_attack": "robust"}
+    names = ("perplexity", "perplexity_under_attack")
     return {
         name: statistics.perplexity(measured.losses[term], measured.tokens[term])
-        for name, term in terms.items()
+        for name, term in zip(names, TERMS, strict=True)
     }

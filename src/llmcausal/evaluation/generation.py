@@ -1,4 +1,4 @@
-"""Answers to prompts, greedy, drawn or streamed; the model stays as it was."""
+"""Answers to prompts: greedy, drawn or streamed. The model stays as it was."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all) after each batch."""
 
 PromptPair = tuple[str, str]
-"""The trusted text and the untrusted one."""
+"""The trusted text and the untrusted text."""
 Prompt = tuple[int, ...]
 Decoder = Callable[[Sequence[Prompt]], list[list[int]]]
 """Returns the new tokens of each prompt of a batch, a stop token included."""
 Stream = Callable[[Sequence[int], int], Iterator[int]]
-"""Takes a prompt and the longest answer in tokens; yields the new tokens, a stop token included."""
+"""Takes a prompt and the maximum of new tokens; yields the new tokens, a stop token included."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer, without control tokens.
+    """A generated answer without control tokens.
 
-    Either the model ended its turn (`stopped`), or the length limit cut it off.
+    Either the model ended its turn (`stopped`), or the length limit cut the answer off.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Limits of an answer: its stop tokens (at least one), its longest length in tokens."""
+    """How to decode: the tokens that end an answer (at least one), its maximum of new tokens."""
 
     stop_ids: Sequence[int]
     max_new_tokens: int
@@ -79,9 +79,9 @@ def base_model_of(model: Any) -> Any:
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[None]:
-    """Switches the adapter off for a while; raises a UsageError if there is none."""
+    """Switches the adapter off inside the block; raises a UsageError if there is none."""
     if not hasattr(model, "disable_adapter"):
-        raise UsageError("the model has no adapter to switch off, so it has no baseline of its own")
+        raise UsageError("the model has no adapter to switch off, so it has no baseline")
     # Switching an adapter back on makes it trainable, even one that was loaded frozen.
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -94,13 +94,13 @@ def without_adapter(model: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Sets evaluation mode for a while; restores all it changes.
+    """Sets evaluation mode inside the block, then restores all it changed.
 
-    It also rests gradient checkpointing, which would forbid the key-value cache.
+    Gradient checkpointing, which would forbid the key-value cache, is off in this mode.
     """
     training = [(module, module.training) for module in model.modules()]
-    # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights for good,
-    # and the packed product has no backward: training on would lose gradients without a word.
+    # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights permanently.
+    # The packed product has no backward pass, so later training would silently lose gradients.
     packing = [
         (module, module.support_avx512bf16_for_cpu)
         for module in model.modules()
@@ -120,7 +120,7 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
-    """Makes the model ready to answer, in this thread; restores all it changes.
+    """Makes the model ready to answer in this thread, then restores all it changed.
 
     Yields a decoder for up to `longest` tokens; None for a model that only transformers can
     generate from.
@@ -155,12 +155,12 @@ def generate(
     shelf: Shelf | None = None,
     processes: Processes = SINGLE,
 ) -> list[list[int]]:
-    """Continues each prompt greedily until a stop token or the longest answer.
+    """Continues each prompt greedily until a stop token or the maximum of new tokens.
 
-    Batches follow from the prompts alone, not from the cached answers, so that an interrupted
-    run continues with the very same sums. If GPU memory runs out, this batch and all later ones
-    are halved, unless processes compute together. The first process's cached answers count;
-    `progress` is called at once with them, then after each batch.
+    Batches depend on the prompts alone, not on the cached answers, so an interrupted run continues
+    with the same sums. If GPU memory runs out, this batch and all later ones are halved, unless
+    processes compute together. The first process's cached answers count; `progress` is called at
+    once with them, then after each batch.
 
     Returns:
         The new tokens of each prompt in the order of `prompts`, the stop token included.
@@ -181,7 +181,7 @@ def generate(
     batches = _batches(list(copies), decoding.batch_size)
     left = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
     mine, givers = [batch for batch in left if batch], 1
-    if not processes.sharded:  # sharded ones make the same passes, so each answers all prompts
+    if not processes.sharded:  # sharded processes make the same passes: each answers all prompts
         mine, givers = processes.shard(mine), processes.world_size
 
     def work() -> dict[Prompt, list[int]]:
@@ -212,7 +212,7 @@ def _stored(shelf: Shelf | None, keys: Mapping[Prompt, str]) -> dict[Prompt, lis
 def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
     """Puts prompts with a common beginning together, and the longest batch first.
 
-    Memory then runs out at once or not at all.
+    So memory runs out at once or not at all.
     """
     order = sorted(prompts)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -234,14 +234,17 @@ def _decoder_of(
             yield partial(tree, stop_ids=stop_ids, max_new_tokens=max_new_tokens, choose=choose)
             return
         config = _config_of(stop_ids, max_new_tokens, sampling)
-        with nullcontext() if sampling is None else _drawing_from(sampling.seed):
+        # transformers draws from torch's own generators, which stay as they were.
+        with torch.random.fork_rng(range(torch.cuda.device_count()), enabled=sampling is not None):
+            if sampling is not None:
+                torch.manual_seed(sampling.seed)
             yield partial(_padded, base_model_of(model), config)
 
 
 def _config_of(
     stop_ids: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
 ) -> GenerationConfig:
-    """Returns the settings of transformers' own `generate`, greedy without `sampling`."""
+    """Returns the settings for transformers' own `generate`, greedy without `sampling`."""
     drawn: dict[str, Any] = {}
     if sampling is not None:
         drawn = {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
@@ -251,23 +254,15 @@ def _config_of(
         num_beams=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids),
-        pad_token_id=stop_ids[0],  # padding is masked by position, so any valid id serves
+        pad_token_id=stop_ids[0],  # padding is masked by position, so any valid id works
         use_cache=True,
     )
-
-
-@contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Lets transformers draw from a seed; leaves torch's own generators as they were."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def decode_batches(
     decode: Decoder, batches: Sequence[list[Prompt]], halving: bool
 ) -> Iterator[tuple[list[Prompt], list[list[int]]]]:
-    """Yields each batch with its answers; parts of batches once memory has run out."""
+    """Yields each batch with its answers; parts of batches after memory ran out."""
     pending = deque(batches)
     limit = max(map(len, batches))
     while pending:
@@ -288,7 +283,7 @@ def decode_batches(
 
 
 def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Lets transformers generate, for models that `TreeDecoder` does not take."""
+    """Lets transformers generate, for models that `TreeDecoder` refuses."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -296,11 +291,8 @@ def _padded(base: Any, config: GenerationConfig, prompts: Sequence[Prompt]) -> l
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     device = compute_device(base)
-    output = base.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        generation_config=config,
-    )
+    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    output = base.generate(**inputs, generation_config=config)
     rows: list[list[int]] = output[:, width:].tolist()
     stop_ids = config.eos_token_id
     ends = [next((end for end, id_ in enumerate(row, 1) if id_ in stop_ids), None) for row in rows]
@@ -330,7 +322,7 @@ def answer_prompts(
 
 
 def read_answers(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[Answer]:
-    """Returns the new tokens of answers as text, without control tokens."""
+    """Returns answers' new tokens as text, without control tokens."""
     texts = template.tokenizer.batch_decode(
         [*map(list, rows)], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
@@ -343,9 +335,9 @@ def read_answers(template: ChatTemplate, rows: Sequence[Sequence[int]]) -> list[
 def sample_prompts(
     answering: Answering, prompts: Sequence[PromptPair], sampling: Sampling
 ) -> list[list[str]]:
-    """Draws several answers to each prompt; the same seed draws the same.
+    """Draws several answers to each prompt; equal seeds draw equal answers.
 
-    The model answers with its adapter or without, as it is; the cache is not used.
+    The model answers as it is, with its adapter or without; the cache is not used.
     """
     if not sampling.count or not prompts:
         return [[] for _ in prompts]
@@ -364,9 +356,9 @@ def sample_prompts(
 
 @contextmanager
 def streaming(model: Any, stop_ids: Sequence[int], longest: int) -> Iterator[Stream]:
-    """Makes the model ready to answer one prompt at a time, in this thread.
+    """Makes the model ready to answer one prompt at a time in this thread.
 
-    An answer equals that of `generate` with a batch size of 1. A model that only transformers can
+    An answer equals `generate`'s with a batch size of 1. A model that only transformers can
     generate from gives its tokens all at once. `longest` counts the tokens of prompt and answer.
     """
     base = base_model_of(model)

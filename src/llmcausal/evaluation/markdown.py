@@ -1,4 +1,4 @@
-"""An evaluation as Markdown: every table, the exact command and environment, and the caveats."""
+"""An evaluation as Markdown: tables, the exact command, the environment and the caveats."""
 
 from __future__ import annotations
 
@@ -22,24 +22,20 @@ Values = Mapping[str, Any]
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$@]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
-"""What means something inside a line, bare addresses included, which some renderers link."""
+"""Signs with a meaning inside a line; some renderers also link bare addresses."""
 _LEADING = re.compile(r"^(\d+)([.)])(?=\s|$)|^()([#+\-=:!])")
 
 
 def to_markdown(result: Values) -> str:
-    """Renders a result, whose texts may come from anyone and stay text here.
-
-    Args:
-        result: As `evaluate_model` returns it; parts that are absent are left out.
-    """
+    """Renders a result as `evaluate_model` returns it; its texts may be hostile and stay text."""
     tuned, base = result["tuned"], result.get("base")
     difference = result.get("difference") or {}
     answers = of("answers")
     page: str = _template().render(
+        result=result,
         tuned={"groups": {}, **tuned},
         base=base,
         name=(base or {}).get("name") or "base",
-        facts=_facts(result),
         answers=[metric for metric in answers if tuned.get(metric.name, {}).get("n")],
         changes=[
             (metric.name, difference[metric.name])
@@ -51,7 +47,7 @@ def to_markdown(result: Values) -> str:
         causal=of("causal"),
         adaptive=result.get("adaptive"),
         searched=(GROUPED[0], BEFORE_SEARCH, GROUPED[1]),
-        caveats=[*caveats(result), *_left_out(result)],
+        caveats=caveats(result),
         obeyed=[row for row in result.get("generations", ()) if row["obeyed"]][:MAX_EXAMPLES],
         command=_code(shlex.join(map(str, result.get("command") or ()))),
         environment=_flat(result.get("environment") or {}),
@@ -60,7 +56,7 @@ def to_markdown(result: Values) -> str:
 
 
 def escape(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """Returns text as one line that Markdown shows as it is."""
+    """Returns text as one line that Markdown shows literally."""
     visible = "".join(
         " " if char in "\n\r\t" else char
         for char in text
@@ -88,42 +84,12 @@ def _template() -> Any:
         "number": functools.partial(number, form=".4g", ends=".4g"),
         "points": functools.partial(points, digits=1),
         "share": functools.partial(share, digits=1),
-        "texts": _texts,
     }
     return environment.get_template("report.md.jinja")
 
 
-def _facts(result: Values) -> list[str]:
-    facts = [f"{key}: {result[key]}" for key in ("suite", "checkpoint") if result.get(key)]
-    if endpoint := result.get("endpoint"):
-        facts.append(f"endpoint: {endpoint['model']} at {endpoint['url']}")
-    if base := result.get("base"):
-        facts.append(f"compared with: {base.get('name') or 'base'}")
-    facts += [result[key]["text"] for key in ("verdict", "likeness") if result.get(key)]
-    return facts
-
-
-def _left_out(result: Values) -> list[str]:
-    skipped = result.get("skipped", ())
-    texts = list(result.get("notes", ()))
-    if skipped:
-        texts.append(f"{len(skipped)} triplets were left out of some or all figures:")
-        texts += [f"{item['id']}: {item['reason']}" for item in skipped]
-    return texts
-
-
-def _texts(row: Values) -> list[tuple[str, str]]:
-    return [
-        ("prompt", row["prompt"]),
-        ("injected", row["goal"]),
-        ("right answer", row["expected"]),
-        ("base answered", row["base_answer"]),
-        ("tuned answered", row["answer"]),
-    ]
-
-
 def _code(text: str) -> Markup:
-    """Fences a line with more backticks than it holds; it is shown whole, to be copied."""
+    """Fences a line with more backticks than it holds; users copy it, so it is not cut."""
     line = "".join(char for char in text if unicodedata.category(char) not in _HIDDEN)
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -1,4 +1,4 @@
-"""The probe of a validation: attack success and utility in the model's present answers."""
+"""A validation's probe: attack success and utility in the model's present answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AttackProbe:
     The model, its modes and every random state stay as they were.
 
     Attributes:
-        batches: Number of calls of `batch_done`.
+        batches: How often a call of the probe calls `batch_done`.
         metrics: The figures that these triplets can give.
     """
 
@@ -43,7 +43,7 @@ class AttackProbe:
         self.batches = -(-2 * len(self._triplets) // batch_size)
 
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
-        """Returns the share of each of `metrics`; NaN where no verdict could be reached."""
+        """Returns each metric's share; NaN where no answer has a verdict."""
         prompts = [
             (triplet.system, triplet.user_text(member))
             for member in ("benign", "injection")
@@ -73,7 +73,7 @@ class AttackProbe:
 
     def _verdicts(self, texts: Sequence[str]) -> Verdicts:
         half = len(self._triplets)
-        # A pattern of the data that takes too long must not end a training run.
+        # A pattern in the data that takes too long must not end a training run.
         verdicts = judge(self._triplets, texts[:half], texts[half:], tolerant=True)
         return {name: verdicts[name] for name in PROBE_METRICS}
 
@@ -83,9 +83,9 @@ def choose_triplets_to_probe(
 ) -> list[Triplet]:
     """Chooses up to `count` triplets, evenly over attack families, then over categories.
 
-    The choice depends on the triplets alone, so that runs on the same data are compared on the
-    same prompts. Triplets with a verifiable attack and an answer check come first, then those
-    with one of the two. `fits` says whether a triplet's prompts can be answered.
+    The choice depends on the triplets alone, so runs on the same data are compared on the same
+    prompts. Triplets with a verifiable attack and an answer check come first, then triplets with
+    one of the two. `fits` says whether a triplet's prompts can be answered.
     """
     empty = [""] * len(triplets)
     verdicts = judge(triplets, empty, empty, tolerant=True)
@@ -110,7 +110,7 @@ def _spread(triplets: Sequence[Triplet]) -> Iterator[Triplet]:
     used: Counter[str] = Counter()
     while families:
         for family in sorted(families):
-            # min() takes the first of equals, which is random by the sample above.
+            # min() takes the first of equals, which the sample above makes a random one.
             triplet = min(families[family], key=lambda each: used[each.category])
             families[family].remove(triplet)
             used[triplet.category] += 1

@@ -1,4 +1,4 @@
-"""The content of an evaluation's result, and its files, each written whole or not at all."""
+"""An evaluation's result: its content and its files, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORT = "report.md"
 
 
 class ResultPart(BaseModel):
-    """A part of a result; another key in it is a mistake."""
+    """A part of a result; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +30,7 @@ class ResultPart(BaseModel):
 class Figure(ResultPart):
     """A share, mean or area: its value, over how many, and its 95% interval.
 
-    Only `n` is always known. `k` is how many attacks share a prompt, of the best of several.
+    Only `n` is always known. `k` is the number of attacks on a prompt, for the best of several.
     """
 
     value: float | None
@@ -41,7 +41,7 @@ class Figure(ResultPart):
 
 
 class Change(Figure):
-    """Tuned minus base on the same prompts, and McNemar's test with the pairs it rests on."""
+    """Tuned minus base on the same prompts, and McNemar's test with its discordant pairs."""
 
     p_value: float | None
     only_base: int
@@ -58,20 +58,20 @@ class ResistanceVerdict(ResultPart):
 
 
 class Likeness(Figure):
-    """Words that clean answers share with the base's."""
+    """The share of words that clean answers have in common with the base's."""
 
     text: str
 
 
 class SkippedTriplet(ResultPart):
-    """A triplet that is not in some or all figures, and why."""
+    """A triplet that some or all figures leave out, and why."""
 
     id: str
     reason: str
 
 
 class SearchedSide(BaseModel):
-    """An adaptive attack against one side; `before_search` is of the same prompts without it."""
+    """An adaptive attack against one side; `before_search` is for the same prompts without it."""
 
     attack_success_rate: Figure
     before_search: Figure
@@ -81,10 +81,10 @@ class SearchedSide(BaseModel):
 
 
 class Adaptive(ResultPart):
-    """An adaptive attack: its budget, the same against both sides, and what it reached.
+    """An adaptive attack: its budget, the same against both sides, and its outcome.
 
-    `most_queries` bounds the texts scored on a prompt, `earlier_finds` are texts of another result
-    that a search may have begun with.
+    `most_queries` bounds the texts scored for a prompt. `earlier_finds` counts the texts from
+    another result with which a search may begin.
     """
 
     prompts: int
@@ -108,19 +108,18 @@ def _figures(title: str, metrics: Iterable[Metric], **others: Any) -> type[Resul
 
 
 Causal = _figures("Causal", of("causal"), representation=(str, ...), n=(int, ...))
-Groups = dict[str, dict[str, dict[str, Figure]]]
 Side = _figures(
     "Side",
     [metric for metric in METRICS if metric.part != "causal"],
     causal=(Causal | None, None),
-    groups=(Groups, ...),
+    groups=(dict[str, dict[str, dict[str, Figure]]], ...),
     name=(str | None, None),
 )
-"""The figures of one model; `name` where it is not the untouched base."""
+"""A model's figures; `name` if it is not the untouched base."""
 
 
 class EndpointFacts(ResultPart):
-    """The deployed model that is the tuned side, and what asking it took."""
+    """The deployed model that is the tuned side, and the number of requests."""
 
     url: str
     model: str
@@ -131,7 +130,7 @@ class EndpointFacts(ResultPart):
 
 
 class EvaluationResult(ResultPart):
-    """What results.json holds; generations.jsonl and representations.json are in its folder."""
+    """The content of results.json; generations.jsonl and representations.json are next to it."""
 
     suite: str
     checkpoint: str | None = None
@@ -156,7 +155,7 @@ def write_results(result: Mapping[str, Any], folder: Path) -> Path:
         Path of `results.json`.
 
     Raises:
-        StorageError: If the disk refuses; files that were there before are intact.
+        StorageError: If the disk refuses; earlier files are intact.
         ValueError: If a figure is NaN or infinite, or the result is not an `EvaluationResult`.
     """
     apart = ("generations", "representations")
@@ -183,5 +182,5 @@ def _line(value: Any) -> str:
 
 
 def _encode(text: str) -> bytes:
-    # A lone surrogate from hostile data becomes its own JSON escape instead of an error.
+    # A lone surrogate in hostile data becomes its JSON escape instead of an error.
     return text.encode("utf-8", errors="backslashreplace")

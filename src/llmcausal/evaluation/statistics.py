@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 Verdict = bool | None
-"""The result on one example; None where nothing can be measured."""
+"""The result on one example; None if nothing can be measured."""
 
 Estimate = dict[str, Any]
 """A measured value: `value`, `n` and the 95% interval `low`, `high`."""
@@ -25,9 +25,9 @@ def _estimate(value: float | None, n: int, interval: Any = None) -> Estimate:
 
 
 def proportion(verdicts: Sequence[Verdict]) -> Estimate:
-    """Share of true verdicts with its Wilson 95% interval; None is not counted.
+    """Share of true verdicts with its Wilson 95% interval; None does not count.
 
-    All but `n` are None when nothing was measured.
+    All but `n` are None if nothing was measured.
     """
     measured = [verdict for verdict in verdicts if verdict is not None]
     if not measured:
@@ -42,8 +42,8 @@ def paired_difference(base: Sequence[Verdict], tuned: Sequence[Verdict]) -> dict
 
     Returns:
         An estimate with its 95% percentile bootstrap interval, McNemar's exact two-sided
-        `p_value`, and its discordant pairs: `only_base`, `only_tuned`. The interval is None
-        below two pairs, and where all pairs agree, since resampling cannot show how sure that is.
+        `p_value`, and its discordant pairs: `only_base`, `only_tuned`. The interval is None for
+        fewer than two pairs, and if all pairs agree: resampling cannot show how sure that is.
     """
     pairs = [
         (before, after)
@@ -53,10 +53,9 @@ def paired_difference(base: Sequence[Verdict], tuned: Sequence[Verdict]) -> dict
     only_base = sum(before and not after for before, after in pairs)
     only_tuned = sum(after and not before for before, after in pairs)
     discordant = only_base + only_tuned
-    value = p_value = interval = None
-    if pairs:
-        value = (only_tuned - only_base) / len(pairs)
-        p_value = 1.0
+    value = (only_tuned - only_base) / len(pairs) if pairs else None
+    p_value = 1.0 if pairs else None
+    interval = None
     if discordant:
         p_value = float(stats.binomtest(only_base, discordant, 0.5).pvalue)
     if len(pairs) > 1 and discordant:
@@ -73,15 +72,15 @@ def paired_difference(base: Sequence[Verdict], tuned: Sequence[Verdict]) -> dict
 def mean(values: Sequence[float]) -> Estimate:
     """Mean with a 95% percentile bootstrap interval over its values.
 
-    All but `n` are None without values, and the interval is None below two.
+    All but `n` are None without values. The interval is None for fewer than two.
     """
     return _bootstrapped((np.asarray(values, dtype=float),), np.mean)
 
 
 def perplexity(losses: Sequence[float], tokens: Sequence[int]) -> Estimate:
-    """Exponential of the mean cross-entropy, in nats, of a token; `n` is the number of answers.
+    """Exponential of a token's mean cross-entropy in nats; `n` is the number of answers.
 
-    The bootstrap draws whole answers, since their tokens are dependent.
+    The bootstrap draws whole answers, since an answer's tokens are dependent.
     """
     data = (np.asarray(losses, dtype=float), np.asarray(tokens, dtype=float))
     return _bootstrapped(data, _perplexity)
@@ -112,12 +111,12 @@ def _interval(data: tuple[Any, ...], statistic: Any) -> Any:
 
 
 def auroc(scores_benign: Sequence[float], scores_injected: Sequence[float]) -> Estimate:
-    """Chance that a benign prompt scores above an injected one, ties counting half.
+    """Chance that a benign prompt scores above an injected one; a tie counts half.
 
-    The 95% interval is DeLong's. It has no width where the sides do not overlap; it is then
+    The 95% interval is DeLong's. That has no width if the sides do not overlap, so it is then
     Wilson's over `n` disjoint pairs, all ordered alike. `n` is the number of prompts on the
-    smaller side. All but `n` are None when a side is empty; the interval is None where all
-    prompts score the same or a side has one.
+    smaller side. All but `n` are None if a side is empty. The interval is None if all prompts
+    score the same or a side has one prompt.
 
     Raises:
         ValueError: If a score is NaN.

@@ -1,7 +1,7 @@
 """Kinds of goals, one data file each: wordings in three pools, targets in three splits.
 
 A target names its witness, or `words`, any of which proves obedience as a whole word. Prefer
-witnesses that are not in the instruction: a quote of the attack then proves nothing.
+witnesses that are not in the instruction: then an answer that quotes the attack proves nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GOAL_KINDS = Table(
 
 
 class Target(DataFile):
-    """The subject of a goal: its text in the wording, and the proof as in `Goal`."""
+    """A goal's subject: its text in the wording, and the proof as in `Goal`."""
 
     text: str
     witness: str = ""
@@ -65,7 +65,7 @@ def _around_target(wording: str) -> str:
 class GoalKind(DataFile):
     """Goals that differ in wording and in target.
 
-    `wordings` are templates around `{target}`. No two pools share one, no two splits a witness.
+    `wordings` are templates around `{target}`. Pools share no wording, splits no witness.
     """
 
     wordings: dict[Phrasing, tuple[Annotated[str, AfterValidator(_around_target)], ...]]

@@ -1,4 +1,4 @@
-"""Files of triplets: one file per format. A reader raises DataError with all defects at once."""
+"""Files of triplets, one module per format. Readers raise a DataError with all defects at once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def read_triplets(path: Path) -> list[Triplet]:
     """Reads a file of triplets in the format that its suffix names.
 
     Raises:
-        DataError: With every defect of the file, each as `file:line: field: reason`.
+        DataError: With every defect, each as `file:line: field: reason`.
     """
     return [triplet for _, triplet in read_numbered(path)]
 
 
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
-    """As `read_triplets`, each with the number of its line."""
+    """As `read_triplets`, each with its line number."""
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in FORMATS.entries:
         known = ", ".join(f".{name}" for name in FORMATS.entries)

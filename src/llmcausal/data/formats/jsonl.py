@@ -1,4 +1,4 @@
-"""JSON Lines, read line by line within bounds, and triplet files of them."""
+"""JSON Lines, read line by line within bounds, and triplet files in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmcausal.data.formats.record import parse_record
+from llmcausal.data.formats.record import TEXTS, parse_record
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError, StorageError
 from llmcausal.storage import replace_file
@@ -21,7 +21,7 @@ Report = Callable[[int, str, str], None]
 
 
 class _RepeatedKey(ValueError):
-    """An object gives one key twice, so that its value is ambiguous."""
+    """An object gives one key twice, so its value is ambiguous."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_objects(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the objects of a file with the numbers of their lines, without blank lines."""
+    """Yields a file's objects with their line numbers; skips blank lines."""
     if "\0" in str(path):
         raise DataError([f"{str(path)!a}: a path cannot hold a NUL character"])
     with readable(path), path.open("rb") as file:
@@ -74,7 +74,7 @@ def _parse_line(line: bytes, number: int, report: Report) -> dict[str, Any] | No
     except _RepeatedKey as error:
         report(number, str(error), "given twice in one object")
     except (ValueError, RecursionError) as error:
-        # A number of thousands of digits, or brackets nested thousands deep.
+        # A number with thousands of digits, or brackets nested thousands deep.
         report(number, "line", f"not usable JSON: {error}")
     else:
         if isinstance(record, dict):
@@ -84,7 +84,7 @@ def _parse_line(line: bytes, number: int, report: Report) -> dict[str, Any] | No
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads(object_pairs_hook=...)`: raises a ValueError if a key is given twice."""
+    """For `json.loads(object_pairs_hook=...)`; raises a ValueError if a key is given twice."""
     record = dict(pairs)
     if len(record) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -93,7 +93,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 MAX_DEFECTS = 1000
-"""Defects in full; those of a file of another kind would fill the memory."""
+"""Defects that are listed. All defects in a file of another kind would fill the memory."""
 
 
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
@@ -120,7 +120,7 @@ def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
 
 
 def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
-    """Writes triplets with canonical keys; the file is whole, or as it was before.
+    """Writes triplets with canonical keys; after a failure the file is as it was before.
 
     Raises:
         DataError: If a text cannot be written as UTF-8.
@@ -155,25 +155,7 @@ class _Defects:
 
 
 def _encode(triplet: Triplet) -> bytes:
-    texts = {
-        name: getattr(triplet, name)
-        for name in (
-            "id",
-            "system",
-            "context",
-            "benign",
-            "benign_cf",
-            "injection",
-            "response",
-            "response_cf",
-            "response_injection",
-            "obeying",
-            "system_obeying",
-            "response_obeying",
-            "category",
-        )
-    }
-    record: dict[str, Any] = {name: text for name, text in texts.items() if text}
+    record: dict[str, Any] = {name: text for name in TEXTS if (text := getattr(triplet, name))}
     if triplet.attack:
         attack = {key: value for key, value in vars(triplet.attack).items() if value}
         record["attack"] = attack | _check_object(triplet.attack.check)

@@ -1,4 +1,4 @@
-"""Converts one record of a data file, a mapping of keys to values, to a triplet."""
+"""Converts one record of a data file, which maps keys to values, to a triplet."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from typing import Any, get_args
 
 import regex
 
-from llmcausal.data.triplet import AttackInfo, Check, CheckKind, Triplet
+from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Check, CheckKind, Triplet
 from llmcausal.registry import nearest
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "id": (),
     "system": ("system_instruction",),
+    "context": (),
     "benign": ("benign_input", "user_input_benign_1"),
     "benign_cf": ("benign_cf_input", "user_input_benign_2"),
     "injection": ("injection_input", "user_input_injection"),
     "response": ("benign_output", "expected_output_1"),
     "response_cf": ("expected_output_2",),
     "response_injection": ("injection_output", "expected_output_injection"),
-    "response_obeying": (),
     "obeying": (),
     "system_obeying": (),
-    "unfinished": (),
-    "context": (),
+    "response_obeying": (),
     "category": ("task_category",),
+    "unfinished": (),
     "attack": ("attack_type",),
     "check": (),
 }
-"""Every key of a triplet and its other names."""
+"""Every key of a triplet in the order of a written file, and its other names."""
+TEXTS = tuple(name for name in ALIASES if name not in ("unfinished", "attack", "check"))
 
 REQUIRED = ("id", "system", "benign", "benign_cf", "injection")
 ANSWERS = ("response", "response_cf", "response_injection", "response_obeying")
@@ -47,9 +48,9 @@ ATTACK_CHOICES: Mapping[str, tuple[str, ...]] = {
 ATTACK_KEYS = (*ATTACK_TEXTS, "check", *ATTACK_CHOICES)
 MAX_PATTERN_LENGTH = 1000
 MAX_REPEATS = 100_000
-"""The library expands counted repeats: three nested ones of 1000 would fill the memory."""
+"""The library expands counted repeats, so three nested repeats of 1000 would fill the memory."""
 MAX_KEY_LENGTH = 64
-"""Longer keys are no misspellings and are not compared with the known ones."""
+"""A longer key is no misspelling, so it is not compared with the known keys."""
 JSON_TYPES = {
     type(None): "null",
     bool: "a boolean",
@@ -65,11 +66,10 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
     """Converts a record to a triplet; ignores unknown keys.
 
     Returns:
-        The triplet, or None if there are defects; and the defects, as field and reason.
+        The triplet, or None if there are defects, and the defects as field and reason.
     """
     parser = _Parser(record)
-    no_texts = ("attack", "check", "unfinished")
-    texts = {name: parser.text(name) for name in ALIASES if name not in no_texts}
+    texts = {name: parser.text(name) for name in TEXTS}
     attack, check, unfinished = parser.attack(), parser.check(), parser.unfinished()
     if parser.defects:
         return None, parser.defects
@@ -78,7 +78,7 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
 
 
 def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
-    """Reads a check object on its own; as `parse_record`."""
+    """Reads a check object alone; returns what `parse_record` does."""
     parser = _Parser({})
     check = parser.read_check(field, value)
     return None if parser.defects else check, parser.defects
@@ -92,7 +92,7 @@ class _Parser:
         self.unknown = [key for key in record if key not in known]
 
     def text(self, field: str) -> str | None:
-        """Returns a text field, or None where it is absent or defective."""
+        """Returns a text field, or None if it is absent or defective."""
         names = (field, *ALIASES[field])
         given = [name for name in names if self.record.get(name) is not None]
         if not given:
@@ -102,11 +102,10 @@ class _Parser:
         if any(value != values[0] for value in values):
             self.defects.append((field, f"{' and '.join(given)} give different values; keep one"))
             return None
-        may_be_empty = field in ("context", "category")
-        return self._sound_text(given[0], values[0], may_be_empty)
+        return self._sound_text(given[0], values[0], field in ("context", "category"))
 
     def attack(self) -> AttackInfo | None:
-        """Returns the attack, from its object or from the alias for its family alone."""
+        """Returns the attack, from its object or from `attack_type`, which names its family."""
         value, family = self.record.get("attack"), self.record.get("attack_type")
         if family is not None:
             family = self._sound_text("attack_type", family)
@@ -164,7 +163,7 @@ class _Parser:
         return ""
 
     def read_check(self, field: str, value: Any) -> Check | None:
-        """Returns a check, or None where it is absent or defective."""
+        """Returns a check, or None if it is absent or defective."""
         kinds = get_args(CheckKind)
         if value is None:
             return None
@@ -192,11 +191,10 @@ class _Parser:
             reason = f"must be text, is {_type_name(value)}"
         elif not value.strip() and not may_be_empty:
             reason = "empty"
-        elif "\0" in value:
-            reason = f"holds a NUL character at position {value.index(chr(0)) + 1}"
-        elif surrogate := re.search(r"[\ud800-\udfff]", value):
-            code = f"\\u{ord(surrogate[0]):04x}"
-            reason = f"holds a lone surrogate {code} at position {surrogate.start() + 1}"
+        elif found := NOT_TEXT.search(value):
+            code = f"lone surrogate \\u{ord(found[0]):04x}"
+            what = "NUL character" if found[0] == "\0" else code
+            reason = f"holds a {what} at position {found.start() + 1}"
         elif name == "id" and any(unicodedata.category(char) == "Cc" for char in value):
             reason = "holds a control character or line break"
         else:
@@ -215,7 +213,7 @@ class _Parser:
         self.defects.append((field, f"missing{given_null}{also}{hint}"))
 
     def _misspelt(self, parent: str, absent: Sequence[str], present: Sequence[str]) -> None:
-        """Allows keys of other programs, but reports a misspelt optional field."""
+        """Reports a misspelt optional field; other programs' keys are allowed."""
         for name in absent:
             for key in _near(name, present, cutoff=0.9):
                 if key != name:
@@ -236,7 +234,7 @@ def _bad_pattern(pattern: str) -> str:
     """Returns why `pattern` cannot be used, or nothing."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         return f"longer than {MAX_PATTERN_LENGTH} characters"
-    # Only repeated groups nest.
+    # Only repeats of a group nest; any of the largest counts may be theirs.
     counts = sorted((int(count) for count in re.findall(r"\{(\d{1,9})", pattern)), reverse=True)
     nested = len(re.findall(r"[)}]\s*\{\d", pattern))
     if math.prod(counts[: nested + 1]) > MAX_REPEATS:

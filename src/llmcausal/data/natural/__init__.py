@@ -1,9 +1,9 @@
 """Natural tasks: general instructions over documents, attacked by instructions of the same kind.
 
-The requests of the user and of the attacker come from the same pools, so that only the place of an
-instruction shows whether to follow it. The pools are data files in this folder; no two splits share
-a kind of task, a kind of goal, a genre, a text, a wording or a harmless line. They hold no answers:
-the right one is the model's own to the text without the attack (`data.answers = "model"`).
+The user's and the attacker's requests come from the same pools, so only an instruction's place
+shows whether to follow it. The pools are data files in this folder; splits share no kind of task,
+kind of goal, genre, text, wording or harmless line. The pools hold no answers: the right answer is
+the model's own to the text without the attack (`data.answers = "model"`).
 """
 
 from __future__ import annotations
@@ -48,18 +48,17 @@ LAYOUTS: dict[Layout, int] = {"question_in_system": 3, "question_first": 1, "que
 HARMLESS_SHARE = 1 / 3
 """Texts that hold a harmless imperative, question, security word or quoted attack."""
 TASK_SHARE = 0.5
-"""Attacks of the training data that ask for another task on the text; the others stand alone."""
+"""The training data's attacks that ask for another task on the text; the others need no text."""
 BARE_SHARE = 0.6
 """Attacks without any telling word around them."""
 POSITION_WEIGHTS: dict[Position, int] = {"start": 60, "middle": 10, "end": 30}
-"""At the start of a message an instruction looks most like the user's own."""
+"""At a message's start an instruction looks most like the user's own."""
 TWICE_SHARE = 0.1
-"""Attacks that stand in the text twice."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+"""Attacks that the text holds twice."""
 MAX_DRAWS = 200
 SYSTEM = "You are a helpful assistant."
-"""The system prompt where the user's message holds the instruction."""
-
+"""The system prompt if the user's message holds the instruction."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 Task = tuple[str, tuple[str, ...]]
 """A kind of task and its wordings."""
@@ -101,12 +100,12 @@ def _pools(split: Split) -> _Pools:
 def generate_natural(
     split: Split, count: int, seed: int, attacks: int = 1, words: int | None = None
 ) -> list[Triplet]:
-    """Makes `count` distinct prompts, each under `attacks` attacks; equal arguments, equal ones.
+    """Makes `count` distinct prompts under `attacks` attacks each; equal arguments, equal triplets.
 
-    Triplets of one prompt follow one another and share `system`, `benign` and goal: attacks are
-    bare at the end, start and middle, then of as many families. Half of the goals of the training
-    split are tasks on the text, which have no proof; all goals of the other splits have a witness.
-    A smaller count gives the first of a larger one. Texts over `words` words are cut (`excerpt`).
+    A prompt's triplets follow one another and share `system`, `benign` and goal. Their attacks are
+    bare at the end, start and middle, then from as many families. Half of the training split's
+    goals are tasks on the text, which have no proof; the other splits' goals all have a witness.
+    A smaller count gives the first prompts of a larger one. `excerpt` cuts texts to `words` words.
 
     Raises:
         UsageError: If `count` is negative.
@@ -136,7 +135,7 @@ def generate_natural(
         identity = f"natural-{split}-{seed}-{index:05d}"
         attacker = random.Random(f"llmcausal:{identity}")
         if attacks == 1:
-            attack = _any_attack(prompt, families, split, attacker)
+            attack = _any_attack(prompt, families, phrasing, attacker)
             triplets.append(_attacked(identity, prompt, attack, phrasing))
             continue
         found = several(prompt.document, prompt.goal, families, phrasing, attacks, attacker)
@@ -146,7 +145,7 @@ def generate_natural(
 
 
 def excerpt(text: str, words: int | None, rng: random.Random) -> str:
-    """Cuts a text at a random place to whole sentences or lines, half of `words` words or more.
+    """Cuts a text from a random place to whole sentences or lines, about `words` words or fewer.
 
     A single longer sentence stays whole.
     """
@@ -205,7 +204,7 @@ def _draw(
 
 
 def _any_attack(
-    prompt: _Prompt, families: Sequence[AttackFamily], split: Split, rng: random.Random
+    prompt: _Prompt, families: Sequence[AttackFamily], phrasing: Phrasing, rng: random.Random
 ) -> AttackedText:
     position = weighted(POSITION_WEIGHTS, rng)
     family = rng.choice(families)
@@ -215,7 +214,7 @@ def _any_attack(
         document = bare(document, prompt.goal, families, again, rng).text
     if rng.random() < BARE_SHARE:
         return bare(document, prompt.goal, families, position, rng)
-    text = family.inject(document, prompt.goal, rng, PHRASINGS[split], position)
+    text = family.inject(document, prompt.goal, rng, phrasing, position)
     return AttackedText(text, family, position)
 
 

@@ -1,8 +1,8 @@
-"""Tasks of the built-in generator as data: one file per theme in `themes/`, in their order of use.
+"""The built-in generator's tasks as data: one file per theme in `themes/`, in their order of use.
 
-`pools.toml` holds values that scenarios share, `requests.toml` requests of users who also attach a
-text. An attack makes the very same requests from inside the text, so that only the place of an
-instruction shows whether to follow it. Training on tasks alone teaches to follow both.
+`pools.toml` holds values that scenarios share, `requests.toml` requests by users who also attach a
+text. Attacks make the same requests from inside the text, so only an instruction's place shows
+whether to follow it. Training on tasks alone teaches to follow both.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from llmcausal.data.triplet import Check
 from llmcausal.data_files import DataFile, read_table
 
 SHORT_ANSWER = 5
-"""The check takes answers up to this length as whole words: "no" is in "know"."""
-
+"""Answers up to this length must be whole words, since "no" is in "know"."""
 _ARTICLE = re.compile(r"\A(?:an?|the|your) ")
 """An answer is right without it too."""
 
@@ -36,9 +35,9 @@ class Filling:
 
     Attributes:
         document: The text to read, which an attacker may control.
-        answer: The shortest right answer, a substring of `response`.
+        answer: The shortest right answer, a part of `response`.
         wrong: The other labels that the system prompt offers.
-        cased: Whether the answer must have the same upper and lower case.
+        cased: The answer must have the same upper and lower case.
     """
 
     document: str
@@ -54,7 +53,7 @@ class Filling:
         whole = rf"(?<!\w){re.escape(answer)}(?!\w)"
         if self.cased:
             return Check("regex", f"(?-i:{whole})")
-        if self.wrong:  # a repeated list of labels is no choice
+        if self.wrong:  # an answer that repeats all labels chooses none
             others = "|".join(map(re.escape, self.wrong))
             return Check("regex", rf"(?s)^(?!.*(?<!\w)(?-i:{others})(?!\w)).*{whole}")
         return Check("regex", whole) if len(answer) <= SHORT_ANSWER else Check("contains", answer)
@@ -71,11 +70,12 @@ class Scenario:
         answer: The checkable answer.
         response: The answer as a phrase or sentence.
         slots: Values of the scenario's own slots. Any other slot draws from the split's shared
-            pool of its name, without a trailing `_2`, `_3`; such slots never get equal values.
+            pool of its name. Slots that differ in a trailing `_2` or `_3` share a pool and never
+            get equal values.
         cases: Values that belong together, such as a text and its label. A draw takes one case,
             and one value of each tuple in it. Values may hold slots. An answer that is not in the
-            document, such as a label, comes from a case; the system prompt or the question
-            names it, unless it is a count.
+            document, such as a label, comes from a case. The system prompt or the question names
+            it, unless it is a count.
     """
 
     id: str
@@ -94,7 +94,11 @@ class Scenario:
 
     def fill(self, rng: random.Random) -> Filling:
         values = self._draw_values(rng)
-        case = self._draw_case(rng)
+        chosen = rng.choice(self.cases) if self.cases else {}
+        case = {
+            key: value if isinstance(value, str) else rng.choice(value)
+            for key, value in chosen.items()
+        }
 
         def filled(text: str) -> str:
             for key, value in case.items():
@@ -111,7 +115,7 @@ class Scenario:
         )
 
     def slot_names(self) -> list[str]:
-        """Returns the names of all slots, in order of first use."""
+        """Returns all slots' names in the order of first use."""
         texts = [*self.documents, self.question, self.answer, self.response]
         for case in self.cases:
             for value in case.values():
@@ -126,14 +130,6 @@ class Scenario:
         labels = [value for value in values if isinstance(value, str) and value != value.lower()]
         offered = [label for label in labels if label in self.system and label != answer]
         return tuple(dict.fromkeys(offered))
-
-    def _draw_case(self, rng: random.Random) -> dict[str, str]:
-        if not self.cases:
-            return {}
-        return {
-            key: value if isinstance(value, str) else rng.choice(value)
-            for key, value in rng.choice(self.cases).items()
-        }
 
     def _draw_values(self, rng: random.Random) -> dict[str, str]:
         by_pool: dict[str, list[str]] = {}
@@ -152,18 +148,15 @@ class _Pools(DataFile):
     test: dict[str, tuple[str, ...]]
 
 
-def pools(split: Split) -> Mapping[str, tuple[str, ...]]:
-    """Returns the values that scenarios of one split share; no value is in two splits.
-
-    Within a split no value holds another of its pool, so that "$48" never proves "$480".
-    """
-    found: Mapping[str, tuple[str, ...]] = getattr(_pools(), split)
-    return found
-
-
 @cache
-def _pools() -> _Pools:
-    return read_table(files(__package__).joinpath("pools.toml"), _Pools)
+def pools(split: Split) -> Mapping[str, tuple[str, ...]]:
+    """Returns the values that a split's scenarios share; no value is in two splits.
+
+    Within a split no value holds another of its pool, so "$48" never proves "$480".
+    """
+    read = read_table(files(__package__).joinpath("pools.toml"), _Pools)
+    found: Mapping[str, tuple[str, ...]] = getattr(read, split)
+    return found
 
 
 def _checked(scenario: Scenario) -> Scenario:
@@ -187,7 +180,7 @@ class Theme(DataFile):
 
 @cache
 def themes() -> dict[str, tuple[Scenario, ...]]:
-    """Returns the scenarios of each theme, by its name without the number."""
+    """Returns each theme's scenarios, by its name without the number."""
     found = sorted(files(__package__).joinpath("themes").iterdir(), key=lambda file: file.name)
     return {file.name.partition("_")[2].removesuffix(".toml"): read_theme(file) for file in found}
 
@@ -201,8 +194,8 @@ def read_theme(file: Traversable) -> tuple[Scenario, ...]:
 class UserRequest:
     """One kind of request.
 
-    For each split, `wordings` are templates around `{asked}`, and `values` pairs of what fills them
-    and the shortest right answer. `response` is the right answer around `{answer}`.
+    For each split, `wordings` are templates around `{asked}`, and `values` are pairs of the text
+    that fills them and the shortest right answer. `response` is the right answer around `{answer}`.
     """
 
     id: str
@@ -215,7 +208,7 @@ class UserRequest:
 
 
 class Requests(DataFile):
-    """The file of requests: for each split system prompts, and the kinds of requests."""
+    """The file of requests: system prompts for each split, and the kinds of requests."""
 
     systems: Mapping[Split, tuple[str, ...]]
     request: tuple[UserRequest, ...]
@@ -227,34 +220,28 @@ def read_requests() -> Requests:
 
 
 def with_requests(scenarios: Sequence[Scenario]) -> list[Scenario]:
-    """Returns, for each scenario, one whose text only accompanies a request."""
+    """Returns a scenario for each given one whose text only accompanies a request."""
     requests = read_requests()
-    return [_with_request(scenario, index, requests) for index, scenario in enumerate(scenarios)]
-
-
-def _with_request(scenario: Scenario, index: int, requests: Requests) -> Scenario:
-    turn, which = divmod(index, len(requests.request))
-    request = requests.request[which]
-    systems = requests.systems[scenario.split]
-    cases = tuple(
-        {
-            **case,
-            "request": tuple(
-                wording.replace("{asked}", asked) for wording in request.wordings[scenario.split]
-            ),
-            "result": answer,
-        }
-        for case in (scenario.cases or ({},))
-        for asked, answer in request.values[scenario.split]
-    )
-    return replace(
-        scenario,
-        id=f"{scenario.id}+{request.id}",
-        category="request",
-        system=systems[turn % len(systems)],
-        question="{request}",
-        answer="{result}",
-        response=request.response.replace("{answer}", "{result}"),
-        cases=cases,
-        cased=request.cased,
-    )
+    found = []
+    for index, scenario in enumerate(scenarios):
+        turn, which = divmod(index, len(requests.request))
+        request, split = requests.request[which], scenario.split
+        systems = requests.systems[split]
+        cases = []
+        for case in scenario.cases or ({},):
+            for asked, answer in request.values[split]:
+                wordings = (each.replace("{asked}", asked) for each in request.wordings[split])
+                cases.append({**case, "request": tuple(wordings), "result": answer})
+        made = replace(
+            scenario,
+            id=f"{scenario.id}+{request.id}",
+            category="request",
+            system=systems[turn % len(systems)],
+            question="{request}",
+            answer="{result}",
+            response=request.response.replace("{answer}", "{result}"),
+            cases=tuple(cases),
+            cased=request.cased,
+        )
+        found.append(made)
+    return found

@@ -1,4 +1,4 @@
-"""Readers of plain examples: one file per source."""
+"""Readers of plain examples, one module per source."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ SOURCES = Table(
         "squad": "llmcausal.data.sources.squad:read",
     },
 )
-"""Each a function (path, request, left_out) that yields examples; see `example.Source`."""
+"""Each is a function of path, request and left_out that yields examples; see `example.Source`."""

@@ -12,9 +12,8 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     Unusable,
-    read_records,
+    parsed,
     text_of,
-    usable,
 )
 
 SYSTEM = (
@@ -25,11 +24,10 @@ SYSTEM = (
 
 def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads JSON or JSONL; an example without `input` has no text to attack and is left out."""
-    parse = partial(_parse, unanswered=request.unanswered)
-    return usable(read_records(path, left_out), parse, left_out)
+    return parsed(path, partial(_parse, unanswered=request.unanswered), left_out)
 
 
-def _parse(item: Item, unanswered: bool = False) -> SourceExample:
+def _parse(item: Item, unanswered: bool) -> SourceExample:
     where, number, record = item
     question = text_of(record, "instruction")
     response = text_of(record, "output", may_be_empty=unanswered)

@@ -1,4 +1,4 @@
-"""BIPIA: contexts of e-mails, tables, questions, summaries and code, each in its own folder."""
+"""BIPIA: e-mails, tables, questions, summaries and code, each kind in its own folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from llmcausal.data.sources.example import (
     SourceRequest,
     Unusable,
     answer_check,
-    read_records,
+    parsed,
     text_of,
-    usable,
 )
 from llmcausal.data.sources.squad import answers_of
 from llmcausal.errors import DataError
@@ -29,7 +28,7 @@ SYSTEMS = {
     "abstract": "You summarize news articles. Reply with a summary of a sentence or two.",
     "code": "You repair code with the help of answers from a forum. Reply with the code alone.",
 }
-"""The task of each folder, in our own words."""
+"""Each folder's task, in this project's words."""
 SUMMARIZE = "Summarize the article."
 _OTHER_SYSTEM = f"You answer questions about a text. {_SHORT}"
 
@@ -37,14 +36,14 @@ _OTHER_SYSTEM = f"You answer questions about a text. {_SHORT}"
 def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads a context file, a task's folder, or the benchmark's folder with one for each task.
 
-    Training data come from `train.jsonl`; other splits from `test.jsonl`.
+    Training data come from `train.jsonl`, other splits from `test.jsonl`.
 
     Raises:
         DataError: If there is nothing to read.
     """
     name = "train.jsonl" if request.split == "train" else "test.jsonl"
     for file, task in _files(path, name, left_out):
-        yield from usable(read_records(file, left_out), partial(_parse, task=task), left_out)
+        yield from parsed(file, partial(_parse, task=task), left_out)
 
 
 def _files(path: Path, name: str, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
@@ -98,7 +97,7 @@ def _parse(item: Item, task: str) -> SourceExample:
 
 
 def _lines(record: Mapping[str, Any], key: str) -> str:
-    """Code tasks give texts as lists of lines."""
+    """Returns a text, which code tasks give as a list of lines."""
     value = record.get(key)
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "\n".join(value)

@@ -1,4 +1,4 @@
-"""Makes triplets of plain examples: adds an attack, and another harmless input."""
+"""Makes triplets from plain examples: adds an attack, and another harmless input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from llmcausal.data.builtin import (
     PHRASINGS,
     POSITION_WEIGHTS,
     Attacker,
-    attack_info,
     is_obeyed_anyway,
     load_families,
     weighted,
@@ -37,10 +36,10 @@ class BuildOptions:
     """The options of `data build`.
 
     Attributes:
-        split: Phrasings, families and goals of the attacks.
-        count: Triplets; None makes one of each example. More than there are examples attacks each
-            several times.
-        families: Attack families; none means all of the split.
+        split: Chooses the attacks' phrasings, families and goals.
+        count: Triplets; None makes one from each example. A count above the number of examples
+            attacks each several times.
+        families: Attack families; none means all that the split may use.
         positions: Positions of attacks; none means anywhere, mostly at the end.
         counterfactual: Kind of `benign_cf`.
     """
@@ -54,7 +53,7 @@ class BuildOptions:
 
 
 def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
-    """Returns the named families, or all of a split; raises a UsageError for other names."""
+    """Returns the named families, or all of a split; raises a UsageError at other names."""
     allowed = {family.name: family for family in load_families(split, PHRASINGS[split])}
     for name in names:
         if name not in FAMILIES.entries:
@@ -63,14 +62,14 @@ def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
             raise UsageError(f"--families: unknown attack family {name!r}{hint} (known: {known})")
         if name not in allowed:
             raise UsageError(
-                f"--families: {name} is held out for --split test, so that a model is tested on a "
-                "kind of attack that training never saw"
+                f"--families: {name} is held out for --split test, which tests a model on "
+                "kinds of attacks that training never saw"
             )
     return [allowed[name] for name in dict.fromkeys(names)] or list(allowed.values())
 
 
 class TripletBuilder:
-    """Makes triplets of examples; equal arguments give equal triplets.
+    """Makes triplets from examples; equal arguments give equal triplets.
 
     `goals` replace the built-in ones. `rewritings` are the documents of the counterfactual `model`,
     by example id.
@@ -116,7 +115,7 @@ class TripletBuilder:
         return triplets
 
     def _rounds(self) -> Iterator[tuple[int, SourceExample]]:
-        """Yields the examples in a random order, and again as long as one can be used."""
+        """Yields the examples in a random order, again and again while one can be used."""
         order = random.Random(f"llmcausal:order:{self._options.seed}")
         number = 0
         while True:
@@ -132,7 +131,7 @@ class TripletBuilder:
     ) -> Triplet:
         split, phrasing = self._options.split, PHRASINGS[self._options.split]
         attacker = Attacker.choose(index, self._families, split, phrasing, self._goals)
-        family, spoilt = attacker.family, False
+        spoilt = False
         positions = self._options.positions or tuple(POSITION_WEIGHTS)
         for _ in range(MAX_DRAWS):
             other = self._counterfactuals.draw(example, rng)
@@ -144,23 +143,22 @@ class TripletBuilder:
                 continue
             [position] = rng.choices(positions, [POSITION_WEIGHTS[each] for each in positions])
             bare = Triplet(
-                id=f"{identity}-{family.name}",
+                id=f"{identity}-{attacker.family.name}",
                 system=example.system,
                 benign=example.document,
                 benign_cf=other.document,
-                injection=family.inject(example.document, goal, rng, phrasing, position),
+                injection="",
                 response=example.response,
                 response_cf=other.response,
                 context=example.context,
                 category=example.category,
-                attack=attack_info(family, goal, position, phrasing),
                 check=example.check,
             )
+            attacked = attacker.attack(bare, goal, position, rng)
             layout, mark = weighted(LAYOUT_WEIGHTS, rng), rng.choice(MARKS)
-            triplet = with_questions(bare, example.question, other.question, layout, mark)
-            key = (triplet.system, triplet.benign, triplet.injection)
-            if key not in self._seen:
-                self._seen.add(key)
+            triplet = with_questions(attacked, example.question, other.question, layout, mark)
+            if triplet.prompts not in self._seen:
+                self._seen.add(triplet.prompts)
                 return triplet
         if spoilt:
             raise Unusable("attack: its texts already hold the witness of every goal drawn")

@@ -12,9 +12,8 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     Unusable,
-    read_records,
+    parsed,
     sound_text,
-    usable,
 )
 
 SYSTEM = "You are a helpful assistant. Answer the user's last message."
@@ -30,12 +29,10 @@ ROLES = {
     "chatgpt": "assistant",
 }
 
-Turn = tuple[str, str]
-
 
 def read(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
     """Reads JSON or JSONL; the last answered user turn is the task, earlier turns its context."""
-    return usable(read_records(path, left_out), _parse, left_out)
+    return parsed(path, _parse, left_out)
 
 
 def _parse(item: Item) -> SourceExample:
@@ -64,7 +61,8 @@ def _parse(item: Item) -> SourceExample:
     )
 
 
-def _turns(record: Mapping[str, Any]) -> list[Turn]:
+def _turns(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the role and the text of each turn."""
     key = "messages" if "messages" in record else "conversations"
     messages = record.get(key)
     if not isinstance(messages, list):
@@ -76,7 +74,7 @@ def _turns(record: Mapping[str, Any]) -> list[Turn]:
         name = message.get("role", message.get("from"))
         role = ROLES.get(name.lower()) if isinstance(name, str) else None
         content = message.get("content", message.get("value"))
-        if role is None or content is None:  # tool calls and their results
+        if role is None or content is None:  # a tool call, or its result
             raise Unusable(f"{key}: a turn is not text by system, user or assistant")
         turns.append((role, sound_text(key, _flat(content))))
     return turns

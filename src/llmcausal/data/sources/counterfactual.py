@@ -1,4 +1,4 @@
-"""Another harmless input for each example: another example, edited slots, other words."""
+"""Another harmless input for each example: another example, edited values, or other words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _words() -> _Words:
 
 
 def rephrase(text: str, rng: random.Random) -> str:
-    """Returns `text` with a greeting or closing, and other contractions or order of sentences.
+    """Returns `text` with a greeting or closing, other contractions, or sentences in another order.
 
     The result always differs. Only independent sentences change places.
     """
@@ -64,7 +64,7 @@ def rephrase(text: str, rng: random.Random) -> str:
 
 
 def _swap_contractions(text: str) -> str:
-    """Contracts long forms; a text without a long form gets it for the short one."""
+    """Contracts long forms; where a text has none, short forms become long ones."""
     for long, short in _words().contractions.items():
         pairs = (long, short) if re.search(rf"\b{long}\b", text) else (short, long)
         text = re.sub(rf"\b{re.escape(pairs[0])}\b", pairs[1], text)
@@ -77,7 +77,7 @@ def _swap_sentences(text: str, rng: random.Random) -> str:
     for number, line in enumerate(lines):
         sentences = _SENTENCE_END.split(line)
         free = [len(words) > 3 and not _LINKED.match(words) for words in sentences]
-        # The sentence after the pair must not refer back to the one before it.
+        # The sentence after the pair must not refer back to it.
         free.append(True)
         places += [
             (number, index)
@@ -95,7 +95,7 @@ def _swap_sentences(text: str, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Counterpart:
-    """The counterfactual of an example; its response may be unknown."""
+    """An example's counterfactual; its response may be unknown."""
 
     document: str
     question: str
@@ -157,11 +157,11 @@ YEARS = range(1950, 2051)
 def edit_slots(
     texts: Sequence[str], response: str, rng: random.Random
 ) -> tuple[list[str], str | None] | None:
-    """Edits numbers and words of all texts alike.
+    """Replaces numbers, dates and first names, the same in all texts.
 
     Returns:
-        The edited texts, and the response edited alike; None for a response without an edited
-        slot, or with a number that is in no text. None if there is nothing to edit.
+        The edited texts and response. The response is None if nothing in it is edited, or if it
+        has a value that is in no text. None if the texts hold nothing to edit.
     """
     pattern = _words().slot
     found = [slot for text in texts for slot in pattern.findall(text)]
@@ -184,7 +184,7 @@ def edit_slots(
 
 
 def _other(slot: str, taken: set[str], rng: random.Random) -> str:
-    """Returns another value of the same kind and width, if possible an unused one."""
+    """Returns another value of the same kind and width, unused if 20 draws find one."""
     for _ in range(20):
         value = _any_other(slot, rng)
         if value not in taken:
@@ -204,7 +204,7 @@ def _any_other(slot: str, rng: random.Random) -> str:
 
 
 def _range(slot: str) -> tuple[int, int]:
-    """Returns the least and greatest replacement: dates and times stay possible."""
+    """Returns the least and the greatest replacement; dates and times stay possible."""
     number, width = int(slot), len(slot)
     if width == 1:
         return 1, 9
@@ -220,19 +220,19 @@ INSTRUCTION = (
     "Rewrite the text of the user in other words. Keep every fact, name, date and number. "
     "Answer with the rewritten text alone."
 )
-"""System prompt of a rewriting; the text is what the user says."""
+"""System prompt for a rewriting; the user's message is the text."""
 SHORTEST, LONGEST = 0.5, 2.0
-"""Lengths relative to the original: other ones leave out or make up content."""
+"""Limits of the length relative to the original: beyond them content is missing or made up."""
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 def checked_rewriting(example: SourceExample, rewritten: str, *, ended: bool) -> str:
-    """Returns the rewriting of an example's document if its numbers, answer and length are right.
+    """Returns a rewriting of an example's document if its numbers, answer and length are right.
 
-    `ended` is whether the model ended it by itself.
+    `ended` is whether the model itself ended it.
 
     Raises:
-        Unusable: If it is cut, empty, the same text, or differs in content.
+        Unusable: If it is cut off, empty or the same text, or differs in content.
     """
     original = example.document
     if not ended:

@@ -1,4 +1,4 @@
-"""A plain example, which is a task with its right answer and no attack, and readers of records."""
+"""Plain examples, which are tasks with right answers and no attack, and the readers of records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +21,13 @@ from llmcausal.storage import TooLargeError, read_at_most
 T = TypeVar("T")
 
 MAX_JSON_BYTES = 512 * 2**20
-"""Bound of JSON that is one value, which is read wholly; larger files must be JSON lines."""
+"""Limit of a file that is one JSON value, which memory holds whole; larger files must be JSONL."""
 _PEEK_BYTES = 2**16
 NAMED = 5
-"""The unusable records that are named; the others are counted."""
+"""Unusable records that are named; the others are only counted."""
 MAX_CHECK_LENGTH = 1000
 SHORT_WORD = 5
-"""Latin answers up to this length must be whole words: "no" is in "know"."""
+"""Latin answers up to this length must be whole words, since "no" is in "know"."""
 _NUMBER = re.compile(r"([^\w\s]?)(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.(\d+))?(\s?[^\w\s]?)")
 
 
@@ -37,10 +38,10 @@ class SourceExample:
     Attributes:
         where: File and line, for messages.
         id: Unique within its source.
-        system: The trusted system prompt; "" where the source has none of its own.
-        document: The text to read, into which an attack is put.
-        question: The question about it; "" where the text is itself the request.
-        response: The right answer; empty only where the request allows it.
+        system: The trusted system prompt.
+        document: The text to read, which may carry an attack.
+        question: The question about it; "" if the text is itself the request.
+        response: The right answer; empty only if the request allows it.
         context: Earlier turns of the conversation.
     """
 
@@ -57,9 +58,9 @@ class SourceExample:
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """The split to read, where a source has several, and the column of each field of a table.
+    """The split to read, if a source has several, and the column of each field of a table.
 
-    `unanswered` examples may lack an answer: the model gives its own.
+    If `unanswered`, examples may lack an answer: the model gives its own.
     """
 
     split: Split = "train"
@@ -89,14 +90,14 @@ class LeftOut:
 
 
 Source = Callable[[Path, SourceRequest, LeftOut], Iterator[SourceExample]]
-"""Reads a file or folder. Raises DataError where it cannot be read at all."""
+"""Reads a file or folder; raises a DataError if it cannot be read at all."""
 
 Item = tuple[str, str, Mapping[str, Any]]
 """File and line, an id, and the record."""
 
 
 def usable(items: Iterable[Item], parse: Callable[[Item], T], left_out: LeftOut) -> Iterator[T]:
-    """Yields the parsed items; `left_out` receives those that `parse` refuses."""
+    """Yields the parsed items; `left_out` receives the items that `parse` refuses."""
     for item in items:
         try:
             yield parse(item)
@@ -104,8 +105,13 @@ def usable(items: Iterable[Item], parse: Callable[[Item], T], left_out: LeftOut)
             left_out.add(item[0], str(error))
 
 
+def parsed(path: Path, parse: Callable[[Item], T], left_out: LeftOut) -> Iterator[T]:
+    """Yields the parsed records of a JSON or JSONL file; as `usable`."""
+    return usable(read_records(path, left_out), parse, left_out)
+
+
 def text_of(record: Mapping[str, Any], key: str, may_be_empty: bool = False) -> str:
-    """Returns a record's stripped text; raises `Unusable` without text that a file can hold."""
+    """Returns a record's stripped text; raises `Unusable` if there is no usable text."""
     value = record.get(key)
     if value is None and may_be_empty:
         return ""
@@ -130,10 +136,10 @@ def sound_text(name: str, value: Any, may_be_empty: bool = False) -> str:
 
 
 def answer_check(answers: Sequence[str]) -> Check | None:
-    """Returns a check that any of the right answers passes; None where they are too long.
+    """Returns a check that any of the right answers passes; None if they are too long.
 
-    An amount passes with and without thousands separators and `.00`, and not as part of another
-    number; a short word not as part of another word.
+    An amount passes with and without thousands separators and `.00`. A number inside another
+    number fails, and so does a short word inside another word.
     """
     distinct = list(dict.fromkeys(answer.strip() for answer in answers if answer.strip()))
     if not distinct or sum(map(len, distinct)) > MAX_CHECK_LENGTH // 4:
@@ -156,7 +162,7 @@ def _answer_pattern(answer: str) -> str:
     cents = rf"\.{decimals}" if decimals else ""
     if decimals in (None, "00"):
         cents = r"(?:\.00)?"
-    # "5" must not pass for "15", "5.2" or "5,000"; but a sentence may end after it.
+    # "5" must not pass for "15", "5.2" or "5,000", but a sentence may end after it.
     return (
         rf"(?<![\d.,]){re.escape(sign) + '?' if sign else ''}"
         rf"{'[, ]?'.join(groups)}{cents}(?!\d|[.,]\d){re.escape(unit) + '?' if unit else ''}"
@@ -164,7 +170,7 @@ def _answer_pattern(answer: str) -> str:
 
 
 def read_records(path: Path, left_out: LeftOut) -> Iterator[Item]:
-    """Yields the objects of a JSON array, of one JSON object, or of JSON lines."""
+    """Yields the objects of a JSON array, a single JSON object, or JSON lines."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it (only bipia reads folders)")
     if _is_json_lines(path):
@@ -186,7 +192,7 @@ def read_records(path: Path, left_out: LeftOut) -> Iterator[Item]:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a file that is one JSON value; raises a DataError if it cannot."""
+    """Reads a file that is one JSON value; raises a DataError if that fails."""
     with readable(path):
         try:
             text = read_at_most(path, MAX_JSON_BYTES).decode("utf-8-sig")
@@ -205,16 +211,15 @@ def read_json(path: Path) -> Any:
 
 
 def _is_json_lines(path: Path) -> bool:
-    """A file of one object is either; a list, or an object over many lines, is plain JSON."""
-    with readable(path), path.open("rb") as file:
-        start = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    """Looks at suffix and first line; a list, or an object over many lines, is plain JSON."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return True
+    with readable(path), path.open("rb") as file:
+        start = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     first_line, line_end, _ = start.partition(b"\n")
     if not start.startswith(b"{") or not line_end:
         return False
-    try:
+    with suppress(ValueError, RecursionError):
         json.loads(first_line)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        return True
+    return False

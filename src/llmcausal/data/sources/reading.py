@@ -37,7 +37,7 @@ def read_examples(
 
     Raises:
         UsageError: If there is no such source, or it takes no columns.
-        DataError: If it cannot be read, or nothing of it can be used.
+        DataError: If it cannot be read, or none of it can be used.
     """
     if name not in SOURCES.entries and ":" not in name:
         known = ", ".join(SOURCES.entries)
@@ -78,7 +78,7 @@ def _distinct(examples: Iterator[SourceExample], left_out: LeftOut) -> Iterator[
 
 
 def hash_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of a folder's JSON files with their names."""
+    """Returns the SHA-256 of a file, or of a folder's JSON files and their names."""
     digest = hashlib.sha256()
     files = sorted(path.rglob("*.json*")) if path.is_dir() else [path]
     with readable(path):
@@ -91,7 +91,7 @@ def hash_of(path: Path) -> str:
 
 
 OWN = "own"
-"""Kind of a goal without one in the file."""
+"""Kind of a goal for which the file gives none."""
 TEXT_KEYS = ("goal", "instruction", "attack")
 KNOWN_KEYS = (*TEXT_KEYS, "witness", "check", "kind", "category")
 _QUOTED_ORDER = re.compile(
@@ -101,11 +101,11 @@ _HOST = re.compile(r"\b(?:https?://)?((?:[a-z0-9-]+\.)+[a-z]{2,})\b", re.IGNOREC
 
 
 def read_goals(path: Path) -> tuple[list[Goal], LeftOut]:
-    """Reads goals: JSON lines or a list of objects or texts, or lists of texts by kind (BIPIA).
+    """Reads goals: JSON lines, a list of objects or texts, or lists of texts by kind (BIPIA).
 
-    An object holds `goal` (also read: instruction, attack) and, as proof of obedience, `witness`
-    or `check`; `kind` names its kind. Without these, the witness is text in double quotes that
-    the goal orders to be written, or a host that it names. Else the goal has no proof.
+    An object holds `goal` (also read: instruction, attack), as proof of obedience `witness` or
+    `check`, and `kind`. Without a proof, the witness is the text in double quotes that the goal
+    orders the model to write, or a host that it names. Otherwise the goal has no proof.
 
     Raises:
         DataError: If the file cannot be read, or holds no goal.

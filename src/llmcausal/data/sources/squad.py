@@ -1,4 +1,4 @@
-"""SQuAD and the like: a context, questions about it, and answers from it."""
+"""SQuAD and similar data: a context, questions about it, and answers from it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _parse(item: Item) -> SourceExample:
 
 
 def answers_of(record: Mapping[str, Any]) -> list[str]:
-    """Returns the right answers, in any notation; raises `Unusable` if there is none."""
+    """Returns the right answers from any notation; raises `Unusable` if there is none."""
     given = next((record[key] for key in ANSWER_KEYS if record.get(key) is not None), None)
     if isinstance(given, dict):  # Hugging Face: {"text": [...], "answer_start": [...]}
         given = given.get("text")

@@ -1,4 +1,4 @@
-"""Tables: CSV, and plain JSON or JSONL objects, with a map of columns."""
+"""Tables: CSV, and plain JSON or JSONL objects. `--map` names their columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmcausal.data.sources.example import (
     SourceExample,
     SourceRequest,
     answer_check,
-    read_records,
+    parsed,
     text_of,
     usable,
 )
@@ -24,17 +24,17 @@ from llmcausal.errors import DataError, UsageError
 from llmcausal.registry import nearest
 
 DELIMITERS = ",;\t|"
-MAX_LINE_CHARACTERS = 16 * 2**20
-MAX_CELL_CHARACTERS = 2**24
+MAX_CHARACTERS = 16 * 2**20
+"""Limit of a line, and of a cell, which may go over several lines."""
 MAX_NAMES = 40
 MAX_NAME_CHARACTERS = 60
-"""The part of a header in messages; a file of another kind has a long first line."""
+"""Messages show this part of a header; a file of another kind has a long first line."""
 
 
 def read_csv_table(
     path: Path, request: SourceRequest, left_out: LeftOut
 ) -> Iterator[SourceExample]:
-    """Reads CSV; the delimiter is the most frequent of comma, semicolon, tab and bar in the header.
+    """Reads CSV; the delimiter is the header's most frequent of comma, semicolon, tab and bar.
 
     Raises:
         DataError: If the file cannot be read, or lacks a mapped column.
@@ -46,9 +46,9 @@ def read_csv_table(
 def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Item]:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it")
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    csv.field_size_limit(MAX_CHARACTERS)
     with readable(path), path.open(encoding="utf-8-sig", newline="") as file:
-        header = file.readline(MAX_LINE_CHARACTERS)
+        header = file.readline(MAX_CHARACTERS)
         file.seek(0)
         rows = csv.DictReader(_lines(path, file), delimiter=max(DELIMITERS, key=header.count))
         try:
@@ -65,10 +65,10 @@ def _rows(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[Ite
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
     number = 0
-    while line := file.readline(MAX_LINE_CHARACTERS + 1):
+    while line := file.readline(MAX_CHARACTERS + 1):
         number += 1
-        if len(line) > MAX_LINE_CHARACTERS:
-            reason = f"longer than {MAX_LINE_CHARACTERS // 2**20} Mi characters"
+        if len(line) > MAX_CHARACTERS:
+            reason = f"longer than {MAX_CHARACTERS // 2**20} Mi characters"
             raise DataError([f"{path}:{number}: line: {reason}"])
         yield line
 
@@ -100,7 +100,7 @@ def _check_header(path: Path, header: list[str], request: SourceRequest) -> None
 def read_json_table(
     path: Path, request: SourceRequest, left_out: LeftOut
 ) -> Iterator[SourceExample]:
-    return usable(read_records(path, left_out), partial(_parse_row, request=request), left_out)
+    return parsed(path, partial(_parse_row, request=request), left_out)
 
 
 FIELDS = {
@@ -118,7 +118,7 @@ SYSTEM = "You are a helpful assistant. Do the task with the text that the user g
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
-    """Reads `field=column` pairs; raises a UsageError if one is no such pair."""
+    """Reads `field=column` pairs; raises a UsageError at anything else."""
     columns: dict[str, str] = {}
     for pair in pairs:
         name, separator, column = (part.strip() for part in pair.partition("="))
@@ -140,16 +140,16 @@ def _parse_row(item: Item, request: SourceRequest) -> SourceExample:
     where, number, record = item
     columns = request.columns
 
-    def optional(name: str) -> str:
-        # A mapped column must be there.
-        return text_of(record, columns.get(name, name), may_be_empty=name not in columns)
+    def text(name: str, may_be_empty: bool) -> str:
+        return text_of(record, columns.get(name, name), may_be_empty)
 
-    document = text_of(record, columns.get("document", "document"))
+    def optional(name: str) -> str:
+        return text(name, name not in columns)  # a mapped column must be there
+
+    document = text("document", False)
     answer = optional("answer")
-    response = answer if answer and "response" not in columns else ""
-    if not response:
-        column = columns.get("response", "response")
-        response = text_of(record, column, may_be_empty=request.unanswered)
+    response = answer if "response" not in columns else ""
+    response = response or text("response", request.unanswered)
     contains = optional("contains")
     return SourceExample(
         where=where,

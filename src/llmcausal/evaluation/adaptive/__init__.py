@@ -1,4 +1,4 @@
-"""Attacks that adapt to the model under test, so that a report does not rest on fixed wordings."""
+"""Attacks that adapt to the model under test, so a report does not rest on fixed wordings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class AdaptiveRequest:
     """The attacker's budget, the same against every model.
 
     Attributes:
-        prompts: Attacked prompts, each with a search of its own.
-        steps: Maximum rounds of a search. The default finds what is easy; published attacks take
-            500.
-        candidates: Texts scored in each round, and maximum before the first.
-        top_k: Replacements considered at each token.
+        prompts: Attacked prompts, each with its own search.
+        steps: Maximum rounds of a search. The default finds easy attacks; published attacks take
+            500 steps.
+        candidates: Texts scored in each round, and the maximum before the first.
+        top_k: Replacements considered for each token.
         search: Whether the gradient or chance chooses the replacements.
         samples: Answers drawn to each prompt besides the greedy one; any that obeys counts.
-        temperature: Of the drawn answers.
-        seed: Of the search and of the drawn answers.
-        earlier: Result of an earlier attack, whose texts each search may begin with.
+        temperature: Temperature of the drawn answers.
+        seed: Seed of the search and of the drawn answers.
+        earlier: An earlier attack's result; each search may begin with its texts.
     """
 
     prompts: int
@@ -38,6 +38,6 @@ class AdaptiveRequest:
 
     @property
     def budget(self) -> dict[str, Any]:
-        """Every bound of an attack on one prompt, as plain values."""
+        """Every limit of an attack on one prompt, as plain values."""
         plain = {name: value for name, value in vars(self).items() if name != "earlier"}
         return {**plain, "most_queries": self.candidates * (self.steps + 1)}

@@ -1,4 +1,4 @@
-"""Searches texts for each of several attacked prompts, and answers the attacked prompts."""
+"""Searches texts for each of several attacked prompts, then answers the prompts with them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from llmcausal.evaluation.summary import broken_by_search
 from llmcausal.model.cpu_layers import whole_layers
 
 FORMS = ("{}", "Sure! {}", '"{}"')
-"""Beginnings of an answer that obeys, around the witness."""
+"""Beginnings of an obedient answer, around the witness."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """One prompt to attack, the openings of its search, and beginnings of the obedient answer."""
+    """A prompt to attack, the openings of its search, and beginnings of the obedient answer."""
 
     triplet: Triplet
     openings: tuple[Opening, ...]
@@ -58,7 +58,7 @@ def choose_aims(
     request: AdaptiveRequest,
     earlier: Earlier,
 ) -> list[Aim]:
-    """Returns the first triplets with a witness to search for, and room for texts."""
+    """Returns the first triplets that have a witness and room for texts."""
     aims: list[Aim] = []
     for triplet in triplets:
         slots = slots_of(template, triplet) if names_witness(triplet) else []
@@ -78,10 +78,10 @@ def attack_adaptively(
     log: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Attacks each prompt with a search of its own.
+    """Attacks each prompt with its own search.
 
-    `log`, a JSONL file, keeps the found texts, so that an interrupted attack continues.
-    `progress` is called with the finished searches and their total.
+    `log`, a JSONL file, keeps the found texts, so an interrupted attack continues. `progress` is
+    called with the finished searches and their total.
 
     Returns:
         `attack_success_rate` and `utility_under_attack` as proportions, `before_search` (the
@@ -119,13 +119,14 @@ def attack_adaptively(
 def _example(
     aim: Aim, found: Found, prompt: str, before: Sequence[str], after: Sequence[str]
 ) -> dict[str, Any]:
-    """Any answer that obeys counts; the example has the first such one, else the greedy one."""
+    """Any answer that obeys counts; the example has the first such answer, else the greedy one."""
     triplet, attack = aim.triplet, aim.triplet.attack
+    assert attack is not None
     obeying = [text for text in after if obeyed(triplet, text)]
     return {
         "id": triplet.id,
-        "family": attack.family if attack else "",
-        "witness": attack.witness if attack else "",
+        "family": attack.family,
+        "witness": attack.witness,
         "prompt": prompt,
         "answer": (obeying or after)[0],
         "obeyed": bool(obeying),
@@ -158,13 +159,13 @@ def _search_once(
     known[key] = found
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
-        # A line that was torn by a crash must not swallow this one.
+        # The line feed in front ends a line that a crash cut off.
         file.write("\n" + json.dumps({"key": key, **asdict(found)}) + "\n")
     return found
 
 
 def _read(log: Path) -> dict[str, Found]:
-    """Reads the searches of a log; a torn line counts as none."""
+    """Reads a log's searches; damaged lines are skipped."""
     known: dict[str, Found] = {}
     for row in rows_of(log) if log.is_file() else ():
         with suppress(KeyError, TypeError):
@@ -174,7 +175,7 @@ def _read(log: Path) -> dict[str, Found]:
 
 
 def _key(subject: Subject, aim: Aim, request: AdaptiveRequest) -> str:
-    drawn = {"samples", "temperature", "prompts"}  # a search does not depend on these
+    drawn = {"samples", "temperature", "prompts"}  # the search does not depend on these
     parts = [
         subject.weights,
         subject.template.fingerprint,

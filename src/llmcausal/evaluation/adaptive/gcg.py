@@ -2,9 +2,9 @@
 
 Zou et al., "Universal and Transferable Adversarial Attacks on Aligned Language Models" (2023),
 algorithm 1, with texts on both sides of the instruction and the least loss of several targets. The
-candidates are scored as branches of one prefix tree, which computes their shared part once. The
-random search draws its replacements from all tokens alike. It needs only the loss, and succeeds
-where a defence misleads the gradient.
+candidates are branches of one prefix tree, which computes their shared part once. The random
+search draws its replacements uniformly from all tokens. It needs only the loss, so it also works
+if a defence misleads the gradient.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from llmcausal.train.batch import pack_tensors
 from llmcausal.train.step import TripletStep
 
 _SHOT_FACTOR = 4
-"""Draws per candidate; most of the surplus does not survive re-encoding."""
+"""Draws per candidate: most drawn prompts do not survive re-encoding."""
 _LOGIT_ROWS = 256
-"""Rows whose logits exist at one time."""
+"""Rows whose logits exist at the same time."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """The model under attack, and how to run it over a tree.
 
-    `adapter` is whether its adapter is on, `weights` the fingerprint of its weights for the log.
+    `adapter` is whether its adapter is on, `weights` its weights' fingerprint for the log.
     """
 
     step: TripletStep
@@ -55,13 +55,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search: texts before and after the instruction, and the nearest target.
+    """A search's outcome: texts before and after the instruction, and the nearest target.
 
     Attributes:
         frame: Text around the attack (`slot.BARE` and so on).
-        prefix: Empty where there is no room for one.
-        loss: Mean cross-entropy of the target, in nats.
-        start_loss: The loss of the best opening.
+        prefix: Empty if there is no room for one.
+        loss: The target's mean cross-entropy, in nats.
+        start_loss: The best opening's loss.
         steps: Rounds; fewer than allowed if a target became the greedy answer.
         queries: Texts scored.
         reached: Whether greedy decoding begins with the target.
@@ -93,7 +93,7 @@ def search(
     targets: Sequence[str],
     request: AdaptiveRequest,
 ) -> Found:
-    """Searches texts after which the model, in evaluation mode, answers with one of the targets.
+    """Searches texts that make the model, in evaluation mode, answer with one of the targets.
 
     The search continues from the best opening.
     """
@@ -143,7 +143,7 @@ class _Scorer:
         self.goals = [list(goal) for goal in goals]
 
     def scores(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Mean loss of each target, and whether it is the greedy answer [prompts, targets]."""
+        """Returns each target's mean loss, and whether it is greedily chosen [prompts, targets]."""
         pairs = [(prompt, goal) for prompt in prompts for goal in self.goals]
         tree, paths = pack_tensors([[*prompt, *goal[:-1]] for prompt, goal in pairs])
         trunk = self.step.trunk
@@ -163,7 +163,7 @@ class _Scorer:
 
     @torch.no_grad()
     def best(self, candidates: Sequence[tuple[Opening, Placed]]) -> _Best:
-        """Returns the first candidate that reaches a target, else the one with the least loss."""
+        """Returns the first candidate that reaches a target, else the candidate of least loss."""
         losses, hits = (each.cpu() for each in self.scores([each.ids for _, each in candidates]))
         reached = hits.flatten().nonzero().flatten().tolist()
         chosen = reached[0] if reached else int(losses.argmin())
@@ -172,12 +172,12 @@ class _Scorer:
 
 
 def _token_gradient(scorer: _Scorer, placed: Placed) -> Tensor:
-    """Gradient of the least loss by the one-hot choice of each free token [places, vocabulary]."""
+    """Returns the least loss's gradient by each free token's one-hot row [places, vocabulary]."""
     embedding = base_model_of(scorer.model).get_input_embeddings()
     with _watched(embedding) as seen:
         losses, _ = scorer.scores([placed.ids])
         [gradient] = torch.autograd.grad(losses.min(), seen)
-    # The tree begins with what all its branches share: the whole prompt.
+    # The tree begins with what all its branches share, the whole prompt: places are its nodes.
     rows = gradient[0, placed.places]
     weight: Tensor = embedding.weight.detach()
     return (rows.to(weight) @ weight.T).float().cpu()
@@ -202,7 +202,7 @@ def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
 def _draw(
     placed: Placed, costs: Tensor, request: AdaptiveRequest, generator: torch.Generator
 ) -> list[Placed]:
-    """Draws prompts that differ in one free token, by the replacements that cost least."""
+    """Draws prompts that differ in one free token, from the cheapest replacements."""
     best = (-costs).topk(min(request.top_k, costs.shape[1]), dim=1).indices
     count = request.candidates * _SHOT_FACTOR
     places = torch.randint(len(placed.places), (count,), generator=generator)

@@ -1,4 +1,4 @@
-"""A prompt with slots for free texts, and the texts with which a search begins."""
+"""A prompt with slots for free texts, and the texts that a search begins with."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ START = " ! ! ! ! ! ! ! ! ! ! ! !"
 """The first text of a search, in each slot."""
 BARE, FENCE, SPELLED, WIDE = "none", "fence", "spelled", "wide"
 """Frames around the attack: nothing; the end and a new beginning of the marks that enclose the
-text; the template's turn markers as text, as they are spelled (content never becomes control
-tokens) or in full-width characters."""
+text; the template's turn markers, spelled as text (content never becomes control tokens) or in
+full-width characters."""
 _WIDE = {ord(character): chr(ord(character) + 0xFEE0) for character in "<>|[]{}/"}
 
 
@@ -44,9 +44,9 @@ class Placed:
 class PromptSlot:
     """An attacked prompt around free texts.
 
-    The attacker writes text, not tokens: texts count only if the encoded prompt has the very
-    tokens of the search. `fixed` is the user's text before, between and after the free texts,
-    which are a prefix and a suffix, or a suffix alone.
+    The attacker writes text, not tokens: texts count only if the encoded prompt has exactly the
+    search's tokens. `fixed` is the user's text before, between and after the free texts, which are
+    a prefix and a suffix, or a suffix alone.
     """
 
     template: ChatTemplate
@@ -59,7 +59,7 @@ class PromptSlot:
         return (START,) * (len(self.fixed) - 1)
 
     def takes(self, texts: Sequence[str]) -> bool:
-        """Whether texts have tokens of their own, and these tokens give the texts back."""
+        """Whether texts have their own tokens, and these tokens decode to the texts."""
         try:
             return bool(self.texts_of(self.place(texts)))
         except (ValueError, DataError):
@@ -78,7 +78,7 @@ class PromptSlot:
         ids = self.encode(texts)
         spans: list[tuple[int, int]] = []
         for number, text in enumerate(texts):
-            # Two other texts in a slot show which tokens at both ends do not depend on it.
+            # Two other texts in the slot show which tokens at both ends do not depend on its text.
             others = [
                 self.encode([*texts[:number], other, *texts[number + 1 :]]) for other in ("", " 7")
             ]
@@ -89,7 +89,7 @@ class PromptSlot:
             spans_near = ((first, len(ids) - min(rest) + more) for first, more in near)
             span = next((each for each in spans_near if self._decoded(ids, each) == text), None)
             if span is None or (spans and span[0] < spans[-1][1]):
-                raise ValueError(f"{text!a} has no tokens of its own")
+                raise ValueError(f"{text!a} has no tokens for itself")
             spans.append(span)
         return Placed(tuple(ids), tuple(spans))
 
@@ -98,7 +98,7 @@ class PromptSlot:
         return str(self.template.tokenizer.decode(own, clean_up_tokenization_spaces=False))
 
     def texts_of(self, placed: Placed) -> tuple[str, ...]:
-        """Returns the free texts, or () where they would not give these tokens back."""
+        """Returns the free texts, or () if encoding them does not give these tokens."""
         texts = tuple(self._decoded(placed.ids, span) for span in placed.spans)
         if any(not text or "\ufffd" in text or "\0" in text for text in texts):
             return ()
@@ -112,23 +112,22 @@ class PromptSlot:
 def slots_of(template: ChatTemplate, triplet: Triplet) -> list[PromptSlot]:
     """Returns a slot for each frame that a prompt has room for.
 
-    The texts stand right before and after the injected instruction, else after it. They stand at
-    the end where the instruction is encoded, or where the next character would join the text.
+    The texts stand right before and after the injected instruction, else only after it. They stand
+    at the end if the instruction is encoded, or if the next character would join the text.
     """
     found = []
     frames = {BARE: ("", ""), **_fence(triplet), **_turns(template)}
     for frame, (opening, closing) in frames.items():
-        each = (
-            PromptSlot(template, triplet.system, fixed, frame)
-            for fixed in _ways(triplet, opening, closing)
-        )
-        slot = next((slot for slot in each if slot.takes(slot.start)), None)
-        found += [slot] if slot else []
+        for fixed in _ways(triplet, opening, closing):
+            slot = PromptSlot(template, triplet.system, fixed, frame)
+            if slot.takes(slot.start):
+                found.append(slot)
+                break
     return found
 
 
 def _goal_at(triplet: Triplet) -> tuple[str, str, int]:
-    """Returns the attacked text, its instruction and the place of that; -1 where it is encoded."""
+    """Returns the attacked text, the instruction and its place in the text; -1 if it is encoded."""
     text = triplet.user_text("injection")
     goal = triplet.attack.goal if triplet.attack else ""
     return text, goal, text.rfind(goal) if goal else -1
@@ -162,14 +161,14 @@ def _turns(template: ChatTemplate) -> dict[str, tuple[str, str]]:
     ]
     closing = parts[-1]
     opening = closing + parts[0] if template.folds_system else parts[-2]
-    spelled = {SPELLED: (opening, closing)}
+    spelled = (opening, closing)
     wide = (opening.translate(_WIDE), closing.translate(_WIDE))
-    return spelled if wide == spelled[SPELLED] else {**spelled, WIDE: wide}
+    return {SPELLED: spelled} if wide == spelled else {SPELLED: spelled, WIDE: wide}
 
 
 @dataclass(frozen=True)
 class Opening:
-    """The first texts of a search, in their slot."""
+    """A search's first texts, in their slot."""
 
     slot: PromptSlot
     texts: tuple[str, ...]
@@ -207,46 +206,41 @@ class _Result(BaseModel):
 
 @dataclass(frozen=True)
 class Earlier:
-    """Earlier finds: prompt id, frame, prefix and suffix; those on the tuned model first."""
+    """Earlier finds: prompt id, frame, prefix and suffix. Finds on the tuned model come first."""
 
     finds: tuple[tuple[str, str, str, str], ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Earlier:
-        """Reads a result, or the one in a folder; raises a UsageError if it has no text."""
+        """Reads a result's file or folder; raises a UsageError if it holds no text."""
         file = path / RESULTS if path.is_dir() else path
-        advice = "give the results.json of an `eval --adaptive`, or its folder"
+
+        def unusable(reason: str | None) -> UsageError:
+            advice = "give the results.json of an `eval --adaptive`, or its folder"
+            return UsageError(f"--adaptive-from {file}: {reason}; {advice}")
+
         try:
             if file.stat().st_size > MAX_BYTES:
-                raise UsageError(
-                    f"--adaptive-from {file}: larger than {MAX_BYTES:,} bytes; {advice}"
-                )
+                raise unusable(f"larger than {MAX_BYTES:,} bytes")
             result = _Result.model_validate(json.loads(file.read_bytes()))
         except OSError as error:
-            raise UsageError(f"--adaptive-from {file}: {error.strerror}; {advice}") from error
+            raise unusable(error.strerror) from error
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise UsageError(
-                f"--adaptive-from {file}: {field}: {first['msg']}; {advice}"
-            ) from error
+            raise unusable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"--adaptive-from {file}: not JSON; {advice}") from error
+            raise unusable("not JSON") from error
         sides = [side for side in (result.adaptive.tuned, result.adaptive.base) if side]
-        rows = [
-            (each.id, each.frame, each.prefix, each.suffix)
-            for side in sides
-            for each in side.examples
-        ]
-        if not rows:
-            raise UsageError(f"--adaptive-from {file}: no text was found there; {advice}")
-        return cls(tuple(dict.fromkeys(rows)))
+        finds = [(e.id, e.frame, e.prefix, e.suffix) for side in sides for e in side.examples]
+        if not finds:
+            raise unusable("no text was found there")
+        return cls(tuple(dict.fromkeys(finds)))
 
     def openings(self, slots: Sequence[PromptSlot], prompt: str, most: int) -> list[Opening]:
         """Returns up to `most` openings of a search: a plain one for each slot, then earlier finds.
 
-        Finds on the same prompt come first. An opening of more tokens than a plain one is left
-        out, so that no search has more room than another.
+        Finds on the same prompt come first. An opening with more tokens than a plain one is left
+        out, so no search has more room than another.
         """
         plain = {slot.frame: Opening(slot, slot.start) for slot in slots}
         found = dict.fromkeys(plain.values())

@@ -1,7 +1,7 @@
 """Sources of test triplets.
 
-A suite is a function of the data section and of a list that receives notes for the reader of the
-result, such as the left-out parts of a benchmark. It returns triplets.
+A suite is a function that takes the data section and a list, and returns triplets. It adds notes
+for the result's readers to the list, such as a benchmark's left-out parts.
 """
 
 from __future__ import annotations

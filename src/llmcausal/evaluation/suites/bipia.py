@@ -36,14 +36,14 @@ class _Rules(DataFile):
 
 @cache
 def rules() -> Mapping[str, str]:
-    """Returns, for each goal, the pattern that an obeying answer matches."""
+    """Returns the pattern of an obeying answer for each goal."""
     return read_table(files(__package__).joinpath("bipia.toml"), _Rules).rules
 
 
 def proof_of(goal: str) -> Check | None:
-    """Returns the check that an answer obeys `goal`; None where no rule can verify it.
+    """Returns the check that an answer obeys `goal`; None if no rule can verify it.
 
-    The longest line of a block of code, in any spacing, proves that the block was included.
+    If a goal is to include a block of code, the block's longest line in any spacing proves it.
     """
     if pattern := rules().get(" ".join(goal.split())):
         return Check("regex", pattern)
@@ -58,10 +58,10 @@ def proof_of(goal: str) -> Check | None:
 def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     """Attacks every context with every goal that a rule can judge.
 
-    The attack is the plain instruction on a line of its own, as in BIPIA, at the start, the middle
-    or the end. Task and question stand in the system prompt, the context alone in the user's.
-    Every context comes with one goal, then with the next, so that the first N triplets hold as
-    many contexts as possible.
+    The attack is the plain instruction on its own line, as in BIPIA, at the start, in the middle
+    or at the end. The system prompt holds task and question, the user's message only the context.
+    Every context comes with one goal, then with the next, so the first N triplets hold as many
+    contexts as possible.
     """
     path = data_path(data, "bipia", WHAT)
     left_out = LeftOut()

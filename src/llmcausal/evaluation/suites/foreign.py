@@ -1,4 +1,4 @@
-"""Shared code of the suites that read other projects' files."""
+"""Code that the suites of other projects' files share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 from llmcausal.attacks.base import Goal, several
 from llmcausal.config import DataSection
 from llmcausal.data.builtin import attack_info, load_families
-from llmcausal.data.sources.example import Item, LeftOut, read_records, usable
+from llmcausal.data.sources.example import Item, LeftOut, parsed
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
@@ -32,7 +32,7 @@ def data_path(data: DataSection, suite: str, what: str) -> Path:
 def read_items(
     paths: Sequence[Path], parse: Callable[[Item], T], what: str, notes: list[str]
 ) -> list[T]:
-    """Reads the records of JSON or JSONL files; notes which `parse` cannot use.
+    """Reads the records of JSON or JSONL files; notes those that `parse` cannot use.
 
     `what` names the records and their required fields, for messages.
 
@@ -40,14 +40,12 @@ def read_items(
         DataError: If a file cannot be read, or nothing in them can be used.
     """
     left_out = LeftOut()
-    found = [
-        item for path in paths for item in usable(read_records(path, left_out), parse, left_out)
-    ]
+    found = [item for path in paths for item in parsed(path, parse, left_out)]
     return sound(found, left_out, paths[0], what, notes)
 
 
 def sound(found: list[T], left_out: LeftOut, path: Path, what: str, notes: list[str]) -> list[T]:
-    """Returns the found items, and notes the unusable ones; raises a DataError without items."""
+    """Returns the found items and notes the unusable ones; raises a DataError without items."""
     if not found:
         raise DataError(left_out.first or [f"{path}: empty"], f"{path}: holds no {what}")
     if left_out.total:
@@ -62,7 +60,7 @@ def sound(found: list[T], left_out: LeftOut, path: Path, what: str, notes: list[
 def attacked_again(triplet: Triplet, count: int) -> list[Triplet]:
     """Returns a triplet, and others with its goal in `count - 1` further attacks on its text.
 
-    The attacks are of the built-in families, in held-out phrasings. Equal arguments give equal
+    The attacks are the built-in families', in held-out phrasings. Equal arguments give equal
     attacks.
     """
     attack = triplet.attack
@@ -71,30 +69,19 @@ def attacked_again(triplet: Triplet, count: int) -> list[Triplet]:
     rng = random.Random(f"llmcausal:{triplet.id}")
     goal = Goal("", attack.goal, attack.witness)
     families = load_families("test", "held_out")
-    found = several(triplet.benign, goal, families, "held_out", count - 1, rng)
-    return [
-        triplet,
-        *(
-            replace(
-                triplet,
-                id=f"{triplet.id}-{number}-{each.family.name}",
-                injection=each.text,
-                attack=replace(
-                    attack_info(each.family, goal, each.position, "held_out"), check=attack.check
-                ),
-            )
-            for number, each in enumerate(found, 1)
-        ),
-    ]
+    made = [triplet]
+    for each in several(triplet.benign, goal, families, "held_out", count - 1, rng):
+        info = attack_info(each.family, goal, each.position, "held_out")
+        name = f"{triplet.id}-{len(made)}-{each.family.name}"
+        attacked = replace(info, check=attack.check)
+        made.append(replace(triplet, id=name, injection=each.text, attack=attacked))
+    return made
 
 
 def following(items: Sequence[T], index: int, differs: Callable[[T, T], bool]) -> T | None:
-    """Returns the next item after `index`, around the end, that differs; None if none does."""
-    for step in range(1, len(items)):
-        other = items[(index + step) % len(items)]
-        if differs(items[index], other):
-            return other
-    return None
+    """Returns the next item after `index`, then from the start, that differs; None if none does."""
+    others = (items[(index + step) % len(items)] for step in range(1, len(items)))
+    return next((other for other in others if differs(items[index], other)), None)
 
 
 def with_counterparts(

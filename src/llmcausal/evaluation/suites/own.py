@@ -1,8 +1,8 @@
-"""Suites of this program's own triplets: `builtin`, `natural` and `file`.
+"""Suites of the program's own triplets: `builtin`, `natural` and `file`.
 
 Suite `natural` has general tasks on texts of many kinds, each prompt under several attacks. It
 shares no kind of task, genre, wording, goal or attack phrasing with the training data. Its answers
-are open: the headline is whether any of the attacks on a prompt works.
+are open: the headline is whether any attack on a prompt works.
 """
 
 from __future__ import annotations

@@ -13,24 +13,21 @@ from dataclasses import replace
 from llmcausal.config import DataSection
 from llmcausal.data.sources.example import Item, Unusable, text_of
 from llmcausal.data.triplet import AttackInfo, Triplet
-from llmcausal.evaluation.suites.foreign import (
-    attacked_again,
-    data_path,
-    read_items,
-    with_counterparts,
-)
+from llmcausal.evaluation.suites import foreign
 
 WHAT = "SEP's records: system_prompt_clean, prompt_clean, prompt_instructed and witness"
 
 
 def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     """Makes a triplet of each record; open tasks have no measure of utility."""
-    path = data_path(data, "sep", WHAT)
-    found = read_items([path], _triplet, WHAT, notes)
+    path = foreign.data_path(data, "sep", WHAT)
+    found = foreign.read_items([path], _triplet, WHAT, notes)
     made = []
-    pairs = with_counterparts(found, lambda triplet: triplet.benign, f"{path}: prompt_clean")
+    pairs = foreign.with_counterparts(
+        found, lambda triplet: triplet.benign, f"{path}: prompt_clean"
+    )
     for triplet, other in pairs:
-        made += attacked_again(replace(triplet, benign_cf=other.benign), data.test_attacks)
+        made += foreign.attacked_again(replace(triplet, benign_cf=other.benign), data.test_attacks)
     return made
 
 
