@@ -142,8 +142,8 @@ Run = tuple[int, int]
 class AttentionBlock:
     """Nodes in a row without a branch between them.
 
-    Every row sees the rows' ancestors, and of the rows those up to itself. So its keys are all keys
-    but the last few, which is causal attention that is aligned at the last row and the last key.
+    Every row sees the ancestors, then the rows up to itself: causal attention, with the last row
+    aligned at the last key.
 
     Attributes:
         rows: The nodes [start, end).
@@ -165,9 +165,8 @@ def attention_blocks(subtree_ends: Indices) -> tuple[AttentionBlock, ...]:
             path.pop()
         path.append((start, end))
         keys: list[Run] = []
-        for first, last in path:
-            if keys and keys[-1][1] == first:
-                first = keys.pop()[0]
-            keys.append((first, last))
+        for run in path:
+            joins = bool(keys) and keys[-1][1] == run[0]
+            keys.append((keys.pop()[0], run[1]) if joins else run)
         blocks.append(AttentionBlock((start, end), tuple(keys)))
     return tuple(blocks)

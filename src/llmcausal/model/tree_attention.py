@@ -1,16 +1,14 @@
 """Attention over a prefix tree, block by block; registered with transformers by name.
 
-A decoder that is given `tree_blocks=` attends once for each unbranched run of nodes: causally, with
-the run's last row aligned at its last key. Flash and memory-efficient attention do that without a
-mask. Where neither runs (on a CPU, in fp64) a mask hides later rows. Sequences without
-`tree_blocks` (generation, single members) are one such run, or go to transformers' own SDPA attention
-where they have a mask or a cache.
+A decoder that gets `tree_blocks=` attends once for each unbranched run of nodes: causally, with the
+run's last row aligned at its last key. Flash and memory-efficient attention do that without a mask.
+Where neither runs (on a CPU, in fp64) a mask hides later rows. A sequence without `tree_blocks` is
+one such run. If it has a mask or a cache, transformers' own SDPA attention computes it.
 
-On CUDA the backward pass adds in one order, so that a step can be repeated. Flash and
-memory-efficient attention add a query's gradients with atomics, in whatever order blocks finish,
-unless torch's deterministic mode is on and raises. For the whole backward pass that mode costs more
-than order: cuBLAS then refuses to work without a workspace setting. So it is on only while the
-attention node runs.
+On CUDA the backward pass adds in one order, so that a step can be repeated. Without torch's
+deterministic mode, set to raise, both kernels add a query's gradients in the order in which blocks
+finish. For the whole backward pass that mode costs more than order: cuBLAS then refuses to work
+without a workspace setting. So it is on only while the attention node runs.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _VIEWS = 4
 _FLASH_WIDTHS = 8
 """Flash attention takes heads whose width is a multiple of this."""
 _NO_SEQUENCES = (None,) * 5
-"""Bias, starts and lengths of several sequences in one row, which memory-efficient attention takes."""
+"""Bias, and starts and lengths of sequences in one row: arguments of memory-efficient attention."""
 
 Masks = dict[tuple[int, int], Tensor]
 """Masks by their rows and keys."""

@@ -126,6 +126,24 @@ def _attention(  # noqa: PLR0913 - torch's signature
     return attended
 
 
+def _aligned_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *options: Any,
+    scale: float | None = None,
+) -> tuple[Tensor]:
+    """Stands for `aten::_efficient_attention_forward`: the same kernel, by its other name.
+
+    In torch 2.13 the backward pass of the former fails on fake tensors.
+    """
+    *_, dropout_p, _mask_type, keeps_sums = options
+    turned = [each.transpose(1, 2) for each in (query, key, value)]
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    attended = efficient(*turned, None, keeps_sums, dropout_p, True, scale=scale)[0]
+    return (attended.transpose(1, 2),)
+
+
 def _has_flash(query: Tensor) -> bool:
     return query.dtype in (torch.bfloat16, torch.float16) and _TRAITS[-1].flash
 
@@ -185,6 +203,8 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
         }
         for name, answer in kernels.items():
             stack.enter_context(patch.object(torch.backends.cuda, name, answer))
+        aten = torch.ops.aten
+        stack.enter_context(patch.object(aten, "_efficient_attention_forward", _aligned_attention))
         _TRAITS.append(gpu)
         try:
             yield torch.device(SIM)
@@ -272,7 +292,6 @@ _BY_NAME: dict[str, Callable[[Sequence[Any], GpuTraits | None], Workspaces]] = {
     "aten::logsumexp": _logsumexp,
     "aten::_scaled_dot_product_flash_attention_backward": _flash_backward,
     "aten::_scaled_dot_product_efficient_attention_backward": _efficient_backward,
-    "aten::_efficient_attention_backward": _efficient_backward,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
 }
