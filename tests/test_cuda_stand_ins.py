@@ -14,6 +14,7 @@ import torch
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import LoraSection, MemorySection, ModelSection, TrainSection
+from llmcausal.data.prefix_tree import AttentionBlock
 from llmcausal.diagnostics import environment
 from llmcausal.errors import ModelError
 from llmcausal.evaluation.generation import decode_batches
@@ -26,7 +27,7 @@ from llmcausal.memory.strategies import candidates
 from llmcausal.model import device, factory, tree_attention
 from llmcausal.model.device import settled_precision
 from llmcausal.model.lora import add_lora
-from llmcausal.model.tree_attention import MaskedBlock, tree_attention_forward
+from llmcausal.model.tree_attention import TreeBlocks, tree_attention_forward
 from llmcausal.train.optimizer import build_optimizer
 from llmcausal.train.recovery import release
 from llmcausal.train.rng import restore_rng, rng_state, seed_everything
@@ -265,7 +266,7 @@ class _Attention(torch.autograd.Function):
 def attention_of_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in's output, taken for one of CUDA's attention."""
     monkeypatch.setattr(_Attention, "modes", [])
-    monkeypatch.setattr(tree_attention, "_NODE", "_Attention")
+    monkeypatch.setattr(tree_attention, "_NODES", ("_Attention",))
     monkeypatch.setattr(tree_attention, "ON", "cpu")
     yield _Attention.apply
     torch.set_deterministic_debug_mode("default")
@@ -298,20 +299,35 @@ def test_running_out_of_memory_in_attention_leaves_no_mode_behind(
 
 
 @pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize(
+    ("question", "node"),
+    [
+        ("can_use_flash_attention", "ScaledDotProductFlashAttentionBackward0"),
+        ("can_use_efficient_attention", "EfficientAttentionBackward0"),
+        (None, "ScaledDotProduct"),
+    ],
+)
 def test_attention_of_trees_and_of_single_members_is_ordered(
-    monkeypatch: pytest.MonkeyPatch, blocks: bool
+    monkeypatch: pytest.MonkeyPatch, question: str | None, node: str, blocks: bool
 ) -> None:
-    """On the CPU's own kernel, whose node has a name of the same kind as those of CUDA."""
+    """With the signatures, shapes and nodes of CUDA's kernels, on tensors without content."""
     held: list[str] = []
-    monkeypatch.setattr(tree_attention, "ON", "cpu")
+    where = "meta" if question else "cpu"
+    monkeypatch.setattr(tree_attention, "ON", where)
     monkeypatch.setattr(tree_attention, "_hold_order", lambda node: held.append(node.name()))
-    query = torch.randn(1, 2, 6, 8, requires_grad=True)
-    module = torch.nn.Module()
-    module.is_causal = True  # type: ignore[assignment]
-    given = {"tree_blocks": [MaskedBlock((0, 6), ((0, 6),), None)]} if blocks else {}
-    tree_attention_forward(module, query, query, query, None, **given)
-    assert len(held) == 1
-    assert held[0].startswith("ScaledDotProduct")
+    if question:
+        monkeypatch.setattr(torch.backends.cuda, question, lambda _: True)
+    query = torch.randn(1, 4, 6, 8, device=where, requires_grad=True)
+    key, value = torch.randn(2, 1, 2, 6, 8, device=where, requires_grad=True)
+    runs = [((0, 2), ((0, 2),)), ((2, 4), ((0, 4),)), ((4, 6), ((0, 2), (4, 6)))]
+    cut = TreeBlocks([AttentionBlock(*each) for each in runs], torch.empty(0))
+    given = {"tree_blocks": cut} if blocks else {}
+    output, _ = tree_attention_forward(torch.nn.Module(), query, key, value, None, **given)
+    assert output.shape == (1, 6, 4, 8)
+    assert len(held) == (3 if blocks else 1)
+    assert all(name.startswith(node) for name in held)
+    output.sum().backward()
+    assert query.grad is not None
 
 
 def test_a_fresh_run_leaves_out_attention_without_an_order(monkeypatch: pytest.MonkeyPatch) -> None:

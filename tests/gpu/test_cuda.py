@@ -51,6 +51,38 @@ def test_a_run_on_cuda_learns_and_resumes_exactly(profile: Path, precision: str)
     assert last.read_bytes() == weights
 
 
+@pytest.mark.parametrize(
+    ("dtype", "node"),
+    [(torch.bfloat16, "ScaledDotProductFlash"), (torch.float32, "EfficientAttention")],
+)
+def test_attention_without_a_mask_is_that_with_one(dtype: torch.dtype, node: str) -> None:
+    """A shared prefix and two branches, against one mask over all nodes in fp64."""
+    from llmcausal.data.prefix_tree import attention_blocks, pack
+    from llmcausal.model import tree_attention
+
+    tree = pack([[1] * 300, [1] * 100 + [2] * 77])
+    ends = torch.from_numpy(tree.subtree_ends).cuda()
+    index = torch.arange(len(tree), device="cuda")
+    seen = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
+    drawn = [torch.randn(1, heads, len(tree), 64, device="cuda") for heads in (8, 2, 2)]
+    given = [each.to(dtype).requires_grad_() for each in drawn]
+    exact = [each.detach().double().requires_grad_() for each in given]
+    blocks = tree_attention.TreeBlocks(attention_blocks(tree.subtree_ends), ends)
+    output, _ = tree_attention.tree_attention_forward(
+        torch.nn.Module(), *given, None, tree_blocks=blocks
+    )
+    assert not blocks.masks
+    single, _ = tree_attention.tree_attention_forward(torch.nn.Module(), *given, None)
+    assert tree_attention._attention_node(single).name().startswith(node)
+    wanted = torch.nn.functional.scaled_dot_product_attention(*exact, seen, enable_gqa=True)
+    upstream = torch.randn_like(output)
+    found = [output, *torch.autograd.grad(output, given, upstream)]
+    truth = [wanted.transpose(1, 2)]
+    truth += torch.autograd.grad(truth[0], exact, upstream.double())
+    for one, other in zip(found, truth, strict=True):
+        assert (one - other).norm() < (2e-2 if dtype == torch.bfloat16 else 1e-3) * other.norm()
+
+
 @pytest.mark.parametrize("members", ["tree", "separate"])
 def test_bf16_stays_near_fp32(profile: Path, members: str) -> None:
     """Relative to the loss of an fp32 step on the same triplets."""

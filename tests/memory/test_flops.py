@@ -98,13 +98,13 @@ CONTRASTED = {"loss": {"contrast_gradient": "model"}}
 """With it the step computes all three members."""
 
 
-def test_a_tree_counts_shared_tokens_once_and_the_pairs_of_its_blocks() -> None:
+def test_a_tree_counts_shared_tokens_and_their_pairs_once() -> None:
     config = RunConfig.model_validate(CONTRASTED)
     batch = collate([triplet(0, 30, 20)], needs_of(config.loss), "mean")
     tokens = tokens_of(batch)
     assert (tokens.nodes, tokens.separate) == (30 + 3 * 20, 3 * 50)
-    assert tokens.separate_pairs == 3 * 50**2
-    assert 30**2 + 3 * 20 * 50 <= tokens.tree_pairs <= 90**2
+    assert tokens.separate_pairs == 3 * 50 * 51 / 2
+    assert tokens.tree_pairs == 30 * 31 / 2 + 3 * (50 * 51 - 30 * 31) / 2
     assert (tokens.again, tokens.labels) == (100, 16)
 
 

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch.autograd.graph import saved_tensors_hooks
 
 from llmcausal.config import LoraSection
-from llmcausal.data.prefix_tree import pack, plan_blocks
+from llmcausal.data.prefix_tree import attention_blocks, pack
 from llmcausal.model import cpu_layers
 from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.lora import add_lora
@@ -142,7 +142,7 @@ def test_a_tree_gives_what_masked_blocks_give(tiny_llama: Callable[..., Any]) ->
     def states() -> tuple[torch.Tensor, Gradients]:
         model.train()
         model.zero_grad()
-        blocks = TreeBlocks(plan_blocks(tree.subtree_ends, tree.depths), ends, torch.float32)
+        blocks = TreeBlocks(attention_blocks(tree.subtree_ends), ends)
         last = model.get_base_model().model(
             input_ids=tokens,
             position_ids=positions,

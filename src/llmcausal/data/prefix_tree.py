@@ -135,82 +135,38 @@ def common_length(one: Sequence[object], other: Sequence[object]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-BLOCK_OVERHEAD_PAIRS = 2048
-"""Cost of the start of a block, in query-key pairs."""
-
 Run = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """Rows computed together.
+    """Nodes in a row without a branch between them.
+
+    Every row sees the ancestors, then the rows up to itself: causal attention, with the last row
+    aligned at the last key.
 
     Attributes:
         rows: The nodes [start, end).
-        ancestors: Runs of nodes that every row sees, in order.
-        unbranched: Whether each row sees all rows before it.
+        keys: Runs of nodes that the last row sees, in order; the last run ends with the rows.
     """
 
     rows: Run
-    ancestors: tuple[Run, ...]
-    unbranched: bool
+    keys: tuple[Run, ...]
 
 
-def plan_blocks(subtree_ends: Indices, depths: Indices) -> list[AttentionBlock]:
-    """Cuts a tree [nodes] into blocks with the least cost, which cover every node once, in order.
-
-    Each subtree is either one block, or its unbranched trunk is a block and its branches are
-    planned on their own; the cheaper counts, from the leaves up.
-    """
-    planner = _Planner(subtree_ends, depths)
-    return planner.blocks(0, len(subtree_ends), ())
-
-
-class _Planner:
-    def __init__(self, ends: Indices, depths: Indices) -> None:
-        self.ends: list[int] = ends.tolist()
-        self.depths: list[int] = depths.tolist()
-        # The end of each longest unbranched run, by its start: a node continues the one before it
-        # if both have the same last descendant.
-        starts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist()]
-        self.trunk_end = dict(pairwise([*starts, len(ends)]))
-        self.cost: dict[int, int] = {}
-        for start in reversed(self.trunk_end):
-            self.cost[start] = min(self._whole(start), self._split(start))
-
-    def _whole(self, node: int) -> int:
-        size = self.ends[node] - node
-        return size * (self.depths[node] + size) + BLOCK_OVERHEAD_PAIRS
-
-    def _split(self, node: int) -> int:
-        length = self.trunk_end[node] - node
-        own = length * (self.depths[node] + length) + BLOCK_OVERHEAD_PAIRS
-        return own + sum(
-            self.cost[child] for child in self._roots(self.trunk_end[node], self.ends[node])
-        )
-
-    def _roots(self, start: int, end: int) -> list[int]:
-        roots = []
-        while start < end:
-            roots.append(start)
-            start = self.ends[start]
-        return roots
-
-    def blocks(self, start: int, end: int, ancestors: tuple[Run, ...]) -> list[AttentionBlock]:
-        found = []
-        for root in self._roots(start, end):
-            trunk_end, end_of_root = self.trunk_end[root], self.ends[root]
-            unbranched = trunk_end == end_of_root
-            if unbranched or self._whole(root) <= self.cost[root]:
-                found.append(AttentionBlock((root, end_of_root), ancestors, unbranched))
-                continue
-            found.append(AttentionBlock((root, trunk_end), ancestors, unbranched=True))
-            seen = _extended(ancestors, (root, trunk_end))
-            found += self.blocks(trunk_end, end_of_root, seen)
-        return found
-
-
-def _extended(runs: tuple[Run, ...], run: Run) -> tuple[Run, ...]:
-    if runs and runs[-1][1] == run[0]:
-        return (*runs[:-1], (runs[-1][0], run[1]))
-    return (*runs, run)
+def attention_blocks(subtree_ends: Indices) -> tuple[AttentionBlock, ...]:
+    """Cuts a tree [nodes] where it branches; the blocks cover every node once, in order."""
+    # A node continues the one before it if both have the same last descendant.
+    starts = (np.flatnonzero(np.diff(subtree_ends)) + 1).tolist()
+    blocks = []
+    path: list[Run] = []  # blocks from a root down to the current one
+    for start, end in pairwise([0, *starts, len(subtree_ends)]):
+        while path and subtree_ends[path[-1][0]] <= start:
+            path.pop()
+        path.append((start, end))
+        keys: list[Run] = []
+        for run in path:
+            joins = bool(keys) and keys[-1][1] == run[0]
+            keys.append((keys.pop()[0], run[1]) if joins else run)
+        blocks.append(AttentionBlock((start, end), tuple(keys)))
+    return tuple(blocks)

@@ -57,7 +57,8 @@ class Tokens:
 
     Attributes:
         nodes: Tokens of its prefix tree.
-        tree_pairs: Query-key pairs that attention over the tree computes, masked ones included.
+        tree_pairs: Query-key pairs of attention over the tree: each node with itself and with each
+            of its ancestors. Kernels also compute the hidden pairs of tiles that are partly seen.
         separate: Tokens of all members run on their own, with their pairs.
         again: Tokens of the members that `one_by_one` runs twice, with their pairs.
         labels: Positions whose logits are scored.
@@ -75,23 +76,22 @@ class Tokens:
 
 def tokens_of(batch: TripletBatch) -> Tokens:
     """Counts what one packed micro-batch asks for."""
-    tree_pairs = 0
-    for block in batch.blocks:
-        rows = block.rows[1] - block.rows[0]
-        keys = rows + sum(end - start for start, end in block.ancestors)
-        tree_pairs += rows * keys
     lengths = [len(span.tokens) for span in batch.spans]
     again = [len(span.tokens) for span in batch.spans if span.member != "benign"]
     return Tokens(
         triplets=len(batch),
         nodes=len(batch.tokens),
-        tree_pairs=tree_pairs,
+        tree_pairs=int(batch.positions.sum()) + len(batch.positions),
         separate=sum(lengths),
-        separate_pairs=sum(length**2 for length in lengths),
+        separate_pairs=_causal_pairs(lengths),
         again=sum(again),
-        again_pairs=sum(length**2 for length in again),
+        again_pairs=_causal_pairs(again),
         labels=sum(batch.label_counts.values()),
     )
+
+
+def _causal_pairs(lengths: Sequence[int]) -> int:
+    return sum(length * (length + 1) // 2 for length in lengths)
 
 
 def mean_tokens(micro_batches: Iterable[Sequence[EncodedTriplet]], loss: LossSection) -> Tokens:

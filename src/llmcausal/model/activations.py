@@ -1,4 +1,4 @@
-"""What of a forward pass is kept for the backward pass, and where."""
+"""What a forward pass keeps for the backward pass, and where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmcausal.model.placement import empty_on_host
 def set_activations(
     model: Any, activations: Literal["keep", "recompute", "offload"], device: torch.device
 ) -> None:
-    """Decides what a decoder's layers keep; takes the place of any earlier decision.
+    """Sets what a decoder's layers keep; replaces an earlier choice.
 
     Args:
         model: A transformers model, without the `PeftModel` around it.
@@ -29,8 +29,7 @@ def set_activations(
     if activations == "keep":
         return
     model.activation_checkpointing_enable({"use_reentrant": False})
-    # Only reentrant checkpoints need an input that requires a gradient; here it would cost the
-    # gradient of the embeddings.
+    # Only reentrant checkpoints need an input with a gradient; it costs the embeddings' gradient.
     model.disable_input_require_grads()
     if activations == "offload":
         inputs = HostInputs(CudaCopier(device) if device.type == "cuda" else Copier(device))
@@ -40,7 +39,7 @@ def set_activations(
 
 
 class Copier:
-    """Copies tensors between the device and host memory, one at a time and at once."""
+    """Copies tensors between the device and host memory, one at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -54,14 +53,14 @@ class Copier:
         return host.to(self.device)
 
     def wait(self) -> None:
-        """Orders whatever the device computes from now on after the copies begun."""
+        """Makes the device's later work wait for the copies."""
 
 
 class CudaCopier(Copier):
-    """Copies on a stream of its own, concurrently with the computation.
+    """Copies on a separate stream, concurrently with the computation.
 
-    Memory comes from the computation's stream and is let go after `wait`, so that the allocator
-    may use it again at once, however far the host runs ahead.
+    Memory comes from the computation's stream and is released after `wait`. So the allocator can
+    reuse it at once, however far the host runs ahead.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,20 +83,20 @@ class CudaCopier(Copier):
 
 
 class _Held:
-    """A tensor in host memory, and on the device while it is copied from or to there."""
+    """A tensor in host memory, and on the device while it is copied."""
 
     def __init__(self, copier: Copier, tensor: Tensor, before: _Held | None) -> None:
         self.leaving: Tensor | None = None
         self.arriving: Tensor | None = None
         self.used = False
         self.copier = copier
-        # The graph owns these; a strong chain would keep every step's inputs for good.
+        # The graph owns these; a strong chain would keep every step's inputs.
         self.before = weakref.ref(before) if before is not None else None
         self.host = copier.to_host(tensor)
         self.leaving = tensor.detach()
 
     def __del__(self) -> None:
-        # Where a pass fails or is given up, others get this memory only after the copy.
+        # After a failed pass, others get this memory only when the copy is done.
         if self.leaving is not None or self.arriving is not None:
             self.copier.wait()
 
@@ -105,8 +104,8 @@ class _Held:
 class HostInputs:
     """Checkpoints layers with their inputs in host memory.
 
-    A layer's input leaves while the layer is computed, and comes back while the layer above it
-    is recomputed in the backward pass: one input more than needed is on the device at a time.
+    A layer's input leaves while the layer is computed. It comes back while the backward pass
+    recomputes the layer above, so the device holds one input more than needed.
     """
 
     def __init__(self, copier: Copier) -> None:
@@ -140,7 +139,7 @@ class HostInputs:
         return arriving
 
     def _wait(self) -> _Held | None:
-        """Awaits all copies, lets go of the input that was leaving, and returns whose it was."""
+        """Waits for all copies, releases the leaving input, and returns its holder."""
         self._copier.wait()
         last = self._last() if self._last else None
         if last is not None:

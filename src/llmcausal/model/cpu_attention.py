@@ -1,9 +1,9 @@
 """Attention over a prefix tree as a few batched products, for a processor with few cores.
 
-With short texts a kernel call for each branch costs more than the branch, and torch's CPU kernel
-is slower backward in 16 bits than in 32. Here the nodes are cut in order into chunks of equal
-length. Nodes are numbered depth-first, so a chunk sees the path to its first node and itself.
-Chunks with about as many keys are one batch.
+In short texts a kernel call for each branch costs more than the branch, and torch's CPU kernel is
+slower backward in 16 bits than in 32. Here the nodes are cut in order into chunks of equal length.
+Nodes are numbered depth-first, so a chunk sees the path to its first node and itself. Chunks with
+about as many keys form a batch.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from llmcausal.data.prefix_tree import Indices
 CHUNK = 32
 """Nodes of a chunk."""
 LONG_CHUNK = 64
-"""The same where paths are long, so that fewer copies of their keys are made."""
+"""The same for long paths, so that their keys are copied less often."""
 LONG_PATH = 512
 PADDED_TO = 32
-"""Nodes are padded to a multiple of this, so that few shapes occur: each new one costs oneDNN a
-millisecond, and 0.8 MiB for as long as it stays in its cache."""
+"""Nodes are padded to a multiple of this, so that few shapes occur. Each new shape costs oneDNN a
+millisecond, and 0.8 MiB while it is cached."""
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
 class ChunkBatch:
-    """Chunks that see about as many keys; padded with repeats of the first."""
+    """Chunks with about as many keys; padded with repeats of the first."""
 
     chunks: Tensor  # their numbers [batch]
     keys: Tensor  # the nodes that each sees, padded with node 0 [batch * width]
@@ -41,7 +41,7 @@ class ChunkBatch:
 
 @dataclass(frozen=True)
 class TreePlan:
-    """How attention over one tree is computed; made once for all layers."""
+    """How attention over one tree is computed, for all layers."""
 
     rows: int  # nodes of a chunk
     nodes: int  # all nodes, padding included; a multiple of `rows`
@@ -59,7 +59,7 @@ def padded_length(nodes: int) -> int:
 
 
 def plan_tree(subtree_ends: Tensor, dtype: torch.dtype) -> TreePlan:
-    """Plans attention for queries of a dtype; each padding node is a tree of its own.
+    """Plans attention for queries of a dtype; each padding node is a separate tree.
 
     Args:
         subtree_ends: One past the last descendant of each node [nodes].
@@ -115,7 +115,7 @@ def _batch(
     count = next(each for each in _COUNTS if each >= len(chunks))
     keys = np.zeros((count, width), dtype=np.int64)
     mask = np.full((len(keys), rows, width), -np.inf, dtype=np.float32)
-    mask[:, :, 0] = 0  # padding must see something, too
+    mask[:, :, 0] = 0  # padding must see something
     for place, chunk in enumerate(chunks):
         own = seen_by[chunk]
         row = np.arange(chunk * rows, (chunk + 1) * rows)[:, None]
@@ -155,7 +155,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, plan: TreePlan) -> Tensor:
 def attend_backward(
     upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, plan: TreePlan
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of query, key and value; `upstream` is that of the outputs.
+    """Returns the gradients of query, key and value, from that of the outputs.
 
     The weights are computed again.
     """
@@ -202,7 +202,7 @@ def _weights(rows: Tensor, keys: Tensor, batch: ChunkBatch, group: int) -> Tenso
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # which copies a single one too
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # cat would copy the one part
 
 
 def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
@@ -214,7 +214,7 @@ def _sum_keys(gradients: list[Tensor], plan: TreePlan) -> Tensor:
 
 
 def _by_width(seen_by: list[Indices]) -> Iterator[tuple[int, list[int]]]:
-    """Yields the chunks by how many keys they are padded to."""
+    """Yields the chunks by their padded number of keys."""
     groups: dict[int, list[int]] = {}
     for chunk, seen in enumerate(seen_by):
         groups.setdefault(_rounded(len(seen)), []).append(chunk)

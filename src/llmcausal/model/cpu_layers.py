@@ -2,9 +2,9 @@
 
 Plain modules dequantize a 4-bit weight at every product, start a kernel for each cast, norm,
 adapter and branch, and keep the inputs of each. Here frozen weights are dequantized once, and
-layers that read the same input are one product with their adapters. Products, activations and
-their gradients are in the compute dtype (bf16 or fp32); norms, softmax and sums over a tree are in
-fp32 inside, and trained weights stay fp32. The backward pass computes again what is cheap.
+layers with the same input are one product with their adapters. Products, activations and their
+gradients have the compute dtype (bf16 or fp32). Norms, softmax and sums over a tree are in fp32
+inside, and trained weights stay fp32. The backward pass recomputes what is cheap.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from llmcausal.model.cpu_attention import TreePlan, attend, attend_backward, pla
 from llmcausal.model.tree_attention import TreeBlocks
 
 MEMORY_SHARE = 0.5
-"""Part of the free host memory that dequantized weights may take."""
+"""Largest part of the free host memory for dequantized weights."""
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def whole_layers(model: Any) -> Iterator[int]:
-    """Computes the decoder's layers whole meanwhile, and yields how many.
+    """Computes each of the decoder's layers as one function; yields their number.
 
-    Takes a model (also a `PeftModel`) on the CPU with frozen decoder layers of Llama's form: each
-    layer's output is compared with its own. Another model, or one whose dequantized weights do not
-    fit in the host's free memory, is left as it is.
+    The model (also a `PeftModel`) must be on the CPU and have frozen decoder layers of Llama's
+    form; a trial compares each layer's output. Another model, or one whose dequantized weights do
+    not fit into the host's free memory, stays as it is (0).
     """
     decoder = _decoder(model)
     modules = list(getattr(decoder, "layers", ()))
@@ -68,7 +68,7 @@ def whole_layers(model: Any) -> Iterator[int]:
 
 
 class _Calls:
-    """Prepares each call of the decoder, and takes its padding off again."""
+    """Prepares each call of the decoder, and removes its padding."""
 
     def __init__(self, decoder: Any, layers: Sequence[Layer]) -> None:
         self.linears = [linear for layer in layers for linear in layer.linears]
@@ -80,11 +80,11 @@ class _Calls:
     def before(
         self, _decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Returns the arguments with a `Call` for the layers, or None where they run as plain."""
+        """Returns the arguments with a `Call` for the layers, or None if they run as plain."""
         self.length = None
         cache = kwargs.get("past_key_values")
         goes_on = cache is not None and cache.get_seq_length() > 0
-        if not goes_on:  # from here to the last token the adapters stay as they are
+        if not goes_on:  # until the last token the adapters stay the same
             self.taken = all(each.read_adapters() for each in self.linears)
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
         inputs = kwargs.get(name)
@@ -144,7 +144,7 @@ def _linears(module: Any) -> list[list[Any]]:
 
 
 def _has_form(module: Any) -> bool:
-    """Tells whether a layer has Llama's parts, frozen on the CPU, and no one else's hook."""
+    """Tells whether a layer has Llama's parts, frozen on the CPU, and no other hook."""
     try:
         linears = [base_of(each) for group in _linears(module) for each in group]
         norms = module.input_layernorm, module.post_attention_layernorm
@@ -158,7 +158,7 @@ def _has_form(module: Any) -> bool:
 
 
 def _fits(modules: Sequence[Any], dtype: torch.dtype) -> bool:
-    """Tells whether the host has the memory for what is dequantized, and warns if it has not."""
+    """Tells whether dequantized weights fit into the host's memory; warns if not."""
     packed = [each for module in modules for each in module.modules()
               if isinstance(each, Linear4bit)]  # fmt: skip
     needed = dtype.itemsize * sum(each.out_features * each.in_features for each in packed)
@@ -181,7 +181,7 @@ def _agrees(layer: Layer, decoder: Any, dtype: torch.dtype) -> bool:
     width = len(layer.first_norm.weight)
     hidden = torch.randn(1, nodes, width, generator=generator).to(dtype)
     positions = torch.arange(nodes)[None]
-    # Not all of it: in evaluation mode bitsandbytes repacks 4-bit weights for good on some CPUs.
+    # Not the whole layer: in evaluation mode bitsandbytes repacks 4-bit weights on some CPUs.
     drops: Iterator[Any] = (
         each for each in layer.module.modules() if isinstance(each, (nn.Dropout, LoraLayer))
     )
@@ -212,7 +212,7 @@ def _agrees(layer: Layer, decoder: Any, dtype: torch.dtype) -> bool:
 
 
 class Layer:
-    """A decoder layer, taken apart."""
+    """A decoder layer and its parts."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self.module = module
@@ -234,7 +234,7 @@ class Layer:
         past_key_values: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Stands in for the module's own."""
+        """Replaces the module's forward."""
         call = kwargs.get("tree_blocks")
         if not isinstance(call, Call) or position_embeddings is None:
             return self.plain(
@@ -352,7 +352,7 @@ def _rotate(source: Tensor, target: Tensor, cosine: Tensor, sine: Tensor) -> Non
 
 
 class _WholeLayer(torch.autograd.Function):
-    """A layer over one tree. Keeps what the products and the attention read, and no casts."""
+    """A layer over one tree. Keeps what products and attention read, and no casts."""
 
     @staticmethod
     def forward(
@@ -415,10 +415,10 @@ class _WholeLayer(torch.autograd.Function):
 
 @dataclass
 class Call:
-    """One pass through all layers: what they share."""
+    """What all layers of one pass share."""
 
-    plan: TreePlan | None  # of the tree; None where rows continue from a cache
-    length: int = 0  # nodes that are no padding
+    plan: TreePlan | None  # of the tree; None if rows continue from a cache
+    length: int = 0  # nodes without padding
     _rotation: tuple[Tensor, Tensor] | None = None
 
     def rotation(self, embeddings: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -431,7 +431,7 @@ class Call:
 
 @dataclass(frozen=True)
 class _Adapter:
-    """A LoRA adapter of one linear layer: its matrices, scale, and the outputs that it adds to."""
+    """A linear layer's LoRA adapter: its matrices, scale, and the outputs that it adds to."""
 
     down: Tensor
     up: Tensor
@@ -441,7 +441,7 @@ class _Adapter:
 
 @dataclass(frozen=True)
 class Adapters:
-    """The adapters of a `Linears` as they were at one moment, joined."""
+    """The joined adapters of a `Linears` at one moment."""
 
     parts: tuple[_Adapter, ...] = ()
     down: Tensor | None = None  # their A, one below the other [ranks, in]; None without adapters
@@ -449,12 +449,12 @@ class Adapters:
 
 
 class Linears:
-    """Frozen linear layers that read the same input, as one product with their adapters.
+    """Frozen linear layers with the same input, as one product with their adapters.
 
     Hu et al., LoRA, 2021: x @ W.T + b + scale (x @ A.T) @ B.T for each layer.
     """
 
-    @torch.inference_mode(False)  # the weights are trained against once an evaluation is over
+    @torch.inference_mode(False)  # training may use these weights after an evaluation
     def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
         self.modules = modules
         self.dtype = dtype
@@ -463,7 +463,7 @@ class Linears:
         ends = torch.tensor([base.out_features for base in bases]).cumsum(0).tolist()
         self.outputs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
         for base, outputs in zip(bases, self.outputs, strict=True):
-            if not isinstance(base, Linear4bit):  # held once: the layer's own is a part of it
+            if not isinstance(base, Linear4bit):  # held once: the layer's weight is a part of it
                 base.weight.data = self.weight[outputs]
         biases = [base.bias for base in bases]
         self.bias: Tensor | None = None
@@ -483,7 +483,7 @@ class Linears:
                 base.weight.data = self.weight[outputs].clone()
 
     def read_adapters(self) -> bool:
-        """Takes the adapters as they are now; returns whether they can be computed here."""
+        """Takes the current adapters; returns whether they can be computed here."""
         parts: list[_Adapter] = []
         for module, outputs in zip(self.modules, self.outputs, strict=True):
             if not isinstance(module, LoraLayer):
@@ -543,10 +543,10 @@ class Linears:
         """Returns the gradient of the inputs (not filled in without `to_input`), and of `trained`.
 
         Args:
-            adapters: As they were in the forward pass; a later call may have read others.
+            adapters: The forward pass's; a later call may have read others.
             upstream: Gradient of the outputs [n, out].
             inputs: Of the forward pass [n, in].
-            low: Its second result [n, ranks].
+            low: The forward pass's second result [n, ranks].
         """
         of_input = product(upstream, self.weight.T) if to_input else torch.empty_like(inputs)
         if adapters.down is None or adapters.up is None:
@@ -577,7 +577,7 @@ def _dense(layer: Any) -> Any:
 
 
 def is_frozen(layer: Any) -> bool:
-    """Tells whether a layer is x @ W.T + b on the CPU, with a whole W that is not trained."""
+    """Tells whether a layer is x @ W.T + b on the CPU, with a whole, frozen W."""
     if isinstance(layer, Linear4bit):
         known = getattr(layer.weight, "quant_state", None) is not None
     else:
@@ -586,14 +586,14 @@ def is_frozen(layer: Any) -> bool:
 
 
 class Norm:
-    """Root mean square norm (Zhang and Sennrich, 2019) with its sums in fp32."""
+    """Root mean square norm (Zhang and Sennrich, 2019), summed in fp32."""
 
     def __init__(self, module: Any) -> None:
         self.weight: Tensor = module.weight.detach()
         self.epsilon: float = module.variance_epsilon
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the normed rows, and what each was multiplied by [n, 1]."""
+        """Returns the normed rows, and each row's factor [n, 1]."""
         wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         factor = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(self.epsilon))
         return self.apply(inputs, factor), factor

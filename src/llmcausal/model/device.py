@@ -1,4 +1,4 @@
-"""Which device and which dtype to compute with."""
+"""The device and the dtype that compute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmcausal.errors import ConfigError, OutOfMemoryError
 from llmcausal.launched import in_windows, local_index
 
 FASTER_BF16 = 1.5
-"""From this many times the speed of fp32 on, `auto` takes bf16 on a CPU."""
+"""Least speed relative to fp32 with which `auto` takes bf16 on a CPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
     """Returns the device to train on.
 
     Raises:
-        ConfigError: If CUDA is asked for and absent, or there are more processes than GPUs.
+        ConfigError: If the requested CUDA is absent, or there are more processes than GPUs.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -44,12 +44,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def has_bf16() -> bool:
-    """Tells whether the GPU computes bf16 itself; torch also counts emulation, which is slow."""
+    """Tells whether the GPU computes bf16 natively; torch also counts slow emulation."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def has_flash_attention() -> bool:
-    """Tells whether torch computes flash attention on this GPU; without a GPU, as its wheels do.
+    """Tells whether torch has flash attention for this GPU; without a GPU, whether its wheels have.
 
     It needs compute capability 8.0, and torch's wheels for Windows are built without it.
     """
@@ -60,18 +60,18 @@ def has_flash_attention() -> bool:
 
 
 def has_bf16_instructions() -> bool:
-    """Tells whether the processor multiplies bf16 itself (AMX, AVX512-BF16, Arm's bf16)."""
+    """Tells whether the processor multiplies bf16 natively (AMX, AVX512-BF16, Arm's bf16)."""
     found = torch.cpu.get_capabilities()
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16"))
 
 
 @functools.cache
 def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds: int = 5) -> float:
-    """Returns how many times as fast a linear layer is in bf16 as in fp32 on this CPU.
+    """Measures a linear layer's speed in bf16, relative to fp32, on this CPU, in under 0.5 s.
 
-    Measures forward and backward with a frozen weight, by default in the shape of the shipped CPU
-    profile's model, in under 0.5 s. The dtypes take turns, so that another program slows both.
-    Returns 0 where the processor only emulates bf16, which is many times slower.
+    The layer is frozen and runs forward and backward; its default shape is that of the shipped
+    CPU profile's model. The dtypes take turns, so another program slows both. The result is 0 if
+    the processor only emulates bf16, which is many times slower.
     """
     if not has_bf16_instructions():
         return 0.0
@@ -92,7 +92,7 @@ def bf16_speedup(tokens: int = 512, width: int = 576, hidden: int = 1536, rounds
 
 
 def settled_precision(precision: str, device: torch.device) -> tuple[str, str]:
-    """Returns the precision that a run keeps, and a note on it (empty if there is none).
+    """Returns a run's precision, and a note for the user (may be empty).
 
     Only `auto` changes: to fp16 on a GPU without bf16, so that the plan counts it, and to the
     faster dtype on a CPU.
@@ -117,10 +117,10 @@ def settled_precision(precision: str, device: torch.device) -> tuple[str, str]:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Returns the compute dtype; `auto` is what the device does well, on a CPU by measurement.
+    """Returns the compute dtype; `auto` is the device's best, measured on a CPU.
 
     Raises:
-        ConfigError: If the device cannot compute in the precision asked for.
+        ConfigError: If the device cannot compute in the requested precision.
     """
     if precision != "auto":
         if precision == "fp16" and device.type == "cpu":
@@ -134,7 +134,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def expected_dtype(precision: str, device_type: str) -> torch.dtype:
-    """Returns the compute dtype on a device that need not be here: for `auto` bf16 on CUDA."""
+    """Returns the compute dtype on a device that may be absent: for `auto` bf16 on CUDA."""
     if precision != "auto":
         return DTYPES[precision]
     return torch.float32 if device_type == "cpu" else torch.bfloat16
@@ -142,11 +142,7 @@ def expected_dtype(precision: str, device_type: str) -> torch.dtype:
 
 @contextmanager
 def out_of_memory_explained(moment: str) -> Iterator[None]:
-    """Turns torch's out-of-memory error into one that says what to lower.
-
-    Raises:
-        OutOfMemoryError: In place of torch's.
-    """
+    """Turns torch's out-of-memory error into an `OutOfMemoryError` that says what to lower."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:

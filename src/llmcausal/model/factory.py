@@ -1,4 +1,4 @@
-"""Loads a causal language model and its tokenizer, frozen and quantized as the profile says."""
+"""Loads a profile's causal language model and tokenizer, frozen and quantized."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class LoadedModel:
 
 
 def resolve_source(section: ModelSection) -> str:
-    """Turns `model.name` into what `from_pretrained` takes: a hub id or a local folder.
+    """Turns `model.name` into a hub id or a local folder for `from_pretrained`.
 
     Raises:
-        ModelError: If a named package or folder does not exist, or its GGUF cannot be read.
+        ModelError: If the package or folder does not exist, or its GGUF cannot be read.
         StorageError: If the cache cannot be written.
     """
     name = section.name
@@ -63,7 +63,7 @@ def resolve_source(section: ModelSection) -> str:
             ) from error
         except ModelError:
             raise
-        except Exception as error:  # the libraries promise nothing about a file that lies
+        except Exception as error:  # the libraries promise nothing about a broken file
             reason = f"{type(error).__name__}: {error}"
             raise ModelError(f"{file}: cannot be converted: {reason}") from error
     folder = Path(name).expanduser()
@@ -80,18 +80,18 @@ def resolve_source(section: ModelSection) -> str:
 
 
 def attention_name(section: ModelSection) -> str:
-    """Returns the profile's attention as transformers knows it."""
+    """Returns transformers' name of the profile's attention."""
     return TREE_ATTENTION if section.attention == "tree" else section.attention
 
 
 def nf4_settings(
     section: ModelSection, dtype: torch.dtype, *, beside_host: bool = False
 ) -> BitsAndBytesConfig:
-    """Returns how linear layers are quantized that compute in a dtype.
+    """Returns the quantization of linear layers that compute in a dtype.
 
     Args:
-        beside_host: Whether other modules stay in host memory, which transformers refuses unless
-            a setting allows it. The setting has the name of its 8-bit kind, and holds for 4 bits.
+        beside_host: Whether other modules stay in host memory. transformers needs a setting for
+            that, which also holds for 4 bits despite its name.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -117,9 +117,9 @@ def load_model(
     """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
 
     Args:
-        memory: Whether embeddings and head stay in host memory (they never pass the device then);
+        memory: Whether embeddings and head stay in host memory, without passing the device;
             None: all goes to the device.
-        onto_host: Leave all weights in host memory, for `shard_layers` to deal out.
+        onto_host: Leave all weights in host memory, for `shard_layers`.
 
     Raises:
         ModelError: If they cannot be found or loaded.
@@ -141,8 +141,8 @@ def load_model(
         arguments["quantization_config"] = nf4_settings(section, dtype, beside_host=bool(on_host))
     with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
-    # Freezing is all that k-bit preparation must do; peft's helper also casts every
-    # unquantized parameter to fp32, which doubles activations and copies the head per forward.
+    # peft's k-bit preparation would also cast every unquantized parameter to fp32, which doubles
+    # activations and copies the head in each forward pass.
     model.requires_grad_(False)
     _keep_exact_on_cpu(model)
     model.eval()
@@ -155,7 +155,7 @@ def load_model(
 def _modules_on_host(
     source: str, section: ModelSection, memory: MemorySection, device: torch.device
 ) -> list[str]:
-    """Names the modules to be loaded to the host though the model goes to another device."""
+    """Names the modules that load to the host while the model goes to another device."""
     if device == _CPU or "host" not in (memory.embeddings, memory.head):
         return []
     with quiet_libraries(), _explained(section), torch.device("meta"):
@@ -170,9 +170,9 @@ def _modules_on_host(
 
 @contextmanager
 def _undispatched() -> Iterator[None]:
-    """Loads to several devices without accelerate, which would compute everything on one of them.
+    """Loads to several devices without accelerate's dispatch, which would compute on one of them.
 
-    It may also move everything to the host first: it takes any of the devices for the main one.
+    It may also move everything to the host first, since it takes any device for the main one.
     """
     library: Any = modeling_utils
     dispatch = library.accelerate_dispatch
@@ -199,8 +199,8 @@ def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:
 def _keep_exact_on_cpu(model: PreTrainedModel) -> None:
     """Stops bitsandbytes from repacking weights at the first evaluation on CPUs with AVX512-BF16.
 
-    The repacked kernel has no backward and rounds the scales to bf16: training that goes on
-    after a validation would follow wrong gradients, with no more than a warning from torch.
+    The repacked kernel has no backward pass and rounds the scales to bf16. After a validation,
+    training would follow wrong gradients; torch would only warn.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -233,7 +233,7 @@ def _explained(section: ModelSection) -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps the libraries' progress bars and advice off the screen, but not their errors."""
+    """Hides the libraries' progress bars and advice, but not their errors."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     quieted = [logging.getLogger(name) for name in ("bitsandbytes", "huggingface_hub", "gguf")]

@@ -1,4 +1,4 @@
-"""GGUF files: their headers, and models that are read from them."""
+"""GGUF files: checks of their headers, and conversion to safetensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NOT_SIZES = ("context_length", "seed", "file_type", "_token_id")
 
 
 def check_header(path: Path) -> None:
-    """Checks that everything that the header announces is in the file, and fits together.
+    """Checks that a file holds what its header announces, and that it is consistent.
 
     Raises:
         ModelError: Naming the fault and its place.
@@ -112,7 +112,7 @@ class _Header:
         return largest
 
     def _check_sizes(self, tensors: int, largest: int) -> None:
-        """Refuses sizes of a model far larger than the weights: they would be filled with noise."""
+        """Refuses a model far larger than its weights: the rest would be random."""
         for key, value in self._numbers.items():
             if key.startswith(("general.", "tokenizer.")) or key.endswith(_NOT_SIZES):
                 continue
@@ -127,7 +127,7 @@ class _Header:
         return ascii(self._file.read(length).decode("utf-8", "replace"))[1:-1]
 
     def _count(self, what: str, bytes_each: int) -> int:
-        """Reads a number of things; refuses more than the rest of the file can hold."""
+        """Reads a count; refuses one that the rest of the file cannot hold."""
         count = self._unpack("Q")
         if count * bytes_each > self._size - self._file.tell():
             raise self._wrong(f"{count} {what}, more than the file can hold")
@@ -152,11 +152,11 @@ class _Header:
 
 
 PREFIX = "package:"
-_CONVERSION = 1  # part of the cache key: raise it when the conversion changes
+_CONVERSION = 1  # part of the cache key; raise it when the conversion changes
 
 
 def cache_dir() -> Path:
-    """Folder of converted models: `$LLMCAUSAL_CACHE`, else under the user's cache folder."""
+    """Returns the folder of converted models: `$LLMCAUSAL_CACHE`, else in the user's cache."""
     if configured := os.environ.get("LLMCAUSAL_CACHE"):
         return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -164,7 +164,7 @@ def cache_dir() -> Path:
 
 
 def find_gguf(name: str) -> Path:
-    """Finds the file that `package:MODULE[/FILE.gguf]` names, without importing the module.
+    """Finds the file of `package:MODULE[/FILE.gguf]`, without importing the module.
 
     Raises:
         ModelError: If the package is not installed or holds no such file, or several.
@@ -193,9 +193,9 @@ def find_gguf(name: str) -> Path:
 
 
 def converted(gguf: Path) -> Path:
-    """Returns the safetensors folder made from `gguf`, converting it the first time.
+    """Returns the safetensors folder made from `gguf`; converts the file the first time.
 
-    GGUF tensors are dequantized to fp32, so that NF4 quantization starts from every bit there is.
+    Tensors are dequantized to fp32, so that NF4 quantization starts from all their bits.
     """
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -222,13 +222,13 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with redirect_stderr(io.StringIO()):  # a progress bar that no setting switches off
+    with redirect_stderr(io.StringIO()):  # no setting switches its progress bar off
         _check_all_weights_given(gguf)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-    # Loaded dequantized, the model still claims to be quantized, and would be saved so.
+    # The model is dequantized, but would be saved as quantized.
     model.hf_quantizer = None  # type: ignore[assignment]
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -237,7 +237,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _check_all_weights_given(gguf: Path) -> None:
-    """Refuses a file that describes a larger model than it holds: the rest would be random."""
+    """Refuses a file with fewer weights than its model: the rest would be random."""
     import torch
     from gguf import GGUFReader
     from transformers import AutoConfig, AutoModelForCausalLM

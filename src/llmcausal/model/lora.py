@@ -1,4 +1,4 @@
-"""LoRA adapters: put on a model, and their files."""
+"""LoRA adapters and their files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 2**20
 _NAMES = ("target_modules", "exclude_modules", "layers_pattern")
-"""Settings that peft also takes as a regular expression, which may backtrack for ever."""
+"""peft also takes these settings as regular expressions, which can backtrack endlessly."""
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Reads the settings of a LoRA adapter, if they fit the weights in the same folder.
+    """Reads a LoRA adapter's settings and checks them against its weights.
 
     Raises:
-        CheckpointError: If a file is missing or damaged, or the settings are of something else.
+        CheckpointError: If a file is missing or damaged, or the settings are not LoRA's.
     """
     file = folder / ADAPTER_CONFIG
     for path in (file, folder / ADAPTER_WEIGHTS):
@@ -36,9 +36,9 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     settings = _settings(file)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft names the settings of later versions
+            warnings.simplefilter("ignore")  # peft warns of the settings of later versions
             config = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # peft promises nothing about a file that lies
+    except Exception as error:  # peft promises nothing about a broken file
         raise CheckpointError(f"{file}: not an adapter's settings: {error}") from error
     if not isinstance(config, LoraConfig):
         raise CheckpointError(f"{file}: peft_type: {settings.get('peft_type')!r}, not LORA")
@@ -68,7 +68,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _rank(weights: Path) -> int:
-    """Returns the rank that the weights have, from the file's header alone."""
+    """Reads the weights' rank from the file's header."""
     try:
         with safe_open(weights, framework="pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys() if "lora_A" in name]  # noqa: SIM118
@@ -86,11 +86,11 @@ def add_lora(
     """Puts trainable adapters on the named linear layers of a frozen model.
 
     Args:
-        seed: Decides the adapters' initial weights, whatever was drawn before.
-        dtype: Of the adapters; fp32 under a model of lower precision needs autocast.
+        seed: Decides the adapters' initial weights, independently of earlier draws.
+        dtype: The adapters' dtype; fp32 adapters in a narrower model need autocast.
 
     Raises:
-        ConfigError: If the model has no layer of one of the names.
+        ConfigError: If the model has no layer of such a name.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if missing := [name for name in section.target_modules if name not in names]:
@@ -135,5 +135,5 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             return PeftModel.from_pretrained(model, folder, config=config)
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # peft promises nothing about files that lie
+    except Exception as error:  # peft promises nothing about broken files
         raise CheckpointError(f"{folder}: not an adapter for this model: {error}") from error

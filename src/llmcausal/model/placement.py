@@ -1,4 +1,4 @@
-"""Where a model's weights are: on the device, in host memory, or shared out over processes."""
+"""A model's weights on the device, in host memory, or divided among processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def parts_on_host(model: Any, memory: MemorySection) -> dict[str, Any]:
     """Returns which of a model's `embeddings` and `head` stay in host memory.
 
-    Tied, both are one tensor, which the device needs if either part is to be there.
+    Tied, both are one tensor, which the device needs for either part.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     parts = {"embeddings": embedding, "head": head}
@@ -31,9 +31,9 @@ def parts_on_host(model: Any, memory: MemorySection) -> dict[str, Any]:
 
 
 def compute_device(model: Any) -> torch.device:
-    """Returns where a transformers model computes: where its layers are.
+    """Returns the device of a transformers model's layers.
 
-    Its own `device` is that of the first parameter, which may be the embeddings' in host memory.
+    The model's `device` is the first parameter's, and embeddings may be in host memory.
     """
     embeddings = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
     layers = (p for p in model.get_decoder().parameters() if id(p) not in embeddings)
@@ -42,7 +42,7 @@ def compute_device(model: Any) -> torch.device:
 
 
 def empty_on_host(like: Tensor, device: torch.device) -> Tensor:
-    """Returns host memory for copies to or from a device; for CUDA pinned, where that works."""
+    """Returns host memory for copies to or from a device; pinned for CUDA, if possible."""
     if device.type == "cuda":
         try:
             return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
@@ -57,11 +57,11 @@ def _warn_unpinned() -> None:
 
 
 def hold_weights(model: Any, memory: MemorySection, device: torch.device) -> None:
-    """Moves embeddings and head to host memory where the switches say so, and computes with them.
+    """Moves embeddings and head to host memory if the switches say so, and computes with them.
 
     Args:
         model: A frozen transformers model, without a `PeftModel` around it. Its parameters keep
-            their names and stay whole, so it is saved as any other.
+            their names and stay whole, so it is saved like any other model.
         memory: The switches.
         device: Where the layers are.
     """
@@ -70,9 +70,9 @@ def hold_weights(model: Any, memory: MemorySection, device: torch.device) -> Non
         _to_host(part, device)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if "embeddings" in on_host and not _is_looked_up_on_host(embedding):
-        # Hooks around the embedding's own forward, so that models that scale embeddings still do.
+        # Hooks leave the embedding's own forward in use: some models scale embeddings there.
         embedding.register_forward_pre_hook(_ids_to_host)
-        # Before all others, so that whatever watches the output sees it on the device.
+        # First, so that other hooks see the output on the device.
         embedding.register_forward_hook(_RowsToDevice(device), prepend=True)
     if memory.head == "host" and head is not None:
         model.set_output_embeddings(HostHead(head, memory.vocabulary_chunk))
@@ -104,10 +104,10 @@ def _is_looked_up_on_host(embedding: nn.Module) -> bool:
 
 
 class HostHead(nn.Module):
-    """An output head in host memory, of which the device holds some rows at a time.
+    """An output head in host memory; the device holds some of its rows at a time.
 
-    Training takes the loss through `losses.cross_entropy`; this is for whatever needs logits.
-    Generation copies the whole head to the device for every token, which is slow.
+    It is for logits; training takes the loss through `losses.cross_entropy`. Generation copies the
+    whole head to the device for every token, which is slow.
 
     Args:
         head: The linear layer whose weight and bias it takes over.
@@ -126,7 +126,7 @@ class HostHead(nn.Module):
 
 
 def streamed_product(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: int) -> Tensor:
-    """Returns x @ W.T + b on the device of x, with `chunk` rows of W there at one time.
+    """Returns x @ W.T + b on the device of x, which holds `chunk` rows of W at one time.
 
     Args:
         hidden: [..., width].
@@ -139,7 +139,7 @@ def streamed_product(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk:
 
 
 class _StreamedProduct(torch.autograd.Function):
-    """x @ W.T + b, with a gradient for x alone; the backward pass copies W again."""
+    """x @ W.T + b, with a gradient for x only; the backward pass copies W again."""
 
     @staticmethod
     def forward(
@@ -167,8 +167,7 @@ class _StreamedProduct(torch.autograd.Function):
 class Nf4Linear(nn.Module):
     """A frozen 4-bit linear layer whose weight and scales are plain parameters.
 
-    FSDP2 replaces parameters by shares. Of bitsandbytes' own parameter only the bytes would
-    survive that, without the scales.
+    FSDP2 replaces parameters by shares, and would lose the scales of bitsandbytes' parameter.
 
     Args:
         layer: A quantized layer, which loses its tensors.
@@ -184,13 +183,13 @@ class Nf4Linear(nn.Module):
         self.absmax = nn.Parameter(self.quant_state.absmax, requires_grad=False)
         self.quant_state.absmax = None  # only the share is held
         self.bias = layer.bias
-        del layer.weight  # which knows its layer, so that they would keep each other alive
+        del layer.weight  # it refers to its layer, so both would stay alive
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns x @ W.T + b for inputs [..., in_features], in their dtype."""
         dtype = self.compute_dtype or inputs.dtype
-        # FSDP2 gathers into the same storage each time, so what the backward pass finds here,
-        # and what the product keeps of the weight, is there again when the layer is.
+        # FSDP2 gathers into the same storage each time. So these scales, and the weight that the
+        # product keeps, are valid again when the backward pass gathers the layer.
         self.quant_state.absmax = self.absmax
         bias = None if self.bias is None else self.bias.to(dtype)
         product: Tensor = matmul_4bit(
@@ -200,11 +199,11 @@ class Nf4Linear(nn.Module):
 
 
 def shard_layers(model: PeftModel, memory: MemorySection, device: torch.device) -> None:
-    """Leaves each process its share of the frozen layers (FSDP2), and puts all else on the device.
+    """Gives each process its share of the frozen layers (FSDP2); all else goes to the device.
 
-    From here on every forward and backward pass is one of all processes. The device holds the
-    shares and at most two whole layers besides, now as well as in a pass. Adapters, embeddings,
-    final norm and head are whole on each process; no gradient is exchanged.
+    From now on all processes run every forward and backward pass together. The device holds the
+    shares and at most two whole layers. Each process holds all adapters, embeddings, the final norm
+    and the head; processes exchange no gradient.
 
     Args:
         model: With its adapters; its weights may be in host memory.
@@ -231,7 +230,7 @@ def shard_layers(model: PeftModel, memory: MemorySection, device: torch.device) 
 
 
 def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
-    """Finds a decoder's layers: its list of as many modules."""
+    """Finds a decoder's list of so many layers."""
     stacks = (m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == layers)
     return next(stacks)
 
@@ -240,7 +239,7 @@ def use_plain_parameters(module: nn.Module, device: torch.device) -> None:
     """Replaces every 4-bit layer inside a frozen module by an `Nf4Linear`.
 
     Args:
-        device: Where to compute; gets what is no parameter.
+        device: Where to compute; gets all tensors but the parameters.
     """
     for parent in list(module.modules()):
         for name, child in parent.named_children():

@@ -21,16 +21,15 @@ _Forward = Callable[[Tensor], Tensor]
 
 
 def chunk_tokens(model: nn.Module, tokens: int) -> int:
-    """Makes norms and MLPs of the decoder take long inputs in chunks of about equal length.
+    """Makes the decoder's norms and MLPs take long inputs in chunks of about equal length.
 
-    Where gradients are recorded, a chunk's intermediates are recomputed when its gradient is, in
-    one pass: layer checkpoints around it do not compute them a second time (unless a norm follows
-    the MLP, as in Gemma). Random numbers (dropout) and autocast are those of the forward pass.
+    In training, the backward pass recomputes a chunk's intermediates together with its gradient.
+    Layer checkpoints do not compute them a second time, unless a norm follows the MLP, as in
+    Gemma. The recomputation has the forward pass's random numbers (dropout) and autocast.
 
     Args:
         model: A (peft-wrapped) causal language model.
-        tokens: Most tokens of a chunk; replaces that of an earlier call. 0 restores the plain
-            modules.
+        tokens: A chunk's largest length, in place of an earlier call's; 0 restores the modules.
 
     Returns:
         How many layers work in chunks.
@@ -61,7 +60,7 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
 
 
 def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
-    """Returns the decoder's own and its layers' modules, not those inside the attention."""
+    """Returns the modules of the decoder and of its layers, without those inside attention."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return {
         name: module
@@ -71,7 +70,7 @@ def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
 
 
 class _ChunkedForward:
-    """Stands in for the forward of a module that works token by token."""
+    """Replaces the forward of a module that works token by token."""
 
     def __init__(self, module: nn.Module, plain: _Forward, tokens: int) -> None:
         self.module = module
@@ -80,14 +79,14 @@ class _ChunkedForward:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the module's output for hidden states [..., width]."""
-        rows = hidden.flatten(0, -2)[None]  # modules are used to a batch dimension
+        rows = hidden.flatten(0, -2)[None]  # modules expect a batch dimension
         count = -(-rows.shape[1] // self.tokens)
         if count < 2:
             return self.plain(hidden)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         if not torch.is_grad_enabled() or not (hidden.requires_grad or trained):
             return _forward_chunks(self.plain, rows, count).view_as(hidden)
-        # Without an input that requires a gradient, the functions below are not recorded.
+        # torch records the functions below only if an input requires a gradient.
         asks = torch.empty(0, requires_grad=True)
         rows = _Remember.apply(rows, asks)  # type: ignore[no-untyped-call]
         output: Tensor = _Recomputed.apply(rows, self.plain, count, *trained)  # type: ignore[no-untyped-call]
@@ -115,8 +114,8 @@ def _forward_chunks(plain: _Forward, rows: Tensor, count: int) -> Tensor:
 class _Remember(torch.autograd.Function):
     """Saves the module's input, and nothing else.
 
-    Saved before the module runs and by a function of its own, it is often the last thing that a
-    layer's checkpoint needs back, and the checkpoint's recomputation stops there.
+    A layer's recomputation stops once every saved tensor is back. This one is saved before the
+    module runs, so that recomputation often stops before the module.
     """
 
     @staticmethod
@@ -138,7 +137,7 @@ class _Recomputed(torch.autograd.Function):
         ctx.memory, ctx.plain, ctx.count, ctx.trained = rows.grad_fn, plain, count, trained
         ctx.cuda_random = (device, torch.cuda.get_rng_state(device)) if rows.is_cuda else None
         ctx.random = torch.get_rng_state()
-        # No cache: without a graph it would keep casts of adapters that lead to no gradient.
+        # No cache: without a graph it would keep casts of adapters without a gradient.
         ctx.autocast = {
             "device_type": device.type,
             "dtype": torch.get_autocast_dtype(device.type),

@@ -1,89 +1,55 @@
 """Attention over a prefix tree, block by block; registered with transformers by name.
 
-A decoder that is given `tree_blocks=` runs `scaled_dot_product_attention` once per block, on the
-keys that the block's rows can see. Without it (generation, plain sequences) it is transformers'
-own SDPA attention.
+A decoder that gets `tree_blocks=` attends once for each unbranched run of nodes: causally, with the
+run's last row aligned at its last key. Flash and memory-efficient attention do that without a mask.
+Where neither runs (on a CPU, in fp64) a mask hides later rows. A sequence without `tree_blocks` is
+one such run. If it has a mask or a cache, transformers' own SDPA attention computes it.
 
-On CUDA the backward pass adds in one order, so that a step can be repeated. Flash and
-memory-efficient attention add a query's gradients with atomics, in whatever order blocks finish,
-unless torch's deterministic mode is on and raises. For the whole backward pass that mode costs more
-than order: cuBLAS then refuses to work without a workspace setting. So it is on only while the
-attention node runs.
+On CUDA the backward pass adds in one order, so that a step can be repeated. Without torch's
+deterministic mode, set to raise, both kernels add a query's gradients in the order in which blocks
+finish. For the whole backward pass that mode costs more than order: cuBLAS then refuses to work
+without a workspace setting. So it is on only while the attention node runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.backends.cuda import SDPAParams, can_use_flash_attention
+from torch.backends import cuda
+from torch.nn.attention.bias import CausalVariant
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import (
-    repeat_kv,
-    sdpa_attention_forward,
-    use_gqa_in_sdpa,
-)
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from llmcausal.data.prefix_tree import AttentionBlock, Run
 
 TREE_ATTENTION = "llmcausal_tree"
 ON = "cuda"
-_NODE = "ScaledDotProduct"
+_NODES = ("ScaledDotProduct", "EfficientAttention")
 _VIEWS = 4
 """Most nodes between attention's own and what its callers return: a slice, a transpose, a copy."""
+_FLASH_WIDTHS = 8
+"""Flash attention takes heads whose width is a multiple of this."""
+_NO_SEQUENCES = (None,) * 5
+"""Bias, and starts and lengths of sequences in one row: arguments of memory-efficient attention."""
+
+Masks = dict[tuple[int, int], Tensor]
+"""Masks by their rows and keys."""
 
 
 @dataclass(frozen=True)
-class MaskedBlock:
-    """A block with what hides the rows of one branch from another."""
+class TreeBlocks:
+    """How attention over one tree is cut, with the masks that all layers share."""
 
-    rows: Run  # the nodes [start, end)
-    # Runs of nodes that are visible to some row, in order; the rows themselves last.
-    keys: tuple[Run, ...]
-    # Added to the scores, [1, 1, rows, keys]; None if plain causal attention is the same.
-    mask: Tensor | None
-
-
-class TreeBlocks(Sequence[MaskedBlock]):
-    """The blocks of a tree for queries of a dtype, with masks that are built on first use."""
-
-    def __init__(
-        self, blocks: Sequence[AttentionBlock], subtree_ends: Tensor, dtype: torch.dtype
-    ) -> None:
-        self.subtree_ends = subtree_ends  # one past the last descendant of each node [nodes]
-        self._planned = blocks
-        self._dtype = dtype
-
-    @cached_property
-    def _masked(self) -> list[MaskedBlock]:
-        masked = []
-        for block in self._planned:
-            start, end = block.rows
-            index = torch.arange(start, end, device=self.subtree_ends.device)
-            ends = self.subtree_ends[start:end]
-            visible = (index[None] <= index[:, None]) & (index[:, None] < ends[None])
-            above = sum(stop - begin for begin, stop in block.ancestors)
-            if block.unbranched and not above:
-                masked.append(MaskedBlock(block.rows, (block.rows,), None))
-                continue
-            shape = (end - start, above + end - start)
-            mask = torch.zeros(shape, dtype=self._dtype, device=ends.device)
-            mask[:, above:].masked_fill_(~visible, float("-inf"))
-            masked.append(MaskedBlock(block.rows, (*block.ancestors, block.rows), mask[None, None]))
-        return masked
-
-    def __len__(self) -> int:
-        return len(self._planned)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._masked[index]
+    blocks: Sequence[AttentionBlock]
+    subtree_ends: Tensor  # one past the last descendant of each node [nodes]
+    masks: Masks = field(default_factory=dict)
 
 
 def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
@@ -94,7 +60,7 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    tree_blocks: Sequence[MaskedBlock] | None = None,
+    tree_blocks: TreeBlocks | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attends as transformers' attention functions do, along the tree if `tree_blocks` are given.
@@ -108,38 +74,57 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     Returns:
         Outputs [1, nodes, heads, head width], and None.
     """
+    if tree_blocks is None and attention_mask is None and query.shape[2] == key.shape[2]:
+        return _attend(query, key, value, dropout, scaling, {}).transpose(1, 2), None
     if tree_blocks is None:
         output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )[0]
         return in_fixed_order(output), None
-    groups = query.shape[1] // key.shape[1]
-    runs = [block.keys for block in tree_blocks]
-    queries = query.split([end - start for start, end in (b.rows for b in tree_blocks)], dim=2)
-    keys, values = _gather_runs(key, runs), _gather_runs(value, runs)
-    outputs = []
-    for block, q, k, v in zip(tree_blocks, queries, keys, values, strict=True):
-        # What the kernel is given stays for the backward pass: key heads as few as it takes.
-        few = _takes_few_heads(q, k, v, block.mask, dropout)
-        attended = scaled_dot_product_attention(
-            q,
-            k if few else repeat_kv(k, groups),
-            v if few else repeat_kv(v, groups),
-            attn_mask=block.mask,
-            dropout_p=dropout,
-            scale=scaling,
-            is_causal=block.mask is None,
-            enable_gqa=few,
-        )
-        outputs.append(in_fixed_order(attended).transpose(1, 2))
+    runs = [block.keys for block in tree_blocks.blocks]
+    rows = [block.rows[1] - block.rows[0] for block in tree_blocks.blocks]
+    parts = query.split(rows, dim=2), _gather_runs(key, runs), _gather_runs(value, runs)
+    outputs = [
+        _attend(q, k, v, dropout, scaling, tree_blocks.masks).transpose(1, 2)
+        for q, k, v in zip(*parts, strict=True)
+    ]
     return torch.cat(outputs, dim=1), None
 
 
-def _takes_few_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> bool:
-    """Tells whether a kernel takes fewer key heads than queries without making all scores."""
-    if mask is not None or q.device.type != "cuda":
-        return use_gqa_in_sdpa(mask, k, v)
-    return can_use_flash_attention(SDPAParams(q, k, v, None, dropout, True, True))
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float, scaling: float | None, masks: Masks
+) -> Tensor:
+    """Attends causally, the last row aligned at the last key; without a mask if a kernel can."""
+    fits = q.shape[-1] % _FLASH_WIDTHS == 0
+    if fits and cuda.can_use_flash_attention(cuda.SDPAParams(q, k, v, None, dropout, False, True)):
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return in_fixed_order(flash(q, k, v, dropout, True, scale=scaling)[0])
+    # Asked about queries alone: keys and values get as many heads, since no kernel but flash takes
+    # fewer of them.
+    if cuda.can_use_efficient_attention(cuda.SDPAParams(q, q, q, None, dropout, False, False)):
+        k, v = (repeat_kv(each, q.shape[1] // k.shape[1]) for each in (k, v))
+        turned = [each.transpose(1, 2) for each in (q, k, v)]
+        kept = any(each.requires_grad for each in turned)
+        efficient = torch.ops.aten._efficient_attention_forward
+        aligned = int(CausalVariant.LOWER_RIGHT)
+        output = efficient(*turned, *_NO_SEQUENCES, dropout, aligned, kept, scale=scaling)[0]
+        return in_fixed_order(output.transpose(1, 2))
+    rows, keys = q.shape[2], k.shape[2]
+    if rows < keys and (rows, keys) not in masks:
+        hidden = q.new_full((rows, keys), float("-inf"))
+        masks[rows, keys] = hidden.triu_(keys - rows + 1)
+    return in_fixed_order(
+        scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=masks.get((rows, keys)),
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=rows == keys,
+            enable_gqa=q.shape[1] > k.shape[1],
+        )
+    )
 
 
 class _GatherRuns(torch.autograd.Function):
@@ -187,7 +172,7 @@ def end_fixed_order() -> None:
 def _attention_node(attended: Tensor) -> Any:
     node: Any = attended.grad_fn
     for _ in range(_VIEWS):
-        if node is None or node.name().startswith(_NODE):
+        if node is None or node.name().startswith(_NODES):
             return node
         node = node.next_functions[0][0] if node.next_functions else None
     return None

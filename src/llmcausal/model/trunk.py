@@ -1,4 +1,4 @@
-"""A causal language model taken apart, so that logits exist only where they are needed."""
+"""A causal language model's parts, so that logits exist only where they are needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLIDING_MASK = "sliding_attention"
 
 @dataclass(frozen=True)
 class LayerRows:
-    """Which hidden states a pass returns besides the last."""
+    """Hidden states that a pass returns besides the last."""
 
     layer: int  # -1 for the last, or 0 (embedding) to layers
     rows: Tensor | None = None  # their indices [n]; None for all
@@ -32,20 +32,20 @@ class LayerRows:
 
 @dataclass(frozen=True)
 class Trunk:
-    """The parts of a model that a step calls."""
+    """A model's parts that a step calls."""
 
     decoder: nn.Module  # token ids to hidden states [1, tokens, width]; ends with the final norm
     device: torch.device  # where the decoder computes; tokens go there
     head: Tensor  # the frozen output projection, [vocabulary, width]; in host memory if streamed
     bias: Tensor | None  # its bias [vocabulary], if it has one; where the head is
-    # Rows of the head on the device at one time; None if it is there whole.
+    # Rows of the head on the device at one time; None if the whole head is there.
     vocabulary_chunk: int | None
     softcap: float | None  # logits are `softcap * tanh(logits / softcap)` (Gemma 2), or None
     layers: int  # number of decoder layers
     window: int | None  # sliding attention window in tokens, or None
     mask_kinds: tuple[str, ...]  # kinds of mask the decoder takes in a dict, or empty for one mask
     additive_masks: bool  # whether masks are added to the scores (eager) rather than boolean
-    takes_blocks: bool  # whether its attention takes `tree_blocks` in place of a mask
+    takes_blocks: bool  # whether its attention takes `tree_blocks` instead of a mask
 
     def hidden_states(
         self,
@@ -81,7 +81,7 @@ class Trunk:
 
     @contextmanager
     def _inputs_of(self, wanted: Sequence[LayerRows]) -> Iterator[dict[int, Tensor]]:
-        """Catches the inputs of layers; transformers would keep those of every layer."""
+        """Catches layers' inputs; transformers would keep those of every layer."""
         inputs: dict[int, Tensor] = {}
 
         def catch(
@@ -111,12 +111,11 @@ class Trunk:
 
 
 def _rows_of(states: Tensor, rows: Tensor | None) -> Tensor:
-    """Takes rows of a hidden state, so that the others are not kept."""
     return states if rows is None else states[rows]
 
 
 def find_trunk(model: nn.Module) -> Trunk:
-    """Takes a (peft-wrapped) model apart and checks that the parts give the model's own logits.
+    """Finds a (peft-wrapped) model's parts and checks that they give the model's logits.
 
     Raises:
         ModelError: If they do not, or as `take_apart`.
@@ -127,7 +126,7 @@ def find_trunk(model: nn.Module) -> Trunk:
 
 
 def take_apart(model: nn.Module) -> Trunk:
-    """Takes a (peft-wrapped) model apart, without running it.
+    """Finds a (peft-wrapped) model's parts without running it.
 
     Raises:
         ModelError: If it has no frozen output head.
@@ -156,11 +155,7 @@ def take_apart(model: nn.Module) -> Trunk:
 
 
 def check_layer(layers: int, layer: int) -> None:
-    """Refuses a `loss.layer` that a model of so many layers does not have.
-
-    Raises:
-        ConfigError: With the range allowed.
-    """
+    """Raises a `ConfigError` for a `loss.layer` that the model does not have."""
     if not -1 <= layer <= layers:
         raise ConfigError(f"loss.layer = {layer}: this model has layers 0 to {layers}, or -1")
 

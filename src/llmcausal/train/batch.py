@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmcausal.data.prefix_tree import AttentionBlock, Indices, pack, plan_blocks
+from llmcausal.data.prefix_tree import AttentionBlock, Indices, attention_blocks, pack
 from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
@@ -98,7 +98,7 @@ def pack_tensors(sequences: Sequence[Sequence[int]]) -> tuple[PackedTree, tuple[
         tokens=_tensor(tree.tokens),
         positions=_tensor(tree.depths),
         subtree_ends=_tensor(tree.subtree_ends),
-        blocks=tuple(plan_blocks(tree.subtree_ends, tree.depths)),
+        blocks=attention_blocks(tree.subtree_ends),
         depth=int(max(tree.depths)) + 1,
     )
     return packed, tuple(map(_tensor, tree.paths))

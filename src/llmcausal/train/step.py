@@ -218,7 +218,7 @@ def tree_attention(trunk: Trunk, tree: PackedTree, dtype: torch.dtype) -> dict[s
     if trunk.takes_blocks and not slides:
         # This placeholder keeps the decoder from building its own mask; nothing reads it.
         unread = torch.zeros((1, 1, 1, 1), dtype=dtype, device=tree.tokens.device)
-        blocks = TreeBlocks(tree.blocks, tree.subtree_ends, dtype)
+        blocks = TreeBlocks(tree.blocks, tree.subtree_ends)
         return {"attention_mask": unread, "tree_blocks": blocks}
     ends = tree.subtree_ends
     index = torch.arange(len(ends), device=ends.device)

@@ -111,8 +111,7 @@ def _attention(  # noqa: PLR0913 - torch's signature
     enable_gqa: bool = False,
 ) -> Tensor:
     """Runs the kernel that CUDA chooses: flash without a mask, else the memory-efficient one."""
-    narrow = query.dtype in (torch.bfloat16, torch.float16)
-    if attn_mask is None and narrow and _TRAITS[-1].flash:
+    if attn_mask is None and _has_flash(query):
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
         return attended
@@ -125,6 +124,28 @@ def _attention(  # noqa: PLR0913 - torch's signature
     grad = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
     attended = efficient(query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale)[0]
     return attended
+
+
+def _aligned_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *options: Any,
+    scale: float | None = None,
+) -> tuple[Tensor]:
+    """Stands for `aten::_efficient_attention_forward`: the same kernel, by its other name.
+
+    In torch 2.13 the backward pass of the former fails on fake tensors.
+    """
+    *_, dropout_p, _mask_type, keeps_sums = options
+    turned = [each.transpose(1, 2) for each in (query, key, value)]
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    attended = efficient(*turned, None, keeps_sums, dropout_p, True, scale=scale)[0]
+    return (attended.transpose(1, 2),)
+
+
+def _has_flash(query: Tensor) -> bool:
+    return query.dtype in (torch.bfloat16, torch.float16) and _TRAITS[-1].flash
 
 
 def _aligned(mask: Tensor) -> Tensor:
@@ -176,6 +197,14 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(torch, "is_autocast_enabled", enabled))
         stack.enter_context(patch.object(torch, "clear_autocast_cache", cleared))
+        kernels = {
+            "can_use_flash_attention": lambda asked: _has_flash(asked.query),
+            "can_use_efficient_attention": lambda asked: not asked.enable_gqa,
+        }
+        for name, answer in kernels.items():
+            stack.enter_context(patch.object(torch.backends.cuda, name, answer))
+        aten = torch.ops.aten
+        stack.enter_context(patch.object(aten, "_efficient_attention_forward", _aligned_attention))
         _TRAITS.append(gpu)
         try:
             yield torch.device(SIM)
@@ -228,18 +257,17 @@ def _logsumexp(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
 
 def _flash_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
     """As the deterministic form has it: as many sums of the query's gradient as fill the GPU."""
-    (component, size), *others = _attention_backward(args, gpu)
-    parts = -(-gpu.multiprocessors // math.prod(args[1].shape[:2])) if gpu else 1
-    return [(component, size * parts), *others]
-
-
-def _attention_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
     query, key = args[1], args[2]
-    found = [("activations", 4 * math.prod(query.shape))]
+    parts = -(-gpu.multiprocessors // math.prod(query.shape[:2])) if gpu else 1
+    found = [("activations", size * parts) for _, size in _efficient_backward(args, gpu)]
     if key.shape[1] < query.shape[1]:  # gradients by query head of keys and values, to be summed
         size = query.shape[1] * math.prod(key.shape) // key.shape[1] * key.dtype.itemsize
         found += [("activations", size)] * 2
     return found
+
+
+def _efficient_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
+    return [("activations", 4 * math.prod(args[1].shape))]
 
 
 def _tile(query: Any, key: Any) -> tuple[int, int, int]:
@@ -263,7 +291,7 @@ _BY_NAME: dict[str, Callable[[Sequence[Any], GpuTraits | None], Workspaces]] = {
     "bitsandbytes::gemm_4bit": _gemm_4bit,
     "aten::logsumexp": _logsumexp,
     "aten::_scaled_dot_product_flash_attention_backward": _flash_backward,
-    "aten::_scaled_dot_product_efficient_attention_backward": _attention_backward,
+    "aten::_scaled_dot_product_efficient_attention_backward": _efficient_backward,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
 }
