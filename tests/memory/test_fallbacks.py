@@ -88,8 +88,15 @@ def trained(run_dir: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-@pytest.mark.parametrize("taken", [1, None])
+@pytest.mark.parametrize(
+    ("quantization", "taken"),
+    [
+        ("none", 1),
+        ("nf4", None),
+        pytest.param("none", None, marks=pytest.mark.slow),
+        pytest.param("nf4", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
     tiny_config: Any, ladder: Any, around_steps: Any, quantization: str, taken: int | None
 ) -> None:
