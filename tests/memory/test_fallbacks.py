@@ -182,6 +182,7 @@ def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happ
     assert "predicted 0.01 GiB, fits" in line
 
 
+@pytest.mark.slow
 def test_real_predictions_stand_in_the_advice(tiny_config: Any, around_steps: Any) -> None:
     def fail(number: int, step: Callable[[], Any]) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
