@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -62,19 +63,24 @@ def tiny_llama(chatml_tokenizer: Any) -> Callable[..., Any]:
     return partial(make_llama, chatml_tokenizer)
 
 
-@pytest.fixture
-def tiny_files(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> tuple[Path, Path]:
-    """Saves a tiny model with its tokenizer, and 20 short triplets; returns their paths."""
+@pytest.fixture(scope="session")
+def tiny_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and its tokenizer, and 20 short triplets; tests copy it."""
     from llmcausal.data.formats.jsonl import write_triplets
 
-    model = tmp_path / "model"
-    tiny_llama(hidden_size=64, intermediate_size=128, max_position_embeddings=2048).save_pretrained(
-        model
-    )
-    chatml_tokenizer.save_pretrained(model)
-    data = tmp_path / "train.jsonl"
-    write_triplets(data, short_triplets())
-    return model, data
+    folder, tokenizer = tmp_path_factory.mktemp("tiny"), make_tokenizer()
+    shape = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 2048}
+    make_llama(tokenizer, **shape).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    write_triplets(folder / "train.jsonl", short_triplets())
+    return folder
+
+
+@pytest.fixture
+def tiny_files(tmp_path: Path, tiny_saved: Path) -> tuple[Path, Path]:
+    """Copies the tiny model with its tokenizer, and 20 short triplets; returns their paths."""
+    shutil.copytree(tiny_saved, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "model", tmp_path / "train.jsonl"
 
 
 @pytest.fixture

@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from llmcausal.config import RunConfig
 
 
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the panels of reports empty.
+
+    matplotlib takes longer than a tiny run's steps; `tests/ui` draws the panels.
+    """
+    panel = "llmcausal.ui.report.sections.line_panel"
+    monkeypatch.setattr(panel, lambda *_, **__: Markup("<svg></svg>"))
+
+
 @pytest.fixture
-def tiny_config(tmp_path: Path, tiny_files: tuple[Path, Path]) -> Callable[..., RunConfig]:
+def tiny_config(
+    tmp_path: Path, tiny_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunConfig]:
     """Makes a config: `tiny_config(train={"max_steps": 4}, ...)`; everything is on disk."""
-    model, data = tiny_files
+    draw_nothing(monkeypatch)
+    return partial(make_config, tmp_path)
 
-    def make(**sections: Any) -> RunConfig:
-        values: dict[str, Any] = {
-            "name": "tiny",
-            "output_dir": tmp_path / "runs",
-            "model": {"name": str(model), "device": "cpu", "precision": "fp32"},
-            "memory": {"activations": "keep"},
-            "lora": {"rank": 4, "dropout": 0.1},
-            "data": {"train": str(data)},
-            "loss": {
-                "projection_dim": 8,
-                "projection_hidden_dim": 16,
-                "contrast_gradient": "model",
-            },
-            "train": {
-                "batch_size": 2,
-                "accumulation_steps": 2,
-                "epochs": 2,
-                "learning_rate": 1e-3,
-            },
-            "validation": {"every_steps": 2, "batch_size": 2},
-            "checkpoint": {"every_steps": 2, "keep": 2},
-            "evaluation": {"at_end": False, "cache": False},
-        }
-        for section, settings in sections.items():
-            if isinstance(settings, dict):
-                values[section] = {**values.get(section, {}), **settings}
-            else:
-                values[section] = settings
-        return RunConfig.model_validate(values)
 
-    return make
+def make_config(folder: Path, **sections: Any) -> RunConfig:
+    """Makes a config of the model and the data in a folder."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "output_dir": folder / "runs",
+        "model": {"name": str(folder / "model"), "device": "cpu", "precision": "fp32"},
+        "memory": {"activations": "keep"},
+        "lora": {"rank": 4, "dropout": 0.1},
+        "data": {"train": str(folder / "train.jsonl")},
+        "loss": {
+            "projection_dim": 8,
+            "projection_hidden_dim": 16,
+            "contrast_gradient": "model",
+        },
+        "train": {
+            "batch_size": 2,
+            "accumulation_steps": 2,
+            "epochs": 2,
+            "learning_rate": 1e-3,
+        },
+        "validation": {"every_steps": 2, "batch_size": 2},
+        "checkpoint": {"every_steps": 2, "keep": 2},
+        "evaluation": {"at_end": False, "cache": False},
+    }
+    for section, settings in sections.items():
+        if isinstance(settings, dict):
+            values[section] = {**values.get(section, {}), **settings}
+        else:
+            values[section] = settings
+    return RunConfig.model_validate(values)

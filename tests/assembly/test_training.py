@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import signal
+import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import torch
 
 from llmcausal.assembly import training
 from llmcausal.assembly.evaluating import Suite
+from llmcausal.assembly.training import TrainOutcome
 from llmcausal.config import RunConfig
 from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.errors import (
@@ -33,6 +37,7 @@ from llmcausal.train import checkpoint as checkpoint_module
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import verify
 from tests import program
+from tests.assembly.conftest import draw_nothing, make_config
 
 UNTIMED = ("seconds", "memory")
 
@@ -77,7 +82,7 @@ def assert_same_bits(left: Any, right: Any, where: str = "") -> None:
 class StopAt(Callback):
     """Sends this process a signal during a step, as a person would."""
 
-    step = 3
+    step = 99
     number = signal.SIGINT
 
     def on_micro_batch(self, context: FitContext, done: int, of: int) -> None:
@@ -89,25 +94,40 @@ def with_signal(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"callbacks": (f"{__name__}:StopAt",)})
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def importable() -> Iterator[None]:
     """Callbacks and losses of this file can be named as module:Class."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+        yield
 
 
 def _this_module() -> Any:
-    import types
-
     module = types.ModuleType(__name__)
     module.__dict__.update(globals())
     return module
 
 
-def test_a_run_directory_is_complete(tiny_config: Any) -> None:
-    outcome = program.train(tiny_config(), plain=True)
-    run_dir = outcome.run_dir
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_saved: Path, importable: None
+) -> TrainOutcome:
+    """A run that nothing interrupted; a test that changes it takes `finished_run`."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(tiny_saved, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_nothing(monkeypatch)
+        return program.train(with_signal(make_config(folder)), plain=True)
+
+
+@pytest.fixture
+def finished_run(finished: TrainOutcome, tmp_path: Path) -> Path:
+    """A copy of `finished`."""
+    return shutil.copytree(finished.run_dir, tmp_path / "copies" / "tiny")
+
+
+def test_a_run_directory_is_complete(finished: TrainOutcome) -> None:
+    outcome, run_dir = finished, finished.run_dir
     assert outcome.steps == 10
     assert [row["step"] for row in rows(run_dir)] == list(range(11))
     validated = [row["step"] for row in rows(run_dir) if "val_loss" in row]
@@ -131,11 +151,13 @@ def test_a_run_directory_is_complete(tiny_config: Any) -> None:
             "learning_rate", "epoch"} <= last.keys()  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 3, 5, 10])
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 3), (signal.SIGINT, 5), (signal.SIGTERM, 10)],
+)
 def test_an_interrupted_run_resumes_to_the_same_bits(
+    finished: TrainOutcome,
     tiny_config: Any,
-    tmp_path: Path,
     number: int,
     step: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,8 +165,6 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 ) -> None:
     """Dropout is on, so every random state counts; 5 ends an epoch, 10 the run."""
     config = with_signal(tiny_config())
-    monkeypatch.setattr(StopAt, "step", 99)
-    straight = program.train(config, plain=True).run_dir
     monkeypatch.setattr(StopAt, "step", step)
     monkeypatch.setattr(StopAt, "number", number)
     with pytest.raises(Interrupted) as caught:
@@ -152,7 +172,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert caught.value.exit_code == 128 + number
     assert "llmcausal resume" in str(caught.value)
     assert capsys.readouterr().out.count("this step is finished and saved first") == 1
-    stopped = tmp_path / "runs" / "tiny-2"
+    stopped, straight = config.run_dir, finished.run_dir
     assert (stopped / f"checkpoint-{step}").is_dir()
     monkeypatch.setattr(StopAt, "step", 99)
     program.resume(stopped, plain=True)
@@ -199,9 +219,9 @@ def test_a_run_keeps_the_precision_that_auto_took(
 
 
 def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(
-    tiny_config: Any, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = program.train(tiny_config(), plain=True).run_dir
+    run_dir = finished_run
     expected = contents(run_dir / "checkpoint-10")
     metrics = rows(run_dir)
     program.resume(run_dir / "checkpoint-8", plain=True)
@@ -218,9 +238,9 @@ def test_resume_from_a_named_checkpoint_and_past_a_damaged_one(
     assert "all 10 steps are already done" in capsys.readouterr().out
 
 
-def test_resume_without_a_checkpoint_starts_again(tiny_config: Any, tmp_path: Path) -> None:
-    straight = program.train(tiny_config(), plain=True).run_dir
-    begun = tmp_path / "runs" / "begun"
+def test_resume_without_a_checkpoint_starts_again(finished: TrainOutcome, tmp_path: Path) -> None:
+    straight = finished.run_dir
+    begun = tmp_path / "begun"
     begun.mkdir()
     for name in ("config.toml", "environment.json"):
         (begun / name).write_bytes((straight / name).read_bytes())
@@ -311,10 +331,9 @@ def test_an_early_stopped_run_stays_stopped(tiny_config: Any) -> None:
 
 
 def test_resuming_the_past_discards_its_old_future(
-    tiny_config: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(StopAt, "step", 99)
-    run_dir = program.train(with_signal(tiny_config()), plain=True).run_dir
+    run_dir = finished_run
     monkeypatch.setattr(StopAt, "step", 9)
     with pytest.raises(Interrupted):
         program.resume(run_dir / "checkpoint-8", plain=True)
@@ -580,8 +599,8 @@ def test_a_loss_of_your_own_is_trained_and_resumed(tiny_config: Any) -> None:
         program.train(tiny_config(loss={**settings, "options": {"colour": 1}}), plain=True)
 
 
-def test_a_kill_before_old_checkpoints_were_deleted_is_made_good(tiny_config: Any) -> None:
-    run_dir = program.train(tiny_config(), plain=True).run_dir
+def test_a_kill_before_old_checkpoints_were_deleted_is_made_good(finished_run: Path) -> None:
+    run_dir = finished_run
     last, before = (run_dir / f"checkpoint-{step}" for step in (10, 8))
     shutil.copytree(before, run_dir / "checkpoint-6")
     program.resume(run_dir, plain=True)

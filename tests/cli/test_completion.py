@@ -6,58 +6,59 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from llmcausal.profile import shipped_profiles
 
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "numpy", "scipy"}
+COMPLETIONS = {
+    "tr": ["train", "try"],
+    "data va": ["validate"],
+    "eval --adaptive-": [
+        "--adaptive-steps",
+        "--adaptive-search",
+        "--adaptive-samples",
+        "--adaptive-from",
+    ],
+    "train rtx": ["rtx4050"],
+    "doctor ": list(shipped_profiles()),
+    "profile-memory demo": ["demo-cpu"],
+    "data validate a.jsonl --model demo": ["demo-cpu"],
+    "train profiles/x": [],  # the shell goes on with file names
+}
 PROGRAM = """
-import json, sys
+import contextlib, io, json, os, sys
 from llmcausal.cli.app import main
-try:
-    main()
-finally:
-    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+for words in json.loads(sys.argv[1]):
+    os.environ["_LLMCAUSAL_COMPLETE"] = "complete_bash"
+    os.environ["COMP_WORDS"] = f"llmcausal {words}"
+    os.environ["COMP_CWORD"] = str(len(f"llmcausal {words}x".split()) - 1)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    print(json.dumps([out.getvalue().split(), sorted(sys.modules)]))
 """
 
 
-def completed(words: str) -> list[str]:
-    typed = {
-        "_LLMCAUSAL_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"llmcausal {words}",
-        "COMP_CWORD": str(len(f"llmcausal {words}x".split()) - 1),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env={**os.environ, **typed}
-    )
-    assert HEAVY & set(json.loads(done.stderr.splitlines()[-1])) == set()
-    return done.stdout.split()
+@pytest.fixture(scope="module")
+def completed() -> dict[str, tuple[list[str], list[str]]]:
+    """Completes everything in one process, whose start takes most of the time.
+
+    By words: what they may become, and the modules that are imported by then.
+    """
+    command = [sys.executable, "-c", PROGRAM, json.dumps([*COMPLETIONS])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(COMPLETIONS, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("tr", ["train", "try"]),
-        ("data va", ["validate"]),
-        (
-            "eval --adaptive-",
-            [
-                "--adaptive-steps",
-                "--adaptive-search",
-                "--adaptive-samples",
-                "--adaptive-from",
-            ],
-        ),
-        ("train rtx", ["rtx4050"]),
-        ("doctor ", list(shipped_profiles())),
-        ("profile-memory demo", ["demo-cpu"]),
-        ("data validate a.jsonl --model demo", ["demo-cpu"]),
-        ("train profiles/x", []),  # the shell goes on with file names
-    ],
-)
-def test_commands_options_and_profiles_are_completed(words: str, expected: list[str]) -> None:
-    assert completed(words) == expected
+@pytest.mark.parametrize("words", COMPLETIONS)
+def test_commands_options_and_profiles_are_completed(words: str, completed: Any) -> None:
+    found, modules = completed[words]
+    assert found == COMPLETIONS[words]
+    assert HEAVY & set(modules) == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -88,8 +88,15 @@ def trained(run_dir: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-@pytest.mark.parametrize("taken", [1, None])
+@pytest.mark.parametrize(
+    ("quantization", "taken"),
+    [
+        ("none", 1),
+        ("nf4", None),
+        pytest.param("none", None, marks=pytest.mark.slow),
+        pytest.param("nf4", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
     tiny_config: Any, ladder: Any, around_steps: Any, quantization: str, taken: int | None
 ) -> None:
@@ -175,6 +182,7 @@ def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happ
     assert "predicted 0.01 GiB, fits" in line
 
 
+@pytest.mark.slow
 def test_real_predictions_stand_in_the_advice(tiny_config: Any, around_steps: Any) -> None:
     def fail(number: int, step: Callable[[], Any]) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.")
