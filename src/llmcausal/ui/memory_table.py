@@ -1,4 +1,4 @@
-"""A memory report in the terminal, and its timeline drawn."""
+"""A memory report in the terminal, and a drawing of its timeline."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ROWS = {
     "dequantization": "dequantization",
     "misc": "misc",
 }
-"""Components of a prediction, as they are named to people."""
+"""A prediction's components, and their names for people."""
 PEAK_TENSORS_SHOWN = 5
 TIGHT_SHARE = 0.05
-"""A margin smaller than this share of the budget is called tight: the prediction's worst error."""
+"""A margin below this share of the budget is tight: the prediction's worst error."""
 _COLORS = ("#4c6a92", "#7f9cc4", "#b6a16b", "#c97b5a", "#5a9e8f", "#a05c8a", "#8c8c8c", "#c9c9c9")
 PLOT_SUFFIXES = (".svg", ".png")
 
 Values = Mapping[str, Any]
-"""A report of `memory.report`, or a part of it."""
+"""A report from `memory.report`, or a part of it."""
 
 
 def timeline_text(timeline: Sequence[Values]) -> Text:
@@ -48,7 +48,7 @@ def timeline_text(timeline: Sequence[Values]) -> Text:
     totals = [sum(moment["allocated_bytes"].values()) for moment in timeline]
     starts = [index * len(timeline) // width for index in range(width)]
     ends = [*starts[1:], len(timeline)]
-    # Each column shows the most that was held within it.
+    # Each column shows its maximum.
     shown = [
         max(range(start, end), key=totals.__getitem__)
         for start, end in zip(starts, ends, strict=True)
@@ -72,18 +72,18 @@ def _phases(phases: Sequence[str]) -> str:
     line = ""
     runs = [(phase, len(list(group))) for phase, group in groupby(phases)]
     for index, (phase, width) in enumerate(runs):
-        # A phase too short for its name is marked and not named.
+        # A phase too short for its name gets a mark without a name.
         named = len(phase) < width or index == len(runs) - 1
         line += f"|{phase if named else '':<{width - 1}}"
     return line.rstrip()
 
 
 def plot_timeline(result: Values, path: Path) -> None:
-    """Draws the step's memory by component, and the budget, to a file, which is replaced.
+    """Draws the step's memory by component, and the budget, to a file; replaces the file.
 
     Args:
         result: The whole report.
-        path: As `check_plot_path` wants it.
+        path: Checked by `check_plot_path`.
 
     Raises:
         StorageError: If it cannot be written.
@@ -118,7 +118,6 @@ def _stack(axis: Any, timeline: Sequence[Values]) -> None:
 
 
 def render_memory(result: Values) -> RenderableType:
-    """Returns everything that `profile-memory` reports."""
     parts: list[RenderableType] = [*_heading(result), _components(result)]
     if result["naive"]:
         parts.append(_exit_status(result))
@@ -152,7 +151,7 @@ def _heading(result: Values) -> list[Text]:
 
 
 def _table(title: str, *columns: str, left: Sequence[str] = ("",)) -> Table:
-    """Returns an empty table; figures stand right, what is `left` left."""
+    """Returns an empty table; columns align right, except those in `left`."""
     table = titled_table(title)
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right")
@@ -189,7 +188,7 @@ def _components(result: Values) -> Table:
 
 
 def _slack(prediction: Values) -> int:
-    """What the allocator holds beyond the tensors at the peak."""
+    """Returns the allocator's memory beyond the tensors at the peak."""
     return int(
         prediction["total_bytes"] - prediction["context_bytes"] - prediction["allocated_bytes"]
     )
@@ -205,7 +204,6 @@ def _margin(margin: int, budget: int) -> str:
 
 
 def _limit(limits: Values, name: str, unit: str) -> str:
-    """Writes what fits at most, the rest being as the heading says."""
     found = limits[name]
     if not found:
         return "none"
@@ -224,7 +222,7 @@ def _exit_status(result: Values) -> Text:
 
 
 def _peak(prediction: Values) -> list[Text]:
-    lines = [Text(f"the peak is in the {prediction['peak_phase']} pass; it is held by:")]
+    lines = [Text(f"the peak is in the {prediction['peak_phase']} pass; it consists of:")]
     for held in prediction["peak_tensors"][:PEAK_TENSORS_SHOWN]:
         what = f"{held['count']} x {one_line(held['what'])} ({ROWS[held['component']]})"
         lines.append(Text(f"  {gibibytes(held['bytes']):>9}  {what}"))
@@ -272,7 +270,7 @@ def _sweep(rows: Sequence[Values]) -> Table:
 
 def _costs(costs: Sequence[Values]) -> Table:
     columns = ("strategy", "FLOPs", "moved per triplet", "adds")
-    title = "What each strategy computes and moves, counted"
+    title = "Each strategy's work and transfers, counted"
     table = _table(title, *columns, left=["strategy", "adds"])
     for row in costs:
         moved = row["moved_bytes_per_triplet"]
@@ -285,13 +283,17 @@ def _costs(costs: Sequence[Values]) -> Table:
     return table
 
 
-def _time(time: Values) -> list[Text]:
+def _time(time: Values) -> list[RenderableType]:
     work = time["flops_per_triplet"] / 1e12
     per_triplet = f"{work:,.0f} TFLOP" if work >= 100 else f"{work:.3g} TFLOP"
     tokens = f"{time['tokens_per_triplet']:,.0f} tokens"
-    lines = [Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")]
+    lines: list[RenderableType] = [
+        Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")
+    ]
+    if time["predicted"]:
+        lines += _predicted_time(time["predicted"])
     if time["flops_per_second"] is None:
-        lines.append(Text("no time estimate: the training device is not here"))
+        lines.append(Text("no time measured: the training device is not here"))
         return lines
     rate = f"{time['flops_per_second'] / 1e9:,.0f} GFLOP/s"
     floor = time["flops_per_triplet"] / time["flops_per_second"]
@@ -303,6 +305,24 @@ def _time(time: Values) -> list[Text]:
         estimate = duration(time["estimate_seconds"])
         lines.append(Text(f"at the pace of the measured steps the run takes {estimate}"))
     return lines
+
+
+def _predicted_time(predicted: Values) -> list[RenderableType]:
+    columns = ("card", "optimizer step", "the run")
+    table = _table("Predicted time, measured by nobody", *columns, left=["card"])
+    for row in predicted["cards"]:
+        low, high = row["step_seconds"]
+        run = " to ".join(map(duration, row["run_seconds"])) if row["run_seconds"] else "-"
+        table.add_row(row["card"], f"{low:.3g} to {high:.3g} s", run)
+    load = predicted["workload"]
+    return [
+        table,
+        Text(
+            f"  {predicted['kernels_per_step']:,} kernels in an optimizer step, 4-bit weights read "
+            f"{predicted['weight_reads_per_step']:,} times, at {load['member_tokens']} tokens per "
+            "member; from the card's peak rates to half of them"
+        ),
+    ]
 
 
 def _measured(measured: Values) -> Table:
