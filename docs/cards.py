@@ -46,7 +46,7 @@ def cell(profile: str, tokens: int, card: int) -> tuple[str, bool]:
     load = Workload(tokens, 0, min(256, tokens // 4), config.train.batch_size)
     chosen = plan(Case(config, load, card_budget(card).bytes, PREDICTOR))
     needed = f"{chosen.prediction.needed_bytes / 2**30:.2f}"
-    return (f"`{chosen.name}` {needed}" if chosen.fits else f"no ({needed})"), chosen.fits
+    return (f"`{chosen.option.name}` {needed}" if chosen.fits else f"no ({needed})"), chosen.fits
 
 
 def table() -> tuple[str, list[str]]:

@@ -25,6 +25,7 @@ def made_prediction(workload: Workload, needed_bytes: int, **values: Any) -> Pre
             "peak_phase": "backward",
             "peak_tensors": (),
             "timeline": (),
+            "kernels": (),
             "extrapolated": False,
             "seconds": 0.0,
             **values,

@@ -22,7 +22,7 @@ from llmcausal.losses.base import ProjectionHead
 from llmcausal.memory import prediction
 from llmcausal.memory.budget import GIB, Budget, enforce, free_vram_bytes
 from llmcausal.memory.prediction import CONTEXT_BYTES, GpuTraits, traits_here
-from llmcausal.memory.simulation.device import workspaces
+from llmcausal.memory.simulation.operations import workspaces
 from llmcausal.memory.strategies import candidates
 from llmcausal.model import device, factory, tree_attention
 from llmcausal.model.device import settled_precision

@@ -60,6 +60,10 @@ class MemorySection(Section):
     """Limit of device memory in GiB; by default the free memory."""
     force: bool = False
     """Start even if the prediction does not fit."""
+    raise_batch_size: bool = True
+    """The planner raises `train.batch_size` while the prediction fits, and lowers
+    `train.accumulation_steps`: the same triplets per optimizer step in fewer passes. It needs
+    members = "tree", no dropout, and no contrastive loss between triplets (InfoNCE)."""
     activations: Literal["keep", "recompute", "offload"] = "recompute"
     """keep: keep all activations for the backward pass. recompute: keep each layer's input and run
     the layer again in the backward pass. offload: the same, with those inputs in host memory."""

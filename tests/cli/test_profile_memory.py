@@ -185,7 +185,7 @@ def test_the_table_tells_everything_and_nothing_as_measured(run: Run) -> None:
         "largest micro-batch",
         " 1 triplet ",
         "Other lengths and micro-batches",
-        "no time estimate",
+        "no time measured",
     ):
         assert text in out, text
     assert "a 6 GB card, less 804 MiB" in out

@@ -17,7 +17,6 @@ from llmcausal.memory.flops import (
     ModelShape,
     measured_flops_per_second,
     model_shape,
-    run_time,
     step_cost,
 )
 from llmcausal.memory.prediction import Workload
@@ -40,7 +39,7 @@ SHAPE = ModelShape(
     vocabulary=10,
     element_bytes=2,
 )
-TOKENS = Tokens(2, 100, 0, 200, 0, 120, 0, 7)
+TOKENS = Tokens(2, 6, 4, 100, 0, 200, 0, 120, 0, 7)
 
 
 def cost(memory: MemorySection, **values: Any) -> Any:
@@ -67,7 +66,7 @@ def test_the_count_is_that_of_torch(
         }
     )
     model = tiny_llama(hidden_size=256, intermediate_size=512, attn_implementation="eager")
-    shape = model_shape(model.config, 4)
+    shape = model_shape(model, 4)
     loaded = LoadedModel(model, None, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
     step = build.build_step(config, loaded, add_lora(model, config.lora, 0))
     model.train()  # layers are recomputed in training alone
@@ -127,23 +126,6 @@ def test_each_saving_has_its_price() -> None:
     assert one_by_one.flops["second pass"] == 2 * (weights + lora) * 120
     naive = cost(MemorySection(), naive=True)
     assert naive.flops["head"] == 4 * 10 * 8 * 200
-
-
-def test_a_run_takes_the_floor_or_the_pace_that_was_measured() -> None:
-    step = cost(MemorySection())
-    found = run_time(step, TOKENS, 10, MemorySection(), flops_per_second=None)
-    assert (found["floor_seconds"], found["estimate_seconds"]) == (None, None)
-    assert (found["tokens_per_triplet"], found["flops_per_triplet"]) == (50, step.total_flops / 2)
-    found = run_time(
-        step,
-        TOKENS,
-        10,
-        MemorySection(),
-        flops_per_second=step.total_flops,
-        pace=step.total_flops / 3,
-    )
-    assert found["floor_seconds"] == pytest.approx(5)
-    assert found["estimate_seconds"] == pytest.approx(15)
 
 
 def test_the_rate_is_that_of_a_product() -> None:

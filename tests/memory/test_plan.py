@@ -73,16 +73,16 @@ def test_the_fastest_that_fits_is_found_in_few_predictions(needs: list[int], gib
     chosen = choose(fake, gib)
     fitting = [name for name, need in zip(NAMES, needs, strict=True) if need <= gib]
     assert chosen.fits == bool(fitting)
-    assert chosen.name == (fitting[0] if fitting else NAMES[-1])
+    assert chosen.option.name == (fitting[0] if fitting else NAMES[-1])
     assert len(fake.asked) <= 4
-    assert chosen.switches.items() >= STRATEGIES[chosen.name].items()
-    assert chosen.prediction.needed_bytes == needs[NAMES.index(chosen.name)] * GIB
+    assert chosen.option.switches.items() >= STRATEGIES[chosen.option.name].items()
+    assert chosen.prediction.needed_bytes == needs[NAMES.index(chosen.option.name)] * GIB
     assert [attempt.name for attempt in chosen.tried] == sorted(set(fake.asked), key=NAMES.index)
 
 
 def test_the_reason_names_the_next_faster_and_the_cost() -> None:
     chosen = choose(ByStrategy(falling(20, 12, 11, 9, 6, 5, 4)), 7)
-    assert chosen.name == "streamed_head"
+    assert chosen.option.name == "streamed_head"
     assert "where offload needs 9.00 GiB" in chosen.reason
     assert COSTS["streamed_head"] in chosen.reason
     assert "nothing fits" in choose(ByStrategy(falling(20, 12, 11, 9, 6, 5, 4)), 3).reason
@@ -90,8 +90,8 @@ def test_the_reason_names_the_next_faster_and_the_cost() -> None:
 
 def test_what_the_host_lacks_is_passed_over() -> None:
     fake = ByStrategy(falling(9, 8, 7, 6, 5, 4, 3), {"offload": 8, "streamed_head": 2})
-    assert choose(fake, 6.5).name == "offload"
-    assert choose(fake, 6.5, host_budget_bytes=4 * GIB).name == "streamed_head"
+    assert choose(fake, 6.5).option.name == "offload"
+    assert choose(fake, 6.5, host_budget_bytes=4 * GIB).option.name == "streamed_head"
     all_large = ByStrategy(falling(9, 8, 7, 6, 5, 4, 3), dict.fromkeys(NAMES, 8.0))
     assert not choose(all_large, 6.5, host_budget_bytes=4 * GIB).fits
 
@@ -121,7 +121,7 @@ def test_layers_that_are_shared_stay_so_and_take_whole_passes() -> None:
 def test_manual_predicts_what_is_set_and_nothing_else() -> None:
     fake = ByStrategy(falling(9, 8, 7, 6, 5, 4, 3))
     chosen = choose(fake, 1, MemorySection(strategy="manual", activations="keep"))
-    assert (fake.asked, chosen.name, chosen.fits) == (["keep"], "keep", False)
+    assert (fake.asked, chosen.option.name, chosen.fits) == (["keep"], "keep", False)
 
 
 def test_every_strategy_says_its_cost_and_adds_to_the_one_before() -> None:

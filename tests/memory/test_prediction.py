@@ -140,6 +140,7 @@ def test_repeated_layers_are_as_if_they_had_been_run(
     assert not real.extrapolated
     for name in ("components", "peak_phase", "peak_tensors"):
         assert getattr(repeated, name) == getattr(real, name)
+    assert dict(repeated.kernels) == dict(real.kernels)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,9 @@ def test_chunks_that_are_not_run_change_nothing(
     every = predicted()
     for name in ("components", "peak_phase", "peak_tensors"):
         assert getattr(few, name) == getattr(every, name)
+    assert few.launches == every.launches
+    flops = [sum(kernel.flops * n for kernel, n in each.kernels) for each in (few, every)]
+    assert flops[0] == pytest.approx(flops[1], rel=0.01)
 
 
 @pytest.fixture

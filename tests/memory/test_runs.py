@@ -42,7 +42,7 @@ def planned_with(
 
 
 def with_memory(config: RunConfig, **memory: Any) -> RunConfig:
-    section = type(config.memory).model_validate(memory)
+    section = type(config.memory).model_validate({"raise_batch_size": False, **memory})
     return config.model_copy(update={"memory": section})
 
 
@@ -149,7 +149,7 @@ def test_a_workload_bounds_the_trees_that_the_data_make(
 def test_a_plan_tells_what_its_gpu_lacks(
     tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config()
+    config = with_memory(tiny_config())
     traits = GpuTraits(flash=False, pages=False)
     monkeypatch.setattr(runs, "traits_here", lambda: traits)
     monkeypatch.setattr(runs, "choose_device", lambda _: torch.device("cuda"))

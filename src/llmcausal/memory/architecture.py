@@ -1,4 +1,4 @@
-"""What is known without weights and network: shapes of models, optimizer states, kept needs."""
+"""Facts without weights and network: model shapes, optimizer states, profiles' kept needs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ SAME_SHAPE = {
     "Qwen/Qwen2.5-7B": "Qwen/Qwen2.5-7B-Instruct",
     "mistralai/Mistral-7B-v0.3": "mistralai/Mistral-7B-Instruct-v0.3",
 }
-"""Names whose shape is that of a shipped one."""
+"""Other names of shipped shapes."""
 
 
 def shipped_architectures() -> list[str]:
-    """Returns the hub ids whose shapes come with the package."""
+    """Returns the hub ids of the shipped shapes."""
     return sorted(path.stem.replace("--", "/") for path in FOLDER.glob("*.json"))
 
 
 def load_architecture(section: ModelSection) -> PretrainedConfig:
-    """Loads a model's config, never its weights.
+    """Loads a model's config without its weights.
 
     Raises:
         ModelError: If it is neither shipped nor local nor on the hub.
@@ -66,25 +66,21 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
 
 
 def empty_model(section: ModelSection) -> Any:
-    """Builds a model without its numbers, and without running code that comes with it.
+    """Builds a model on the meta device, without running code that comes with it.
 
     Raises:
         ModelError: As `load_architecture`.
     """
-    return on_meta(load_architecture(section.model_copy(update={"trust_remote_code": False})))
-
-
-def on_meta(architecture: Any) -> Any:
-    """Builds a model of a transformers config on the meta device."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    architecture = load_architecture(section.model_copy(update={"trust_remote_code": False}))
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(architecture)
 
 
 def adapter_numbers(model: Any, section: LoraSection) -> list[int]:
-    """Returns the numbers in each tensor of the adapters of an `empty_model`."""
+    """Returns the sizes of an `empty_model`'s adapter tensors, in numbers."""
     import torch
 
     return [
@@ -104,21 +100,22 @@ OptimizerName = Literal["paged_adamw_8bit", "adamw_8bit", "adamw"]
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of each tensor of one parameter's optimizer states, on the device and on the host."""
+    """One parameter's optimizer states: bytes of each tensor on the device and on the host."""
 
     device: tuple[int, ...]
     host: tuple[int, ...] = ()
 
 
 def states_of(name: OptimizerName, numbers: int, width: int, *, pages: bool) -> States:
-    """Returns the optimizer states of a parameter of `numbers` numbers, `width` bytes each.
+    """Returns the optimizer states of a parameter with `numbers` numbers of `width` bytes.
 
-    torch's AdamW has two states of fp32. bitsandbytes (`optim/optimizer.py`,
-    `backends/cpu/ops.py`): parameters of 4096 numbers and more have two states of a byte a number
-    with a scale for each 256, smaller ones two of fp32. On CUDA its paged optimizer keeps states
-    of 1e5 numbers and more in managed memory, which is the host's until it is used.
+    torch's AdamW has two states in the parameter's dtype. bitsandbytes (`optim/optimizer.py`,
+    `backends/cpu/ops.py`) has two states: in 8 bits with a scale for each 256 numbers, or in fp32
+    below 4096 numbers. On CUDA its paged optimizer keeps states of 1e5 numbers or more in managed
+    memory, which is host memory until it is used.
 
-    `pages` says whether a paged optimizer pages: on CUDA, except under the Windows driver.
+    Args:
+        pages: Whether a paged optimizer pages: on CUDA, except under the Windows driver.
     """
     if name == "adamw":
         return States((width * numbers,) * 2)
@@ -133,16 +130,14 @@ def states_of(name: OptimizerName, numbers: int, width: int, *, pages: bool) -> 
 def temporary_bytes(
     name: OptimizerName, largest: int, total: int, width: int, *, on_cuda: bool
 ) -> int:
-    """Returns what an optimizer step takes for a moment.
+    """Returns an optimizer step's temporary memory.
 
-    torch's AdamW on CUDA (`foreach`) copies one of the states while it steps.
+    torch's AdamW on CUDA (`foreach`) copies one of the states.
 
     Args:
-        name: `train.optimizer`.
-        largest: Numbers of the largest parameter.
-        total: Numbers of all parameters, each of `width` bytes.
+        largest: Numbers in the largest parameter.
+        total: Numbers in all parameters.
         width: Bytes of a number.
-        on_cuda: Where they are trained.
     """
     if name == "adamw":
         return width * total if on_cuda else 2 * width * largest
@@ -154,13 +149,13 @@ TERMS = ("task", "robust", "swap", "preference", "invariance", "state")
 
 
 def shipped_needs() -> dict[str, dict[str, Any]]:
-    """Returns what each shipped profile takes of a GPU, as `python docs/cards.py` predicted it."""
+    """Returns each shipped profile's predicted need, from `python docs/cards.py`."""
     needs: dict[str, dict[str, Any]] = json.loads(NEEDS_FILE.read_text(encoding="utf-8"))
     return needs
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings that decide what a profile takes: others make a kept need stale."""
+    """Returns the settings that decide a profile's need: a change makes the kept need stale."""
     return {
         "model": config.model.name,
         "quantization": config.model.quantization,

@@ -1,4 +1,4 @@
-"""How much memory a run may take, and where the figure comes from."""
+"""A run's memory limit, and its source."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from llmcausal.memory.prediction import CONTEXT_BYTES, Device
 
 GIB = 2**30
 DRIVER_SHARE_BYTES = 804 * 2**20
-"""What driver and desktop take of a card before any program runs: a 6 GB card (6144 MiB) leaves
-about 5340 MiB. A stated constant; `free by NVML` is what a real card has."""
+"""Driver and desktop take this much of a card: 6 GB (6144 MiB) leave about 5340 MiB. A stated
+constant; on a real card NVML reports what is free."""
 AIM_GB = 6.0
-"""Card that is assumed where there is no GPU and none was named."""
+"""The assumed card if there is no GPU and the user names none."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a run may take of the device, and where the figure comes from, for people."""
+    """The most that a run may take of the device, and the figure's source for people."""
 
     bytes: int
     source: str
@@ -32,16 +32,13 @@ class Budget:
 
 def card_budget(card_gb: float) -> Budget:
     """Returns what the driver leaves of a card sold as `card_gb` GB (GiB on the device)."""
+    share = f"{DRIVER_SHARE_BYTES / 2**20:.0f} MiB that driver and desktop take"
     usable = max(0, round(card_gb * GIB) - DRIVER_SHARE_BYTES)
-    return Budget(
-        usable,
-        f"a {card_gb:g} GB card, less {DRIVER_SHARE_BYTES / 2**20:.0f} MiB that driver and "
-        "desktop take",
-    )
+    return Budget(usable, f"a {card_gb:g} GB card, less {share}")
 
 
 def find_budget(memory: MemorySection, device: Device, card_gb: float | None = None) -> Budget:
-    """Finds the budget: a card of `card_gb`, which need not be here, else what is set or free."""
+    """Finds the budget: the named card, which may be elsewhere, else what is set or free."""
     if card_gb is not None:
         return card_budget(card_gb)
     if memory.budget_gb is not None:
@@ -55,10 +52,10 @@ def find_budget(memory: MemorySection, device: Device, card_gb: float | None = N
 
 
 def free_vram_bytes() -> tuple[int, str] | None:
-    """Returns the free bytes of this process's GPU and their source, or None if there is none.
+    """Returns the free bytes of this process's GPU and their source; None without a GPU.
 
-    What this process holds already is free to it: CUDA's context, which a prediction counts, and
-    what torch's allocator keeps of a model that has answered and is gone.
+    What this process already holds is free to it: CUDA's context, which a prediction counts, and
+    torch's cache of an earlier model.
     """
     import torch
 
@@ -66,7 +63,7 @@ def free_vram_bytes() -> tuple[int, str] | None:
     if found is None:
         return None
     held = 0
-    if torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():  # something was put there
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():  # the GPU was used
         held = torch.cuda.memory_reserved() + CONTEXT_BYTES
     return found[0] + held, found[1]
 
@@ -83,7 +80,7 @@ def _free_by_driver() -> tuple[int, str] | None:
         else:
             handle = nvml.nvmlDeviceGetHandleByUUID(visible)
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).free), "NVML"
-    except Exception:  # NVML's errors are of many kinds; torch is asked instead
+    except Exception:  # NVML raises many kinds of errors
         import torch
 
         if not torch.cuda.is_available():
@@ -92,14 +89,13 @@ def _free_by_driver() -> tuple[int, str] | None:
 
 
 def free_host_bytes() -> int:
-    """Returns the host memory that is available now."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def within_reach(memory: MemorySection, device: Device) -> Budget:
-    """Finds what a run that has loaded its model may take: what is free, and what it holds.
+    """Finds what a run with a loaded model may take: what is free and what it holds.
 
     `memory.budget_gb` limits it.
     """
@@ -117,10 +113,10 @@ def within_reach(memory: MemorySection, device: Device) -> Budget:
 
 
 def enforce(budget: Budget) -> None:
-    """Lets torch's allocator take no more of the GPU than a budget, less CUDA's own context.
+    """Limits torch's allocator to a budget, less CUDA's own context.
 
-    Beyond it torch raises, and a run falls back to a leaner strategy. Without this the driver of
-    Windows and WSL spills to host memory instead, and training crawls.
+    Beyond the limit torch raises, and a run falls back to a leaner strategy. Without a limit the
+    driver of Windows and WSL spills to host memory, which slows training down many times.
     """
     import torch
 

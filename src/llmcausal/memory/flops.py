@@ -1,8 +1,4 @@
-"""FLOPs of a training step, counted for the tokens at hand, and the floor that they set.
-
-A time follows from these counts and a rate that was measured on the device at hand, or from
-measured steps. Nothing here takes a rate from a data sheet.
-"""
+"""A training step's FLOPs, counted for given tokens, and the least time that they take."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from typing import Any
 import torch
 
 from llmcausal.config import LoraSection, MemorySection
-from llmcausal.memory.architecture import on_meta
 from llmcausal.memory.workload import Tokens
 
 _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
@@ -22,13 +17,13 @@ _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the FLOPs of a model follow from.
+    """The dimensions that decide a model's FLOPs.
 
     Attributes:
         linears: Input and output width of each linear layer of the decoder, by full name.
         attention_width: Heads times head width.
         vocabulary: Rows of the head.
-        element_bytes: Of one value in the compute dtype.
+        element_bytes: Bytes of a value in the compute dtype.
     """
 
     linears: dict[str, tuple[int, int]]
@@ -39,10 +34,9 @@ class ModelShape:
     element_bytes: int
 
 
-def model_shape(architecture: Any, element_bytes: int) -> ModelShape:
-    """Reads the shapes off a model of a transformers config, without weights."""
-    model = on_meta(architecture)
-    text = architecture.get_text_config()
+def model_shape(model: Any, element_bytes: int) -> ModelShape:
+    """Reads the dimensions of a transformers model, which may be on the meta device."""
+    text = model.config.get_text_config()
     head = model.get_output_embeddings()
     linears = {
         name: (module.in_features, module.out_features)
@@ -63,7 +57,7 @@ def model_shape(architecture: Any, element_bytes: int) -> ModelShape:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one micro-batch computes and moves, forward and backward.
+    """One micro-batch's forward and backward pass.
 
     Attributes:
         flops: Floating-point operations by part; a multiply and an add count as two.
@@ -75,7 +69,6 @@ class StepCost:
 
     @property
     def total_flops(self) -> float:
-        """All floating-point operations."""
         return sum(self.flops.values())
 
 
@@ -89,11 +82,11 @@ def step_cost(
 ) -> StepCost:
     """Counts a micro-batch under the switches of `[memory]`.
 
-    Frozen weights get no gradient, and the first layer's input needs none. The optimizer, norms,
-    element-wise operations and the dequantization of weights are not counted: the figure is a
-    floor.
+    Frozen weights get no gradient, and the first layer's input needs none. The count leaves out
+    the optimizer, norms, element-wise operations and dequantization.
 
-    `naive` counts the usual recipe: three passes with all logits.
+    Args:
+        naive: Count the usual recipe: a pass per member with all logits.
     """
     weights = adapters = first = first_adapters = 0
     for name, (inner, outer) in shape.linears.items():
@@ -112,8 +105,8 @@ def step_cost(
     forward = 2 * (weights + adapters) * nodes + attention * pairs
     flops = {
         "forward": forward,
-        # Input gradients of all layers but the first, weight gradients of the adapters alone;
-        # attention computes its scores again: five products where the forward pass has two.
+        # Input gradients of all layers but the first, and the adapters' weight gradients.
+        # Attention computes its scores again: five products instead of the forward pass's two.
         "backward": 2 * (weights - first + 2 * adapters - first_adapters) * nodes
         + 2.5 * attention * pairs,
         "head": 4 * shape.vocabulary * shape.width * labels,
@@ -134,7 +127,7 @@ def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> flo
         moved += 2 * shape.layers * state
     if section.embeddings == "host":
         moved += state
-    if section.head == "host":  # it passes once, for losses and gradients
+    if section.head == "host":  # it crosses once for losses and gradients
         moved += shape.vocabulary * shape.width * shape.element_bytes
     return moved
 
@@ -142,65 +135,20 @@ def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> flo
 def measured_flops_per_second(
     device: torch.device, dtype: torch.dtype, *, seconds: float = 0.5
 ) -> float:
-    """Measures the rate of a large matrix product, the best of some: no step can be faster.
+    """Measures a large matrix product's best rate: no step can be faster.
 
     Args:
-        device: Where to compute.
-        dtype: Of the product; for 4-bit weights their compute dtype.
-        seconds: To spend, after one untimed product.
+        dtype: The product's dtype; for 4-bit weights their compute dtype.
+        seconds: Duration of the measurement, after one untimed product.
     """
     size = 4096 if device.type == "cuda" else 1024
     left = torch.ones(size, size, dtype=dtype, device=device)
-    best = float("inf")
+    times: list[float] = []
     began = time.perf_counter()
-    rounds = 0
-    while rounds < 3 or time.perf_counter() - began < seconds:
-        _wait(device)
+    while len(times) < 3 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         left @ left
-        _wait(device)
-        if rounds:
-            best = min(best, time.perf_counter() - start)
-        rounds += 1
-    return 2 * size**3 / best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def run_time(
-    cost: StepCost,
-    tokens: Tokens,
-    triplets: int,
-    section: MemorySection,
-    *,
-    flops_per_second: float | None,
-    pace: float | None = None,
-) -> dict[str, Any]:
-    """Puts counts and measured rates together.
-
-    Args:
-        cost: Of an average micro-batch.
-        tokens: Of the same.
-        triplets: In the whole run, all epochs.
-        section: The switches.
-        flops_per_second: Rate of a matrix product on the device that trains.
-        pace: FLOPs per second of real steps there.
-
-    Returns:
-        FLOPs and computed tokens per triplet; `floor_seconds` and `estimate_seconds` of the run at
-        these two rates, None without them.
-    """
-    per_triplet = cost.total_flops / tokens.triplets
-    computed = tokens.nodes if section.members == "tree" else tokens.separate
-    total = per_triplet * triplets
-    return {
-        "flops_per_triplet": per_triplet,
-        "tokens_per_triplet": computed / tokens.triplets,
-        "triplets": triplets,
-        "floor_seconds": None if flops_per_second is None else total / flops_per_second,
-        "flops_per_second": flops_per_second,
-        "estimate_seconds": None if pace is None else total / pace,
-    }
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times[1:])

@@ -1,4 +1,4 @@
-"""What real steps take of memory and time: measured at the allocator, not by the predictor."""
+"""Real steps' memory and time, measured at the allocator, independent of the predictor."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ _SNAPSHOT_EVENTS = 1_000_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What real steps took.
+    """Real steps' memory and time.
 
     Attributes:
-        allocated_peak_bytes: Peak of what tensors hold, weights included.
-        reserved_peak_bytes: Peak that the caching allocator took; None on a CPU, which has none.
-        host_peak_bytes: Peak resident memory of the process so far, loading included; None where
-            the system does not tell.
+        allocated_peak_bytes: The tensors' peak, weights included.
+        reserved_peak_bytes: The caching allocator's peak; None on a CPU.
+        host_peak_bytes: The process's peak resident memory, loading included; None if unknown.
         step_seconds: Median of the steps after the first.
         snapshot: File for PyTorch's memory viewer (https://pytorch.org/memory_viz); CUDA only.
     """
@@ -57,11 +56,10 @@ def measure_triplets(
     steps: int = 3,
     snapshot: Path | None = None,
 ) -> Measurement:
-    """Loads the model and runs steps on these triplets as the micro-batch.
+    """Loads the model and runs steps with these triplets as the micro-batch.
 
-    Each optimizer step has two micro-batches if the settings have more than one: in the second,
-    gradients are there from the start. On a CPU the frozen weights are used as they are loaded:
-    `model.unpack_on_cpu`, which trades memory for time, is left out.
+    Each optimizer step has two micro-batches if the settings have more than one: the second starts
+    with gradients. `model.unpack_on_cpu`, which trades memory for time, does not apply.
 
     Raises:
         LlmcausalError: If the model cannot be used.
@@ -105,20 +103,19 @@ def measure(
     steps: int,
     snapshot: Path | None = None,
 ) -> Measurement:
-    """Runs steps and reads their peak off the allocator.
+    """Runs steps and reads their peak from the allocator.
 
-    On CUDA the caching allocator keeps the peaks itself. On a CPU the PyTorch profiler records
-    an event for every block that torch's allocator gives or takes back; the peak is the largest
-    running sum of these, on top of what the modules held before. Blocks that are not torch's
-    (oneDNN's scratch, files mapped and not yet read) are in neither this nor a prediction.
+    CUDA's caching allocator keeps its own peaks. On a CPU the PyTorch profiler records an event
+    for every block that torch allocates or frees; the peak is their largest running sum plus the
+    modules' bytes. Other memory (oneDNN's scratch, mapped files) is in neither the measurement nor
+    a prediction.
 
     Args:
         step: One optimizer step; no gradient or optimizer state may exist before the first.
-        modules: Whatever holds weights.
-        device: Where they are.
-        workload: The micro-batch of a step.
+        modules: All modules with weights.
+        workload: The step's micro-batch.
         steps: At least 2: the first makes the optimizer's states.
-        snapshot: Where to write what PyTorch's memory viewer shows; CUDA only.
+        snapshot: File for PyTorch's memory viewer; CUDA only.
     """
     reserved = None
     if device.type == "cuda":
@@ -126,7 +123,7 @@ def measure(
     else:
         snapshot = None
         held = held_bytes(modules)
-        release([device])  # what is given back from before would count against the steps
+        release([device])  # earlier blocks that are freed now would lower the steps' sum
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             seconds = _timed(step, steps, lambda: None)
         allocated = held + _peak_of_events(profiler)
@@ -142,7 +139,7 @@ def measure(
 
 
 def held_bytes(modules: Iterable[nn.Module]) -> int:
-    """Counts the bytes of all parameters and buffers, scales of quantized ones included, once."""
+    """Counts the bytes of parameters, buffers and quantization scales, each storage once."""
     storages: dict[int, int] = {}
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):

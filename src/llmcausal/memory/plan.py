@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,20 +16,18 @@ from llmcausal.memory.prediction import NAIVE, Device, Prediction, Workload, swi
 from llmcausal.memory.strategies import COSTS, Candidate, candidates, manual_candidate
 
 UNKNOWN_SHARED = (0, 1, 64)
-"""Shared prefixes that stand for one that nobody named. With the first shared token masks and
-repeated key heads appear; with every further one the tree shrinks. Which of these needs most, with
-what the allocator wastes, differs by strategy."""
+"""Shared prefixes to predict if the user names none. The first shared token brings masks and
+repeated key heads; every further one shrinks the tree. The worst one differs by strategy."""
 
 
 @dataclass
 class Predictor:
-    """Predicts, and never the same thing twice.
+    """Predicts, and remembers its predictions.
 
     Attributes:
-        device: What is predicted for.
         function: Makes a prediction; None: `memory.prediction.predict`.
-        shared: Shared prefixes to predict where the workload's is not known, in place of it; the
-            one that needs most counts.
+        shared: Shared prefixes that replace the workload's, if that is not known. The one that
+            needs most counts.
     """
 
     device: Device
@@ -40,14 +38,13 @@ class Predictor:
     def __call__(
         self, config: RunConfig, workload: Workload, strategy: str = "custom"
     ) -> Prediction:
-        """Returns the prediction, computed or remembered."""
         loads = [workload]
-        # Separate passes share nothing, whatever their members do.
+        # Separate passes share nothing.
         if self.shared and strategy != NAIVE and config.memory.members == "tree":
             most = workload.member_tokens - 1
             loads = [replace(workload, shared_tokens=min(each, most)) for each in self.shared]
-        made = (self._one(config, load, strategy) for load in loads)
-        return max(made, key=lambda each: each.needed_bytes)
+        found = (self._one(config, load, strategy) for load in loads)
+        return max(found, key=lambda each: each.needed_bytes)
 
     def _one(self, config: RunConfig, workload: Workload, strategy: str) -> Prediction:
         sections = config.model_dump(mode="json", include={"model", "lora", "loss", "train"})
@@ -61,7 +58,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Case:
-    """The longest micro-batch of a run, and the memory that it must fit."""
+    """A run's longest micro-batch, and the memory that it must fit."""
 
     config: RunConfig
     workload: Workload
@@ -74,10 +71,26 @@ class Case:
         config = self.config.model_copy(update={"memory": option.section})
         return self.predictor(config, workload or self.workload, option.strategy)
 
+    def needs(self, option: Candidate, workload: Workload) -> int:
+        """Returns the device memory that another micro-batch needs, in bytes."""
+        return self.predicted(option, workload).needed_bytes
+
+    def with_settings(self, section: str, values: Mapping[str, Any]) -> Case:
+        """Changes settings of one section; the micro-batch follows `train.batch_size`."""
+        updated = getattr(self.config, section).model_copy(update=values)
+        config = self.config.model_copy(update={section: updated})
+        triplets = min(self.workload.triplets, config.train.batch_size)
+        return replace(self, config=config, workload=replace(self.workload, triplets=triplets))
+
+    def with_length(self, tokens: int) -> Case:
+        """Changes `data.max_length`, and the micro-batch with it."""
+        workload = with_length(self.workload, tokens)
+        return replace(self.with_settings("data", {"max_length": tokens}), workload=workload)
+
 
 @dataclass(frozen=True)
 class Attempt:
-    """One strategy that was predicted; it fits if device and host have the memory."""
+    """A predicted strategy; it fits if device and host have the memory."""
 
     name: str
     needed_bytes: int
@@ -87,26 +100,24 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen strategy, the one of least memory where none fits.
+    """The chosen strategy, or the leanest one if none fits.
 
     Attributes:
-        switches: Its `[memory]` settings.
-        reason: Why this one, for people.
-        tried: What was predicted, fastest first.
+        reason: For people.
+        tried: All predicted strategies, fastest first.
     """
 
-    name: str
-    switches: dict[str, Any]
+    option: Candidate
     prediction: Prediction
     reason: str
     tried: tuple[Attempt, ...]
     fits: bool
 
     def values(self) -> dict[str, Any]:
-        """Returns what was chosen, why, and what else was predicted, as plain values."""
+        """Returns plain values, for JSON."""
         return {
-            "name": self.name,
-            "switches": self.switches,
+            "name": self.option.name,
+            "switches": self.option.switches,
             "reason": self.reason,
             "tried": [asdict(attempt) for attempt in self.tried],
         }
@@ -115,7 +126,7 @@ class Plan:
 def plan(case: Case) -> Plan:
     """Finds the fastest candidate that fits, else the leanest, in few predictions.
 
-    With `memory.strategy` = "manual" only its own switches are predicted.
+    With `memory.strategy` = "manual", the current switches are the only candidate.
     """
     memory = case.config.memory
     manual = memory.strategy == "manual"
@@ -132,14 +143,13 @@ def plan(case: Case) -> Plan:
     def fits_device(index: int) -> bool:
         return attempt(index).needed_bytes <= case.budget_bytes
 
-    # Device memory falls along the list, so that each prediction rules out half of it. Host memory
-    # does not: from the first that fits the device on, each is tried.
+    # Device memory falls along the list, so each prediction rules out half of it. Host memory does
+    # not fall, so every candidate after the first that fits the device is tried.
     last = len(options) - 1
     first = bisect_left(range(last), True, key=fits_device)
     chosen = next((index for index in range(first, last + 1) if attempt(index).fits), last)
     return Plan(
-        name=options[chosen].name,
-        switches=options[chosen].switches,
+        option=options[chosen],
         prediction=case.predicted(options[chosen]),
         reason=_reason(options[chosen].strategy, chosen, attempts, manual=manual),
         tried=tuple(attempts[index] for index in sorted(attempts)),
@@ -163,12 +173,11 @@ def _reason(strategy: str, chosen: int, attempts: dict[int, Attempt], *, manual:
 
 
 LENGTH_STEP = 64
-"""Lengths looked at are multiples of it."""
 LENGTH_TOLERANCE = 1 / 32
-"""Share of a length to within which it is found."""
+"""The search looks at multiples of the step and ends within this share of the largest length."""
 MOST_TOKENS = 16384
 MOST_TRIPLETS = 8
-"""Not searched beyond: a prediction takes time in proportion."""
+"""Limits of the search: a prediction's duration grows with the size."""
 
 
 def largest_that_fits(
@@ -180,18 +189,15 @@ def largest_that_fits(
     most: int,
     tolerance: float = 0.0,
 ) -> int:
-    """Finds the largest multiple of `step` up to `most` for which `needed` is within the budget.
+    """Finds the largest multiple of `step` up to `most` that needs no more than the budget.
 
-    Memory is close to a straight line in the size, so each guess is where the line through the
-    nearest two known sizes meets the budget; the result itself was always evaluated.
+    Memory is almost linear in the size. So each guess is where the line through the nearest two
+    known sizes meets the budget. The result itself is always evaluated.
 
     Args:
         needed: Bytes at a size; must not fall as the size grows.
-        budget_bytes: Most that may be needed.
-        start: Size to begin at.
-        step: Sizes looked at are its multiples.
-        most: Largest size looked at.
-        tolerance: Share by which a size may be larger than the result and fit as well.
+        start: First guess.
+        tolerance: The largest size that fits may exceed the result by this share.
 
     Returns:
         The size, or 0 if not even `step` fits.
@@ -224,13 +230,13 @@ def _next_guess(
         if slope <= 0:  # rounding hides the slope
             return (fits + too_large) // 2
         guess = one + int((budget_bytes - known[one]) / slope)
-        if guess in known:  # the line stops short: settle the neighbour
+        if guess in known:  # the line stops short of an unknown size: try the neighbour
             guess = fits + near if guess <= fits else too_large - near
     return max(fits + 1, min(guess, too_large - 1))
 
 
 def with_length(workload: Workload, tokens: int) -> Workload:
-    """Returns the workload at another length; the shared part and the responses scale with it."""
+    """Changes the members' length; the shared part scales with it, responses become shorter."""
     ratio = tokens / workload.member_tokens
     shared = min(int(workload.shared_tokens * ratio), tokens - 2)
     response = max(1, min(workload.response_tokens, tokens - shared - 1))
@@ -240,12 +246,9 @@ def with_length(workload: Workload, tokens: int) -> Workload:
 
 
 def largest_length(case: Case, option: Candidate) -> int:
-    """Finds the most tokens of a member that fit under a candidate's switches; 0 for none.
-
-    To within `LENGTH_TOLERANCE`; that the length itself fits was predicted.
-    """
+    """Finds the longest members that fit under a candidate's switches, in tokens; 0 for none."""
     return largest_that_fits(
-        lambda tokens: case.predicted(option, with_length(case.workload, tokens)).needed_bytes,
+        lambda tokens: case.needs(option, with_length(case.workload, tokens)),
         case.budget_bytes,
         start=case.workload.member_tokens,
         step=LENGTH_STEP,
@@ -255,9 +258,9 @@ def largest_length(case: Case, option: Candidate) -> int:
 
 
 def largest_batch(case: Case, option: Candidate) -> int:
-    """Finds the most triplets in a micro-batch that fit under a candidate's switches."""
+    """Finds the largest micro-batch that fits under a candidate's switches, in triplets."""
     return largest_that_fits(
-        lambda count: case.predicted(option, replace(case.workload, triplets=count)).needed_bytes,
+        lambda count: case.needs(option, replace(case.workload, triplets=count)),
         case.budget_bytes,
         start=case.workload.triplets,
         step=1,
@@ -269,14 +272,12 @@ LEAST_TOKENS = 128
 """Shorter members are not advised."""
 FEW_MODULES = ("q_proj", "v_proj")
 LOW_RANK = 8
-
-_Change = tuple[str, str, dict[str, Any]]
-"""What a change is, for people, and the section and values that it sets."""
+ADVISED_SECTIONS = ("memory", "train", "model", "lora", "data")
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A change of `key=value` settings, what it is and costs for people, and what it predicts."""
+    """A change of `key=value` settings, its description and cost for people, and its prediction."""
 
     change: str
     settings: tuple[str, ...]
@@ -285,7 +286,6 @@ class Advice:
 
     @property
     def arguments(self) -> str:
-        """The settings as they are typed after `llmcausal train PROFILE`."""
         return typed(self.settings)
 
     def __str__(self) -> str:
@@ -295,97 +295,91 @@ class Advice:
 
 
 def typed(settings: Sequence[str]) -> str:
-    """Writes `key=value` settings as they are typed after `llmcausal train PROFILE`."""
+    """Writes `key=value` settings as the user types them after `llmcausal train PROFILE`."""
     return " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
 
 
-def advise(case: Case) -> list[Advice]:
-    """Lists changes that make a run fit, those that cost least first.
+def changed_settings(before: RunConfig, after: RunConfig) -> tuple[str, ...]:
+    """Lists the settings of `ADVISED_SECTIONS` that differ, as `key=value`."""
+    old, new = (config.model_dump(mode="json") for config in (before, after))
+    return tuple(
+        f"{section}.{key}={json.dumps(value) if isinstance(value, list) else value}"
+        for section in ADVISED_SECTIONS
+        for key, value in new[section].items()
+        if value != old[section][key]
+    )
 
-    Each is predicted alone, on top of the leanest switches; where none of them fits alone, the
-    last entry is all of them together.
+
+def advise(case: Case) -> list[Advice]:
+    """Lists changes that make a run fit, cheapest first.
+
+    Each is predicted alone, with the leanest switches. If none of them fits alone, the last entry
+    is all of them together.
     """
-    found = _leaner_switches(case)
-    if any(entry.fits for entry in found):
-        return found
-    leanest = candidates(case.config.memory)[-1]
-    lean = replace(case, config=case.config.model_copy(update={"memory": leanest.section}))
-    changes = _changes(lean.config)
-    for change in changes:
-        changed = _applied(lean, [change])
-        found.append(_advice(changed, leanest.strategy, change[0], _settings([change])))
-    found += _shorter(lean, leanest, [])
-    if not any(entry.fits for entry in found) and changes:
-        together, text = _applied(lean, changes), "all of these together"
-        found.append(_advice(together, leanest.strategy, text, _settings(changes)))
-        found += _shorter(together, leanest, changes)
+    memory = case.config.memory
+    leanest = candidates(memory)[-1]
+    lean = case.with_settings("memory", leanest.switches)
+    found: list[Advice] = []
+    if memory.strategy == "manual":
+        found = _leaner_switches(case)
+        if any(entry.fits for entry in found):
+            return found
+    else:
+        case = lean  # the planner chooses these switches without advice
+
+    def add(text: str, changed: Case) -> None:
+        found.append(_advice(case, changed, leanest.strategy, text))
+
+    def add_shorter(text: str, changed: Case) -> None:
+        tokens = largest_length(changed, leanest)
+        if LEAST_TOKENS <= tokens < case.workload.member_tokens:
+            shorter = f"members of at most {tokens} tokens: context is shortened, the rest left out"
+            add(shorter + text, changed.with_length(tokens))
+
+    changes = list(_changes(lean.config))
+    together = lean
+    for text, section, values in changes:
+        add(text, lean.with_settings(section, values))
+        together = together.with_settings(section, values)
+    add_shorter("", lean)
+    if changes and not any(entry.fits for entry in found):
+        add("all of these together", together)
+        add_shorter(", with all of the above", together)
     return found
 
 
-def _advice(case: Case, strategy: str, text: str, settings: Sequence[str]) -> Advice:
-    found = case.predictor(case.config, case.workload, strategy)
-    return Advice(text, tuple(settings), found, found.needed_bytes <= case.budget_bytes)
+def _advice(before: Case, after: Case, strategy: str, text: str) -> Advice:
+    found = after.predictor(after.config, after.workload, strategy)
+    settings = changed_settings(before.config, after.config)
+    return Advice(text, settings, found, found.needed_bytes <= after.budget_bytes)
 
 
 def _leaner_switches(case: Case) -> list[Advice]:
-    """Offers strategies leaner than what the user set by hand, up to one that fits."""
-    memory = case.config.memory
+    """Offers strategies leaner than the switches set by hand, up to the first that fits."""
     found: list[Advice] = []
-    if memory.strategy == "auto":
-        return found
-    now = switches_of(memory)
-    for option in candidates(memory.model_copy(update=now)):
-        changed = {key: value for key, value in option.switches.items() if now[key] != value}
-        if not changed:
-            continue
-        leaner = replace(case, config=case.config.model_copy(update={"memory": option.section}))
-        text = f"strategy {option.name}"
-        found.append(_advice(leaner, option.strategy, text, _settings([(text, "memory", changed)])))
-        if found[-1].fits:
-            break
+    now = switches_of(case.config.memory)
+    for option in candidates(case.config.memory.model_copy(update=now)):
+        if option.switches != now:
+            leaner = case.with_settings("memory", option.switches)
+            found.append(_advice(case, leaner, option.strategy, f"strategy {option.name}"))
+            if found[-1].fits:
+                break
     return found
 
 
-def _changes(config: RunConfig) -> list[_Change]:
-    train, few = config.train, set(FEW_MODULES) < set(config.lora.target_modules)
-    one_triplet = "one triplet at a time, the same triplets in an optimizer step"
-    single = {"batch_size": 1, "accumulation_steps": train.accumulation_steps * train.batch_size}
-    nf4, in_8_bits = {"quantization": "nf4"}, {"optimizer": "paged_adamw_8bit"}
-    few_modules = "adapters on the query and value projections only"
-    possible: list[tuple[bool, _Change]] = [
-        (train.batch_size > 1, (one_triplet, "train", single)),
-        (config.model.quantization == "none", ("frozen weights in 4 bits", "model", nf4)),
-        (train.optimizer == "adamw", ("states of the optimizer in 8 bits", "train", in_8_bits)),
-        (config.lora.rank > LOW_RANK, ("smaller adapters", "lora", {"rank": LOW_RANK})),
-        (few, (few_modules, "lora", {"target_modules": FEW_MODULES})),
-    ]
-    return [change for applies, change in possible if applies]
-
-
-def _settings(changes: Sequence[_Change]) -> list[str]:
-    return [
-        f"{section}.{key}={json.dumps(value) if isinstance(value, tuple) else value}"
-        for _, section, values in changes
-        for key, value in values.items()
-    ]
-
-
-def _applied(case: Case, changes: Sequence[_Change]) -> Case:
-    config = case.config
-    for _, section, values in changes:
-        updated = getattr(config, section).model_copy(update=values)
-        config = config.model_copy(update={section: updated})
-    triplets = min(case.workload.triplets, config.train.batch_size)
-    return replace(case, config=config, workload=replace(case.workload, triplets=triplets))
-
-
-def _shorter(case: Case, option: Candidate, changes: Sequence[_Change]) -> list[Advice]:
-    """Offers the largest length that fits, if there is a shorter one worth training on."""
-    tokens = largest_length(case, option)
-    if not LEAST_TOKENS <= tokens < case.workload.member_tokens:
-        return []
-    text = f"members of at most {tokens} tokens: context is shortened, the rest left out"
-    text += ", with all of the above" if changes else ""
-    shorter = replace(case, workload=with_length(case.workload, tokens))
-    settings = [*_settings(changes), f"data.max_length={tokens}"]
-    return [_advice(shorter, option.strategy, text, settings)]
+def _changes(config: RunConfig) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields each change's description, section and values."""
+    train, targets = config.train, set(config.lora.target_modules)
+    if train.batch_size > 1:
+        text = "one triplet at a time, the same triplets in an optimizer step"
+        steps = train.accumulation_steps * train.batch_size
+        yield text, "train", {"batch_size": 1, "accumulation_steps": steps}
+    if config.model.quantization == "none":
+        yield "frozen weights in 4 bits", "model", {"quantization": "nf4"}
+    if train.optimizer == "adamw":
+        yield "optimizer states in 8 bits", "train", {"optimizer": "paged_adamw_8bit"}
+    if config.lora.rank > LOW_RANK:
+        yield "smaller adapters", "lora", {"rank": LOW_RANK}
+    if set(FEW_MODULES) < targets:
+        text = "adapters on the query and value projections only"
+        yield text, "lora", {"target_modules": FEW_MODULES}

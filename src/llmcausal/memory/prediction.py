@@ -1,4 +1,4 @@
-"""What a training step takes of memory; `predict` finds it without the model's weights."""
+"""A training step's memory, which `predict` finds without the model's weights."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COMPONENTS = (
     "dequantization",
     "misc",
 )
-"""Rows of the table, in order; the CUDA context comes on top (`context_bytes`)."""
+"""Rows of the table, in order; the CUDA context is extra (`context_bytes`)."""
 CONTEXT_BYTES = 450 * 2**20
-"""A CUDA context with the libraries' handles and kernels: 300 to 450 MiB, by card and driver."""
+"""A CUDA context with library handles and kernels: 300 to 450 MiB, by card and driver."""
 NAIVE = "naive"
-"""Not a strategy to train with: the usual recipe, predicted for comparison."""
+"""The usual recipe, predicted for comparison; no strategy to train with."""
 SWITCHES = (
     "activations",
     "embeddings",
@@ -48,7 +48,6 @@ Device = Literal["cuda", "cpu"]
 
 
 def switches_of(section: MemorySection) -> dict[str, Any]:
-    """Returns the settings of `[memory]` that decide how a step runs."""
     return {name: getattr(section, name) for name in SWITCHES}
 
 
@@ -57,9 +56,9 @@ class Workload:
     """The longest micro-batch that a step must hold.
 
     Attributes:
-        member_tokens: Of each member, prompt and response together.
-        shared_tokens: Of the prefix that all members of a triplet share.
-        response_tokens: Scored tokens of each member that is scored.
+        member_tokens: Tokens of each member, prompt and response together.
+        shared_tokens: Tokens of the prefix that all members of a triplet share.
+        response_tokens: Scored tokens of each scored member.
     """
 
     member_tokens: int
@@ -68,9 +67,9 @@ class Workload:
     triplets: int = 1
 
     def made_up(self) -> list[EncodedTriplet]:
-        """Makes triplets of these lengths, without a meaning; every loss term can read them.
+        """Makes meaningless triplets of these lengths, for every loss term.
 
-        No two prompts share more than `shared_tokens`. An attack leaves the right answer as it is.
+        No two prompts share more than `shared_tokens`. An attack does not change the right answer.
         """
         made = []
         for row in range(self.triplets):
@@ -93,7 +92,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class HeldTensors:
-    """Tensors alive at the peak: those of one role of parameters, or made by one operation."""
+    """Tensors alive at the peak, of one role of parameters or from one operation."""
 
     component: str
     what: str
@@ -103,7 +102,7 @@ class HeldTensors:
 
 @dataclass(frozen=True)
 class Moment:
-    """A point of the step's timeline: its phase, and what is alive by component.
+    """A point of the step's timeline: its phase, and the allocated bytes by component.
 
     Phases are `weights`, `forward`, `loss`, `backward` and `optimizer`.
     """
@@ -113,22 +112,39 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """One operation's work on the device.
+
+    Attributes:
+        flops: Floating-point operations in products; a multiply and an add count as two.
+        bytes: Bytes read and written.
+        crosses: Whether they cross between host and device.
+    """
+
+    name: str
+    flops: int
+    bytes: int
+    crosses: bool = False
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Outcome of a simulated step.
 
     Attributes:
-        architecture: Model, as named by the user.
+        architecture: The model's name in the settings.
         strategy: Name in `memory.strategies`, or `custom`.
-        components: Bytes on the device at the peak, by component (all of `COMPONENTS`).
-        allocated_bytes: Their sum: peak of what tensors hold, optimizer states included.
-        reserved_bytes: Peak that the caching allocator takes; on a CPU as `allocated_bytes`.
+        components: Bytes on the device at the peak, for each of `COMPONENTS`.
+        allocated_bytes: Their sum: the tensors' peak, optimizer states included.
+        reserved_bytes: The caching allocator's peak; `allocated_bytes` on a CPU.
         reserved_expandable_bytes: The same with expandable segments.
-        context_bytes: Stated constant for the CUDA context and library handles; 0 on a CPU.
-        host_bytes: Peak on the host next to the process itself: host embeddings and head,
-            offloaded activations. 0 on a CPU device, where all is in `allocated_bytes`.
-        peak_tensors: What holds the peak, largest first.
-        timeline: At most a few hundred moments, in order, the peak among them.
-        extrapolated: Whether layers were extrapolated from a shallower run.
+        context_bytes: `CONTEXT_BYTES`, or 0 on a CPU.
+        host_bytes: Peak in host memory without the process itself: embeddings and head there, and
+            offloaded activations. 0 on a CPU, where `allocated_bytes` has everything.
+        peak_tensors: Tensors at the peak, largest first.
+        timeline: At most a few hundred moments in order, with the peak.
+        kernels: The forward and backward pass: each kernel and its count.
+        extrapolated: Whether a shallower run stands for all layers.
         seconds: Duration of the prediction.
     """
 
@@ -146,12 +162,24 @@ class Prediction:
     peak_phase: str
     peak_tensors: tuple[HeldTensors, ...]
     timeline: tuple[Moment, ...]
+    kernels: tuple[tuple[Kernel, int], ...]
     extrapolated: bool
     seconds: float
 
     @property
+    def launches(self) -> int:
+        """The number of kernels, copies between host and device included."""
+        return sum(count for _, count in self.kernels)
+
+    @property
+    def weight_reads(self) -> int:
+        """How often the device reads a 4-bit weight, unpacked or not."""
+        names = ("gemm_4bit", "dequantize_4bit")
+        return sum(count for kernel, count in self.kernels if kernel.name in names)
+
+    @property
     def needed_bytes(self) -> int:
-        """What the step takes of a budget; on CUDA with the allocator's share and the context."""
+        """The step's share of a budget; on CUDA with the allocator's share and the context."""
         if self.device == "cpu":
             return self.allocated_bytes
         expandable = uses_expandable_segments()
@@ -160,20 +188,20 @@ class Prediction:
 
 
 def uses_expandable_segments() -> bool:
-    """Tells whether the environment asks CUDA's allocator for expandable segments."""
+    """Reads whether the environment asks CUDA's allocator for expandable segments."""
     asked = (os.environ.get(name, "") for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
     return any("expandable_segments:true" in text.lower().replace(" ", "") for text in asked)
 
 
 @dataclass(frozen=True)
 class GpuTraits:
-    """What decides how much a step takes of a GPU, besides the step.
+    """A GPU's traits that change a step's memory.
 
     Attributes:
-        flash: Whether torch has flash attention for it.
+        flash: Whether torch has flash attention for this GPU.
         pages: Whether an optimizer may page its states to the host.
-        multiprocessors: Decide in how many parts flash attention adds up a gradient in one order.
-            The default is about what cards of 8 GB have; the RTX 4050 has 20.
+        multiprocessors: Deterministic flash attention sums a gradient in parts that fill them.
+            The default is typical for 8 GB cards; the RTX 4050 has 20.
     """
 
     flash: bool = True
@@ -181,7 +209,7 @@ class GpuTraits:
     multiprocessors: int = 32
 
     def notes(self, optimizer: str) -> list[str]:
-        """Returns notes for the user on what a run with `train.optimizer` lacks on this GPU."""
+        """Explains to the user what a run with `train.optimizer` lacks on this GPU."""
         notes = []
         if not self.flash:
             notes.append(
@@ -197,7 +225,7 @@ class GpuTraits:
 
 
 def traits_here() -> GpuTraits:
-    """Returns the traits of this machine's GPU, or those to expect of one."""
+    """Returns the traits of this machine's GPU, or the expected ones of any."""
     import torch
 
     from llmcausal.model.device import has_flash_attention
@@ -212,15 +240,15 @@ def traits_here() -> GpuTraits:
 def predict(
     config: RunConfig, workload: Workload, *, device: Device, strategy: str = "custom"
 ) -> Prediction:
-    """Predicts the peak of one step: runs the production step on a fake model.
+    """Predicts one step's peak: runs the production step on a fake model.
 
-    A deep model of equal layers is run with seven; what the fourth did is repeated in the trace.
+    A deep model with equal layers runs with seven of them. The trace repeats the fourth.
 
     Args:
-        config: Settings; `config.memory` says how the step runs.
+        config: Settings; `config.memory` decides how the step runs.
         workload: The micro-batch.
         device: `cuda` is simulated; `cpu` predicts real runs without `model.unpack_on_cpu`.
-        strategy: Name to report; `naive` is the usual recipe, whatever `config.memory` says.
+        strategy: The reported name; `naive` predicts the usual recipe and ignores `config.memory`.
 
     Raises:
         ModelError: If the architecture is unknown.
@@ -232,7 +260,7 @@ def predict(
 
 
 def end_child() -> None:
-    """Ends the process that simulates CUDA, if there is one: it holds half a GiB of the host."""
+    """Ends the process that simulates CUDA, if there is one: it holds half a GiB of host memory."""
     if _child.cache_info().currsize:
         _child().shutdown()
         _child.cache_clear()
@@ -242,9 +270,9 @@ def end_child() -> None:
 def _child() -> ProcessPoolExecutor:
     """Starts the process that simulates CUDA, once.
 
-    The simulated device must be known to torch before the first backward pass, and torch then
-    takes it for the machine's accelerator: whatever pins memory or saves random states would no
-    longer find a real GPU. So a process that trains never simulates.
+    torch must know the simulated device before the first backward pass. From then on torch takes
+    it for the machine's accelerator, so code that pins memory or saves random states no longer
+    finds a real GPU. A process that trains therefore never simulates.
     """
     return ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
 
@@ -257,7 +285,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process if the parent was killed and could not."""
+    """Ends this process if the parent was killed."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What `profile-memory` reports: a prediction, its plan, limits, costs, advice, real steps."""
+"""`profile-memory`'s report: a prediction with its plan, limits, costs, advice and real steps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import UsageError
-from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.architecture import empty_model
 from llmcausal.memory.budget import find_budget
 from llmcausal.memory.flops import (
     ModelShape,
     measured_flops_per_second,
     model_shape,
-    run_time,
     step_cost,
 )
 from llmcausal.memory.measure import measure_triplets
@@ -41,9 +40,17 @@ from llmcausal.memory.prediction import (
     traits_here,
     uses_expandable_segments,
 )
+from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
-from llmcausal.memory.strategies import COSTS, STRATEGIES, manual_candidate, settled
-from llmcausal.memory.workload import Tokens, data_workload, first_epoch, largest_rows, mean_tokens
+from llmcausal.memory.strategies import COSTS, STRATEGIES, settled
+from llmcausal.memory.workload import (
+    Tokens,
+    data_workload,
+    first_epoch,
+    largest_rows,
+    mean_tokens,
+    mean_workload,
+)
 from llmcausal.model.device import choose_device, choose_dtype, expected_dtype
 from llmcausal.registry import nearest
 
@@ -51,7 +58,7 @@ MEASURED_STEPS = 3
 MOMENTS_SHOWN = 400
 SWEPT_TOKENS = (512, 1024, 2048, 4096, 8192, 16384)
 SWEPT_TRIPLETS = (1, 2, 4, 8)
-"""Lengths and micro-batches of `--sweep`, in addition to those asked for."""
+"""Lengths and micro-batches of `--sweep`, in addition to the requested ones."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,9 @@ class MemoryRequest:
     """The options of `profile-memory`.
 
     Attributes:
-        seq_len: Tokens of each member; None: the longest of the data.
-        shared: Share of a member that all members begin with; None: the data's, or the worst.
-        strategy: One to predict in place of the planner's choice.
+        seq_len: Tokens of each member; None: the longest in the data.
+        shared: Share of a member that is a common prefix; None: the data's, or the worst.
+        strategy: A strategy to predict instead of the planner's choice.
     """
 
     seq_len: int | None = None
@@ -73,7 +80,7 @@ class MemoryRequest:
 
 
 def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
-    """Returns the settings with the strategy that `--strategy` names.
+    """Returns the settings with the strategy of `--strategy`.
 
     Raises:
         UsageError: If it is unknown.
@@ -94,7 +101,7 @@ class MemoryReport:
 
     Attributes:
         config: Settings, `with_strategy`.
-        triplets: The training data; None where the tokenizer is not on this machine.
+        triplets: The training data; None if the tokenizer is not on this machine.
     """
 
     config: RunConfig
@@ -104,16 +111,18 @@ class MemoryReport:
 
     def __post_init__(self) -> None:
         config, vram_gb = self.config, self.request.vram_gb
-        # A profile for "auto" is meant for a GPU, here or elsewhere.
+        # "auto" means a GPU, here or elsewhere.
         on_cpu = config.model.device == "cpu" and vram_gb is None
         self.device: Device = "cpu" if on_cpu else "cuda"
         self.budget = find_budget(config.memory, self.device, vram_gb)
         workload, self.source, shared = self._workload()
         predictor = Predictor(self.device, shared=shared)
-        self.case = Case(config, workload, self.budget.bytes, predictor)
+        case = Case(config, workload, self.budget.bytes, predictor)
+        self.case = case.with_settings("data", {"max_length": workload.member_tokens})
+        self.tokens, self.packed = self._tokens()
 
     def _workload(self) -> tuple[Workload, str, tuple[int, ...]]:
-        """Returns the micro-batch, its source, and shared prefixes where it names none."""
+        """Returns the micro-batch, its source, and the shared prefixes to try if it has none."""
         request, config = self.request, self.config
         if request.seq_len is None and self.triplets is not None:
             workload = data_workload(config, self.triplets)
@@ -139,10 +148,10 @@ class MemoryReport:
         """Returns plain values, for JSON and for `ui.memory_table`.
 
         Args:
-            rows_to_measure: Returns the training data for real steps, with the model at hand.
+            rows_to_measure: Fetches the model and returns the training data for real steps.
 
         Raises:
-            ModelError: If the architecture is not known here.
+            ModelError: If the architecture is unknown.
         """
         case, config = self.case, self.config
         with self.watch("Predicting memory"):
@@ -155,7 +164,6 @@ class MemoryReport:
             advice = [] if chosen.fits else advise(case)
         measured = self._measured(chosen, rows_to_measure) if self.request.measure else None
         shape = self._shape()
-        tokens, packed = self._tokens()
         on_cuda = self.device == "cuda"
         return {
             "model": config.model.name,
@@ -171,8 +179,8 @@ class MemoryReport:
             "naive": naive and self._prediction_values(naive),
             "limits": limits,
             "sweep": sweep,
-            "costs": self._costs(shape, tokens),
-            "time": self._run_time(chosen, shape, tokens, packed, measured),
+            "costs": self._costs(shape),
+            "time": self._time(chosen, shape, measured),
             "advice": [
                 {
                     "change": entry.change,
@@ -192,7 +200,8 @@ class MemoryReport:
         peak = max(timeline, key=lambda each: sum(each.allocated_bytes.values()), default=None)
         shown = [each for i, each in enumerate(timeline) if i % stride == 0 or each is peak]
         return {
-            **asdict(replace(prediction, timeline=tuple(shown))),
+            **asdict(replace(prediction, timeline=tuple(shown), kernels=())),
+            "kernels": prediction.launches,
             "expandable_segments": uses_expandable_segments(),
             "total_bytes": needed,
             "margin_bytes": budget - needed,
@@ -200,16 +209,15 @@ class MemoryReport:
         }
 
     def _limits(self, chosen: Plan) -> dict[str, int]:
-        candidate = manual_candidate(settled(self.config, chosen.switches).memory)
         return {
-            "max_length": largest_length(self.case, candidate),
+            "max_length": largest_length(self.case, chosen.option),
             "max_length_searched": MOST_TOKENS,
-            "batch_size": largest_batch(self.case, candidate),
+            "batch_size": largest_batch(self.case, chosen.option),
             "batch_size_searched": MOST_TRIPLETS,
         }
 
     def _sweep(self) -> list[dict[str, Any]]:
-        """Plans for other lengths, then for other micro-batches of the length asked for."""
+        """Plans other lengths, then other micro-batches of the requested length."""
         load = self.case.workload
         lengths = sorted({*SWEPT_TOKENS, load.member_tokens})
         sizes = sorted({*SWEPT_TRIPLETS, load.triplets} - {load.triplets})
@@ -220,7 +228,7 @@ class MemoryReport:
             {
                 "member_tokens": workload.member_tokens,
                 "triplets": workload.triplets,
-                "strategy": chosen.name,
+                "strategy": chosen.option.name,
                 "predicted_bytes": chosen.prediction.needed_bytes,
                 "host_bytes": chosen.prediction.host_bytes,
                 "fits": chosen.fits,
@@ -230,19 +238,19 @@ class MemoryReport:
 
     def _shape(self) -> ModelShape:
         dtype = expected_dtype(self.config.model.precision, self.device)
-        return model_shape(load_architecture(self.config.model), dtype.itemsize)
+        return model_shape(empty_model(self.config.model), dtype.itemsize)
 
     def _tokens(self) -> tuple[Tokens, int]:
-        """Returns the tokens of an average micro-batch, and how many of the data were packed."""
+        """Returns an average micro-batch's tokens, and the number of packed micro-batches."""
         loss = self.config.loss
         if self.triplets is None:
             return mean_tokens([self.case.workload.made_up()], loss), 0
         micro_batches = first_epoch(self.config.train, self.triplets)
         return mean_tokens(micro_batches, loss), len(micro_batches)
 
-    def _costs(self, shape: ModelShape, tokens: Tokens) -> list[dict[str, Any]]:
+    def _costs(self, shape: ModelShape) -> list[dict[str, Any]]:
         """Counts every strategy against `keep`, whatever the user set."""
-        memory, lora = self.config.memory, self.config.lora
+        memory, lora, tokens = self.config.memory, self.config.lora, self.tokens
         costs = {
             name: step_cost(shape, tokens, memory.model_copy(update=switches), lora)
             for name, switches in STRATEGIES.items()
@@ -258,15 +266,17 @@ class MemoryReport:
             for name, cost in costs.items()
         ]
 
-    def _run_time(
-        self,
-        chosen: Plan,
-        shape: ModelShape,
-        tokens: Tokens,
-        packed: int,
-        measured: dict[str, Any] | None,
+    def _time(
+        self, chosen: Plan, shape: ModelShape, measured: dict[str, Any] | None
     ) -> dict[str, Any]:
-        memory = settled(self.config, chosen.switches).memory
+        """Counts a triplet's work, and puts counted work and rates together.
+
+        Returns:
+            `floor_seconds` of the run at the rate of a matrix product on the device here,
+            `estimate_seconds` at the pace of measured steps, None without them; `predicted` for
+            known cards.
+        """
+        memory, tokens = chosen.option.section, self.tokens
         cost = step_cost(shape, tokens, memory, self.config.lora)
         rate = None
         here = choose_device("auto" if self.device == "cuda" else "cpu")
@@ -276,11 +286,46 @@ class MemoryReport:
         if measured and self.triplets is not None and measured["device"] == self.device:
             pace = measured["flops_per_second"]
         triplets = self._triplets_of_run()
+        per_triplet = cost.total_flops / tokens.triplets
+        computed = tokens.nodes if memory.members == "tree" else tokens.separate
         return {
-            **run_time(cost, tokens, triplets, memory, flops_per_second=rate, pace=pace),
+            "flops_per_triplet": per_triplet,
+            "tokens_per_triplet": computed / tokens.triplets,
+            "triplets": triplets,
+            "flops_per_second": rate,
+            "floor_seconds": rate and triplets * per_triplet / rate,
+            "estimate_seconds": pace and triplets * per_triplet / pace,
             "flops": cost.flops,
-            "micro_batches_packed": packed,
-            "source": "the data, packed" if packed else "the workload above, packed",
+            "micro_batches_packed": self.packed,
+            "source": "the data, packed" if self.packed else "the workload above, packed",
+            "predicted": self._predicted_time(chosen, triplets) if self.device == "cuda" else None,
+        }
+
+    def _predicted_time(self, chosen: Plan, triplets: int) -> dict[str, Any]:
+        """Predicts an optimizer step of average micro-batches, and the run, on known cards."""
+        found = chosen.prediction
+        if self.packed:
+            config = settled(self.config, chosen.option.switches)
+            with self.watch("Predicting time"):
+                found = Predictor(self.device)(config, mean_workload(self.tokens))
+        steps = self.config.train.accumulation_steps
+        micro_batches = triplets / self.tokens.triplets
+        cards = []
+        for card in known_cards():
+            seconds = card_seconds(found.kernels, card)
+            cards.append(
+                {
+                    "card": card.name,
+                    "source": card.source,
+                    "step_seconds": [steps * each for each in seconds],
+                    "run_seconds": [micro_batches * each for each in seconds] if triplets else None,
+                }
+            )
+        return {
+            "workload": asdict(found.workload),
+            "kernels_per_step": steps * found.launches,
+            "weight_reads_per_step": steps * found.weight_reads,
+            "cards": cards,
         }
 
     def _triplets_of_run(self) -> int:
@@ -297,7 +342,7 @@ class MemoryReport:
         self, chosen: Plan, rows_to_measure: Callable[[], Sequence[EncodedTriplet]]
     ) -> dict[str, Any]:
         """Runs real steps on the largest micro-batch of the data, on the device at hand."""
-        config = settled(self.config, chosen.switches)
+        config = settled(self.config, chosen.option.switches)
         rows = largest_rows(config, rows_to_measure())
         on_cuda = choose_device(config.model.device).type == "cuda"
         snapshot = Path(f"memory-{config.name}.pickle").absolute() if on_cuda else None

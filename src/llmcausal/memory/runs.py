@@ -1,10 +1,10 @@
-"""A run's memory: planned before its model is loaded, and what helps when it runs out."""
+"""A run's memory: its plan before the model is loaded, and its fallbacks when memory runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.launched import in_wsl, more_wsl_memory
-from llmcausal.memory.architecture import empty_model
+from llmcausal.memory.batches import raise_batch_size, with_batch_size
 from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
-from llmcausal.memory.plan import Case, Plan, Predictor, advise, plan, typed
+from llmcausal.memory.plan import Case, Plan, Predictor, advise, changed_settings, plan, typed
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
     Device,
@@ -27,7 +27,7 @@ from llmcausal.memory.prediction import (
 )
 from llmcausal.memory.strategies import candidates, settled
 from llmcausal.memory.workload import data_workload
-from llmcausal.model.device import choose_device, expected_dtype
+from llmcausal.model.device import choose_device
 from llmcausal.model.factory import LoadedModel
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import fixed_batches
@@ -37,7 +37,7 @@ from llmcausal.train.step import TripletStep
 from llmcausal.train.update import Run
 
 Watch = Callable[[str], AbstractContextManager[None]]
-"""Shows that something is under way while its context is open."""
+"""Shows progress while its context is open."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Planned:
 
 
 def plan_run(config: RunConfig, triplets: Sequence[EncodedTriplet], watch: Watch) -> Planned:
-    """Chooses the strategy of a run before its model is loaded.
+    """Chooses a run's strategy before its model is loaded.
 
-    On a CPU the switches stand as they are, unless `memory.budget_gb` is set. The chosen ones are
-    written into the settings as if set by hand, so that resuming takes the same.
+    On a CPU without `memory.budget_gb`, nothing changes. The chosen switches become settings as if
+    set by hand, so resuming uses the same.
 
     Raises:
-        DoesNotFitError: If no strategy fits and `memory.force` is off; with the changes that help.
+        DoesNotFitError: If no strategy fits and `memory.force` is off; names changes that help.
     """
     device: Device = "cuda" if choose_device(config.model.device).type == "cuda" else "cpu"
     if device == "cpu" and config.memory.budget_gb is None:
@@ -69,14 +69,18 @@ def plan_run(config: RunConfig, triplets: Sequence[EncodedTriplet], watch: Watch
         chosen = plan(case)
         if not (chosen.fits or config.memory.force):
             raise DoesNotFitError(_refusal(case, chosen, budget))
+        raised = raise_batch_size(case, chosen, lambda larger: data_workload(larger, triplets))
     end_child()
     forced = "" if chosen.fits else "; started anyway, by memory.force"
-    note = f"memory: strategy {chosen.name}: {chosen.reason}; budget {budget}{forced}"
+    note = f"memory: strategy {chosen.option.name}: {chosen.reason}; budget {budget}{forced}"
     notes = [note, *(traits_here().notes(config.train.optimizer) if device == "cuda" else [])]
-    return Planned(settled(config, chosen.switches), notes, _record(chosen, workload, budget))
+    if raised is not None:
+        config, chosen = raised.config, replace(chosen, prediction=raised.prediction)
+        notes.append(raised.gain)
+    return Planned(settled(config, chosen.option.switches), notes, _record(chosen, budget))
 
 
-def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
+def _record(chosen: Plan, budget: Budget) -> dict[str, Any]:
     values = chosen.values()
     predicted = (
         "needed_bytes",
@@ -93,63 +97,56 @@ def _record(chosen: Plan, workload: Workload, budget: Budget) -> dict[str, Any]:
         "fits": chosen.fits,
         "forced": not chosen.fits,
         "budget": asdict(budget),
-        "workload": asdict(workload),
+        "workload": asdict(chosen.prediction.workload),
         "predicted": {name: getattr(chosen.prediction, name) for name in predicted},
     }
 
 
 def _refusal(case: Case, chosen: Plan, budget: Budget) -> str:
-    """Writes why a run is refused, and what would make it fit."""
-    needed = f"{chosen.prediction.needed_bytes / GIB:.2f} GiB"
-    lines = [
-        f"This run does not fit: {chosen.name} needs {needed} (predicted), the budget is {budget}."
-    ]
-    if chosen.prediction.needed_bytes <= budget.bytes:  # the host's memory is short
-        lines = [
-            f"This run does not fit: {chosen.name} needs {chosen.prediction.host_bytes / GIB:.2f}"
-            " GiB of host memory (predicted), more than is free.",
-            f"What helps: {more_wsl_memory() if in_wsl() else 'close other programs'}.",
-        ]
-    elif advice := advise(case):
-        lines += ["What helps, cheapest first:", *map(str, advice)]
-    lines.append("--set memory.force=true starts it anyway.")
-    return "\n".join(lines)
+    """Explains why a run is refused, and what would make it fit."""
+    needed, host = chosen.prediction.needed_bytes, chosen.prediction.host_bytes
+    lines = [f"This run does not fit: {chosen.option.name} needs "]
+    if needed <= budget.bytes:
+        lines[0] += f"{host / GIB:.2f} GiB of host memory (predicted), more than is free."
+        help = more_wsl_memory() if in_wsl() else "close other programs"
+        lines.append(f"What helps: {help}.")
+    else:
+        lines[0] += f"{needed / GIB:.2f} GiB (predicted), the budget is {budget}."
+        if advice := advise(case):
+            lines += ["What helps, cheapest first:", *map(str, advice)]
+    return "\n".join([*lines, "--set memory.force=true starts it anyway."])
 
 
-NF4_BYTES = 0.516
-"""Bytes of a number in NF4, with its share of the scales."""
 ROOM_BYTES = GIB
-"""For keys and values of the prompts that are answered together, and for activations."""
+"""For the keys and values of prompts that the model answers together, and for activations."""
 
 
 def memory_to_answer(config: RunConfig, budget: Budget) -> MemorySection:
-    """Places the weights of a model that only answers on CUDA, where the user leaves the choice.
+    """Places the weights of a model that only answers on CUDA, if the user leaves the choice.
 
     Embeddings in host memory cost next to nothing. A head there crosses for every token, so it
-    stays where the layers are if that leaves `ROOM_BYTES`. Nothing is predicted: before the
-    answers are known, the longest micro-batch is not.
+    stays with the layers if that leaves `ROOM_BYTES`. The predicted step is a short one: before
+    the answers exist, the longest micro-batch is unknown.
     """
     memory = config.memory
-    if memory.strategy != "auto" or config.model.trust_remote_code:
+    if memory.strategy == "manual":
         return memory
-    model = empty_model(config.model)
-    width = expected_dtype(config.model.precision, "cuda").itemsize
-    head = model.get_output_embeddings().weight.numel()
-    layers = model.num_parameters() - head - model.get_input_embeddings().weight.numel()
-    layer_bytes = NF4_BYTES if config.model.quantization == "nf4" else width
-    needed = layers * layer_bytes + head * width + ROOM_BYTES + CONTEXT_BYTES
-    place = memory.head if needed <= budget.bytes else "host"
-    return memory.model_copy(update={"embeddings": "host", "head": place})
+    memory = memory.model_copy(update={"embeddings": "host"})
+    short = config.model_copy(update={"memory": memory})
+    weights = Predictor("cuda")(short, Workload(16)).components["base_model"]
+    end_child()
+    fits = weights + ROOM_BYTES + CONTEXT_BYTES <= budget.bytes
+    return memory if fits else memory.model_copy(update={"head": "host"})
 
 
 LESS = 0.95
-"""Share of what was predicted for the step that failed which a change may take: it was enough by
-the prediction and was not, so that a change must take less by more than the prediction's error."""
+"""A change helps if it needs at most this share of the failed step's prediction. That step fitted
+by its prediction, so a change must save more than the prediction's error."""
 
 
 @dataclass(frozen=True)
 class Fallbacks:
-    """What a run does when memory runs out: leaner ways to go on, and advice when none is left."""
+    """A run's answers when memory runs out: leaner ways to continue, and advice after the last."""
 
     run: Run
     step: TripletStep
@@ -158,15 +155,14 @@ class Fallbacks:
     validation: Sequence[EncodedTriplet]
 
     def ladder(self) -> dict[Place, list[Fallback]]:
-        """Lists leaner ways to train and to validate, cheapest in time first; they change the run.
+        """Lists leaner ways to train and to validate, fastest first; they change the run.
 
         Smaller micro-batches come first, with the same triplets in an optimizer step; then the
-        strategies. Where the contrastive loss compares the triplets of a micro-batch with one
-        another, micro-batches stay as they are: smaller ones would be another objective.
+        strategies. If the contrastive loss compares triplets within a micro-batch, micro-batches
+        keep their size: smaller ones would change the objective.
 
         Returns:
-            Nothing where processes compute together: one that fails in a pass cannot tell the
-            others.
+            Nothing if processes compute together: one that fails in a pass cannot warn the others.
         """
         if self.run.processes.sharded:
             return {}
@@ -186,8 +182,8 @@ class Fallbacks:
 
     def _leaner_sections(self) -> dict[str, MemorySection]:
         now = self.run.config.memory
-        kept: dict[str, object] = {"lora_dtype": now.lora_dtype}  # the adapters are made
-        on_cpu = self.loaded.device.type == "cpu"  # which has no other memory
+        kept: dict[str, object] = {"lora_dtype": now.lora_dtype}  # the adapters exist already
+        on_cpu = self.loaded.device.type == "cpu"  # a CPU has no second memory
         if on_cpu:
             kept |= {"embeddings": now.embeddings, "head": now.head}
         found: dict[str, MemorySection] = {}
@@ -229,9 +225,9 @@ class Fallbacks:
             run.probe.answer_together(probe_size)
 
     def advice(self, triplets: Sequence[EncodedTriplet], watch: Watch) -> str:
-        """Writes what helps on top of the fallbacks in force, for the run's own data and device.
+        """Explains what helps in addition to the fallbacks in force, for the run's data and device.
 
-        Never fails: where nothing can be predicted, the plain advice stands, with the reason.
+        Never fails: if a prediction fails, the result is the plain advice with the reason.
         """
         try:
             with watch("Memory ran out; predicting what would help"):
@@ -257,27 +253,15 @@ class Fallbacks:
             lines.append("Something else took memory: close other programs, then resume; or:")
         if not advice:
             return "\n".join([*lines, ADVICE])
-        changed = _changed(self.run.config, config)
+        changed = changed_settings(self.run.config, config)
         on_top = f", on top of {typed(changed)}" if changed else ""
         lines.append(f"What helps in a new run{on_top}, cheapest first:")
         return "\n".join([*lines, *map(str, advice)])
 
     def _config_in_force(self) -> RunConfig:
-        """Returns the settings as the fallbacks that were taken have left them."""
-        config, size = self.run.config, self.run.batches.batch_size
-        steps = config.train.batch_size * config.train.accumulation_steps // size
-        train = config.train.model_copy(update={"batch_size": size, "accumulation_steps": steps})
+        """Returns the settings with the fallbacks in force."""
+        config = with_batch_size(self.run.config, self.run.batches.batch_size)
         leaner = self._leaner_sections().items()
         taken = [section for name, section in leaner if name in self.run.state.fallbacks]
         memory = [config.memory, *taken][-1]
-        return config.model_copy(update={"train": train, "memory": memory})
-
-
-def _changed(before: RunConfig, now: RunConfig) -> list[str]:
-    """Lists the settings that fallbacks have changed."""
-    old, new = switches_of(before.memory), switches_of(now.memory)
-    changed = [f"memory.{name}={value}" for name, value in new.items() if old[name] != value]
-    if before.train.batch_size != now.train.batch_size:
-        sizes = ("batch_size", "accumulation_steps")
-        changed += [f"train.{name}={getattr(now.train, name)}" for name in sizes]
-    return changed
+        return config.model_copy(update={"memory": memory})

@@ -1,4 +1,4 @@
-"""The strategies that the planner chooses from, fastest first, and what each one costs."""
+"""The planner's strategies, fastest first, and what each one costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "lean": {"token_chunk": 256, "label_chunk": 128},
     "one_by_one": {"members": "one_by_one"},
 }
-"""`[memory]` switches that each strategy adds to those of the one before."""
+"""`[memory]` switches that each strategy adds to the previous one's."""
 
 STRATEGIES = dict(zip(_ADDED, accumulate(_ADDED.values(), or_), strict=True))
 """`[memory]` switches of each strategy, from fastest to leanest."""
@@ -41,7 +41,7 @@ COSTS: dict[str, str] = {
     "lean": "more and smaller kernels, and 4-bit weights unpacked for each chunk of tokens",
     "one_by_one": "no shared prefixes, and a second forward pass of all members but one",
 }
-"""What each strategy adds to the cost of the one before, in words; `memory.flops` counts it."""
+"""What each strategy adds to the previous one's cost; `memory.flops` counts it."""
 
 _LEANNESS: dict[str, tuple[Any, ...]] = {
     "activations": ("keep", "recompute", "offload"),
@@ -57,9 +57,9 @@ class Candidate:
     """Switches that the planner may choose.
 
     Attributes:
-        name: Of the strategy that they came from; says so where the user's own switches differ.
-        strategy: Name in `STRATEGIES`, or `custom` where the user's own switches differ.
-        section: The `[memory]` settings with the switches in place.
+        name: For people: the strategy's name, and whether the user's switches change it.
+        strategy: Name in `STRATEGIES`, or `custom` if the user's switches change it.
+        section: `[memory]` with these switches.
     """
 
     name: str
@@ -68,15 +68,13 @@ class Candidate:
 
     @property
     def switches(self) -> dict[str, Any]:
-        """The settings that decide how a step runs."""
         return switches_of(self.section)
 
 
 def candidates(section: MemorySection) -> list[Candidate]:
-    """Lists what may be chosen, fastest first.
+    """Lists what the planner may choose, fastest first.
 
-    Switches that the user set by hand are a starting point: none of them is made less lean.
-    Strategies that become equal by that are listed once.
+    No switch becomes less lean than the user set it. Strategies that become equal are listed once.
     """
     by_hand = {
         name: getattr(section, name) for name in SWITCHES if name in section.model_fields_set
@@ -84,10 +82,11 @@ def candidates(section: MemorySection) -> list[Candidate]:
     found: list[Candidate] = []
     for name, wanted in STRATEGIES.items():
         if section.shards > 1 and wanted["members"] != "tree":
-            continue  # as many passes as members, which differ from process to process
-        merged = {**wanted}
-        for switch, value in by_hand.items():
-            merged[switch] = _leaner(switch, value, wanted.get(switch, value))
+            continue  # processes would run different numbers of passes
+        merged = wanted | {
+            switch: _leaner(switch, value, wanted.get(switch, value))
+            for switch, value in by_hand.items()
+        }
         differs = any(merged[switch] != value for switch, value in wanted.items())
         candidate = Candidate(
             f"{name} with your switches" if differs else name,
@@ -103,11 +102,11 @@ def candidates(section: MemorySection) -> list[Candidate]:
 def _leaner(switch: str, one: Any, other: Any) -> Any:
     if switch in _LEANNESS:
         return max(one, other, key=_LEANNESS[switch].index)
-    return min(one, other, key=lambda chunk: chunk or float("inf"))  # 0 is all at one time
+    return min(one, other, key=lambda chunk: chunk or float("inf"))  # 0: no chunks
 
 
 def manual_candidate(section: MemorySection) -> Candidate:
-    """Returns the current settings, under the name of the strategy that they equal."""
+    """Returns the current settings, named after the strategy that they equal."""
     switches = switches_of(section)
     for name, wanted in STRATEGIES.items():
         if switches.items() >= wanted.items():
@@ -116,6 +115,6 @@ def manual_candidate(section: MemorySection) -> Candidate:
 
 
 def settled(config: RunConfig, switches: Mapping[str, object]) -> RunConfig:
-    """Returns the settings with these `[memory]` switches, as if set by hand."""
+    """Sets these `[memory]` switches as if by hand."""
     memory = config.memory.model_copy(update={**switches, "strategy": "manual"})
     return config.model_copy(update={"memory": memory})

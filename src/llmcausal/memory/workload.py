@@ -1,4 +1,4 @@
-"""What the micro-batches of a run's data ask for: the longest one, and their tokens on average."""
+"""A run's micro-batches: the longest one, and the mean of what they compute."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from llmcausal.train.batch import TripletBatch, collate
 from llmcausal.train.build import needs_of
 
 MOST_PACKED = 512
-"""Triplets whose prefix trees are packed to count tokens; of larger data, an even share is."""
+"""The most triplets that are packed to count tokens; of larger data, an even share."""
 
 
 def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Workload:
-    """Describes the longest micro-batch that these triplets could make, or a longer one.
+    """Describes a micro-batch at least as large as any that these triplets could make.
 
-    Every member counts as long as the longest, and the shared prefix is what makes the tree as
-    large as the mean of the largest trees, of as many as a micro-batch holds.
+    Every member is as long as the longest. The shared prefix makes each tree as large as the mean
+    of the largest trees, as many as a micro-batch holds.
     """
     batch_size = min(config.train.batch_size, len(triplets))
-    # A tree has at most the tokens of its members: the largest is looked for among these.
+    # A tree has at most its members' tokens, so the largest trees are among these.
     longest = heapq.nlargest(MOST_PACKED, triplets, key=lambda each: sum(map(len, each.members)))
     batches = [_packed([triplet], config.loss) for triplet in longest]
     nodes = heapq.nlargest(batch_size, (len(batch.tokens) for batch in batches))
@@ -53,18 +53,21 @@ def _packed(triplets: Sequence[EncodedTriplet], loss: LossSection) -> TripletBat
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one micro-batch asks the model to compute, on average over some.
+    """What the model computes for one micro-batch, or for the mean of several.
 
     Attributes:
-        nodes: Tokens of its prefix tree.
+        members: Sequences of all triplets, `answers` of them with scored tokens.
+        nodes: Tokens of the prefix tree.
         tree_pairs: Query-key pairs of attention over the tree: each node with itself and with each
             of its ancestors. Kernels also compute the hidden pairs of tiles that are partly seen.
-        separate: Tokens of all members run on their own, with their pairs.
-        again: Tokens of the members that `one_by_one` runs twice, with their pairs.
-        labels: Positions whose logits are scored.
+        separate: Tokens of all members in passes of their own, with `separate_pairs`.
+        again: Tokens of the members that `one_by_one` runs twice, with `again_pairs`.
+        labels: Positions with scored logits.
     """
 
     triplets: float
+    members: float
+    answers: float
     nodes: float
     tree_pairs: float
     separate: float
@@ -75,11 +78,12 @@ class Tokens:
 
 
 def tokens_of(batch: TripletBatch) -> Tokens:
-    """Counts what one packed micro-batch asks for."""
     lengths = [len(span.tokens) for span in batch.spans]
     again = [len(span.tokens) for span in batch.spans if span.member != "benign"]
     return Tokens(
         triplets=len(batch),
+        members=len(batch.spans),
+        answers=sum(bool(span.term) for span in batch.spans),
         nodes=len(batch.tokens),
         tree_pairs=int(batch.positions.sum()) + len(batch.positions),
         separate=sum(lengths),
@@ -95,7 +99,7 @@ def _causal_pairs(lengths: Sequence[int]) -> int:
 
 
 def mean_tokens(micro_batches: Iterable[Sequence[EncodedTriplet]], loss: LossSection) -> Tokens:
-    """Packs at least one micro-batch; returns what they ask for on average."""
+    """Packs at least one micro-batch and returns the mean."""
     counts = [astuple(tokens_of(_packed(rows, loss))) for rows in micro_batches]
     return Tokens(*(sum(column) / len(counts) for column in zip(*counts, strict=True)))
 
@@ -103,11 +107,19 @@ def mean_tokens(micro_batches: Iterable[Sequence[EncodedTriplet]], loss: LossSec
 def first_epoch(
     section: TrainSection, triplets: Sequence[EncodedTriplet]
 ) -> list[list[EncodedTriplet]]:
-    """Returns micro-batches of the first epoch, in order; an even share if they are many."""
+    """Returns the first epoch's micro-batches in order, or an even share of many."""
     size = section.batch_size
-    order = epoch_order(len(triplets), section.seed, 0)
+    order = [triplets[index] for index in epoch_order(len(triplets), section.seed, 0)]
     starts = range(0, len(order), size)
     stride = max(1, len(starts) * size // MOST_PACKED)
-    return [
-        [triplets[index] for index in order[start : start + size]] for start in starts[::stride]
-    ]
+    return [order[start : start + size] for start in starts[::stride]]
+
+
+def mean_workload(tokens: Tokens) -> Workload:
+    """Describes a micro-batch of equal members with about these tokens."""
+    triplets = max(1, round(tokens.triplets))
+    length = round(tokens.separate / tokens.members)
+    branches = tokens.members - tokens.triplets
+    shared = round((tokens.separate - tokens.nodes) / branches) if branches else 0
+    response = round(tokens.labels / tokens.answers) if tokens.answers else 1
+    return Workload(length, min(shared, length - 1), min(response, length - 1), triplets)

@@ -55,7 +55,7 @@ def build_objective(
     Raises:
         ConfigError: If nothing would be learned.
     """
-    contrastive = _of_the_step(section) if trained else None
+    contrastive = contrastive_of_step(section) if trained else None
     contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
     projection = build_projection(section, width, train.seed) if contrasts else None
     objective = Objective(section, contrastive, projection)
@@ -84,14 +84,15 @@ def build_projection(section: LossSection, width: int, seed: int) -> ProjectionH
     return ProjectionHead(width, section.projection_hidden_dim, section.projection_dim, seed)
 
 
-def _of_the_step(section: LossSection) -> ContrastiveLoss | None:
+def contrastive_of_step(section: LossSection) -> ContrastiveLoss | None:
+    """Builds the contrastive loss if optimizer steps use it: a detector is trained after them."""
     in_the_step = section.lambda_contrastive > 0 and not learns_detector(section)
     return build_contrastive(section) if in_the_step else None
 
 
 def needs_of(section: LossSection) -> Needs:
     """Returns what an objective reads, without building its heads."""
-    return Objective(section, _of_the_step(section)).needs
+    return Objective(section, contrastive_of_step(section)).needs
 
 
 def build_step(

@@ -146,7 +146,7 @@ def _heading(result: Values) -> list[Text]:
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Table:
     table = titled_table(title)
     for column in columns:
-        words = column in ("", "strategy", "change", "adds")
+        words = column in ("", "strategy", "change", "adds", "card")
         table.add_column(column, justify="left" if words else "right")
     for row in rows:
         table.add_row(*map(Text, row))
@@ -215,7 +215,7 @@ def _exit_status(result: Values) -> Text:
 
 
 def _peak(prediction: Values) -> list[Text]:
-    lines = [Text(f"the peak is in the {prediction['peak_phase']} pass; it is held by:")]
+    lines = [Text(f"the peak is in the {prediction['peak_phase']} pass; it consists of:")]
     for held in prediction["peak_tensors"][:PEAK_TENSORS_SHOWN]:
         what = f"{held['count']} x {one_line(held['what'])} ({ROWS[held['component']]})"
         lines.append(Text(f"  {gibibytes(held['bytes']):>9}  {what}"))
@@ -265,16 +265,20 @@ def _costs(costs: Sequence[Values]) -> Table:
         flops = f"x{each['flops_ratio']:.2f}"
         rows.append((each["strategy"], flops, gibibytes(moved) if moved else "-", each["costs"]))
     columns = ("strategy", "FLOPs", "moved per triplet", "adds")
-    return _table("What each strategy computes and moves, counted", columns, rows)
+    return _table("Each strategy's work and transfers, counted", columns, rows)
 
 
-def _time(time: Values) -> list[Text]:
+def _time(time: Values) -> list[RenderableType]:
     work = time["flops_per_triplet"] / 1e12
     per_triplet = f"{work:,.0f} TFLOP" if work >= 100 else f"{work:.3g} TFLOP"
     tokens = f"{time['tokens_per_triplet']:,.0f} tokens"
-    lines = [Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")]
+    lines: list[RenderableType] = [
+        Text(f"a triplet: {tokens} computed, {per_triplet} (counted on {time['source']})")
+    ]
+    if time["predicted"]:
+        lines += _predicted_time(time["predicted"])
     if time["flops_per_second"] is None:
-        lines.append(Text("no time estimate: the training device is not here"))
+        lines.append(Text("no time measured: the training device is not here"))
         return lines
     rate = f"{time['flops_per_second'] / 1e9:,.0f} GFLOP/s"
     floor = time["flops_per_triplet"] / time["flops_per_second"]
@@ -286,6 +290,23 @@ def _time(time: Values) -> list[Text]:
         estimate = duration(time["estimate_seconds"])
         lines.append(Text(f"at the pace of the measured steps the run takes {estimate}"))
     return lines
+
+
+def _predicted_time(predicted: Values) -> list[RenderableType]:
+    rows = []
+    for row in predicted["cards"]:
+        low, high = row["step_seconds"]
+        run = " to ".join(map(duration, row["run_seconds"])) if row["run_seconds"] else "-"
+        rows.append((row["card"], f"{low:.3g} to {high:.3g} s", run))
+    load = predicted["workload"]
+    return [
+        _table("Predicted time, measured by nobody", ("card", "optimizer step", "the run"), rows),
+        Text(
+            f"  {predicted['kernels_per_step']:,} kernels in an optimizer step, 4-bit weights read "
+            f"{predicted['weight_reads_per_step']:,} times, at {load['member_tokens']} tokens per "
+            "member; from the card's peak rates to half of them"
+        ),
+    ]
 
 
 def _measured(measured: Values) -> Table:

@@ -1,16 +1,15 @@
-"""A device named `sim` that stands in for CUDA, and a tracker of what is allocated on a device.
+"""A device named `sim` that stands in for CUDA, and a tracker of a device's allocations.
 
-Fake tensors live on `sim`; nothing is computed. A torch built for CPUs cannot run autograd on fake
-CUDA tensors, but can on those of a backend that is registered from Python. What CUDA would do
-differently from torch's defaults for such a backend is set here: which operations autocast casts,
-and which attention kernels run.
+Fake tensors are on `sim`; nothing is computed. A torch built for CPUs cannot run autograd on fake
+CUDA tensors, but it can on those of a backend registered from Python. This module sets where CUDA
+differs from torch's defaults for such a backend: which operations autocast casts, and which
+attention kernels run.
 """
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
@@ -26,6 +25,7 @@ from torch.utils.backend_registration import (
 )
 
 from llmcausal.memory.prediction import GpuTraits
+from llmcausal.memory.simulation.operations import kernels_of, workspaces
 from llmcausal.memory.simulation.trace import Allocation, Trace
 
 SIM = "sim"
@@ -38,15 +38,15 @@ _WIDER = (
     "pow.Tensor_Scalar", "rsqrt", "logsumexp", "cosine_similarity", "layer_norm", "softmax.int",
     "log_softmax.int", "cross_entropy_loss", "nll_loss", "sum", "sum.dim_IntList", "exp", "log",
 )  # fmt: skip
-"""What autocast on CUDA computes in fp32; of its list, what language models use."""
+"""Operations that autocast on CUDA runs in fp32, as far as language models use them."""
 
 _KERNELS = ("silu_backward",)
-"""What CUDA computes in one kernel, and torch in several for a backend that has none."""
+"""Operations with one kernel on CUDA, which torch decomposes for a backend without a kernel."""
 
 _MASK_ALIGNMENT = 16
 
 _TRAITS = [GpuTraits()]
-"""Traits of the simulated GPU; the last entry counts."""
+"""Traits of the simulated GPU; the last entry is in force."""
 
 
 class _Backend(_DummyBackendModule):
@@ -61,7 +61,7 @@ class _Backend(_DummyBackendModule):
 
 
 class _CastCache:
-    """Casts of trained fp32 weights, kept until autocast ends, as torch's own cache does."""
+    """Keeps casts of trained fp32 weights until autocast ends, like torch's own cache."""
 
     def __init__(self) -> None:
         self.casts: dict[int, tuple[Tensor, Tensor]] = {}
@@ -110,7 +110,7 @@ def _attention(  # noqa: PLR0913 - torch's signature
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Runs the kernel that CUDA chooses: flash without a mask, else the memory-efficient one."""
+    """Runs CUDA's choice: flash without a mask, else the memory-efficient kernel."""
     if attn_mask is None and _has_flash(query):
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
@@ -149,7 +149,7 @@ def _has_flash(query: Tensor) -> bool:
 
 
 def _aligned(mask: Tensor) -> Tensor:
-    """Copies a mask whose rows do not begin at multiples of 16, as the kernel wants them."""
+    """Copies a mask unless its rows begin at multiples of 16, which the kernel needs."""
     columns = mask.shape[-1]
     over = columns % _MASK_ALIGNMENT
     if not over:
@@ -164,7 +164,7 @@ def _never(*_: Any, **__: Any) -> Any:
 
 @cache
 def _register() -> tuple[torch.library.Library, ...]:
-    """Makes the device known to torch, once a process; the libraries must stay alive."""
+    """Registers the device once per process; the libraries must stay alive."""
     _setup_privateuseone_for_python_backend(SIM, backend_module=_Backend())
     rest = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     rest.fallback(torch.library.fallthrough_kernel)
@@ -182,7 +182,7 @@ def _register() -> tuple[torch.library.Library, ...]:
 
 @contextmanager
 def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
-    """Yields a device with these traits, with what asks torch about CUDA answered for it."""
+    """Yields a device with these traits; questions to torch about CUDA get its answers."""
     _register()
     is_enabled, clear = torch.is_autocast_enabled, torch.clear_autocast_cache
 
@@ -213,102 +213,19 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
             _CASTS.casts.clear()
 
 
-FUSED_ROWS = 256
-"""Rows up to which CUDA multiplies by 4-bit weights without unpacking them (Ada: 8 to 256 by
-shape; for fewer rows than this a product is small compared with the peak)."""
-
-Workspaces = list[tuple[str, int]]
-
-
-# Memory that an operation takes while it runs and that no tensor outside it shows. Read in the
-# source of bitsandbytes 0.50 (`backends/*/ops.py`: `_dequant_linear_fallback`,
-# `_gemm_4bit_default_impl`) and of torch 2.13 (`ReduceOps.cpp`: `logsumexp_out_impl`;
-# `flash_attn/flash_api.cpp`, `mem_eff_attention/kernel_backward.h`: the query's gradient in fp32;
-# `mha_bwd` in the first: `dk_expanded`, `dv_expanded`, `dq_accum` by `nsplits`;
-# `FlashAttentionKernel.cpp`: scores of one tile for each thread).
-
-
-def workspaces(func: Any, args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    """Returns (component, bytes) of what an operation takes besides its results.
-
-    Args:
-        func: The operation, as a dispatch mode sees it.
-        args: Its arguments.
-        gpu: The GPU that computes; None: the CPU.
-    """
-    find = _BY_NAME.get(func.name())
-    return [] if find is None else [pair for pair in find(args, gpu) if pair[1]]
-
-
-def _gemm_4bit(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    rows, shape, absmax, blocksize = args[0], args[2], args[3], args[4]
-    numbers = math.prod(shape)
-    if gpu and rows.numel() // rows.shape[-1] <= FUSED_ROWS:
-        return []
-    scales = 4 * numbers // blocksize
-    nested = absmax.numel() != numbers // blocksize
-    unpacked = [scales] * (2 if gpu else 1) if nested else []
-    return [("dequantization", size) for size in (*unpacked, numbers * rows.dtype.itemsize)]
-
-
-def _logsumexp(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    return [("logits", args[0].numel() * args[0].dtype.itemsize)]
-
-
-def _flash_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    """As the deterministic form has it: as many sums of the query's gradient as fill the GPU."""
-    query, key = args[1], args[2]
-    parts = -(-gpu.multiprocessors // math.prod(query.shape[:2])) if gpu else 1
-    found = [("activations", size * parts) for _, size in _efficient_backward(args, gpu)]
-    if key.shape[1] < query.shape[1]:  # gradients by query head of keys and values, to be summed
-        size = query.shape[1] * math.prod(key.shape) // key.shape[1] * key.dtype.itemsize
-        found += [("activations", size)] * 2
-    return found
-
-
-def _efficient_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    return [("activations", 4 * math.prod(args[1].shape))]
-
-
-def _tile(query: Any, key: Any) -> tuple[int, int, int]:
-    rows, width = query.shape[2], query.shape[3]
-    split = 256 if rows >= 768 else 64 if rows >= 192 else 32
-    return min(split, rows), min(512, key.shape[2]), width
-
-
-def _cpu_attention(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    rows, keys, width = _tile(args[0], args[1])
-    numbers = rows * keys + 2 * rows + rows * width
-    return [("activations", 4 * numbers * torch.get_num_threads())]
-
-
-def _cpu_attention_backward(args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    rows, keys, _ = _tile(args[1], args[2])
-    return [("activations", 4 * 2 * rows * keys * torch.get_num_threads())]
-
-
-_BY_NAME: dict[str, Callable[[Sequence[Any], GpuTraits | None], Workspaces]] = {
-    "bitsandbytes::gemm_4bit": _gemm_4bit,
-    "aten::logsumexp": _logsumexp,
-    "aten::_scaled_dot_product_flash_attention_backward": _flash_backward,
-    "aten::_scaled_dot_product_efficient_attention_backward": _efficient_backward,
-    "aten::_scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
-    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
-}
-
 _COMPONENTS = {"weights": "misc", "loss": "logits", "optimizer": "misc"}
 
 
 class AllocationTracker(TorchDispatchMode):
-    """Writes a trace of what happens on a device and on the host next to it.
+    """Traces the allocations on a device and on its host.
 
     Args:
-        device: Type of the device that computes; `cpu` has no host next to it.
+        device: Type of the device that computes; `cpu` has no separate host.
         gpu: The GPU that the device stands for; None for a CPU.
 
     Attributes:
-        trace: What happened.
-        phase: What is being done: `weights`, `forward`, `loss`, `backward` or `optimizer`.
+        phase: `weights`, `forward`, `loss`, `backward` or `optimizer`.
+        times: How often the step runs the current operations.
     """
 
     def __init__(self, device: str, gpu: GpuTraits | None) -> None:
@@ -317,6 +234,7 @@ class AllocationTracker(TorchDispatchMode):
         self.gpu = gpu
         self.trace = Trace()
         self.phase = "weights"
+        self.times = 1
         self._known: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
 
@@ -327,12 +245,13 @@ class AllocationTracker(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Runs an operation and notes its workspaces and the storages that its results add."""
         ids = [
             self.trace.allocate(Allocation(size, component, f"inside {func}", self.phase))
             for component, size in workspaces(func, args, self.gpu)
         ]
         result = func(*args, **(kwargs or {}))
+        for kernel in kernels_of(func, args, kwargs or {}, result, self.gpu):
+            self.trace.kernels[-1][kernel] += self.times
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._note(leaf, func)
@@ -341,7 +260,7 @@ class AllocationTracker(TorchDispatchMode):
         return result
 
     def register(self, tensor: Tensor, component: str, what: str) -> None:
-        """Says what a tensor is for; notes it if it is new."""
+        """Sets a tensor's component; notes it if it is new."""
         self._note(tensor, None)
         known = self._known.get(id(tensor.untyped_storage()))
         if known is not None:
@@ -349,12 +268,11 @@ class AllocationTracker(TorchDispatchMode):
             allocation.component, allocation.what = component, what
 
     def resize(self, tensor: Tensor, size: int) -> None:
-        """Says that only `size` bytes of a known tensor are held."""
+        """Sets the bytes that are held of a known tensor."""
         self.trace.allocations[self._known[id(tensor.untyped_storage())]].size = size
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Sets the phase for a while."""
         before, self.phase = self.phase, phase
         try:
             yield
@@ -378,7 +296,7 @@ class AllocationTracker(TorchDispatchMode):
         host = kind != self.device
         made = Allocation(size, component, what, self.phase, host=host, pinned=host)
         number = self._known[key] = self.trace.allocate(made)
-        # Not the tensor: views share the storage, and outlive it.
+        # The storage, not the tensor: views share it and outlive the tensor.
         self._watched[key] = weakref.ref(storage, lambda _: self._forget(key, number))
 
     def _forget(self, key: int, number: int) -> None:

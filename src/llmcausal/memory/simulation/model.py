@@ -28,19 +28,19 @@ from llmcausal.model.placement import parts_on_host, use_plain_parameters
 from llmcausal.train.build import build_adapters
 
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
-"""bitsandbytes: weights to a scale, scales to a scale of scales, and their tables."""
+"""bitsandbytes: weights per scale, scales per scale of scales, and the sizes of their tables."""
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a fake model is made.
+    """A fake model's properties.
 
     Attributes:
-        layers: Decoder layers; fewer than the architecture has, for a shallower run.
+        layers: Decoder layers; a shallower run has fewer than the architecture.
         dtype: Compute dtype.
-        naive: As in the usual recipe: transformers' own attention, and fp32 where not quantized.
+        naive: The usual recipe: transformers' own attention, and unquantized weights in fp32.
         gpu: The simulated GPU; None: the CPU.
     """
 
@@ -90,9 +90,9 @@ def _quantized(model: Any, section: ModelSection, dtype: torch.dtype) -> Any:
 def materialize(
     model: PeftModel, shape: Shape, device: torch.device, tracker: AllocationTracker
 ) -> None:
-    """Puts fake tensors in place of a meta model's; call it inside `FakeTensorMode`.
+    """Replaces a meta model's tensors by fake ones, inside `FakeTensorMode`.
 
-    The tracker learns what each tensor is for, layer by layer.
+    The tracker learns each tensor's component, layer by layer.
     """
     base: Any = model.get_base_model()
     on_host = {} if shape.naive else parts_on_host(base, shape.config.memory)
@@ -138,7 +138,7 @@ def _fake_like(
 
 
 def _role(name: str) -> str:
-    """Returns a parameter's name without what differs from layer to layer."""
+    """Returns a parameter's name without its layer."""
     return ".".join(part for part in name.split(".")[-4:] if not part.isdigit() and part != "model")
 
 
@@ -180,7 +180,6 @@ def _materialize_4bit(
 
 
 def layer_of(name: str) -> int | None:
-    """Returns the decoder layer in a parameter's name."""
     found = _LAYER.search(name)
     return int(found[1]) if found else None
 
@@ -191,13 +190,13 @@ def watch_layers(
     left: Callable[[int], bool],
     backward: Callable[[int], None],
 ) -> None:
-    """Calls back with a layer's number as it begins and ends, and as its backward pass begins.
+    """Calls back with a layer's number when its passes begin and end.
 
     Args:
         layers: The decoder's.
         entered: Called before each forward pass.
-        left: Called after it; returns whether `backward` is to be called.
-        backward: Called once the gradient of the layer's output is there.
+        left: Called after it; returns whether to call `backward`.
+        backward: Called when the gradient of the layer's output exists.
     """
     for number, layer in enumerate(layers):
 
@@ -213,20 +212,22 @@ def watch_layers(
         layer.register_forward_hook(after)
 
 
-class FakeShards:
-    """Makes a fake model's frozen layers shares in the trace, and notes what is gathered of them.
+ARRIVING = "a layer on its way"
+GATHERED = "a gathered layer"
 
-    As FSDP2 does in torch 2.13 (`_fsdp_param_group.py`: `unshard`, `wait_for_unshard`,
-    `pre_backward`; `_fsdp_collectives.py`): a layer arrives in one buffer and is copied out of it
-    into its parameters. In the forward pass the buffer stays until the next layer's arrives. In
-    the backward pass the next layer's is fetched ahead, and a layer goes when the one below it
-    begins.
+
+class FakeShards:
+    """Shards a fake model's frozen layers in the trace, and notes the gathered ones.
+
+    As FSDP2 in torch 2.13 (`_fsdp_param_group.py`: `unshard`, `wait_for_unshard`, `pre_backward`;
+    `_fsdp_collectives.py`): a layer arrives in one buffer and is copied into its parameters. In
+    the forward pass the buffer stays until the next layer arrives. The backward pass prefetches
+    the next layer, and frees a layer when the one below it begins.
 
     Args:
         layers: The decoder's, materialized; changed in place.
-        shards: Processes that share them.
-        device: Where they are.
-        tracker: Notes it; the layers' marks must come before `watch`.
+        shards: Number of processes.
+        tracker: The layers' marks must come before `watch`.
     """
 
     def __init__(
@@ -239,8 +240,7 @@ class FakeShards:
         self._tracker = tracker
         self._layers = layers
         self._sizes: list[list[int]] = []
-        self._arrived: dict[int, int] = {}
-        self._gathered: dict[int, list[int]] = {}
+        self._blocks: dict[tuple[str, int], list[int]] = {}
         for layer in layers:
             use_plain_parameters(layer, device)
             frozen = [each for each in layer.parameters() if not each.requires_grad]
@@ -250,52 +250,43 @@ class FakeShards:
             self._sizes.append([share * shards for share in shares])
 
     def watch(self, decoder: nn.Module) -> None:
-        """Notes from here on what each pass gathers."""
+        """Notes from now on the layers that each pass gathers."""
         watch_layers(self._layers, self._entered, self._left, self._backward)
-        decoder.register_forward_hook(lambda *_: self._let_arrived_go(len(self._layers) - 1))
+        decoder.register_forward_hook(lambda *_: self._free(ARRIVING, len(self._layers) - 1))
 
     def end(self) -> None:
-        """Lets the first layer go, whose input has no gradient: it stays to the end."""
-        self._let_go(0)
+        """Frees the first layer, whose input has no gradient: it stays to the end."""
+        self._free(GATHERED, 0)
 
     def _entered(self, number: int) -> None:
-        if self._tracker.phase != "backward":  # which gathers the layer before it recomputes it
+        if self._tracker.phase != "backward":  # a recomputed layer is gathered already
             self._arrive(number)
-            self._let_arrived_go(number - 1)
-            self._gather(number)
+            self._free(ARRIVING, number - 1)
+            self._allocate(GATHERED, number, self._sizes[number])
 
     def _left(self, number: int) -> bool:
         if self._tracker.phase == "backward":
             return False
-        self._let_go(number)
+        self._free(GATHERED, number)
         return True
 
     def _backward(self, number: int) -> None:
-        self._let_go(number + 1)
+        self._free(GATHERED, number + 1)
         self._arrive(number)
-        self._gather(number)
-        self._let_arrived_go(number)
+        self._allocate(GATHERED, number, self._sizes[number])
+        self._free(ARRIVING, number)
         if number:
             self._arrive(number - 1)
 
     def _arrive(self, number: int) -> None:
-        if number not in self._arrived:
-            size = sum(self._sizes[number])
-            self._arrived[number] = self._allocate(size, "a layer on its way")
+        if (ARRIVING, number) not in self._blocks:
+            self._allocate(ARRIVING, number, [sum(self._sizes[number])])
 
-    def _let_arrived_go(self, number: int) -> None:
-        if number in self._arrived:
-            self._tracker.trace.free(self._arrived.pop(number))
+    def _allocate(self, what: str, number: int, sizes: list[int]) -> None:
+        trace, phase = self._tracker.trace, self._tracker.phase
+        made = [Allocation(size, "base_model", what, phase) for size in sizes]
+        self._blocks[what, number] = [trace.allocate(each) for each in made]
 
-    def _gather(self, number: int) -> None:
-        sizes = self._sizes[number]
-        self._gathered[number] = [self._allocate(size, "a gathered layer") for size in sizes]
-
-    def _let_go(self, number: int) -> None:
-        for block in self._gathered.pop(number, ()):
+    def _free(self, what: str, number: int) -> None:
+        for block in self._blocks.pop((what, number), ()):
             self._tracker.trace.free(block)
-
-    def _allocate(self, size: int, what: str) -> int:
-        return self._tracker.trace.allocate(
-            Allocation(size, "base_model", what, self._tracker.phase)
-        )

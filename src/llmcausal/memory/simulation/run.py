@@ -1,9 +1,9 @@
-"""The production step on fake tensors, replayed through the allocator: what `predict` runs."""
+"""The production step on fake tensors, replayed through the allocator: `predict`'s engine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -46,18 +46,16 @@ from llmcausal.train.step import TripletStep
 
 
 def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
-    """Predicts in this process, as `memory.prediction.predict`; no GPU means the CPU."""
+    """Predicts like `memory.prediction.predict`, in this process; no GPU means the CPU."""
     started = time.perf_counter()
     architecture: Any = load_architecture(config.model).get_text_config()
     layers = int(architecture.num_hidden_layers)
     check_layer(layers, config.loss.layer)
     trace = None
     if _layers_are_equal(architecture, config.loss):
-        shallow = _traced(config, workload, gpu, strategy, REAL_LAYERS, layers)
-        trace = extended(shallow, layers)
+        trace = extended(_traced(config, workload, gpu, strategy, REAL_LAYERS, layers), layers)
     extrapolated = trace is not None
-    if trace is None:
-        trace = _traced(config, workload, gpu, strategy, layers, layers)
+    trace = trace or _traced(config, workload, gpu, strategy, layers, layers)
     return Prediction(
         architecture=config.model.name,
         device="cuda" if gpu else "cpu",
@@ -72,7 +70,7 @@ def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: 
 
 
 def _layers_are_equal(architecture: Any, loss: LossSection) -> bool:
-    """Tells whether one layer stands for the others, in a model deep enough for that to pay."""
+    """Decides whether one layer stands for the others, in a model deep enough to gain from it."""
     layers = int(architecture.num_hidden_layers)
     kinds = set(getattr(architecture, "layer_types", None) or ())
     needs = needs_of(loss)
@@ -88,7 +86,7 @@ def _traced(
     layers: int,
     of_layers: int,
 ) -> Trace:
-    """Runs a step of `layers` layers; its optimizer is that of a model of `of_layers`."""
+    """Runs a step with `layers` layers, and the optimizer of a model with `of_layers`."""
     device = "cuda" if gpu else "cpu"
     dtype = expected_dtype(config.model.precision, device)
     naive = strategy == NAIVE
@@ -113,12 +111,12 @@ def _traced(
 class NaiveStep:
     """Three full forward passes with logits at every position, and one backward pass.
 
-    The model is as peft's k-bit preparation leaves it: what is not quantized is fp32, and layers
-    of a quantized model are recomputed. `benchmarks/memory.py` runs the same for real.
+    The model is as after peft's k-bit preparation: unquantized weights are fp32, and a quantized
+    model recomputes its layers. `benchmarks/memory.py` runs the same for real.
 
     Args:
         model: A `PeftModel`.
-        objective: Gives its projection head.
+        objective: Has the projection head.
         dtype: Compute dtype, for autocast.
     """
 
@@ -132,7 +130,6 @@ class NaiveStep:
     def __call__(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Callable[[Tensor], None]
     ) -> None:
-        """Runs the batch's triplets, one after another."""
         device = batch.tokens.device.type
         for row in range(len(batch)):
             spans = [span for span in batch.spans if span.triplet == row]
@@ -144,7 +141,6 @@ class NaiveStep:
             backward(torch.stack(losses).sum())
 
     def label_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the cross-entropy of one member."""
         return cross_entropy(logits, labels)
 
     def _member(self, span: Span) -> tuple[Tensor | None, Tensor]:
@@ -160,10 +156,10 @@ class NaiveStep:
 
 
 CUBLAS_WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
-"""What torch gives cuBLAS by default (`CUBLAS_WORKSPACE_CONFIG` is `:4096:2:16:8`)."""
+"""torch's default for cuBLAS (`CUBLAS_WORKSPACE_CONFIG` is `:4096:2:16:8`)."""
 
 CHUNKS_RUN = 3
-"""Chunks of tokens that are run of a module, however many there are."""
+"""The simulation runs at most this many chunks of tokens per module."""
 
 
 def trace_step(
@@ -171,25 +167,25 @@ def trace_step(
 ) -> tuple[Trace, dict[str, nn.Parameter]]:
     """Runs the production step on a fake model.
 
-    The optimizer's states are there, and where a step accumulates over micro-batches so are the
-    gradients: it is the last micro-batch of any step but the first.
+    It is the last micro-batch of any step but the first: the optimizer's states exist, and if a
+    step has several micro-batches, so do the gradients.
 
     Args:
         device: `cpu`, or the simulated device, which must be in use.
 
     Returns:
-        What was allocated and freed, and the trained parameters, by name.
+        The allocations, and the trained parameters by name.
     """
     model = build_meta_model(shape)
     tracker = AllocationTracker(device.type, shape.gpu)
     masks = transformers.masking_utils
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        # transformers takes fake tensors for the sign of an export and then builds every mask in
-        # full. What it would ask of the positions (several sequences in one row) is known.
+        # Fake tensors make transformers assume an export, for which it builds every mask in full.
+        # It would also search the positions for several sequences in one row; there are none.
         stack.enter_context(patch.object(masks, "is_tracing", lambda *_: False))
         stack.enter_context(patch.object(masks, "find_packed_sequence_indices", lambda *_: None))
-        few = _few_chunks(token_chunks.parts_of)
+        few = _few_chunks(token_chunks.parts_of, tracker)
         stack.enter_context(patch.object(token_chunks, "parts_of", few))
         materialize(model, shape, device, tracker)
         if device.type != "cpu":
@@ -226,18 +222,28 @@ def trace_step(
     return tracker.trace, trained
 
 
-def _few_chunks(parts_of: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
-    """Cuts only the first three chunks of tokens: the others do as the third.
+def _few_chunks(
+    parts_of: Callable[..., tuple[Tensor, ...]], tracker: AllocationTracker
+) -> Callable[..., Iterator[Tensor]]:
+    """Cuts only the first three chunks of tokens: all others are like the third.
 
-    The second adds gradients to those of the first, the third while those of the second are still
-    alive; no other finds more than it did. So the peak is the same, and a prediction takes about
-    the same time at every length.
+    The second adds its gradients to the first's, the third does so while the second's are still
+    alive. No later chunk needs more, so the peak is the same, and a prediction takes about the
+    same time at every length. The third chunk's kernels count once for each later one.
     """
-    return lambda rows, count: parts_of(rows, count)[:CHUNKS_RUN]
+
+    def few(rows: Tensor, count: int) -> Iterator[Tensor]:
+        parts = parts_of(rows, count)
+        yield from parts[: CHUNKS_RUN - 1]
+        tracker.times = len(parts) - CHUNKS_RUN + 1
+        yield from parts[CHUNKS_RUN - 1 : CHUNKS_RUN]
+        tracker.times = 1
+
+    return few
 
 
 def _noted(get_rng_state: Callable[[], Tensor], tracker: AllocationTracker) -> Callable[[], Tensor]:
-    """Notes what every recomputation saves of the host's random state; no operation makes it."""
+    """Notes the random state that every recomputation saves, which no operation makes."""
 
     def noted() -> Tensor:
         state = get_rng_state()

@@ -1,4 +1,4 @@
-"""What was allocated and freed, in order: for more layers, and replayed in CUDA's allocator."""
+"""Allocations in order: repeated for more layers, and replayed in CUDA's allocator."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Moment
+from llmcausal.memory.prediction import COMPONENTS, HeldTensors, Kernel, Moment
 
 FIRST_LAYERS = 3
 REAL_LAYERS = 7
-"""Layers to run so that `extended` may add more: three first ones, which do not touch what the
-first layer does differently, the one that is repeated, and as many after it."""
+"""Layers that `extended` needs: three, after which nothing touches the first layer's peculiarities,
+the repeated one, and as many after it."""
 
 _NEAR = 2
 
 Label = tuple[str, int, int]
-"""What began, for the how-manieth time, in which layer."""
+"""What begins, its count so far, and the layer."""
 
 
 @dataclass
 class Allocation:
-    """A block of memory: its bytes, one of `COMPONENTS`, what made it, and when.
+    """A block of memory: bytes, one of `COMPONENTS`, origin and phase.
 
     Attributes:
-        host: Whether it is in host memory next to a device.
+        host: Whether it is in the host memory of a device.
         pinned: Whether that is pinned for copies.
     """
 
@@ -41,59 +41,63 @@ class Allocation:
 
 @dataclass
 class Trace:
-    """Blocks by number, and events: a number is its allocation, its complement (~n) the end.
+    """Blocks by number, and events: a number allocates its block, the complement (~n) frees it.
 
     Attributes:
-        marks: Where a layer began something: index into `events`, and what.
+        marks: Where a layer begins something: index into `events`, and label.
+        kernels: The kernels before the first mark, and after each.
     """
 
     allocations: list[Allocation] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     marks: list[tuple[int, Label]] = field(default_factory=list)
+    kernels: list[Counter[Kernel]] = field(default_factory=lambda: [Counter()])
     _visits: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def allocate(self, allocation: Allocation) -> int:
-        """Notes a new block; returns its number."""
+        """Adds a block and returns its number."""
         self.allocations.append(allocation)
         self.events.append(len(self.allocations) - 1)
         return len(self.allocations) - 1
 
     def free(self, number: int) -> None:
-        """Notes a block's end."""
         self.events.append(~number)
 
     def mark(self, name: str, layer: int) -> None:
-        """Notes that a layer begins something."""
+        """Marks that a layer begins something."""
         self._visits[name, layer] += 1
         self.marks.append((len(self.events), (name, self._visits[name, layer], layer)))
+        self.kernels.append(Counter())
 
-    def segments(self) -> Iterator[tuple[Label | None, list[int]]]:
-        """Yields the events between marks, with the mark that they follow."""
+    def segments(self) -> Iterator[tuple[Label | None, list[int], Counter[Kernel]]]:
+        """Yields the events and kernels between marks, with the mark before them."""
         starts = [index for index, _ in self.marks]
         labels: list[Label | None] = [None, *(label for _, label in self.marks)]
-        bounds = zip([0, *starts], [*starts, len(self.events)], strict=True)
-        for label, (start, stop) in zip(labels, bounds, strict=True):
-            yield label, self.events[start:stop]
+        stops = [*starts, len(self.events)]
+        for label, start, stop, kernels in zip(
+            labels, [0, *starts], stops, self.kernels, strict=True
+        ):
+            yield label, self.events[start:stop], kernels
 
     def changes(self) -> Iterator[tuple[int, Allocation, bool]]:
-        """Yields each event's block, by number and itself, and whether it begins."""
+        """Yields each event's block, with its number before and whether it begins after it."""
         for event in self.events:
             number = event if event >= 0 else ~event
             yield number, self.allocations[number], event >= 0
 
 
 def extended(trace: Trace, layers: int) -> Trace | None:
-    """Repeats what the fourth of seven layers did, so that there are `layers`.
+    """Repeats the fourth of seven layers until there are `layers`.
 
-    Blocks are matched by their place after a layer's mark: what a layer frees of its neighbours
-    is freed by its copies of theirs.
+    Blocks are matched by their place after a layer's mark: if a layer frees its neighbour's block,
+    its copies free their neighbours'.
 
     Args:
-        trace: Of a run of `REAL_LAYERS` equal layers.
+        trace: A run with `REAL_LAYERS` equal layers.
         layers: At least `REAL_LAYERS`.
 
     Returns:
-        None if the layers did not do the same, so that nothing can be said of more of them.
+        None if the layers differ, so that they say nothing about more layers.
     """
     return _Extension(trace, layers).run()
 
@@ -116,13 +120,14 @@ class _Extension:
                 copies = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
                 copies = copies if before < layer else copies[::-1]
             for copy in copies:
-                for label, events in segments:
+                for label, events, kernels in segments:
                     self._play(label, events, copy)
+                    self.result.kernels[0] += kernels
             before = layer
         return None if self.lost else self.result
 
     def _after(self, layer: int) -> int:
-        """Number that a real layer has in the longer model."""
+        """Returns a real layer's number in the longer model."""
         return layer + self.added if layer > FIRST_LAYERS else layer
 
     def _play(self, label: Label | None, events: list[int], layer: int) -> None:
@@ -142,7 +147,7 @@ class _Extension:
         ends = (0, REAL_LAYERS - 1)
         if real not in ends and owned >= 0 and abs(real - owned) <= _NEAR:
             wanted = [layer + owned - real]
-        elif owned == FIRST_LAYERS:  # what is left of it in every copy
+        elif owned == FIRST_LAYERS:  # every copy's
             wanted = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
         else:
             wanted = [self._after(owned)]
@@ -171,13 +176,12 @@ LARGE_ROUNDING = 2 * MIB
 
 
 def rounded(size: int) -> int:
-    """Returns the bytes that a request of `size` bytes takes."""
     return max(ROUNDING, -(-size // ROUNDING) * ROUNDING)
 
 
 @dataclass(eq=False)
 class _Block:
-    """A part of a segment; `before` and `after` are its neighbours there."""
+    """A part of a segment, with its neighbours there."""
 
     segment: int
     address: int
@@ -195,21 +199,21 @@ class _Block:
 class CachingAllocator:
     """A model of PyTorch's caching allocator for CUDA, on one stream.
 
-    Follows c10/cuda/CUDACachingAllocator.cpp: sizes are rounded to 512 bytes; up to 1 MiB comes
-    from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, more from segments of its own
-    size rounded to 2 MiB; the smallest free block that is large enough is taken, and split. A full
-    device would first return cached segments; here the device is never full.
+    Follows c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded to 512 bytes. Requests up to 1 MiB
+    use segments of 2 MiB, up to 10 MiB segments of 20 MiB, larger ones their own size rounded to
+    2 MiB. A request splits the smallest free block that is large enough. A full device would first
+    return cached segments; here the device is never full.
 
     Args:
-        expandable: As with `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: one segment for
-            small and one for large requests, which grow at their end.
+        expandable: `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: small and large requests
+            have one segment each, which grows at its end.
 
     Attributes:
-        allocated_bytes: In use now, rounding included.
+        allocated_bytes: In use, rounding included.
         reserved_bytes: Taken from the device.
-        segments: How many were taken from the device.
-        free_blocks: (size, segment, address) of blocks that are reserved and not in use, sorted,
-            by whether they are in a small segment.
+        segments: Number of segments.
+        free_blocks: (size, segment, address) of free blocks, sorted, by whether their segment is
+            for small requests.
     """
 
     def __init__(self, *, expandable: bool = False) -> None:
@@ -223,7 +227,7 @@ class CachingAllocator:
         self._last: dict[bool, _Block] = {}
 
     def allocate(self, key: Hashable, size: int) -> None:
-        """Serves a request of `size` bytes, known as `key` until it is freed.
+        """Serves a request of `size` bytes, known as `key` until `free`.
 
         Raises:
             ValueError: If `key` is in use.
@@ -239,7 +243,7 @@ class CachingAllocator:
         self.allocated_bytes += block.size
 
     def free(self, key: Hashable) -> None:
-        """Takes a request back.
+        """Frees a request's block.
 
         Raises:
             KeyError: If `key` is not in use.
@@ -330,9 +334,10 @@ MOMENTS = 240
 
 
 def replay(trace: Trace, *, caching: bool) -> dict[str, Any]:
-    """Returns what a `Prediction` says of a trace's bytes, peak and timeline.
+    """Returns a `Prediction`'s fields about bytes, peak and timeline.
 
-    `caching` says whether the device has the caching allocator, which rounds sizes.
+    Args:
+        caching: Whether the device has the caching allocator, which rounds sizes.
     """
     sizes = [rounded(each.size) if caching else each.size for each in trace.allocations]
     moments, peak_index = _moments(trace, sizes)
@@ -356,11 +361,12 @@ def replay(trace: Trace, *, caching: bool) -> dict[str, Any]:
             for (component, what), size in groups.most_common()
         ),
         "timeline": tuple(moments.values()),
+        "kernels": tuple(sum(trace.kernels, Counter()).items()),
     }
 
 
 def _moments(trace: Trace, sizes: list[int]) -> tuple[dict[int, Moment], int]:
-    """Returns evenly spaced moments and the peak's, by event, and the event of the peak."""
+    """Returns evenly spaced moments and the peak's, by event, and the peak's event."""
     every = max(1, len(trace.events) // MOMENTS)
     now = dict.fromkeys(COMPONENTS, 0)
     total, peak, peak_index = 0, 0, 0
@@ -383,10 +389,10 @@ def _moments(trace: Trace, sizes: list[int]) -> tuple[dict[int, Moment], int]:
 
 
 def _host_bytes(trace: Trace) -> int:
-    """Returns what the host gives at most.
+    """Returns the host memory's peak.
 
-    torch rounds each pinned block up to a power of two, and keeps it for others of that size: so
-    each size counts with its own peak.
+    torch rounds each pinned block up to a power of two and keeps it for later blocks of that size,
+    so each size counts with its own peak.
     """
     now: Counter[int] = Counter()
     peak: Counter[int] = Counter()
