@@ -74,6 +74,12 @@ class NonFiniteLossError(LlmcausalError):
     exit_code = 5
 
 
+class LimitCrossedError(LlmcausalError):
+    """A monitored share is above its limit or its baseline."""
+
+    exit_code = 6
+
+
 class LostProcessError(LlmcausalError):
     """One of the processes that compute together failed in the middle of a pass.
 

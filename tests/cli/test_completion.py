@@ -40,6 +40,7 @@ def completed(words: str) -> list[str]:
     [
         ("tr", ["train", "try"]),
         ("data va", ["validate"]),
+        ("monitor p", ["probe"]),
         (
             "eval --adaptive-",
             [

@@ -99,7 +99,7 @@ MAX_DEFECTS = 1000
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
     """Reads triplets with their line numbers; raises a DataError with every defect."""
     triplets: list[tuple[int, Triplet]] = []
-    defects = _Defects(path)
+    defects = Defects(path)
     first_lines: dict[str, int] = {}
     for number, record in read_objects(path, defects.add):
         triplet, reasons = parse_record(record)
@@ -132,7 +132,9 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-class _Defects:
+class Defects:
+    """Collects the defects of a file, the first `MAX_DEFECTS` in full."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0

@@ -63,7 +63,7 @@ def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
     """
     result = run.result or {}
     base = as_object(result.get("base"))
-    return _save_page(
+    return save_page(
         "page.html.jinja",
         out,
         title=title,
@@ -93,7 +93,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         raise UsageError(f"{twice}: named twice; name each run once")
     runs = [read_run(folder) for folder in run_dirs]
     names = _names(places)
-    return _save_page(
+    return save_page(
         "comparison.html.jinja",
         out,
         title=" / ".join(names),
@@ -112,7 +112,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     )
 
 
-def _save_page(template: str, out: Path, **values: Any) -> Path:
+def save_page(template: str, out: Path, **values: Any) -> Path:
     """Fills a template, where all but `Markup` is escaped, and writes it whole or not at all."""
     page = _templates().get_template(template).render(**values)
     try:
