@@ -34,6 +34,7 @@ from llmcausal.evaluation.forward import (
 )
 from llmcausal.evaluation.generation import Answering, evaluation_mode, without_adapter
 from llmcausal.evaluation.results import write_results
+from llmcausal.evaluation.scales import measure_scales
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.cpu_layers import whole_layers
@@ -100,12 +101,14 @@ class EvaluationRequest(AnyEvaluation):
         reads: Also measure perplexity and representations.
         against: A checkpoint to compare with, instead of the untouched base.
         adaptive: Also search attacks against each model.
+        scales: Also measure answers with the adapter's update multiplied by these.
     """
 
     checkpoint: Path
     reads: bool = True
     against: Path | None = None
     adaptive: AdaptiveRequest | None = None
+    scales: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,12 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         processes.on_main(lambda: fetch_model(config.model))
         parts = load_parts(config, manifest, checkpoint, against)
         result = evaluate_model(config, parts, triplets, asked, processes)
+        if request.scales:
+            known = {1.0: result["tuned"], 0.0: None if against else result["base"]}
+            answering = _answering(config.evaluation, parts, processes)
+            result["scales"] = measure_scales(
+                answering, triplets, request.scales, known, ProgressLine("answers, other scales")
+            )
         if not processes.is_main:
             return result
         if adaptive is not None:
@@ -257,14 +266,7 @@ def evaluate_model(
     }
     with whole_layers(parts.model):
         result |= evaluate(
-            Answering(
-                parts.model,
-                parts.template,
-                section.max_new_tokens,
-                section.batch_size,
-                store=AnswerStore() if section.cache and not processes.sharded else None,
-                processes=processes,
-            ),
+            _answering(section, parts, processes),
             chosen,
             baseline=asked.baseline,
             base_weights=parts.other.weights if parts.other else None,
@@ -275,6 +277,17 @@ def evaluate_model(
     if processes.is_main:
         result["environment"] = run_directory.environment()
     return result
+
+
+def _answering(section: EvaluationSection, parts: Parts, processes: Processes) -> Answering:
+    return Answering(
+        parts.model,
+        parts.template,
+        section.max_new_tokens,
+        section.batch_size,
+        store=AnswerStore() if section.cache and not processes.sharded else None,
+        processes=processes,
+    )
 
 
 def _add_what_is_read(

@@ -17,7 +17,7 @@ from llmcausal.launched import process_index
 
 app = options.subcommand()
 
-_IN_MEMORY = ("against", "adaptive", "adaptive_from", "num_processes")
+_IN_MEMORY = ("against", "adaptive", "adaptive_from", "lora_scale", "num_processes")
 _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 """Options that only one of the two kinds of evaluation knows."""
 
@@ -32,6 +32,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
         "llmcausal eval --checkpoint b/best --adaptive 9 --adaptive-from a/evaluation",
+        "llmcausal eval --checkpoint runs/x/best --lora-scale 0,0.5,1,1.25",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
         "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
     )
@@ -94,6 +95,14 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR", help="Compare with this checkpoint instead of the untouched base."
+        ),
+    ] = None,
+    lora_scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="Also measure with the adapter's update multiplied by these: 0 is the base, 1 "
+            "the checkpoint.",
         ),
     ] = None,
     max_samples: Annotated[
@@ -189,7 +198,7 @@ def evaluate(
         elif checkpoint is not None:
             from llmcausal.assembly import evaluating
 
-            search = None
+            search, scales = None, _scales(lora_scale)
             if adaptive is not None:
                 search = AdaptiveRequest(
                     adaptive,
@@ -200,7 +209,7 @@ def evaluate(
                 )
             result = evaluating.evaluate_checkpoint(
                 evaluating.EvaluationRequest(
-                    checkpoint, not answers_only, against, search, **shared
+                    checkpoint, not answers_only, against, search, scales, **shared
                 )
             )
     if process_index():
@@ -213,6 +222,16 @@ def evaluate(
 
     console().print(render_evaluation(result))
     console().print(f"report: {result['report']}", soft_wrap=True)
+
+
+def _scales(text: str | None) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(each) for each in (text or "").split(",") if each.strip())
+        if (not scales and text is not None) or not all(0 <= each <= 10 for each in scales):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--lora-scale {text}: give numbers from 0 to 10: 0,0.5,1") from None
+    return scales
 
 
 def _refuse(given: Mapping[str, Any]) -> None:

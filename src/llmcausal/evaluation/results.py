@@ -119,6 +119,10 @@ Side = _figures(
 """The figures of one model; `name` where it is not the untouched base."""
 
 
+ScalePoint = _figures("ScalePoint", of("answers"), scale=(float, ...))
+"""Figures of answers with the adapter's update multiplied by `scale`."""
+
+
 class EndpointFacts(ResultPart):
     """The deployed model that is the tuned side, and what asking it took."""
 
@@ -145,6 +149,7 @@ class EvaluationResult(ResultPart):
     skipped: list[SkippedTriplet]
     caveats: list[str]
     adaptive: Adaptive | None = None
+    scales: list[ScalePoint] | None = None  # type: ignore[valid-type]
     endpoint: EndpointFacts | None = None
     environment: dict[str, Any]
 

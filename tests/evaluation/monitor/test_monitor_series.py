@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmcausal.errors import UsageError
+from llmcausal.evaluation.monitor import series as series_module
 from llmcausal.evaluation.monitor.series import (
     ATTACK_SUCCESS,
     Reference,
@@ -24,6 +26,13 @@ from llmcausal.evaluation.monitor.series import (
     read_series,
     to_prometheus,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def disk_is_not_waited_for() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(series_module.os, "fsync", lambda _: None)
+        yield
 
 
 def probed(count: int, n: int = 50, **others: Any) -> Round:

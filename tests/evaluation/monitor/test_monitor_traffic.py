@@ -158,7 +158,7 @@ def test_hostile_lines_do_no_harm(tmp_path: Path) -> None:
         json.dumps({"system": "s", "user": "u", "answer": "a"}),
     ]
     path.write_bytes("\n".join(lines).encode("utf-8", errors="surrogatepass") + b"\n\xff\xfe\n")
-    began = time.monotonic()
+    began = time.process_time()
     found, defects = read(path)
     assert [each.line for each in found] == [1, 4, 6]
     assert len(defects) == 4
@@ -166,7 +166,7 @@ def test_hostile_lines_do_no_harm(tmp_path: Path) -> None:
     verdicts = [score(each, ["<script>"]) for each in found]
     assert verdicts[0]["witness"] is False  # the trusted text holds it too
     assert verdicts[1]["copied_instruction"] is False
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 60
 
 
 TEXTS = st.text() | st.lists(

@@ -185,10 +185,14 @@ def copies_instruction(untrusted: str, answer: str) -> bool:
     Such an answer carries the attack on to whoever reads it next.
     """
     by_size: dict[int, set[tuple[str, ...]]] = {}
+    read = 0
     for found in _INSTRUCTION.finditer(untrusted):
+        if found.start() < read:  # in the sentence before, which has been compared
+            continue
         before = untrusted[max(0, found.start() - _REACH) : found.start()]
         after = untrusted[found.end() : found.end() + _REACH]
         sentence = _SENTENCE_END.split(before)[-1] + found[0] + _SENTENCE_END.split(after, 1)[0]
+        read = found.end() + len(_SENTENCE_END.split(after, 1)[0])
         size = len(list(islice(_words(sentence), COPIED_WORDS)))
         if size not in by_size:
             by_size[size] = set(_runs(answer[:_MOST_CHARACTERS], size))
