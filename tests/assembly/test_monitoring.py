@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
@@ -137,9 +136,11 @@ def test_the_served_model_is_watched_and_the_series_goes_on(
         deployed = Deployed(url=url, model="m", max_new_tokens=4)
         request = ProbeRequest(deployed=deployed, watch=Watch(out=tmp_path), count=6)
         found = [monitoring.probe(request) for _ in range(2)]
-    assert [row["signals"][ATTACK_SUCCESS]["n"] for row in found] == [6, 6]
+    answered = [row["signals"][ATTACK_SUCCESS]["n"] for row in found]
+    assert [n + row["refused"] for n, row in zip(answered, found, strict=True)] == [6, 6]
+    assert min(answered) > 0  # texts beyond the tiny model's context are refused
     assert [row["round"] for row in rows(tmp_path)] == [1, 2]
-    assert found[1]["signals"][ATTACK_SUCCESS]["reference"]["n"] == 6
+    assert found[1]["signals"][ATTACK_SUCCESS]["reference"]["n"] == answered[0]
     assert not found[1]["alarm"]
 
 
@@ -202,15 +203,30 @@ def test_canaries_are_what_the_untouched_model_obeys(
     assert not (tmp_path / "none.jsonl").exists()
 
 
+@pytest.mark.timeout(300)
 def test_ctrl_c_keeps_the_answers_so_far(fake: tuple[Fake, str], tmp_path: Path) -> None:
     server, url = fake
     command = [sys.executable, "-m", "llmcausal", "monitor", "probe", "--endpoint", url]
     command += ["--model", "m", "--out", str(tmp_path), "--every", "0.3s", "--count", "10"]
-    process = subprocess.Popen(
-        [*command, "--concurrency", "2"], stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    process = subprocess.Popen([*command, "--concurrency", "2"], stderr=subprocess.PIPE, text=True)
+    try:
+        told = _interrupted(process, server, tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, told
+    assert "has every answer so far" in told
+    *whole, last = rows(tmp_path)
+    assert len(whole) >= 2
+    assert all(row["signals"][ATTACK_SUCCESS]["n"] == 10 for row in whole)
+    assert last["interrupted"]
+    assert 0 < last["signals"][ATTACK_SUCCESS]["n"] < 10
+
+
+def _interrupted(process: subprocess.Popen[str], server: Fake, tmp_path: Path) -> str:
+    """Interrupts a probe in the middle of a round; returns its stderr."""
     series = tmp_path / "series.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not series.exists() or len(rows(tmp_path)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -220,14 +236,8 @@ def test_ctrl_c_keeps_the_answers_so_far(fake: tuple[Fake, str], tmp_path: Path)
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == 130, told
-    assert "has every answer so far" in told
-    *whole, last = rows(tmp_path)
-    assert len(whole) >= 2
-    assert all(row["signals"][ATTACK_SUCCESS]["n"] == 10 for row in whole)
-    assert last["interrupted"]
-    assert 0 < last["signals"][ATTACK_SUCCESS]["n"] < 10
+    _, told = process.communicate(timeout=60)
+    return told
 
 
 def log(path: Path, answers: list[str], user: str = "Lunch is at noon.") -> Path:
@@ -305,19 +315,19 @@ def test_the_command_ends_with_its_own_code(
     probe = ["probe", "--endpoint", url, "--model", "m", "--out", str(tmp_path), "--count", "20"]
     assert run(monkeypatch, *probe) == 0
     shown = capsys.readouterr()
-    assert "Attack success" in shown.out
+    assert "attack_success_rate" in shown.out
     assert "later rounds are compared with this one" in shown.out.replace("\n", " ")
     server.reply = obeys
     assert run(monkeypatch, *probe, "--budget", "20", "--json") == 6
     shown = capsys.readouterr()
     assert json.loads(shown.out)["alarm"] is True
-    assert "error: a limit is crossed. attack success" in shown.err.replace("\n", " ")
+    assert "error: a limit is crossed: attack_success_rate" in shown.err.replace("\n", " ")
     assert run(monkeypatch, *probe, "--every", "soon") == 2
     assert "--every soon: give a time such as 90s" in capsys.readouterr().err
     assert run(monkeypatch, *probe, "--baseline", str(tmp_path / "absent")) == 2
     file = log(tmp_path / "log.jsonl", ["fine"] * 5)
     assert run(monkeypatch, "logs", str(file), "--out", str(tmp_path), "--limit", "0.01") == 0
-    assert "System prompt leaked" in capsys.readouterr().out
+    assert "system_prompt_leak" in capsys.readouterr().out
     out = str(tmp_path / "canaries.jsonl")
     asked = ["canaries", "--endpoint", url, "--model", "m", "--count", "5", "--out", out]
     assert run(monkeypatch, *asked) == 0

@@ -265,7 +265,7 @@ def score_logs(request: LogsRequest) -> Row:
             "records": records,
             "flagged_records": marked,
             "flagged": flagged,
-            "unreadable": defects.count,
+            "unreadable": defects.lines,
             "notes": defects.messages[:_DEFECTS],
         },
     )

@@ -237,4 +237,4 @@ def _end(row: dict[str, Any], as_json: bool) -> None:
         console().print(render_round(row))
         console().print(f"page: {row['page']}", soft_wrap=True)
     if row["alarm"]:
-        raise LimitCrossedError(f"a limit is crossed. {crossed(row)}")
+        raise LimitCrossedError(f"a limit is crossed: {crossed(row)}")

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from llmcausal.metrics import share
 from llmcausal.ui.console import one_line
 from llmcausal.ui.drawings import Point, interval_strip, line_panel
 from llmcausal.ui.figures import MISSING, Measured, compact, number
@@ -32,21 +33,16 @@ _IDENTITY = ("kind", "model", "source", "canaries")
 def render_round(row: Object) -> RenderableType:
     """Returns the newest round as a table, with its notes."""
     table = titled_table(f"Round {row['round']}, {one_line(str(row['at']))}", "signal")
-    for column in ("hits", "of", "share", "reference", "p", "p, recent rounds"):
+    for column in ("hits", "share", "limit", "p", "p, recent"):
         table.add_column(column, justify="right")
-    table.add_column("")
+    table.add_column("", style="bold red")
+    table.padding = (0, 1, 0, 0)
     for name, signal in row["signals"].items():
         cells = _cells(as_object(signal))
-        table.add_row(
-            _LABELS.get(name, name),
-            cells["count"],
-            cells["n"],
-            cells["share"],
-            cells["reference"],
-            cells["p"],
-            cells["pooled_p"],
-            Text("ALARM" if signal["alarm"] else "", style="bold red"),
-        )
+        hits = f"{cells['count']}/{cells['n']}"
+        chances = (cells["p"], cells["pooled_p"])
+        alarm = "ALARM" if signal["alarm"] else ""
+        table.add_row(name, hits, share(signal), cells["reference"], *chances, alarm)
     notes = [Text(f"note: {one_line(note)}") for note in notes_of(row)]
     return Group(table, *notes)
 
@@ -58,9 +54,8 @@ def crossed(row: Object) -> str:
         if signal["alarm"]:
             cells = _cells(signal)
             parts.append(
-                f"{_LABELS.get(name, name).lower()}: {cells['count']} of {cells['n']}, "
-                f"reference {cells['reference']}, p = {cells['p']}, "
-                f"with recent rounds p = {cells['pooled_p']}"
+                f"{name}: {cells['count']} of {cells['n']}, limit {cells['reference']}, "
+                f"p = {cells['p']}, with recent rounds p = {cells['pooled_p']}"
             )
     return "; ".join(parts)
 
@@ -172,7 +167,7 @@ def _subject(key: tuple[str, ...], rows: Sequence[Object]) -> dict[str, Any]:
 
 def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
     """Draws a signal over the rounds, and lists the newest of them."""
-    share: list[Point] = []
+    shares: list[Point] = []
     low: list[Point] = []
     high: list[Point] = []
     reference: list[Point] = []
@@ -182,7 +177,7 @@ def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
         figure = Measured.of(signal)
         limit = number(as_object(signal.get("reference")).get("share"))
         for points, value in (
-            (share, figure.value), (low, figure.low), (high, figure.high), (reference, limit),
+            (shares, figure.value), (low, figure.low), (high, figure.high), (reference, limit),
         ):  # fmt: skip
             if figure.value is not None and value is not None:
                 points.append((float(place), 100 * min(max(value, 0.0), 1.0)))
@@ -200,8 +195,8 @@ def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
         )
     label = _LABELS.get(name, name)
     drawing = None
-    if share:
-        lines = [("raw", low), ("raw", high), ("ceiling", reference), ("training", share)]
+    if shares:
+        lines = [("raw", low), ("raw", high), ("ceiling", reference), ("training", shares)]
         drawing = line_panel(
             f"{label}, percent",
             [(kind, points) for kind, points in lines if points],

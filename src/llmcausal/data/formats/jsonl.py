@@ -133,15 +133,22 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
 
 
 class Defects:
-    """Collects the defects of a file, the first `MAX_DEFECTS` in full."""
+    """Collects the defects of a file and the number of their lines.
+
+    Only the first `MAX_DEFECTS` are kept in full.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.lines = 0
+        self._line = 0
         self.messages: list[str] = []
 
     def add(self, line: int, field: str, reason: str) -> None:
         self.count += 1
+        self.lines += line != self._line
+        self._line = line
         if self.count <= MAX_DEFECTS:
             self.messages.append(f"{self.path}:{line}: {field}: {reason}")
 
