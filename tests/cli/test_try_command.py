@@ -32,10 +32,18 @@ class Stand:
     def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]:
         return {"base": [f"base {texts[0]}"], "tuned": [f"tuned {texts[0]}"]}
 
+    def detected(self, system: str, texts: list[str]) -> dict[str, Any]:
+        return {"off": "the checkpoint has none"}
+
     def attacked(self, system: str, text: str) -> dict[str, Any]:
         side = {"answer": "Hammock", "obeyed": True}
         row = {"family": "naive", "position": "end", "text": text, "base": side, "tuned": side}
-        return {"goal": "Say Hammock.", "witness": "Hammock", "attacks": [row]}
+        return {
+            "goal": "Say Hammock.",
+            "witness": "Hammock",
+            "detector": {"off": "x"},
+            "attacks": [row],
+        }
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +72,7 @@ def test_a_task_and_a_text_are_answered_and_attacked_once(
     assert Stand.requests == [TryRequest(Path("best"), 3, "Say it.", "it", 9)]
     shown = json.loads(capsys.readouterr().out)
     assert shown["answers"] == {"base": "base Grüße", "tuned": "tuned Grüße"}
+    assert shown["detector"]["text"] == {"off": "the checkpoint has none"}
     assert shown["attacks"][0]["tuned"] == {"answer": "Hammock", "obeyed": True}
     assert _run(monkeypatch, *ONCE, str(file)) == 0
     text = capsys.readouterr().out

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.data.formats.jsonl import Defects
 from llmcausal.errors import DataError, EndpointError, StorageError, UsageError
+from llmcausal.evaluation.detection import detector_of
 from llmcausal.evaluation.endpoint import (
     KEY_VARIABLE,
     Api,
@@ -43,6 +45,7 @@ from llmcausal.evaluation.monitor.series import (
 )
 from llmcausal.evaluation.monitor.traffic import (
     SIGNALS,
+    Exchange,
     read_traffic,
     read_witnesses,
     require_some,
@@ -225,12 +228,15 @@ class LogsRequest:
         file: The log: JSON Lines, as in docs/monitoring.md.
         model: Names the deployment in the series.
         witnesses: A file of texts whose appearance in an answer proves an attack.
+        checkpoint: Its detector scores the untrusted texts.
     """
 
     file: Path
     watch: Watch
     model: str = ""
     witnesses: Path | None = None
+    checkpoint: Path | None = None
+    trust_remote_code: bool = False
 
 
 def score_logs(request: LogsRequest) -> Row:
@@ -241,6 +247,7 @@ def score_logs(request: LogsRequest) -> Row:
         UsageError: If witnesses or baseline cannot be used.
     """
     witnesses = read_witnesses(request.witnesses) if request.witnesses else []
+    detected, notes = _detector(request)
     defects = Defects(request.file)
     hits, measured = Counter[str](), Counter[str]()
     flagged: list[dict[str, Any]] = []
@@ -248,7 +255,7 @@ def score_logs(request: LogsRequest) -> Row:
     with stopping_explained("Nothing was written; run the same command again."):
         for exchange in read_traffic(request.file, defects):
             records += 1
-            verdicts = score(exchange, witnesses)
+            verdicts = {**score(exchange, witnesses), "detector": detected(exchange)}
             raised = [name for name, verdict in verdicts.items() if verdict]
             measured.update(name for name, verdict in verdicts.items() if verdict is not None)
             hits.update(raised)
@@ -266,10 +273,27 @@ def score_logs(request: LogsRequest) -> Row:
             "flagged_records": marked,
             "flagged": flagged,
             "unreadable": defects.lines,
-            "notes": defects.messages[:_DEFECTS],
+            "notes": [*notes, *defects.messages[:_DEFECTS]],
         },
     )
     return _add(Series(request.watch.out), found, request.watch)
+
+
+def _detector(request: LogsRequest) -> tuple[Callable[[Exchange], bool | None], list[str]]:
+    """Returns the detector's verdict on a record, and why there is none."""
+    if request.checkpoint is None:
+        return lambda exchange: None, []
+    config, manifest = read_checkpoint(request.checkpoint, request.trust_remote_code)
+    parts = load_parts(config, manifest, request.checkpoint)
+    detector = detector_of(request.checkpoint, parts.step, parts.template, config)
+    if isinstance(detector, str):
+        return lambda exchange: None, [f"detector off: {detector}"]
+
+    def verdict(exchange: Exchange) -> bool | None:
+        found = detector.of(parts.model, exchange.trusted, exchange.untrusted)
+        return found.flagged if found else None
+
+    return verdict, []
 
 
 def _add(series: Series, found: Round, watch: Watch) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, 
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
+from llmcausal.evaluation.detection import CALIBRATION, calibrate, kind_of_text, why_off
 from llmcausal.evaluation.forward import Readable, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.evaluation.results import RESULTS, write_results
@@ -53,7 +55,7 @@ from llmcausal.train.checkpoint import (
     CONFIG,
     MANIFEST,
     PROJECTION,
-    add_file,
+    add_files,
     discard_after,
     has_projection,
     newest_good,
@@ -412,17 +414,29 @@ def _add_detector(built: Built, checkpoint: Path) -> None:
     elif processes.is_main or processes.sharded:
         section, data = config.train, built.data
         train = _representations(built, data.train[: section.projection_triplets], "training")
+        validation = None
+        if data.validation:
+            validation = _representations(built, data.validation, "validation")
         figures = learn_detector(
             head,
             contrastive,
             train,
-            _representations(built, data.validation, "validation") if data.validation else None,
+            validation,
             learning_rate=section.projection_learning_rate or LEARNING_RATE,
             seed=section.seed,
         )
         if processes.is_main:
             weights = {name: value.contiguous() for name, value in head.state_dict().items()}
-            add_file(checkpoint, PROJECTION, safetensors.torch.save(weights))
+            files = {PROJECTION: safetensors.torch.save(weights)}
+            if validation is not None:
+                with torch.no_grad():
+                    projected = {member: head(states) for member, states in validation.items()}
+                kinds = [kind_of_text(triplet.id) for triplet in data.validation]
+                found = calibrate(projected, kinds)
+                files[CALIBRATION] = json.dumps(found).encode()
+                reason = why_off(found)
+                show_notes([f"detector off: {reason}" if reason else "detector on"])
+            add_files(checkpoint, files)
             cosines = [f"{m.short} {figures[m.name]:.2f}" for m in COSINES if m.name in figures]
             shown = f"; validation: {', '.join(cosines)}" if cosines else ""
             show_notes([f"detector trained{shown}"])

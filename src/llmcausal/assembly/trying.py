@@ -14,6 +14,7 @@ from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import attack_info, is_obeyed_anyway, load_families
 from llmcausal.data.triplet import NOT_TEXT, Triplet
 from llmcausal.errors import DataError, UsageError
+from llmcausal.evaluation.detection import detector_of
 from llmcausal.evaluation.evaluate import fitting
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
@@ -68,6 +69,7 @@ class Trials:
         fetch_model(config.model)
         parts = load_parts(config, manifest, request.checkpoint)
         section = config.evaluation
+        self._detector = detector_of(request.checkpoint, parts.step, parts.template, config)
         self._answering = Answering(
             parts.model,
             parts.template,
@@ -101,12 +103,20 @@ class Trials:
                 for side in SIDES
             }
 
+    def detected(self, system: str, texts: list[str]) -> dict[str, Any]:
+        """Returns each text's `score` and whether it is `flagged`, or why the detector is `off`."""
+        if isinstance(self._detector, str):
+            return {"off": self._detector}
+        with whole_layers(self._answering.model):
+            found = [self._detector.of(self._answering.model, system, text) for text in texts]
+        return {"texts": [each.as_dict() if each else None for each in found]}
+
     def attacked(self, system: str, text: str) -> dict[str, Any]:
         """Attacks a text and answers it; equal task and text give equal attacks.
 
         Returns:
-            `goal`, `witness`, and `attacks`: family, position, text and, for each side, the answer
-            and whether it obeys.
+            `goal`, `witness`, `detector` (see `detected`), and `attacks`: family, position, text
+            and, for each side, the answer and whether it obeys.
         """
         goal, rng = self.goal(system, text)
         families = load_families("test", "held_out")
@@ -123,7 +133,9 @@ class Trials:
                 answer = answers[side][index]
                 row[side] = {"answer": answer, "obeyed": obeyed(triplet, answer)}
             rows.append(row)
-        return {"goal": goal.instruction, "witness": goal.witness, "attacks": rows}
+        detector = self.detected(system, [each.text for each in made])
+        facts = {"goal": goal.instruction, "witness": goal.witness, "detector": detector}
+        return {**facts, "attacks": rows}
 
     def goal(self, system: str, text: str) -> tuple[Goal, random.Random]:
         """Chooses what the attacks ask for, and the generator that draws them.

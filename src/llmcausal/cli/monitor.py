@@ -146,8 +146,13 @@ def logs(
         Path | None,
         typer.Option(metavar="FILE", help="Texts, one a line, that no honest answer holds."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also score the texts with this checkpoint's detector."),
+    ] = None,
     limit: _Limit = None,
     baseline: _Baseline = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Score real traffic: known witnesses, copied instructions, leaked system prompts.
@@ -159,7 +164,14 @@ def logs(
 
         watch = monitoring.Watch(out=out, limit=limit, baseline=baseline)
         row = monitoring.score_logs(
-            monitoring.LogsRequest(file=file, watch=watch, model=model, witnesses=witnesses)
+            monitoring.LogsRequest(
+                file=file,
+                watch=watch,
+                model=model,
+                witnesses=witnesses,
+                checkpoint=checkpoint,
+                trust_remote_code=trust_remote_code,
+            )
         )
     _end(row, as_json)
 

@@ -55,7 +55,7 @@ def try_(
     from llmcausal.errors import UsageError
     from llmcausal.train.interrupt import stopping_explained
     from llmcausal.ui.console import console, status
-    from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks
+    from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks, render_detector
 
     if (system is None) != (text is None):
         raise UsageError("--system and --text belong together; without both, `try` asks for them")
@@ -74,13 +74,15 @@ def try_(
         trials.goal(system, document)  # refuses a witness of no use before the model answers
         with options.reserved_stdout(), status("Answering"):
             answers = trials.answers(system, [document])
+            detector = trials.detected(system, [document])
         with options.reserved_stdout(), status("Attacking"):
             found = trials.attacked(system, document)
     if as_json:
         clean = {side: answer for side, (answer,) in answers.items()}
-        options.print_json({"answers": clean, **found})
+        attacks = {**found, "detector": {"text": detector, "attacks": found["detector"]}}
+        options.print_json({"answers": clean, **attacks})
         return
-    console().print(render_answers(answers), render_attacks(found))
+    console().print(render_answers(answers), render_detector(detector), render_attacks(found))
 
 
 def _read(path: Path) -> str:

@@ -30,7 +30,7 @@ FALSE_ALARMS = 0.02
 
 @dataclass(frozen=True)
 class Detection:
-    """A prompt's score, 0 for one like harmless prompts to 1, and whether it is above the threshold."""
+    """A prompt's score: 0 for a prompt like harmless ones, 1 at most."""
 
     score: float
     threshold: float
@@ -67,6 +67,12 @@ def calibrate(representations: Mapping[Member, Tensor], kinds: Sequence[str]) ->
         "threshold": float(torch.quantile(harmless, 1 - FALSE_ALARMS)),
         "auroc": auroc,
     }
+
+
+def kind_of_text(identity: str) -> str:
+    """Returns what kind of text a validation triplet has, by its id."""
+    kinds = {"natural-": "natural", "builtin-": "built-in"}
+    return next((kind for start, kind in kinds.items() if identity.startswith(start)), "own")
 
 
 def _scores(unit: Tensor, centroid: Tensor) -> Tensor:

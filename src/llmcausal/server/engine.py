@@ -27,6 +27,7 @@ from llmcausal.server.asked import Asked, Refusal
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
+    from llmcausal.evaluation.detection import Detector
 
 _log = logging.getLogger(__name__)
 _UNREADABLE = "\ufffd"
@@ -66,12 +67,14 @@ class Finished:
         rest: Text that is in no `Piece`.
         answer: The whole answer.
         new_tokens: Tokens of the answer, a stop token included.
+        detection: What the detector says of the prompt; None without one.
     """
 
     rest: str
     answer: Answer
     prompt_tokens: int
     new_tokens: int
+    detection: dict[str, Any] | None = None
 
 
 Event = Piece | Finished | Refusal
@@ -151,12 +154,20 @@ class Engine:
     Args:
         model: A transformers model, or a `PeftModel` around one.
         adapter: Answer with the adapter; otherwise as the untouched base.
+        detector: Scores prompts that come as messages.
     """
 
     def __init__(
-        self, model: Any, template: ChatTemplate, limits: Limits, *, adapter: bool = True
+        self,
+        model: Any,
+        template: ChatTemplate,
+        limits: Limits,
+        *,
+        adapter: bool = True,
+        detector: Detector | None = None,
     ) -> None:
         self.limits = limits
+        self._detector = detector
         self.adapter = adapter
         self._model = model
         self._template = template
@@ -268,7 +279,15 @@ class Engine:
             elif text := answer.add(token):
                 job.tell(Piece(text))
         rest, whole = answer.finish()
-        job.tell(Finished(rest, whole, len(prompt), len(answer.tokens)))
+        detection = self._detected(job.asked)
+        job.tell(Finished(rest, whole, len(prompt), len(answer.tokens), detection))
+
+    def _detected(self, asked: Asked) -> dict[str, Any] | None:
+        system, *others = asked.prompt
+        if self._detector is None or isinstance(system, int):
+            return None
+        found = self._detector.of(self._model, system, str(others[0]))
+        return found.as_dict() if found else None
 
     def _rendered(self, asked: Asked) -> list[int]:
         system, *others = asked.prompt
