@@ -94,7 +94,7 @@ def test_a_checkpoints_detector_scores_prompts_everywhere(
 ) -> None:
     manifest = verify(checkpoint)
     found = json.loads((checkpoint / CALIBRATION).read_text("utf-8"))
-    assert list(found["auroc"]) == ["own"]
+    assert list(found["auroc"]) == ["built-in"]
     config = load_config(checkpoint / "config.toml")
     parts = load_parts(config, manifest, checkpoint)
     # A detector of a tiny random model carries over to nothing.

@@ -1,4 +1,4 @@
-"""The scale of the adapter: measured in one run, exported as chosen; the weights stay as they were."""
+"""The scale of the adapter: measured in one run, exported as chosen; weights stay as they were."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, 
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
-from llmcausal.evaluation.detection import CALIBRATION, calibrate, kind_of_text, why_off
+from llmcausal.evaluation.detection import CALIBRATION, calibrate_head, why_off
 from llmcausal.evaluation.forward import Readable, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.evaluation.results import RESULTS, write_results
@@ -426,20 +426,17 @@ def _add_detector(built: Built, checkpoint: Path) -> None:
             seed=section.seed,
         )
         if processes.is_main:
+            notes = list[str]()
             weights = {name: value.contiguous() for name, value in head.state_dict().items()}
             files = {PROJECTION: safetensors.torch.save(weights)}
             if validation is not None:
-                with torch.no_grad():
-                    projected = {member: head(states) for member, states in validation.items()}
-                kinds = [kind_of_text(triplet.id) for triplet in data.validation]
-                found = calibrate(projected, kinds)
+                found = calibrate_head(head, validation, [each.id for each in data.validation])
                 files[CALIBRATION] = json.dumps(found).encode()
-                reason = why_off(found)
-                show_notes([f"detector off: {reason}" if reason else "detector on"])
+                notes = [f"detector off: {off}"] if (off := why_off(found)) else []
             add_files(checkpoint, files)
             cosines = [f"{m.short} {figures[m.name]:.2f}" for m in COSINES if m.name in figures]
             shown = f"; validation: {', '.join(cosines)}" if cosines else ""
-            show_notes([f"detector trained{shown}"])
+            show_notes([f"detector trained{shown}", *notes])
     step.objective = replace(step.objective, projection=head.to(built.loaded.device))
 
 

@@ -19,6 +19,7 @@ from llmcausal.data.triplet import Member, Triplet
 from llmcausal.evaluation import statistics
 from llmcausal.evaluation.forward import encode, read
 from llmcausal.evaluation.generation import evaluation_mode
+from llmcausal.losses.base import ProjectionHead
 from llmcausal.train.step import TripletStep
 
 CALIBRATION = "detector.json"
@@ -67,6 +68,15 @@ def calibrate(representations: Mapping[Member, Tensor], kinds: Sequence[str]) ->
         "threshold": float(torch.quantile(harmless, 1 - FALSE_ALARMS)),
         "auroc": auroc,
     }
+
+
+@torch.no_grad()
+def calibrate_head(
+    head: ProjectionHead, states: Mapping[Member, Tensor], ids: Sequence[str]
+) -> dict[str, Any]:
+    """Calibrates a head on the pooled states of validation triplets, given their ids."""
+    projected = {member: head(values) for member, values in states.items()}
+    return calibrate(projected, [kind_of_text(each) for each in ids])
 
 
 def kind_of_text(identity: str) -> str:
