@@ -85,9 +85,7 @@ def probe(
     tokenizer: _Tokenizer = None,
     canaries: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Canaries of your own, or those of `llmcausal monitor canaries`."
-        ),
+        typer.Option(metavar="FILE", help="Canaries of your own, or made by `monitor canaries`."),
     ] = None,
     count: Annotated[int, typer.Option(metavar="N", min=1, help="Canaries of a round.")] = 50,
     budget: _Budget = None,

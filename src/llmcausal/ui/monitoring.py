@@ -171,7 +171,7 @@ def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
     low: list[Point] = []
     high: list[Point] = []
     reference: list[Point] = []
-    table = []
+    table: list[dict[str, Any]] = []
     for place, row in enumerate(rows, 1):
         signal = as_object(as_object(row.get("signals")).get(name))
         figure = Measured.of(signal)

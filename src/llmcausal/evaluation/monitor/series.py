@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,7 +255,7 @@ def _whole(value: object, otherwise: int = 0) -> int:
     return value if type(value) is int else otherwise
 
 
-_GAUGES = {
+_GAUGES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
     "share": ("Share of prompts in the last round.", lambda signal: signal.get("value")),
     "share_low": ("Lower end of its 95% interval.", lambda signal: signal.get("low")),
     "share_high": ("Upper end of its 95% interval.", lambda signal: signal.get("high")),
