@@ -28,6 +28,7 @@ go to stderr.
 | 3 | predicted not to fit in memory |
 | 4 | memory ran out |
 | 5 | the loss became non-finite |
+| 6 | `monitor`: a share is above its limit or its baseline |
 | 130, 143 | interrupted by Ctrl-C or SIGTERM; the step is finished and saved |
 
 ## Shell completion

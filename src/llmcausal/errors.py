@@ -75,6 +75,12 @@ class NonFiniteLossError(LlmcausalError):
     exit_code = 5
 
 
+class LimitCrossedError(LlmcausalError):
+    """A monitored share is above its limit or its baseline."""
+
+    exit_code = 6
+
+
 class LostProcessError(LlmcausalError):
     """A process that shares its layers with others failed in the middle of a pass.
 

@@ -16,6 +16,7 @@ HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "numpy", "scipy"}
 COMPLETIONS = {
     "tr": ["train", "try"],
     "data va": ["validate"],
+    "monitor p": ["probe"],
     "eval --adaptive-": [
         "--adaptive-steps",
         "--adaptive-search",

@@ -51,6 +51,7 @@ def _train_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None
         (errors.DoesNotFitError("no"), 3),
         (errors.OutOfMemoryError("no"), 4),
         (errors.NonFiniteLossError("no"), 5),
+        (errors.LimitCrossedError("no"), 6),
         (errors.Interrupted("saved", signal.SIGINT), 130),
         (errors.Interrupted("saved", signal.SIGTERM), 143),
         (KeyboardInterrupt(), 130),

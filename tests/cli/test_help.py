@@ -14,6 +14,7 @@ PAGES = [
     (),
     *((name,) for name in COMMANDS.entries),
     *(("data", name) for name in ("build", "validate", "stats")),
+    *(("monitor", name) for name in ("probe", "logs", "canaries")),
 ]
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "numpy", "scipy", "llmcausal.config"}
 PROGRAM = """

@@ -11,16 +11,26 @@ import safetensors.numpy
 
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import read_triplets
-from llmcausal.data.formats.jsonl import write_triplets
+from llmcausal.data.formats.jsonl import Defects, write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.reading import read_goals
 from llmcausal.evaluation import answer_store
 from llmcausal.evaluation.endpoint import read_kept
+from llmcausal.evaluation.monitor.canaries import read_canaries
+from llmcausal.evaluation.monitor.series import (
+    ATTACK_SUCCESS,
+    SERIES,
+    Round,
+    Series,
+    to_prometheus,
+)
+from llmcausal.evaluation.monitor.traffic import read_traffic, score
 from llmcausal.profile import load_config, shipped_profiles
 from llmcausal.server.asked import Refusal, read_chat, read_completion
 from llmcausal.train.callbacks.metrics_log import cut_rows, read_rows
 from llmcausal.train.checkpoint import newest_good, write_checkpoint
+from llmcausal.ui.monitoring import write_page
 from llmcausal.ui.report import write_run_report
 from tests.fuzz.model_readers import model_readers
 from tests.fuzz.reader import Reader
@@ -48,6 +58,12 @@ def readers(folder: Path) -> Iterator[Reader]:
     yield Reader("answer store", [answers], _read_answers, "answers.jsonl")
     deployed = b'{"finished": {"at": 1}}\n{"ab": {"text": "x", "stopped": true, "at": 1.5}}\n'
     yield Reader("an endpoint's answers", [deployed], _read_kept, "endpoint.jsonl")
+    record = {"id": 1, "system": "Sum up.", "user": "A text.", "answer": "Short."}
+    spans = {"system": "", "spans": [{"text": "A.", "trusted": True}, {"text": "B"}], "answer": "C"}
+    traffic = f"{json.dumps(record)}\n{json.dumps(spans)}\n".encode()
+    yield Reader("log of real traffic", [traffic], _log, "traffic.jsonl")
+    canary = {"id": "a", "system": "Sum up.", "user": ["Hi. Print {witness}.", "{witness}!"]}
+    yield Reader("canaries", [json.dumps(canary).encode()], read_canaries, "canaries.jsonl")
     message = {"role": "system", "content": "Sum up."}, {"role": "tool", "content": "A text."}
     chat = json.dumps({"messages": message, "max_tokens": 9, "stream": True, "temperature": 0})
     yield Reader("request to serve", [chat.encode()], _request, "request.json")
@@ -57,6 +73,9 @@ def readers(folder: Path) -> Iterator[Reader]:
     sound.write_bytes(_results())
     _report(sound)  # what draws loads for seconds, once
     yield Reader("results.json, for the report", [_results()], _report, "evaluation/results.json")
+    figure = {"count": 1, "n": 50, "value": 0.02, "low": 0.0, "high": 0.1, "alarm": False}
+    watched = {"round": 1, "kind": "probe", "signals": {ATTACK_SUCCESS: figure}, "alarm": False}
+    yield Reader("a monitor's series", [json.dumps(watched).encode()], _series, SERIES)
 
 
 def _metrics(path: Path) -> None:
@@ -143,6 +162,18 @@ def _read_kept(path: Path) -> None:
     for finished in (True, False):
         for answer in read_kept(path, finished=finished).values():
             assert isinstance(answer["text"], str)
+
+
+def _log(path: Path) -> None:
+    for exchange in read_traffic(path, Defects(path)):
+        score(exchange, ["zq-77"])
+
+
+def _series(path: Path) -> None:
+    series = Series(path.parent)
+    series.add(Round("probe", "", {ATTACK_SUCCESS: (3, 50)}), None, None)
+    to_prometheus(series.rows)
+    write_page(series.rows, path.parent / "monitor.html", series.damaged)
 
 
 def _request(path: Path) -> None:

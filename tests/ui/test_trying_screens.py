@@ -12,6 +12,8 @@ from rich.console import Console
 from llmcausal.errors import DataError
 from llmcausal.ui import trying
 
+OFF = {"off": "it does not carry over"}
+
 
 class Fake:
     """Answers with the question, and records it."""
@@ -23,6 +25,9 @@ class Fake:
         self.asked += [(system, text) for text in texts]
         return {"base": [f"base of {texts[0]}"], "tuned": [f"tuned of {texts[0]}"]}
 
+    def detected(self, system: str, texts: list[str]) -> dict[str, Any]:
+        return {"texts": [{"score": 0.8, "threshold": 0.25, "flagged": True}] * len(texts)}
+
     def attacked(self, system: str, text: str) -> dict[str, Any]:
         self.asked.append((system, f"attack {text}"))
         sides = {
@@ -30,7 +35,12 @@ class Fake:
             "tuned": {"answer": "", "obeyed": False},
         }
         row = {"family": "naive", "position": "end", "text": "...", **sides}
-        return {"goal": "Say Hammock.", "witness": "Hammock", "attacks": [row, row]}
+        return {
+            "goal": "Say Hammock.",
+            "witness": "Hammock",
+            "detector": {"text": OFF, "attacks": OFF},
+            "attacks": [row, row],
+        }
 
 
 @pytest.fixture
@@ -67,6 +77,8 @@ def test_tasks_and_texts_are_asked_for_until_the_end(screen: io.StringIO) -> Non
     text = screen.getvalue()
     assert "untouched obeys 2 of 2, tuned obeys 0 of 2" in text
     assert "obeys: Hammock" in text
+    assert "detector: looks injected (0.80, flagged above 0.25)" in text
+    assert "detector off: it does not carry over" in text
     assert "(empty)" in text
     assert "\x1b[2J" not in text
 

@@ -38,6 +38,7 @@ from llmcausal.evaluation.generation import (
     without_adapter,
 )
 from llmcausal.evaluation.results import write_results
+from llmcausal.evaluation.scales import measure_scales
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.cpu_layers import whole_layers
@@ -114,6 +115,7 @@ class EvaluationRequest(AnyEvaluation):
     reads: bool = True  # also measure perplexity and representations
     against: Path | None = None
     adaptive: AdaptiveRequest | None = None
+    scales: Sequence[float] = ()  # also measure answers with the adapter scaled by these
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,15 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
         parts = load_parts(config, manifest, checkpoint, against)
         measured = Measured(request.baseline, request.reads, request.progress)
         result = evaluate_model(config, parts, suite, measured, processes)
+        if request.scales:
+            known = {1.0: result["tuned"], 0.0: None if against else result["base"]}
+            result["scales"] = measure_scales(
+                _answering(config.evaluation, parts, processes),
+                suite.triplets,
+                request.scales,
+                known,
+                ProgressLine("answers, other scales"),
+            )
         if not processes.is_main:
             return result
         if adaptive is not None:
@@ -314,14 +325,7 @@ def evaluate_model(
     }
     with whole_layers(parts.model):
         result |= evaluate(
-            Answering(
-                parts.model,
-                parts.template,
-                section.max_new_tokens,
-                section.batch_size,
-                store=AnswerStore() if section.cache and not processes.sharded else None,
-                processes=processes,
-            ),
+            _answering(section, parts, processes),
             suite.triplets,
             baseline=measured.baseline,
             base_weights=parts.other.weights if parts.other else None,
@@ -333,6 +337,17 @@ def evaluate_model(
     if processes.is_main:
         result["environment"] = run_directory.environment()
     return result
+
+
+def _answering(section: EvaluationSection, parts: Parts, processes: Processes) -> Answering:
+    return Answering(
+        parts.model,
+        parts.template,
+        section.max_new_tokens,
+        section.batch_size,
+        store=AnswerStore() if section.cache and not processes.sharded else None,
+        processes=processes,
+    )
 
 
 def _add_what_is_read(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from llmcausal.export.source import AttackSuite, ExportSource, Figures, Training
 from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
+from llmcausal.model.lora import write_scaled
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
@@ -49,6 +51,7 @@ class ExportRequest:
     options: ExportOptions = field(default_factory=ExportOptions)
     push_to: str | None = None  # repository on the hub, as OWNER/NAME
     trust_remote_code: bool = False
+    scale: float = 1.0  # factor of the adapter's update
 
 
 def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
@@ -75,10 +78,20 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # no verdict; the report names a damaged result
     fetch_model(config.model)
-    with status(f"Exporting {checkpoint} as {request.target}"), quiet_libraries():
-        source = _source(config, checkpoint, template)
+    with (
+        status(f"Exporting {checkpoint} as {request.target}"),
+        quiet_libraries(),
+        tempfile.TemporaryDirectory(prefix="llmcausal-") as scaled,
+    ):
+        facts = _training_facts(config, checkpoint)
+        if request.scale != 1:
+            write_scaled(checkpoint, Path(scaled), request.scale)
+            note = f"{request.scale:g} of the trained one, which all figures here are of"
+            facts = replace(facts, settings={**facts.settings, "scale of the update": note})
+        adapter = checkpoint if request.scale == 1 else Path(scaled)
+        source = _source(config, adapter, template, facts)
         report: dict[str, Any] = exporter(source, out, request.options)
-    report = {"written": str(out), **report}
+    report = {"written": str(out), "lora_scale": request.scale, **report}
     if push_to is not None:
         with status(f"Uploading {out} to {push_to}"):
             report["uploaded"] = push_to_hub(out, push_to)
@@ -102,14 +115,16 @@ def push_to_hub(folder: Path, repository: str) -> str:
     return str(address)
 
 
-def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> ExportSource:
+def _source(
+    config: RunConfig, adapter: Path, template: ChatTemplate, facts: TrainingFacts
+) -> ExportSource:
     # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift. They
     # run in host memory: a card that trained the model in 4 bits cannot hold it whole.
     section = config.model.model_copy(
         update={"quantization": "none", "device": "cpu", "precision": _precision(config.model)}
     )
     return ExportSource(
-        adapter_dir=checkpoint,
+        adapter_dir=adapter,
         load_base=lambda: load_model(section).model,
         template=template,
         base_name=resolve_source(config.model),
@@ -117,7 +132,7 @@ def _source(config: RunConfig, checkpoint: Path, template: ChatTemplate) -> Expo
         base_revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
         attacks=_attacks(config.data, config.evaluation, template),
-        training=_training_facts(config, checkpoint),
+        training=facts,
     )
 
 

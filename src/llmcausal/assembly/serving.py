@@ -10,10 +10,12 @@ from pathlib import Path
 
 from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.errors import UsageError
+from llmcausal.evaluation.detection import Detector, detector_of
 from llmcausal.model.device import out_of_memory_explained
 from llmcausal.server.engine import Engine, Limits
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.trackers.tracker import missing_package
+from llmcausal.ui.console import show_notes
 
 TOKEN_VARIABLE = "LLMCAUSAL_SERVE_TOKEN"
 """Environment variable that holds the bearer token of requests."""
@@ -64,7 +66,20 @@ def serve(request: ServeRequest) -> None:
         closing(bind(request.host, request.port)) as taken,
     ):
         parts = load_parts(config, manifest, request.checkpoint)
-        engine = Engine(parts.model, parts.template, request.limits, adapter=not request.base)
+        detector: Detector | str = "it was trained on the states of the tuned model"
+        if not request.base:
+            detector = detector_of(request.checkpoint, parts.step, parts.template, config)
+        off = isinstance(detector, str)
+        show_notes(
+            [f"detector off: {detector}" if off else "detector on: answers have `injection`"]
+        )
+        engine = Engine(
+            parts.model,
+            parts.template,
+            request.limits,
+            adapter=not request.base,
+            detector=None if isinstance(detector, str) else detector,
+        )
         engine.start()
         served = Served(engine, request.name or config.name, token, _HERE if alone else ("*",))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, 
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import CheckpointError, DataError, LlmcausalError, UsageError
+from llmcausal.evaluation.detection import CALIBRATION, calibrate_head, why_off
 from llmcausal.evaluation.forward import Readable, read
 from llmcausal.evaluation.generation import evaluation_mode
 from llmcausal.evaluation.results import RESULTS, write_results
@@ -46,7 +48,7 @@ from llmcausal.train.checkpoint import (
     CONFIG,
     MANIFEST,
     PROJECTION,
-    add_file,
+    add_files,
     discard_after,
     has_projection,
     newest_good,
@@ -394,20 +396,29 @@ def _add_detector(built: Built, checkpoint: Path) -> None:
     elif processes.is_main or processes.sharded:
         section, data = config.train, built.data
         train = _representations(built, data.train[: section.projection_triplets], "training")
+        validation = None
+        if data.validation:
+            validation = _representations(built, data.validation, "validation")
         figures = learn_detector(
             head,
             contrastive,
             train,
-            _representations(built, data.validation, "validation") if data.validation else None,
+            validation,
             learning_rate=section.projection_learning_rate or LEARNING_RATE,
             seed=section.seed,
         )
         if processes.is_main:
+            notes = list[str]()
             weights = {name: value.contiguous() for name, value in head.state_dict().items()}
-            add_file(checkpoint, PROJECTION, safetensors.torch.save(weights))
+            files = {PROJECTION: safetensors.torch.save(weights)}
+            if validation is not None:
+                found = calibrate_head(head, validation, [each.id for each in data.validation])
+                files[CALIBRATION] = json.dumps(found).encode()
+                notes = [f"detector off: {off}"] if (off := why_off(found)) else []
+            add_files(checkpoint, files)
             cosines = [f"{m.short} {figures[m.name]:.2f}" for m in COSINES if m.name in figures]
             shown = f"; validation: {', '.join(cosines)}" if cosines else ""
-            show_notes([f"detector trained{shown}"])
+            show_notes([f"detector trained{shown}", *notes])
     step.objective = replace(step.objective, projection=head.to(built.loaded.device))
 
 

@@ -14,6 +14,7 @@ from llmcausal.attacks.goals import GOAL_KINDS
 from llmcausal.data.builtin import attack_info, is_obeyed_anyway, load_families
 from llmcausal.data.triplet import NOT_TEXT, Triplet
 from llmcausal.errors import DataError, UsageError
+from llmcausal.evaluation.detection import detector_of
 from llmcausal.evaluation.evaluate import fitting
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
@@ -58,6 +59,7 @@ class Trials:
         fetch_model(config.model)
         parts = load_parts(config, manifest, request.checkpoint)
         section = config.evaluation
+        self._detector = detector_of(request.checkpoint, parts.step, parts.template, config)
         self._answering = Answering(
             parts.model,
             parts.template,
@@ -92,12 +94,21 @@ class Trials:
                 for side in SIDES
             }
 
+    def detected(self, system: str, texts: list[str]) -> dict[str, Any]:
+        """Returns each text's `score` and whether it is `flagged`, or why the detector is `off`."""
+        if isinstance(self._detector, str):
+            return {"off": self._detector}
+        with whole_layers(self._answering.model):
+            found = [self._detector.of(self._answering.model, system, text) for text in texts]
+        return {"texts": [each.as_dict() if each else None for each in found]}
+
     def attacked(self, system: str, text: str) -> dict[str, Any]:
         """Answers a text and attacks on it; equal task and text give equal attacks.
 
         Returns:
-            `answers` of each side to the text itself; `goal`, `witness`, and `attacks`: family,
-            position, text and, for each side, the answer and whether it obeys.
+            `answers` of each side to the text itself; `goal`, `witness`, `detector` (of the `text`
+            and of its `attacks`, see `detected`), and `attacks`: family, position, text and, for
+            each side, the answer and whether it obeys.
 
         Raises:
             UsageError: If task or text contains the witness already, or is not text.
@@ -125,6 +136,10 @@ class Trials:
             "answers": {side: answers[side][0] for side in SIDES},
             "goal": goal.instruction,
             "witness": goal.witness,
+            "detector": {
+                "text": self.detected(system, [text]),
+                "attacks": self.detected(system, [each.text for each in made]),
+            },
             "attacks": rows,
         }
 

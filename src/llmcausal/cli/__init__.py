@@ -15,6 +15,7 @@ COMMANDS = Table(
         "export": "llmcausal.cli.export:app",
         "try": "llmcausal.cli.trying:app",
         "serve": "llmcausal.cli.serve:app",
+        "monitor": "llmcausal.cli.monitor:app",
         "data": "llmcausal.cli.data:app",
     },
 )

@@ -18,7 +18,7 @@ from llmcausal.launched import process_index
 
 app = options.subcommand()
 
-_IN_MEMORY = ("against", "adaptive", "adaptive_from", "num_processes")
+_IN_MEMORY = ("against", "adaptive", "adaptive_from", "lora_scale", "num_processes")
 """Options that do not apply to a deployed model."""
 _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
 """Options that apply only to a deployed model."""
@@ -34,6 +34,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
         "llmcausal eval --checkpoint runs/x/best --adaptive 10",
         "llmcausal eval --checkpoint runs/x/best --adaptive 10 --adaptive-search random",
         "llmcausal eval --checkpoint b/best --adaptive 9 --adaptive-from a/evaluation",
+        "llmcausal eval --checkpoint runs/x/best --lora-scale 0,0.5,1,1.25",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
         "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
     )
@@ -80,6 +81,14 @@ def evaluate(
     ] = False,
     against: Annotated[
         Path | None, option("DIR", "Compare with this checkpoint instead of the untouched base.")
+    ] = None,
+    lora_scale: Annotated[
+        str | None,
+        option(
+            "N,N",
+            "Also measure with the adapter's update multiplied by these: 0 is the base, 1 the "
+            "checkpoint.",
+        ),
     ] = None,
     max_samples: Annotated[int | None, option("N", "Use only the first N triplets.", min=1)] = None,
     batch_size: Annotated[int | None, option("N", "Prompts to answer together.", min=1)] = None,
@@ -149,7 +158,7 @@ def evaluate(
         elif checkpoint is not None:
             from llmcausal.assembly.evaluating import EvaluationRequest, evaluate_checkpoint
 
-            search = None
+            search, scales = None, _scales(lora_scale)
             if adaptive is not None:
                 search = AdaptiveRequest(
                     adaptive,
@@ -159,7 +168,7 @@ def evaluate(
                     earlier=adaptive_from,
                 )
             result = evaluate_checkpoint(
-                EvaluationRequest(checkpoint, not answers_only, against, search, **shared)
+                EvaluationRequest(checkpoint, not answers_only, against, search, scales, **shared)
             )
     if process_index():
         return
@@ -171,6 +180,16 @@ def evaluate(
 
     console().print(render_evaluation(result))
     console().print(f"report: {result['report']}", soft_wrap=True)
+
+
+def _scales(text: str | None) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(each) for each in (text or "").split(",") if each.strip())
+        if (not scales and text is not None) or not all(0 <= each <= 10 for each in scales):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--lora-scale {text}: give numbers from 0 to 10: 0,0.5,1") from None
+    return scales
 
 
 def _refuse(given: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ app = options.subcommand()
         "llmcausal export --checkpoint runs/demo-cpu/best --format merged --out model",
         "llmcausal export --checkpoint RUN/best --format gguf --quantize q8_0 --out q8",
         "llmcausal export --checkpoint runs/x/best --format ollama --out ollama",
+        "llmcausal export --checkpoint BEST --format merged --lora-scale 0.5 --out m",
     )
 )
 def export(
@@ -40,6 +41,10 @@ def export(
             "the whole model."
         ),
     ] = True,
+    lora_scale: Annotated[
+        float,
+        typer.Option(metavar="N", min=0.01, max=10, help="Multiply the adapter's update by N."),
+    ] = 1.0,
     push_to_hub: Annotated[
         str | None, option("REPO", "Also upload the result, as OWNER/NAME.")
     ] = None,
@@ -53,7 +58,9 @@ def export(
 
         chosen = ExportOptions(quantize.lower(), llama_cpp, check)
         result = export_checkpoint(
-            ExportRequest(checkpoint, target, out, chosen, push_to_hub, trust_remote_code)
+            ExportRequest(
+                checkpoint, target, out, chosen, push_to_hub, trust_remote_code, lora_scale
+            )
         )
     if as_json:
         options.print_json(result)

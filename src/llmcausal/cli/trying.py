@@ -43,7 +43,7 @@ def try_(
     from llmcausal.errors import UsageError
     from llmcausal.train.interrupt import stopping_explained
     from llmcausal.ui.console import console, status
-    from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks
+    from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks, render_detector
 
     if (system is None) != (text is None):
         raise UsageError("--system and --text belong together; without both, `try` asks for them")
@@ -64,7 +64,8 @@ def try_(
     if as_json:
         options.print_json(found)
         return
-    console().print(render_answers(found["answers"]), render_attacks(found))
+    detector = render_detector(found["detector"]["text"])
+    console().print(render_answers(found["answers"]), detector, render_attacks(found))
 
 
 def _read(path: Path) -> str:

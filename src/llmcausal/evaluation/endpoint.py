@@ -267,7 +267,7 @@ class _OutOfBudget(Exception):
 
 
 class Asker:
-    """Asks one endpoint; new answers are kept at once."""
+    """Asks one endpoint; new answers are kept at once, and `replies` has them after an error."""
 
     def __init__(
         self, endpoint: Endpoint, pace: RequestPace, kept: KeptAnswers, max_new_tokens: int
@@ -276,7 +276,7 @@ class Asker:
         self._pace = pace
         self._kept = kept
         self._max_new_tokens = max_new_tokens
-        self._replies = Replies()
+        self.replies = Replies()
         self._reached = False
         self._failing = False
         self._given_up_in_a_row = 0
@@ -290,11 +290,11 @@ class Asker:
         """
         for prompt in prompts:
             if (answer := self._kept.get(prompt, self._max_new_tokens)) is not None:
-                self._replies.answers[prompt] = answer
-        self._replies.kept = len(self._replies.answers)
-        left = deque(prompt for prompt in prompts if prompt not in self._replies.answers)
+                self.replies.answers[prompt] = answer
+        self.replies.kept = len(self.replies.answers)
+        left = deque(prompt for prompt in prompts if prompt not in self.replies.answers)
         asyncio.run(self._ask_all(left, len(prompts), progress))
-        return self._replies
+        return self.replies
 
     async def _ask_all(
         self, left: deque[PromptPair], total: int, progress: Progress | None
@@ -308,7 +308,7 @@ class Asker:
 
         def show() -> None:
             if progress:
-                progress(len(self._replies.answers) + len(self._replies.refused), total)
+                progress(len(self.replies.answers) + len(self.replies.refused), total)
 
         async def work(client: httpx.AsyncClient) -> None:
             while left:
@@ -338,15 +338,15 @@ class Asker:
         try:
             body = self._endpoint.api.body(prompt, self._endpoint.model, self._max_new_tokens)
         except DataError as error:
-            self._replies.refused[prompt] = "; ".join(error.defects)
+            self.replies.refused[prompt] = "; ".join(error.defects)
             return
         came = await self._tried(client, json.dumps(body))
         if isinstance(came, Answer):
             self._kept.add(prompt, self._max_new_tokens, came)
-            self._replies.answers[prompt] = came
+            self.replies.answers[prompt] = came
             return
-        self._replies.refused[prompt] = came
-        if not self._replies.answers and len(self._replies.refused) >= _REFUSED_AT_FIRST:
+        self.replies.refused[prompt] = came
+        if not self.replies.answers and len(self.replies.refused) >= _REFUSED_AT_FIRST:
             raise EndpointError(f"{self._endpoint.address} answers no prompt: {came}")
 
     async def _tried(self, client: httpx.AsyncClient, body: str) -> Answer | str:
@@ -379,7 +379,7 @@ class Asker:
     async def _attempt(
         self, client: httpx.AsyncClient, body: str, *, again: bool
     ) -> Answer | str | _Problem:
-        replies, pace = self._replies, self._pace
+        replies, pace = self.replies, self._pace
         if pace.requests is not None and replies.requests >= pace.requests:
             raise _OutOfBudget
         replies.requests += 1

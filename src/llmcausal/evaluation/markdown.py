@@ -45,6 +45,7 @@ def to_markdown(result: Values) -> str:
         grouped=GROUPED,
         perplexities=[metric for metric in of("perplexity") if metric.name in tuned],
         causal=of("causal"),
+        scales=result.get("scales") or (),
         adaptive=result.get("adaptive"),
         searched=(GROUPED[0], BEFORE_SEARCH, GROUPED[1]),
         caveats=caveats(result),

@@ -118,6 +118,10 @@ Side = _figures(
 """A model's figures; `name` if it is not the untouched base."""
 
 
+ScalePoint = _figures("ScalePoint", of("answers"), scale=(float, ...))
+"""Figures of answers with the adapter's update multiplied by `scale`."""
+
+
 class EndpointFacts(ResultPart):
     """The deployed model that is the tuned side, and the number of requests."""
 
@@ -144,6 +148,7 @@ class EvaluationResult(ResultPart):
     skipped: list[SkippedTriplet]
     caveats: list[str]
     adaptive: Adaptive | None = None
+    scales: list[ScalePoint] | None = None  # type: ignore[valid-type]
     endpoint: EndpointFacts | None = None
     environment: dict[str, Any]
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from llmcausal.config import LoraSection
@@ -137,3 +142,32 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         raise
     except Exception as error:  # peft promises nothing about broken files
         raise CheckpointError(f"{folder}: not an adapter for this model: {error}") from error
+
+
+@contextmanager
+def adapter_scaled(model: Any, scale: float) -> Iterator[None]:
+    """Multiplies the adapters' update by `scale` for a while: 0 is the base, 1 as trained."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update({name: scale * value for name, value in scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
+
+
+def write_scaled(adapter: Path, folder: Path, scale: float) -> None:
+    """Writes a copy of an adapter whose update is `scale` times as large.
+
+    The factor goes into the B matrices, since programs differ in reading `lora_alpha`: vLLM takes
+    whole numbers only.
+    """
+    read_adapter_config(adapter)
+    shutil.copyfile(adapter / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
+    weights = {
+        name: (scale * value.float()).to(value.dtype) if ".lora_B" in name else value
+        for name, value in load_file(adapter / ADAPTER_WEIGHTS).items()
+    }
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})

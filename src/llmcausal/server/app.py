@@ -183,7 +183,8 @@ class _Reply:
         message = {"message": {"role": "assistant", "content": text}}
         choice = {"index": 0, **(message if self._chat else {"text": text}), **_reason(event)}
         kind = "chat.completion" if self._chat else "text_completion"
-        return {**self._shared, "object": kind, "choices": [choice], "usage": _usage(event)}
+        facts = {"usage": _usage(event), **_detection(event)}
+        return {**self._shared, "object": kind, "choices": [choice], **facts}
 
     def piece(self, text: str) -> str:
         piece = {"delta": {"content": text}} if self._chat else {"text": text}
@@ -191,7 +192,7 @@ class _Reply:
 
     def end(self, event: Finished) -> str:
         last: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
-        return self._chunk({**last, **_reason(event)}, usage=_usage(event))
+        return self._chunk({**last, **_reason(event)}, usage=_usage(event), **_detection(event))
 
     def _chunk(self, choice: dict[str, Any], **others: Any) -> str:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
@@ -238,6 +239,10 @@ def _usage(event: Finished) -> dict[str, int]:
         "completion_tokens": event.new_tokens,
         "total_tokens": event.prompt_tokens + event.new_tokens,
     }
+
+
+def _detection(event: Finished) -> dict[str, Any]:
+    return {"injection": event.detection} if event.detection else {}
 
 
 def _line(values: dict[str, Any]) -> str:

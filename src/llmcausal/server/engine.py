@@ -27,6 +27,7 @@ from llmcausal.server.asked import Asked, Refusal
 
 if TYPE_CHECKING:
     from llmcausal.data.template import ChatTemplate
+    from llmcausal.evaluation.detection import Detector
 
 _log = logging.getLogger(__name__)
 _UNREADABLE = "\ufffd"
@@ -59,6 +60,7 @@ class Finished:
     answer: Answer
     prompt_tokens: int
     new_tokens: int  # including a stop token
+    detection: dict[str, Any] | None = None  # the detector's result for the prompt
 
 
 Event = Piece | Finished | Refusal
@@ -133,12 +135,22 @@ class GrowingAnswer:
 
 
 class Engine:
-    """Owns a model, and the only thread that computes with it; without `adapter`, as its base."""
+    """Owns a model, and the only thread that computes with it; without `adapter`, as its base.
+
+    `detector` scores prompts that come as messages.
+    """
 
     def __init__(
-        self, model: Any, template: ChatTemplate, limits: Limits, *, adapter: bool = True
+        self,
+        model: Any,
+        template: ChatTemplate,
+        limits: Limits,
+        *,
+        adapter: bool = True,
+        detector: Detector | None = None,
     ) -> None:
         self.limits = limits
+        self._detector = detector
         self.adapter = adapter
         self._model = model
         self._template = template
@@ -245,7 +257,15 @@ class Engine:
             elif text := answer.add(token):
                 job.tell(Piece(text))
         rest, whole = answer.finish()
-        job.tell(Finished(rest, whole, len(prompt), len(answer.tokens)))
+        detection = self._detected(job.asked)
+        job.tell(Finished(rest, whole, len(prompt), len(answer.tokens), detection))
+
+    def _detected(self, asked: Asked) -> dict[str, Any] | None:
+        system, *others = asked.prompt
+        if self._detector is None or isinstance(system, int):
+            return None
+        found = self._detector.of(self._model, system, str(others[0]))
+        return found.as_dict() if found else None
 
     def _rendered(self, asked: Asked) -> list[int]:
         system, *others = asked.prompt

@@ -77,8 +77,8 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
             shutil.rmtree(work, ignore_errors=True)
 
 
-def add_file(folder: Path, name: str, content: bytes) -> None:
-    """Adds a file to a checkpoint, whose other files stay.
+def add_files(folder: Path, added: Mapping[str, bytes]) -> None:
+    """Adds files to a checkpoint, whose other files stay.
 
     Raises:
         CheckpointError: If the checkpoint is damaged.
@@ -86,7 +86,7 @@ def add_file(folder: Path, name: str, content: bytes) -> None:
     """
     facts = verify(folder)
     files = {each: (folder / each).read_bytes() for each in facts.pop("files")}
-    write_checkpoint(folder, {**files, name: content}, facts)
+    write_checkpoint(folder, {**files, **added}, facts)
 
 
 def verify(folder: Path) -> dict[str, Any]:

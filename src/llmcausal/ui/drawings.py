@@ -138,10 +138,12 @@ def line_panel(
     words: str,
     *,
     from_zero: bool = False,
+    counted: str = "steps",
 ) -> Markup:
     """Draws lines over the steps in a small panel; title and words are for screen readers.
 
-    `steps` are the axis's ends. Validations get rings while their number is small.
+    `steps` are the axis's ends; `counted` names them. Validations get rings while their number is
+    small.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -154,7 +156,7 @@ def line_panel(
     round_steps = [1, 2, 2.5, 5, 10]
     across = MaxNLocator(4, steps=round_steps, integer=True).tick_values(first, last)
     up = MaxNLocator(4, steps=round_steps).tick_values(low, high)
-    label = f"{title}, steps {first:.0f} to {last:.0f}. {words}"
+    label = f"{title}, {counted} {first:.0f} to {last:.0f}. {words}"
     with drawing(_WIDTH, _HEIGHT, salt=label) as figure:
         box = (_LEFT, _HEIGHT - _BOTTOM, _RIGHT - _LEFT, _BOTTOM - _TOP)
         axes = _bare_axes(figure, *box)

@@ -57,6 +57,8 @@ def render_evaluation(result: Values) -> RenderableType:
         if len(members) > 1 or (members and group == "family"):
             parts.append(_by_group(group, members, base["groups"][group] if base else None))
     parts += _verdict(result)
+    if result.get("scales"):
+        parts.append(_scales(result["scales"]))
     if tuned.get("causal"):
         after = {**tuned, **tuned["causal"]}
         before = {**base, **base["causal"]} if base else None
@@ -177,6 +179,16 @@ def _cells(
 
 def _p_value(change: Values) -> str:
     return "-" if change.get("p_value") is None else f"{change['p_value']:.2g}"
+
+
+def _scales(measured: Sequence[Values]) -> Table:
+    table = titled_table("The adapter's update at other scales (95% intervals)", "scale")
+    shown = [m for m in METRICS if m.headline and any(p.get(m.name, {}).get("n") for p in measured)]
+    for metric in shown:
+        table.add_column(metric.short, justify="right")
+    for point in measured:
+        table.add_row(f"{point['scale']:g}", *(share(point.get(metric.name)) for metric in shown))
+    return table
 
 
 def _by_group(group: str, tuned: Values, base: Values | None) -> Table:

@@ -26,6 +26,8 @@ class Tried(Protocol):
 
     def answers(self, system: str, texts: list[str]) -> dict[str, list[str]]: ...
 
+    def detected(self, system: str, texts: list[str]) -> dict[str, Any]: ...
+
     def attacked(self, system: str, text: str) -> dict[str, Any]: ...
 
 
@@ -35,6 +37,21 @@ def render_answers(answers: Mapping[str, str]) -> RenderableType:
         for side, name in _NAMES.items()
     ]
     return Columns(panels, equal=True, expand=True)
+
+
+def render_detector(found: Mapping[str, Any]) -> RenderableType:
+    """Returns what the detector says of texts, or why it is off."""
+    if "off" in found:
+        return Text(f"detector off: {one_line(found['off'])}", style="dim")
+    scored = [each for each in found["texts"] if each is not None]
+    if not scored:
+        return Text("detector: the text is longer than those of the training", style="dim")
+    flagged = sum(each["flagged"] for each in scored)
+    if len(found["texts"]) > 1:
+        return Text(f"detector flags {flagged} of {len(scored)}")
+    score, threshold = scored[0]["score"], scored[0]["threshold"]
+    said = "looks injected" if flagged else "looks harmless"
+    return Text(f"detector: {said} ({score:.2f}, flagged above {threshold:.2f})")
 
 
 def render_attacks(found: Mapping[str, Any]) -> RenderableType:
@@ -49,7 +66,8 @@ def render_attacks(found: Mapping[str, Any]) -> RenderableType:
         for side, name in _NAMES.items()
     )
     goal = f"the attacker wants: {one_line(found['goal'], 200)}"
-    return Group(Text(goal), table, Text(counts, style="bold"))
+    detector = render_detector(found["detector"]["attacks"])
+    return Group(Text(goal), table, Text(counts, style="bold"), detector)
 
 
 def _answer(given: Mapping[str, Any]) -> Text:
@@ -99,7 +117,10 @@ def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
     else:
         with status("Answering"):
             answers = trials.answers(system, [text])
-        console().print(render_answers({side: first for side, (first,) in answers.items()}))
+            answers = trials.answers(system, [text])
+            detector = trials.detected(system, [text])
+        first = {side: answer for side, (answer,) in answers.items()}
+        console().print(render_answers(first), render_detector(detector))
 
 
 def _text(ask: Ask) -> str:

@@ -99,7 +99,7 @@ MAX_DEFECTS = 1000
 def read_numbered(path: Path) -> list[tuple[int, Triplet]]:
     """Reads triplets with their line numbers; raises a DataError with every defect."""
     triplets: list[tuple[int, Triplet]] = []
-    defects = _Defects(path)
+    defects = Defects(path)
     first_lines: dict[str, int] = {}
     for number, record in read_objects(path, defects.add):
         triplet, reasons = parse_record(record)
@@ -132,14 +132,23 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-class _Defects:
+class Defects:
+    """Collects the defects of a file and the number of their lines.
+
+    Only the first `MAX_DEFECTS` are kept in full.
+    """
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.lines = 0
+        self._line = 0
         self.messages: list[str] = []
 
     def add(self, line: int, field: str, reason: str) -> None:
         self.count += 1
+        self.lines += line != self._line
+        self._line = line
         if self.count <= MAX_DEFECTS:
             self.messages.append(f"{self.path}:{line}: {field}: {reason}")
 

@@ -65,7 +65,7 @@ def write_report(run: RunFiles, out: Path, *, title: str) -> Path:
     result = run.result or {}
     base = as_object(result.get("base"))
     skipped = as_objects(result.get("skipped"))
-    return _save_page(
+    return save_page(
         "page.html.jinja",
         out,
         title=title,
@@ -103,7 +103,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     names = _names(places)
     tuned = [as_object((run.result or {}).get("tuned")) for run in runs]
     cells = [(metric, [Measured.of(each.get(metric.name)) for each in tuned]) for metric in CORE]
-    return _save_page(
+    return save_page(
         "comparison.html.jinja",
         out,
         title=" / ".join(names),
@@ -126,7 +126,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     )
 
 
-def _save_page(template: str, out: Path, **values: Any) -> Path:
+def save_page(template: str, out: Path, **values: Any) -> Path:
     """Fills a template, which escapes all text except `Markup`, and replaces the file."""
     page = _templates().get_template(template).render(**values)
     try:

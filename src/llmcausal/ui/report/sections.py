@@ -129,6 +129,7 @@ def evaluation(result: Object) -> dict[str, Any]:
             if (drawn := representation_map(as_objects(maps.get(side)), f"{_MAP}: {name}"))
         ],
         "adaptive": _adaptive(as_object(result.get("adaptive"))),
+        "scales": _scales(as_objects(result.get("scales"))),
     }
 
 
@@ -194,6 +195,33 @@ def _differences(difference: Object) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _scales(measured: Sequence[Object]) -> dict[str, Any] | None:
+    """Returns each scale of the adapter with its figures, and attack success against utility."""
+    if not measured:
+        return None
+    attack, utility = (metric.name for metric in CORE[:2])
+    rows, curve = [], []
+    for point in measured:
+        figures = {metric.name: Measured.of(point.get(metric.name)) for metric in CORE}
+        strips = [(figure, interval_strip([("tuned", figure)])) for figure in figures.values()]
+        rows.append({"scale": _plain(point.get("scale")), "figures": strips})
+        x, y = figures[utility].value, figures[attack].value
+        if x is not None and y is not None:
+            curve.append((100 * min(max(x, 0.0), 1.0), 100 * min(max(y, 0.0), 1.0)))
+    drawing = None
+    if curve:
+        across = [x for x, _ in curve]
+        drawing = line_panel(
+            "Attack success against utility, percent",
+            [("validation", curve)],
+            (min(across), max(across)),
+            "One point for each scale of the adapter.",
+            from_zero=True,
+            counted="utility",
+        )
+    return {"metrics": CORE, "rows": rows, "drawing": drawing}
 
 
 def _adaptive(adaptive: Object) -> dict[str, Any] | None:

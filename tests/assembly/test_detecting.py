@@ -1,0 +1,142 @@
+"""The detector behind `try`, `serve` and `monitor logs`: on where it carries over, else off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from llmcausal.assembly import monitoring
+from llmcausal.assembly.evaluating import load_parts
+from llmcausal.assembly.monitoring import LogsRequest, Watch
+from llmcausal.assembly.trying import Trials, TryRequest
+from llmcausal.data.builtin import generate
+from llmcausal.data.tokenization import TripletEncoder
+from llmcausal.evaluation import detection
+from llmcausal.evaluation.detection import (
+    CALIBRATION,
+    Detector,
+    calibrate,
+    detector_of,
+    kind_of_text,
+    why_off,
+)
+from llmcausal.evaluation.forward import encode, read
+from llmcausal.profile import load_config
+from llmcausal.server.app import Served, build_app
+from llmcausal.server.engine import Engine, Limits
+from llmcausal.train.checkpoint import verify
+from tests import program
+from tests.server.conftest import listening
+
+
+def states(marks: list[float], seed: int = 0) -> dict[Any, torch.Tensor]:
+    """Representations in which an injected text differs by its mark."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def texts() -> torch.Tensor:
+        return torch.ones(8) + 0.1 * torch.randn(len(marks), 8, generator=generator)
+
+    moved = torch.zeros(len(marks), 8)
+    moved[:, 0] = torch.tensor(marks)
+    benign = texts()
+    return {"benign": benign, "benign_cf": texts(), "injection": benign + moved}
+
+
+def test_a_detector_is_on_only_if_it_works_on_every_kind_of_text() -> None:
+    kinds = ["built-in"] * 40 + ["natural"] * 40
+    assert why_off(calibrate(states([-4.0] * 80), kinds)) == ""
+    reason = why_off(calibrate(states([-4.0] * 40 + [0.0] * 40), kinds))
+    assert reason.startswith("it does not carry over to natural texts: AUROC 0.5")
+    assert "on 40 validation prompts" in reason
+    assert "carry over to natural" in why_off(calibrate(states([-4.0] * 4), ["natural"] * 4))
+    assert [kind_of_text(each) for each in ("natural-v-1", "builtin-v-1", "17")] == [
+        "natural", "built-in", "own",
+    ]  # fmt: skip
+
+
+def test_few_harmless_texts_are_flagged() -> None:
+    found = calibrate(states([-4.0] * 200), ["own"] * 200)
+    fresh = states([-4.0] * 400, seed=1)
+    centroid = torch.tensor(found["centroid"])
+    shares = [
+        float(
+            ((1 - normalize(fresh[member], dim=-1) @ centroid) / 2 > found["threshold"])
+            .float()
+            .mean()
+        )
+        for member in ("benign", "injection")
+    ]
+    assert shares[0] < 0.06
+    assert shares[1] == 1
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Callable[..., Any]) -> Path:
+    config = tiny_config(
+        data={"builtin": {"test": 4, "test_seen": 0}},
+        loss={"contrast_gradient": "head", "projection_dim": 8},
+        train={"max_steps": 2, "learning_rate": 0.05},
+        evaluation={"at_end": False, "max_new_tokens": 4},
+    )
+    return program.train(config, plain=True).run_dir / "best"
+
+
+def test_a_checkpoints_detector_scores_prompts_everywhere(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = verify(checkpoint)
+    found = json.loads((checkpoint / CALIBRATION).read_text("utf-8"))
+    assert list(found["auroc"]) == ["built-in"]
+    config = load_config(checkpoint / "config.toml")
+    parts = load_parts(config, manifest, checkpoint)
+    # A detector of a tiny random model carries over to nothing.
+    assert "does not carry over" in str(detector_of(checkpoint, parts.step, parts.template, config))
+    trials = Trials(TryRequest(checkpoint))
+    assert trials.detected("Sum up.", ["A text."])["off"].startswith("it does not carry over")
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps({"system": "Sum up.", "user": "A text.", "answer": "Short."}))
+    request = LogsRequest(file=log, watch=Watch(out=tmp_path / "watch"), checkpoint=checkpoint)
+    row = monitoring.score_logs(request)
+    assert "detector" not in row["signals"]
+    assert row["notes"][0].startswith("detector off: it does not carry over")
+
+    monkeypatch.setattr(detection, "NEEDED", -1.0)
+    detector = detector_of(checkpoint, parts.step, parts.template, config)
+    assert isinstance(detector, Detector)
+    (triplet,) = generate("validation", 1, seed=3)
+    system, text = triplet.system, triplet.benign
+    alone = detector.of(parts.model, system, text)
+    assert alone is not None
+    readable, _ = encode(TripletEncoder(parts.template, config.data.max_length), [triplet])
+    whole = read(parts.step, readable, pooling=config.loss.pooling, batch_size=1, projected=True)
+    unit = normalize(whole.representations["benign"], dim=-1)
+    expected = float((1 - unit @ torch.tensor(found["centroid"]))[0]) / 2
+    assert alone.score == pytest.approx(expected, abs=1e-5)
+    assert alone.flagged == (alone.score > found["threshold"])
+    assert detector.of(parts.model, "s", "x" * 20_000) is None
+    trials = Trials(TryRequest(checkpoint))
+    (shown,) = trials.detected(system, [text])["texts"]
+    assert shown["score"] == pytest.approx(alone.score, abs=1e-4)
+    assert monitoring.score_logs(request)["signals"]["detector"]["n"] == 1
+    with ExitStack() as stack:
+        engine = Engine(parts.model, parts.template, Limits(new_tokens=4), detector=detector)
+        engine.start()
+        stack.callback(engine.close)
+        url = stack.enter_context(listening(build_app(Served(engine, "m", None, ("*",))), 30))
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        reply = httpx.post(
+            f"{url}/v1/chat/completions",
+            json={"messages": messages, "max_tokens": 4},
+            timeout=60,
+            trust_env=False,
+        ).json()
+    assert reply["injection"]["score"] == pytest.approx(alone.score, abs=1e-4)
+    assert reply["injection"]["flagged"] is alone.flagged
