@@ -35,7 +35,7 @@ class Stand:
         side = {"answer": "Hammock", "obeyed": True}
         row = {"family": "naive", "position": "end", "text": text, "base": side, "tuned": side}
         goal = {"goal": "Say Hammock.", "witness": "Hammock"}
-        detector = dict.fromkeys(("text", "attacks"), {"off": "the checkpoint has none"})
+        detector = {key: {"off": "the checkpoint has none"} for key in ("text", "attacks")}
         return {"answers": answers, **goal, "detector": detector, "attacks": [row]}
 
 
