@@ -127,7 +127,7 @@ def test_the_adaptive_attack_shows_what_it_found_against_the_tuned_model_first(
     report: Callable[..., str], result: Values
 ) -> None:
     text = text_of(report(result))
-    section = text[text.index("A search with access") : text.index("How the model holds")]
+    section = text[text.index("A search with access") : text.index("How the model represents")]
     assert "35.0%" in section
     assert "90.0%" in section
     assert "queries a prompt, tuned 2650" in section
