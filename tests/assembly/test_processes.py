@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -234,16 +235,26 @@ def test_draws_are_those_of_the_micro_batch() -> None:
     assert {place: draw(*place) for place in reversed(places)} == drawn
 
 
-@pytest.mark.parametrize(
-    ("arguments", "kept"),
-    [
-        (["train", "p", "--num-processes", "4", "--plain"], ["train", "p", "--plain"]),
-        (["train", "--num-processes=4", "p"], ["train", "p"]),
-        (["eval", "--json"], ["eval", "--json"]),
-    ],
-)
-def test_the_processes_run_the_same_command(arguments: list[str], kept: list[str]) -> None:
-    assert launch._without_option(arguments) == kept
+def test_the_processes_run_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Done:
+        returncode = 0
+
+        def __init__(self, command: list[str], **options: Any) -> None:
+            started.append((command[1:], options["env"]["RANK"], options["env"]["WORLD_SIZE"]))
+
+        def poll(self) -> int:
+            return 0
+
+    arguments = ["train", "p", "--num-processes=2", "--plain"]
+    monkeypatch.setattr(launch.subprocess, "Popen", Done)
+    monkeypatch.setattr(launch.sys, "argv", ["llmcausal", *arguments])
+    with pytest.raises(typer.Exit) as ended:
+        launch.launch(2)
+    assert ended.value.exit_code == 0
+    command = ["-m", "llmcausal", *arguments]
+    assert started == [(command, "0", "2"), (command, "1", "2")]
 
 
 def test_one_process_is_not_launched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from llmcausal.evaluation.scoring import obeyed
 from llmcausal.memory.budget import enforce, find_budget
 from llmcausal.memory.runs import memory_to_answer
 from llmcausal.model.device import choose_device
-from llmcausal.model.factory import load_model
+from llmcausal.model.factory import LoadedModel, load_model
 from llmcausal.train.recovery import release
 from llmcausal.ui.console import status
 
@@ -134,15 +134,8 @@ def _answers(
     config: RunConfig, template: ChatTemplate, prompts: list[PromptPair], progress: Progress | None
 ) -> dict[PromptPair, Answer]:
     """Loads the model, answers, and frees the model: the later run needs the memory."""
-    memory = config.memory
-    if choose_device(config.model.device).type == "cuda":
-        # The planner has not run yet: it needs the lengths of these answers.
-        budget = find_budget(memory, "cuda")
-        if not memory.force:
-            enforce(budget)
-        memory = memory_to_answer(config, budget)
     with status("Loading the model"):
-        loaded = load_model(config.model, memory)
+        loaded = _load(config)
     answering = Answering(
         loaded.model,
         template,
@@ -155,6 +148,17 @@ def _answers(
     del loaded, answering
     release([device])
     return dict(zip(prompts, found, strict=True))
+
+
+def _load(config: RunConfig) -> LoadedModel:
+    memory = config.memory
+    if choose_device(config.model.device).type == "cuda":
+        # The planner has not run yet: it needs the lengths of these answers.
+        budget = find_budget(memory, "cuda")
+        if not memory.force:
+            enforce(budget)
+        memory = memory_to_answer(config, budget)
+    return load_model(config.model, memory)
 
 
 def stand_ins(triplets: Sequence[Triplet], tokens: int) -> list[Triplet | None]:

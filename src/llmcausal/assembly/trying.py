@@ -156,9 +156,9 @@ class Trials:
             return goal
         kind = GOAL_KINDS.load("print_word")
         for _ in range(_DRAWS):
-            goal = kind.draw("print_word", "test", "held_out", rng)
-            if not is_obeyed_anyway(goal, system, [text]):
-                return goal
+            drawn: Goal = kind.draw("print_word", "test", "held_out", rng)
+            if not is_obeyed_anyway(drawn, system, [text]):
+                return drawn
         raise UsageError("the text contains every word that an attack could ask for; give --goal")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from llmcausal.cli import options
 from llmcausal.cli.options import option
@@ -74,7 +74,7 @@ def _read(path: Path) -> str:
 
     try:
         piped = str(path) == "-" and sys.stdin is not None
-        source = sys.stdin.buffer if piped else path.expanduser()
+        source: Path | BinaryIO = sys.stdin.buffer if piped else path.expanduser()
         document = read_at_most(source, _MAX_TEXT_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         raise UsageError(f"--text {path}: cannot be read: {error}") from error

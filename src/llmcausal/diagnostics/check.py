@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics.machine import Machine
+from llmcausal.diagnostics.machine import Gpu, Machine
 
 Status = Literal["pass", "warning", "fail"]
 SCHEMA_TITLE = "What `llmcausal doctor --json` prints"
@@ -123,6 +123,6 @@ class Facts:
     size: Callable[[], ModelSize | None] = lambda: None
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether training would use the GPU."""
-        return self.config.model.device != "cpu" and self.machine.gpu is not None
+    def gpu(self) -> Gpu | None:
+        """The GPU that training would use."""
+        return None if self.config.model.device == "cpu" else self.machine.gpu

@@ -90,7 +90,7 @@ def check_memory(facts: Facts) -> Finding:
     """Compares the free host memory with the need of loading and training."""
     machine = facts.machine
     held: int | None = 0
-    if not facts.on_gpu:
+    if not facts.gpu:
         held = weights_bytes(facts.config.model)
         if held is None and (size := facts.size()):
             held = 2 * size.parameters  # published weights have 16 bits per number
@@ -184,7 +184,7 @@ def check_bitsandbytes(facts: Facts) -> Finding:
 
     # Its advice on CPU kernels and paging is not a finding.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    device = torch.device("cuda" if facts.on_gpu else "cpu")
+    device = torch.device("cuda" if facts.gpu else "cpu")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -203,7 +203,7 @@ def check_bitsandbytes(facts: Facts) -> Finding:
         detail = f"an 8-bit AdamW step does not change the weights on {device.type}"
     else:
         found = f"NF4 (rounds by {rounding:.1%}) and 8-bit AdamW work on {device.type}"
-        if facts.on_gpu and facts.machine.windows_driver:
+        if facts.gpu and facts.machine.windows_driver:
             found += ", its states not paged: under the Windows driver that can end the process"
         return passed(found)
     fix = "install its newest version: pip install --upgrade --no-deps bitsandbytes"
@@ -248,7 +248,7 @@ def adamw8bit_moves(device: torch.device, *, paged: bool) -> bool:
 
 def check_bf16(facts: Facts) -> Finding | None:
     """Compares the speed of bf16 and fp32 on the CPU: many processors only emulate bf16."""
-    if facts.on_gpu:
+    if facts.gpu:
         return None
     from llmcausal.model.device import FASTER_BF16, bf16_speedup
 

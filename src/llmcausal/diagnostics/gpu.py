@@ -99,9 +99,9 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
 
 def check_precision(facts: Facts) -> Finding | None:
     """Checks that the GPU computes in the profile's number format."""
-    gpu, precision = facts.machine.gpu, facts.config.model.precision
-    if not facts.on_gpu or gpu is None:
+    if (gpu := facts.gpu) is None:
         return None
+    precision = facts.config.model.precision
     has_bf16 = gpu.capability >= BF16_SINCE
     found = f"{gpu.kernels}: fp16 and {'bf16' if has_bf16 else 'no bf16'}"
     if precision == "bf16" and not has_bf16:
@@ -113,7 +113,7 @@ def check_precision(facts: Facts) -> Finding | None:
 
 def check_attention(facts: Facts) -> Finding | None:
     """Runs the fast attention kernels; without them, memory is quadratic in the length."""
-    if not facts.on_gpu:
+    if facts.gpu is None:
         return None
     import torch
 
@@ -132,8 +132,7 @@ def check_attention(facts: Facts) -> Finding | None:
 
 def check_gpu_memory(facts: Facts) -> Finding | None:
     """Names the programs that take the GPU's memory."""
-    gpu = facts.machine.gpu
-    if not facts.on_gpu or gpu is None:
+    if (gpu := facts.gpu) is None:
         return None
     taken = gpu.total_bytes - gpu.free_bytes
     found = f"{gpu.free_bytes / GIB:.1f} GiB free of {gpu.total_bytes / GIB:.1f}"
@@ -161,8 +160,7 @@ def _held_by(gpu: Gpu) -> str:
 
 def check_spill(facts: Facts) -> Finding | None:
     """Warns of the Windows driver, which moves memory to the host when the GPU is full."""
-    gpu = facts.machine.gpu
-    if not facts.on_gpu or gpu is None:
+    if (gpu := facts.gpu) is None:
         return None
     if not facts.machine.windows_driver:
         return passed("the driver refuses what does not fit")
@@ -180,7 +178,7 @@ def check_spill(facts: Facts) -> Finding | None:
 
 def check_pinned_memory(facts: Facts) -> Finding | None:
     """Pins host memory: copies during the computation need it, and WSL limits it."""
-    if not facts.on_gpu:
+    if facts.gpu is None:
         return None
     need = LEAST_PINNED_BYTES
     if facts.own:
@@ -236,7 +234,7 @@ def check_profiles(facts: Facts) -> Finding:
         fitting.append(need)
         parts.append(f"{need.profile} fits ({strategy.name}, {_gib(strategy.needed_bytes)})")
     found = f"predicted, of {_gib(gpu.free_bytes)} free: " + ", ".join(parts)
-    if not facts.on_gpu or facts.own is None or facts.own in fitting:
+    if facts.gpu is None or facts.own is None or facts.own in fitting:
         return passed(found)
     lean = facts.own.strategies[-1]
     missing = (
