@@ -156,3 +156,8 @@ def test_only_keys_before_a_later_branch_are_copied(
     outputs, sums = 4 * HEADS * 12 * WIDTH, 4 * HEADS * 12
     keys_and_values = 2 * 4 * KEY_HEADS * copied * WIDTH
     assert found == outputs + sums + keys_and_values + 4 * masked
+
+
+def test_capped_scores_are_still_refused() -> None:
+    with pytest.raises(ValueError, match="softcap"):
+        tree_attention_forward(torch.nn.Module(), *inputs(3), None, softcap=50.0)

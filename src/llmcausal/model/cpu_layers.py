@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llmcausal.losses.cross_entropy import product
 from llmcausal.model.cpu_attention import TreePlan, attend, attend_backward, plan_tree
+from llmcausal.model.placement import base_model
 from llmcausal.model.tree_attention import TreeBlocks
 
 MEMORY_SHARE = 0.5
@@ -131,7 +132,7 @@ class _Calls:
 
 
 def _decoder(model: Any) -> Any:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     return base.get_decoder() if hasattr(base, "get_decoder") else base
 
 
@@ -226,39 +227,25 @@ class Layer:
         self.heads = self.output.weight.shape[1] // self.width
         self.key_heads = (len(self.query_key_value.weight) // self.width - self.heads) // 2
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
-        past_key_values: Any = None,
-        **kwargs: Any,
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Replaces the module's forward."""
-        call = kwargs.get("tree_blocks")
-        if not isinstance(call, Call) or position_embeddings is None:
-            return self.plain(
-                hidden_states,
-                attention_mask=attention_mask,
-                position_embeddings=position_embeddings,
-                past_key_values=past_key_values,
-                **kwargs,
-            )
+        call, embeddings = kwargs.get("tree_blocks"), kwargs.get("position_embeddings")
+        if not isinstance(call, Call) or embeddings is None:
+            return self.plain(hidden_states, **kwargs)
+        cache = kwargs.get("past_key_values")
         with torch.autocast("cpu", enabled=False):
             if call.plan is None:
-                return self._rows(
-                    hidden_states, attention_mask, position_embeddings, past_key_values
-                )
+                return self._rows(hidden_states, kwargs.get("attention_mask"), embeddings, cache)
             trained = [matrix for each in self.linears for matrix in each.trained]
-            rotation = call.rotation(position_embeddings)
-            if past_key_values is None:
+            rotation = call.rotation(embeddings)
+            if cache is None:
                 result: Tensor = _WholeLayer.apply(  # type: ignore[no-untyped-call]
                     hidden_states[0], self, rotation, call.plan, *trained
                 )
                 return result[None]
             result, read = self.over_tree(hidden_states[0], rotation, call.plan)
             key, value = (each[None, :, : call.length] for each in read[4:6])  # not the padding
-            past_key_values.update(key, value, self.module.self_attn.layer_idx)
+            cache.update(key, value, self.module.self_attn.layer_idx)
             return result[None]
 
     def over_tree(

@@ -18,6 +18,11 @@ from llmcausal.losses.cross_entropy import OutputHead, head_parts
 _log = logging.getLogger(__name__)
 
 
+def base_model(model: Any) -> Any:
+    """Returns the model inside a `PeftModel`, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def parts_on_host(model: Any, memory: MemorySection) -> dict[str, Any]:
     """Returns which of a model's `embeddings` and `head` stay in host memory.
 

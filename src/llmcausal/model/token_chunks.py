@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from llmcausal.errors import ConfigError
+from llmcausal.model.placement import base_model
 
 _Forward = Callable[[Tensor], Tensor]
 
@@ -61,10 +61,9 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
 
 def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
     """Returns the modules of the decoder and of its layers, without those inside attention."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return {
         name: module
-        for name, module in base.get_decoder().named_modules()
+        for name, module in base_model(model).get_decoder().named_modules()
         if name.endswith(ending) and name.count(".") in (0, 2)
     }
 

@@ -38,6 +38,8 @@ _FLASH_WIDTHS = 8
 """Flash attention takes heads whose width is a multiple of this."""
 _NO_SEQUENCES = (None,) * 5
 """Bias, and starts and lengths of sequences in one row: arguments of memory-efficient attention."""
+_CHANGES = ("softcap", "position_bias")
+"""Arguments that change the scores; transformers refuses or adds them."""
 
 Masks = dict[tuple[int, int], Tensor]
 """Masks by their rows and keys."""
@@ -74,19 +76,20 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     Returns:
         Outputs [1, nodes, heads, head width], and None.
     """
-    if tree_blocks is None and attention_mask is None and query.shape[2] == key.shape[2]:
-        return _attend(query, key, value, dropout, scaling, {}).transpose(1, 2), None
     if tree_blocks is None:
+        plain = attention_mask is None and all(kwargs.get(name) is None for name in _CHANGES)
+        if plain and query.shape[2] == key.shape[2]:
+            return _attend(query, key, value, dropout, scaling, {}).transpose(1, 2), None
         output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )[0]
         return in_fixed_order(output), None
     runs = [block.keys for block in tree_blocks.blocks]
     rows = [block.rows[1] - block.rows[0] for block in tree_blocks.blocks]
-    parts = query.split(rows, dim=2), _gather_runs(key, runs), _gather_runs(value, runs)
+    keys, values = (_GatherRuns.apply(each, runs) for each in (key, value))  # type: ignore[no-untyped-call]
     outputs = [
         _attend(q, k, v, dropout, scaling, tree_blocks.masks).transpose(1, 2)
-        for q, k, v in zip(*parts, strict=True)
+        for q, k, v in zip(query.split(rows, dim=2), keys, values, strict=True)
     ]
     return torch.cat(outputs, dim=1), None
 
@@ -152,13 +155,8 @@ class _GatherRuns(torch.autograd.Function):
         return total, None
 
 
-def _gather_runs(states: Tensor, blocks: Sequence[Sequence[Run]]) -> tuple[Tensor, ...]:
-    gathered: tuple[Tensor, ...] = _GatherRuns.apply(states, blocks)  # type: ignore[no-untyped-call]
-    return gathered
-
-
 def in_fixed_order(attended: Tensor) -> Tensor:
-    """Makes attention, whose output this is, add in one order in its backward pass on CUDA."""
+    """Makes the backward pass of this attention add in one order on CUDA."""
     if attended.device.type == ON and (node := _attention_node(attended)) is not None:
         _hold_order(node)
     return attended

@@ -9,13 +9,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmcausal.errors import ConfigError, ModelError
 from llmcausal.losses.cross_entropy import product
-from llmcausal.model.placement import HostHead, compute_device, layer_stack, streamed_product
+from llmcausal.model.placement import (
+    HostHead,
+    base_model,
+    compute_device,
+    layer_stack,
+    streamed_product,
+)
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 ALL_LAYERS_MASK = "full_attention"
@@ -121,7 +126,7 @@ def find_trunk(model: nn.Module) -> Trunk:
         ModelError: If they do not, or as `take_apart`.
     """
     trunk = take_apart(model)
-    _prove(model.get_base_model() if isinstance(model, PeftModel) else model, trunk)
+    _prove(base_model(model), trunk)
     return trunk
 
 
@@ -131,7 +136,7 @@ def take_apart(model: nn.Module) -> Trunk:
     Raises:
         ModelError: If it has no frozen output head.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_model(model)
     if not isinstance(base, PreTrainedModel):
         raise ModelError(f"{type(base).__name__}: not a transformers causal language model")
     head = base.get_output_embeddings()
