@@ -43,11 +43,10 @@ def trained_once(
 
     @cache
     def train(sections: str) -> TrainOutcome:
-        folder = tmp_path_factory.mktemp("trained")
-        shutil.copytree(tiny_saved, folder, dirs_exist_ok=True)
+        settings = {"output_dir": str(tmp_path_factory.mktemp("trained")), **json.loads(sections)}
         with pytest.MonkeyPatch.context() as monkeypatch:
             draw_nothing(monkeypatch)
-            return program.train(make_config(folder, **json.loads(sections)), plain=True)
+            return program.train(make_config(tiny_saved, **settings), plain=True)
 
     return lambda **sections: train(json.dumps(sections))
 
@@ -56,7 +55,7 @@ def trained_once(
 def trained(trained_once: Callable[..., TrainOutcome], tmp_path: Path) -> Callable[..., Path]:
     """Copies a run that is trained once: `trained(train={"max_steps": 4})` returns its directory.
 
-    The run's settings name the original's model and data, not those of `tiny_config`.
+    All such runs share one model and its data, which are not those of `tiny_config`.
     """
 
     def copy(**sections: Any) -> Path:
