@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markupsafe import Markup
 
+from llmcausal.assembly.training import TrainOutcome
 from llmcausal.config import RunConfig
+from tests import program
 
 
 def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +33,36 @@ def tiny_config(
     """Makes a config: `tiny_config(train={"max_steps": 4}, ...)`; everything is on disk."""
     draw_nothing(monkeypatch)
     return partial(make_config, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained_once(
+    tiny_saved: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., TrainOutcome]:
+    """Trains a config of `make_config` for the first test that asks for it; nobody changes it."""
+
+    @cache
+    def train(sections: str) -> TrainOutcome:
+        settings = {"output_dir": str(tmp_path_factory.mktemp("trained")), **json.loads(sections)}
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            draw_nothing(monkeypatch)
+            return program.train(make_config(tiny_saved, **settings), plain=True)
+
+    return lambda **sections: train(json.dumps(sections))
+
+
+@pytest.fixture
+def trained(trained_once: Callable[..., TrainOutcome], tmp_path: Path) -> Callable[..., Path]:
+    """Copies a run that is trained once: `trained(train={"max_steps": 4})` returns its directory.
+
+    All such runs share one model and its data, which are not those of `tiny_config`.
+    """
+
+    def copy(**sections: Any) -> Path:
+        run_dir = trained_once(**sections).run_dir
+        return shutil.copytree(run_dir, tmp_path / "runs" / run_dir.name)
+
+    return copy
 
 
 def make_config(folder: Path, **sections: Any) -> RunConfig:

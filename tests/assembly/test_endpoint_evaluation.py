@@ -34,18 +34,18 @@ SETTINGS = {"max_samples": 6, "max_new_tokens": 4}
 
 @pytest.fixture
 def checkpoint(
-    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A trained checkpoint; answers are kept in a cache of this test's own."""
     monkeypatch.setenv("LLMCAUSAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    config = tiny_config(
+    run_dir = trained(
         data={"builtin": {"test": 6, "test_seen": 0}},
         train={"max_steps": 2, "learning_rate": 0.05},
         evaluation={"at_end": False, "max_new_tokens": 4, "batch_size": 3, "cache": True},
     )
-    return program.train(config, plain=True).run_dir / "best"
+    return run_dir / "best"
 
 
 @pytest.fixture

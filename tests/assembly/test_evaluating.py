@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,20 +22,20 @@ from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui import console
 from tests import program
 
+Trained = Callable[..., Path]
+
 
 @pytest.fixture
-def checkpoint(
-    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def checkpoint(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trained checkpoint; answers are kept in a cache of this test's own."""
     monkeypatch.setenv("LLMCAUSAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["/bin/llmcausal", "eval", "--checkpoint", "x y"])
-    config = tiny_config(
+    run_dir = trained(
         data={"builtin": {"test": 6, "test_seen": 2}},
         train={"max_steps": 2, "learning_rate": 0.05},
         evaluation={"at_end": False, "max_new_tokens": 4, "batch_size": 3, "cache": True},
     )
-    return program.train(config, plain=True).run_dir / "best"
+    return run_dir / "best"
 
 
 def silent(done: int, total: int) -> None:
@@ -148,9 +147,9 @@ def test_sigterm_ends_with_143() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_against_another_checkpoint(checkpoint: Path, tiny_config: Any, tmp_path: Path) -> None:
-    config = tiny_config(name="other", train={"max_steps": 3, "learning_rate": 0.2})
-    other = program.train(config, plain=True).run_dir / "checkpoint-3"
+def test_against_another_checkpoint(checkpoint: Path, trained: Trained, tmp_path: Path) -> None:
+    train = {"max_steps": 3, "learning_rate": 0.2}
+    other = trained(name="other", train=train) / "checkpoint-3"
     # The runs differ in their settings for answers and test data.
     settings = {"max_samples": 6, "max_new_tokens": 4}
     data = tmp_path / "test.jsonl"
@@ -179,9 +178,8 @@ def test_against_another_checkpoint(checkpoint: Path, tiny_config: Any, tmp_path
         program.evaluate(checkpoint, against=other, baseline=False, progress=silent)
 
 
-def test_against_a_checkpoint_of_another_shape(checkpoint: Path, tiny_config: Any) -> None:
-    config = tiny_config(name="other", train={"max_steps": 1}, lora={"rank": 2})
-    other = program.train(config, plain=True).run_dir / "best"
+def test_against_a_checkpoint_of_another_shape(checkpoint: Path, trained: Trained) -> None:
+    other = trained(name="other", train={"max_steps": 1}, lora={"rank": 2}) / "best"
     with pytest.raises(CheckpointError, match=r"lora\.rank"):
         program.evaluate(checkpoint, against=other, progress=silent)
 
@@ -210,11 +208,10 @@ def test_a_suite_from_a_path_has_a_folder_of_its_own_and_tells_what_it_leaves_ou
     "loss", [{"lambda_contrastive": 0.0}, {"lambda_causal": 0.0, "lambda_spurious": 0.0}]
 )
 def test_a_run_without_contrast_has_no_projection(
-    checkpoint: Path, tiny_config: Any, tmp_path: Path, loss: dict[str, float]
+    checkpoint: Path, trained: Trained, tmp_path: Path, loss: dict[str, float]
 ) -> None:
     """As the one evaluated, and as the one compared with."""
-    config = tiny_config(name="task-only", train={"max_steps": 1}, loss=loss)
-    other = program.train(config, plain=True).run_dir / "checkpoint-1"
+    other = trained(name="task-only", train={"max_steps": 1}, loss=loss) / "checkpoint-1"
     few, out = {"max_samples": 2}, tmp_path / "out"
     kinds = []
     for tuned, against in ((other, None), (checkpoint, other), (other, checkpoint)):
@@ -227,16 +224,13 @@ def test_a_run_without_contrast_has_no_projection(
 
 
 def test_against_a_checkpoint_of_another_chat_template(
-    checkpoint: Path, tiny_config: Any, tmp_path: Path
+    checkpoint: Path, trained: Trained, tiny_saved: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "model"
     template = tmp_path / "other.jinja"
-    text = (folder / "chat_template.jinja").read_text("utf-8")
+    text = (tiny_saved / "model" / "chat_template.jinja").read_text("utf-8")
     template.write_text(text.replace("\n", "\n\n"), "utf-8")
-    config = tiny_config(
-        name="other", train={"max_steps": 1}, model={"chat_template": str(template)}
-    )
-    other = program.train(config, plain=True).run_dir / "best"
+    model = {"chat_template": str(template)}
+    other = trained(name="other", train={"max_steps": 1}, model=model) / "best"
     with pytest.raises(CheckpointError, match=r"another chat template.*leave out --against"):
         program.evaluate(checkpoint, against=other, progress=silent)
 

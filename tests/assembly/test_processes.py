@@ -277,6 +277,7 @@ def test_the_command_starts_two(tmp_path: Path) -> None:
     assert '"memory_bytes_process_1"' in (tmp_path / "profile" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_what_they_cannot_do_is_told_once(tmp_path: Path) -> None:
     done = _train(tmp_path, "--num-processes=2", code=2)
     assert (done.stdout + done.stderr).count("train.accumulation_steps = 1") == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmcausal.config import ModelSection, RunConfig
+from llmcausal.config import ModelSection
 from llmcausal.errors import CheckpointError, ModelError
 from llmcausal.model.factory import load_model, load_tokenizer
 from llmcausal.model.lora import load_adapter
@@ -32,10 +32,9 @@ class Payload:
 
 
 @pytest.fixture
-def checkpoint(tiny_config: Callable[..., RunConfig]) -> Path:
+def checkpoint(trained: Callable[..., Path]) -> Path:
     """A run's checkpoint, to be tampered with."""
-    config = tiny_config(train={"max_steps": 4}, checkpoint={"every_steps": 2})
-    return program.train(config, plain=True).run_dir / "checkpoint-2"
+    return trained(train={"max_steps": 4}, checkpoint={"every_steps": 2}) / "checkpoint-2"
 
 
 def replaced(folder: Path, name: str, content: bytes) -> None:

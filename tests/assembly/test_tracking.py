@@ -63,11 +63,11 @@ def read_mlflow(run_dir: Path) -> tuple[Any, Any]:
 
 
 def test_tensorboard_and_mlflow_get_everything_and_go_on_after_a_resume(
-    tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Any, trained_once: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MY_SECRET", SECRET)
-    plain = program.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
+    plain = trained_once(**SMALL).run_dir
     tracking = {"trackers": ["tensorboard", "mlflow"], "tables": True, "log_model": True}
     config = tiny_config(tracking=tracking, **SMALL)
     outcome = program.train(config, plain=True)
@@ -152,7 +152,7 @@ def values(items: Any) -> dict[str, Any]:
 
 
 def test_wandb_offline_gets_everything_and_goes_on_after_a_resume(
-    tiny_config: Any, tmp_path: Path
+    tiny_config: Any, trained_once: Any, tmp_path: Path
 ) -> None:
     tracking = {"trackers": ["wandb"], "mode": "offline", "tables": True, "log_model": True}
     config = tiny_config(tracking=tracking, **SMALL)
@@ -177,7 +177,7 @@ def test_wandb_offline_gets_everything_and_goes_on_after_a_resume(
     assert "switched off" not in done.stdout
     assert "wandb sync" in done.stdout
     run_dir = config.run_dir
-    plain = program.train(tiny_config(name="plain", **SMALL), plain=True).run_dir
+    plain = trained_once(**SMALL).run_dir
     assert alike(run_dir, plain)
     files = sorted(
         run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime
@@ -236,18 +236,20 @@ def test_a_missing_tracker_is_told_before_anything_is_written(
 
 
 def test_a_server_that_never_answers_costs_no_figure_and_no_weight(
-    tiny_config: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Any,
+    trained_once: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from llmcausal.train.callbacks import tracking
 
     monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 1.0)
-    settings = {"train": {"max_steps": 4}}
-    plain = program.train(tiny_config(name="plain", **settings), plain=True).run_dir
+    plain = trained_once(**SMALL).run_dir
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"http://alice:{SECRET}@127.0.0.1:{deaf.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        config = tiny_config(tracking={"trackers": ["mlflow"]}, **settings)
+        config = tiny_config(tracking={"trackers": ["mlflow"]}, train={"max_steps": 4})
         run_dir = program.train(config, plain=True).run_dir
     assert alike(run_dir, plain)
     assert [row["step"] for row in rows(run_dir)] == [0, 1, 2, 3, 4]

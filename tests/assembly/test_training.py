@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from llmcausal.train import checkpoint as checkpoint_module
 from llmcausal.train.callback import Callback, FitContext, Record
 from llmcausal.train.checkpoint import verify
 from tests import program
-from tests.assembly.conftest import draw_nothing, make_config
 
 UNTIMED = ("seconds", "memory")
 
@@ -94,12 +92,10 @@ def with_signal(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"callbacks": (f"{__name__}:StopAt",)})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def importable() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callbacks and losses of this file can be named as module:Class."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
-        yield
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
 
 
 def _this_module() -> Any:
@@ -108,22 +104,21 @@ def _this_module() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, tiny_saved: Path, importable: None
-) -> TrainOutcome:
-    """A run that nothing interrupted; a test that changes it takes `finished_run`."""
-    folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(tiny_saved, folder, dirs_exist_ok=True)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        draw_nothing(monkeypatch)
-        return program.train(with_signal(make_config(folder)), plain=True)
+UNINTERRUPTED = {"callbacks": [f"{__name__}:StopAt"]}
 
 
 @pytest.fixture
-def finished_run(finished: TrainOutcome, tmp_path: Path) -> Path:
+def finished(trained_once: Any) -> TrainOutcome:
+    """A run that nothing interrupts; a test that changes it takes `finished_run`."""
+    outcome: TrainOutcome = trained_once(**UNINTERRUPTED)
+    return outcome
+
+
+@pytest.fixture
+def finished_run(trained: Any) -> Path:
     """A copy of `finished`."""
-    return shutil.copytree(finished.run_dir, tmp_path / "copies" / "tiny")
+    run_dir: Path = trained(**UNINTERRUPTED)
+    return run_dir
 
 
 def test_a_run_directory_is_complete(finished: TrainOutcome) -> None:
@@ -190,7 +185,7 @@ def test_layers_computed_whole_resume_to_the_same_bits(
     model = {"precision": precision, "quantization": quantization}
     config = tiny_config(model=model, lora={"dropout": 0.0}, validation={"attack_probe": 2})
     straight = program.train(config, plain=True).run_dir
-    again = program.train(config.model_copy(update={"name": "again"}), plain=True).run_dir
+    again = shutil.copytree(straight, tmp_path / "again")
     program.resume(again / "checkpoint-8", plain=True)
     assert_same_bits(contents(again / "checkpoint-10"), contents(straight / "checkpoint-10"))
     assert rows(again) == rows(straight)

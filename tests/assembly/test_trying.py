@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,11 +16,10 @@ TASK, TEXT = "Give the total.", "Two pens cost 3 euros. A book costs 9 euros."
 
 
 @pytest.fixture
-def request_(tiny_config: Callable[..., Any]) -> TryRequest:
+def request_(trained: Callable[..., Path]) -> TryRequest:
     """Names a checkpoint that answers otherwise than its base."""
-    config = tiny_config(train={"max_steps": 2, "learning_rate": 0.05})
-    checkpoint: Path = program.train(config, plain=True).run_dir / "best"
-    return TryRequest(checkpoint, max_new_tokens=6)
+    run_dir = trained(train={"max_steps": 2, "learning_rate": 0.05})
+    return TryRequest(run_dir / "best", max_new_tokens=6)
 
 
 def test_both_sides_answer_as_in_an_evaluation(request_: TryRequest, tmp_path: Path) -> None:

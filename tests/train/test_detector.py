@@ -64,7 +64,7 @@ def test_it_is_the_same_in_every_process() -> None:
         ".hexdigest())"
     )
     found = set()
-    for seed in range(4):
+    for seed in (0, 1):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, cwd=REPOSITORY, capture_output=True,

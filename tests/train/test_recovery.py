@@ -32,6 +32,9 @@ from llmcausal.train.update import Run
 
 STEPS = 3
 SHARES = 5
+KEEPING = {"activations": "keep"}
+RECOMPUTING = {"activations": "recompute", "head": "host"}
+OFFLOADING = {"activations": "offload", "head": "host", "embeddings": "host", "token_chunk": 8}
 
 
 class Queue(CausalContrastive):
@@ -285,9 +288,14 @@ def without_told(records: list[Record]) -> list[Record]:
 
 @pytest.mark.parametrize(
     ("optimizer", "step", "scaled"),
-    [("adamw", 1, False), ("adamw", 2, False), ("adamw_8bit", 1, False), ("adamw_8bit", 2, False),
-     ("adamw", 2, True)],
-)  # fmt: skip
+    [
+        ("adamw_8bit", 1, False),
+        ("adamw", 2, False),
+        ("adamw", 2, True),
+        pytest.param("adamw", 1, False, marks=pytest.mark.slow),
+        pytest.param("adamw_8bit", 2, False, marks=pytest.mark.slow),
+    ],
+)
 def test_any_moment_of_a_step(make_run: Any, optimizer: str, step: int, scaled: bool) -> None:
     """Forward, loss, backward, clipping, optimizer and validation of a first and a later step."""
     run = make_run(optimizer, scaled=scaled)
@@ -318,7 +326,7 @@ def test_any_moment_of_a_step(make_run: Any, optimizer: str, step: int, scaled: 
 
 
 @given(fraction=st.floats(0, 1, exclude_max=True), later=st.floats(0, 1))
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_twice_in_one_step(make_run: Any, fraction: float, later: float) -> None:
     """The second failure happens during the first one's retry, or after it."""
 
@@ -349,13 +357,15 @@ def kept_when_applied(run: Run, at: int) -> int:
     return alive
 
 
-@pytest.mark.parametrize("members", ["tree", "one_by_one"])
 @pytest.mark.parametrize(
-    "switches",
+    ("members", "switches"),
     [
-        {"activations": "keep"},
-        {"activations": "recompute", "head": "host"},
-        {"activations": "offload", "head": "host", "embeddings": "host", "token_chunk": 8},
+        ("tree", KEEPING),
+        ("one_by_one", RECOMPUTING),
+        ("tree", OFFLOADING),
+        pytest.param("one_by_one", KEEPING, marks=pytest.mark.slow),
+        pytest.param("tree", RECOMPUTING, marks=pytest.mark.slow),
+        pytest.param("one_by_one", OFFLOADING, marks=pytest.mark.slow),
     ],
     ids=str,
 )

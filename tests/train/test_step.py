@@ -137,7 +137,7 @@ def test_gradients_equal_the_reference(
     assert max(errors) < 1e-7
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     name=st.sampled_from(sorted(LOSSES)),
     share=st.floats(0.0, 0.95),
