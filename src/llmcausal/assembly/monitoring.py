@@ -166,24 +166,22 @@ def _probe_once(
     deployed = request.deployed
     kept = KeptAnswers(None, "", finished=False)  # a witness is new, so no answer is of any use
     asker = Asker(endpoint, deployed.pace, kept, deployed.max_new_tokens)
-    stopped: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
     try:
         asker.ask([each.prompt for each in planted], ProgressLine("canaries"))
     except EndpointError as error:
-        stopped["error"] = str(error)
+        ended["error"] = str(error)
     except KeyboardInterrupt:
         if asker.replies.answers:
-            row = _measured(request, endpoint, planted, asker) | {"interrupted": True}
-            _add(series, _round(request, endpoint, row), request.watch)
+            facts = {**_measured(planted, asker), "interrupted": True}
+            _add(series, _round(request, endpoint, facts), request.watch)
         raise
-    facts = _measured(request, endpoint, planted, asker) | stopped
+    facts = {**_measured(planted, asker), **ended}
     return _add(series, _round(request, endpoint, facts), request.watch)
 
 
-def _measured(
-    request: ProbeRequest, endpoint: Endpoint, planted: Sequence[Planted], asker: Asker
-) -> dict[str, Any]:
-    """Returns the facts of a round of canaries."""
+def _measured(planted: Sequence[Planted], asker: Asker) -> dict[str, Any]:
+    """Returns the hits and the facts of a round of canaries."""
     replies = asker.replies
     answered = [each for each in planted if each.prompt in replies.answers]
     texts = {each.prompt: replies.answers[each.prompt].text for each in answered}
