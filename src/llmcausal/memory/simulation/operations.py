@@ -160,8 +160,9 @@ def _flops(
         return _attention_flops(name, func, args, kwargs)
     if name == "_linear_pointwise":  # oneDNN's product
         return 2 * args[0].numel() * len(args[1])
-    formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
-    return 0 if formula is None else formula(*args, **kwargs, out_val=result)
+    formula = flop_registry.get(func.overloadpacket)
+    flops: int = 0 if formula is None else formula(*args, **kwargs, out_val=result)
+    return flops
 
 
 def _attention_flops(name: str, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -173,4 +174,5 @@ def _attention_flops(name: str, func: Any, args: Sequence[Any], kwargs: Mapping[
     pairs = rows * keys
     if given.get("is_causal"):
         pairs -= min(rows, keys) * (min(rows, keys) - 1) // 2
-    return (10 if "backward" in name else 4) * batch * heads * pairs * width
+    flops: int = (10 if "backward" in name else 4) * batch * heads * pairs * width
+    return flops
