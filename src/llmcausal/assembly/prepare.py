@@ -73,18 +73,18 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         [encoded for triplet in split if (encoded := encoder.encode(triplet)) is not None]
         for split in (splits.train, splits.validation)
     )
-    longer = f"Raise data.max_length (now {config.data.max_length})"
     if len(train) < config.data.min_samples:
         raise DataError(
             encoder.ledger.summary(),
             f"{len(train)} of {len(splits.train)} training triplets are usable, but "
-            f"data.min_samples = {config.data.min_samples}. {longer} or add data.",
+            f"data.min_samples = {config.data.min_samples}. Raise data.max_length "
+            f"(now {config.data.max_length}) or add data.",
         )
     if not validation:
         raise DataError(
             encoder.ledger.summary(),
-            f"none of {len(splits.validation)} validation triplets is usable. {longer} or change "
-            "data.validation.",
+            f"none of {len(splits.validation)} validation triplets is usable. Raise "
+            f"data.max_length (now {config.data.max_length}) or change data.validation.",
         )
     fingerprints = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
