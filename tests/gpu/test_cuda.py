@@ -68,11 +68,10 @@ def test_attention_without_a_mask_is_that_with_one(dtype: torch.dtype, node: str
     given = [each.to(dtype).requires_grad_() for each in drawn]
     exact = [each.detach().double().requires_grad_() for each in given]
     blocks = tree_attention.TreeBlocks(attention_blocks(tree.subtree_ends), ends)
-    output, _ = tree_attention.tree_attention_forward(
-        torch.nn.Module(), *given, None, tree_blocks=blocks
-    )
+    attend: Any = tree_attention.tree_attention_forward
+    output, _ = attend(torch.nn.Module(), *given, None, tree_blocks=blocks)
     assert not blocks.masks
-    single, _ = tree_attention.tree_attention_forward(torch.nn.Module(), *given, None)
+    single, _ = attend(torch.nn.Module(), *given, None)
     assert tree_attention._attention_node(single).name().startswith(node)
     wanted = torch.nn.functional.scaled_dot_product_attention(*exact, seen, enable_gqa=True)
     upstream = torch.randn_like(output)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from llmcausal.data.prefix_tree import AttentionBlock, PrefixTree, attention_blocks, pack
 from llmcausal.model.tree_attention import TreeBlocks, tree_attention_forward
 
+attend: Any = tree_attention_forward
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8)
 
@@ -52,8 +53,8 @@ def efficient(
     assert mask_kind == 2  # CustomMaskType::CausalFromBottomRight
     assert keeps_sums == q.requires_grad
     assert k.shape[2] == HEADS, "the kernel has no grouped heads"
-    turned = [each.transpose(1, 2) for each in (q, k, v)]
-    return (lower_right(*turned, scale).transpose(1, 2),)
+    q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+    return (lower_right(q, k, v, scale).transpose(1, 2),)
 
 
 @contextmanager
@@ -84,7 +85,8 @@ def inputs(nodes: int) -> list[Tensor]:
 def over_tree(tree: PrefixTree, *given: Tensor) -> Tensor:
     ends = tree.subtree_ends
     blocks = TreeBlocks(attention_blocks(ends), torch.from_numpy(ends))
-    return tree_attention_forward(torch.nn.Module(), *given, None, tree_blocks=blocks)[0]
+    output: Tensor = attend(torch.nn.Module(), *given, None, tree_blocks=blocks)[0]
+    return output
 
 
 def over_mask(tree: PrefixTree, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def test_blocks_are_exact(name: str, sequences: list[list[int]]) -> None:
 def test_a_sequence_is_a_tree_of_one_branch(name: str) -> None:
     given = inputs(9)
     with kernel(name):
-        output = tree_attention_forward(torch.nn.Module(), *given, None)[0]
+        output = attend(torch.nn.Module(), *given, None)[0]
     tree = pack([list(range(9))])
     for found, wanted in zip(
         results(output, given), results(over_mask(tree, *given), given), strict=True
@@ -151,7 +153,7 @@ def test_only_keys_before_a_later_branch_are_copied(
 
     cut = TreeBlocks([AttentionBlock(*each) for each in blocks], torch.empty(0))
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        tree_attention_forward(torch.nn.Module(), *given, None, tree_blocks=cut)
+        attend(torch.nn.Module(), *given, None, tree_blocks=cut)
     found = sum(size for storage, size in kept.items() if storage not in own)
     outputs, sums = 4 * HEADS * 12 * WIDTH, 4 * HEADS * 12
     keys_and_values = 2 * 4 * KEY_HEADS * copied * WIDTH
@@ -160,4 +162,4 @@ def test_only_keys_before_a_later_branch_are_copied(
 
 def test_capped_scores_are_still_refused() -> None:
     with pytest.raises(ValueError, match="softcap"):
-        tree_attention_forward(torch.nn.Module(), *inputs(3), None, softcap=50.0)
+        attend(torch.nn.Module(), *inputs(3), None, softcap=50.0)
