@@ -26,6 +26,7 @@ BENCHMARKS = {
     "limit": "a step's share of the machine's matrix-product rate",
     "step": "a training step against padded batches, on a file of triplets",
     "memory": "predicted peaks against measured peaks; each strategy's memory",
+    "roofline": "predicted step times against measured ones, at this CPU's own rates",
     "counts": "counts that do not depend on the machine, compared with the expected ones",
 }
 """Names and what they measure; `all` goes through them in this order."""

@@ -310,11 +310,28 @@ def of_precisions(result: Result) -> str:
     )
 
 
+def of_roofline(result: Result) -> str:
+    """Renders predicted and measured step times."""
+    rates = result["rates"]
+    names = ("model", "weights", "strategy", "tokens", "shared", "triplets")
+    rows = [
+        [*(row[name] for name in names), f"{row['kernels']:,}", f"{row['measured']:.3g}",
+         f"{row['predicted']:.3g}", f"{row['error']:+.0%}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = [*names, "kernels", "measured s", "predicted s", "error"]
+    return (
+        f"This CPU: {rates['flops'] / 1e9:.0f} GFLOP/s, {rates['bytes'] / 1e9:.1f} GB/s, "
+        f"{rates['launch'] * 1e6:.1f} us per kernel. {result['within_goal']} of {len(rows)} "
+        f"predictions are within {result['goal']:.0%}.\n\n" + table(head, rows)
+    )
+
+
 SECTIONS: dict[str, Section] = {
     "startup": of_startup, "data": of_data, "estimates": of_estimates, "merging": of_merging,
     "eval": of_eval, "precisions": of_precisions, "step_peers_bf16": of_step_rows,
     "step_peers": of_step_rows, "beside": of_beside,
     "step_growth": of_step_growth, "limit_bf16": of_limit, "limit": of_limit,
-    "step": of_step, "memory": of_memory,
+    "step": of_step, "memory": of_memory, "roofline": of_roofline,
 }  # fmt: skip
 """In the page's order: every benchmark but `counts`, which is no measure of a machine."""

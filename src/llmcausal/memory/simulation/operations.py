@@ -159,10 +159,9 @@ def _flops(
     if "scaled_dot_product" in name:
         return _attention_flops(name, func, args, kwargs)
     if name == "_linear_pointwise":  # oneDNN's product
-        return 2 * args[0].numel() * len(args[1])
-    formula = flop_registry.get(func.overloadpacket)
-    flops: int = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-    return flops
+        return 2 * int(args[0].numel()) * len(args[1])
+    formula: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+    return 0 if formula is None else formula(*args, **kwargs, out_val=result)
 
 
 def _attention_flops(name: str, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -174,5 +173,4 @@ def _attention_flops(name: str, func: Any, args: Sequence[Any], kwargs: Mapping[
     pairs = rows * keys
     if given.get("is_causal"):
         pairs -= min(rows, keys) * (min(rows, keys) - 1) // 2
-    flops: int = (10 if "backward" in name else 4) * batch * heads * pairs * width
-    return flops
+    return int((10 if "backward" in name else 4) * batch * heads * pairs * width)
