@@ -321,7 +321,7 @@ def test_attention_of_trees_and_of_single_members_is_ordered(
     key, value = torch.randn(2, 1, 2, 6, 8, device=where, requires_grad=True)
     runs = [((0, 2), ((0, 2),)), ((2, 4), ((0, 4),)), ((4, 6), ((0, 2), (4, 6)))]
     cut = TreeBlocks([AttentionBlock(*each) for each in runs], torch.empty(0))
-    given = {"tree_blocks": cut} if blocks else {}
+    given: dict[str, Any] = {"tree_blocks": cut} if blocks else {}
     output, _ = tree_attention_forward(torch.nn.Module(), query, key, value, None, **given)
     assert output.shape == (1, 6, 4, 8)
     assert len(held) == (3 if blocks else 1)

@@ -73,7 +73,8 @@ def test_attention_without_a_mask_is_that_with_one(dtype: torch.dtype, node: str
     assert not blocks.masks
     single, _ = attend(torch.nn.Module(), *given, None)
     assert tree_attention._attention_node(single).name().startswith(node)
-    wanted = torch.nn.functional.scaled_dot_product_attention(*exact, seen, enable_gqa=True)
+    q, k, v = exact
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, seen, enable_gqa=True)
     upstream = torch.randn_like(output)
     found = [output, *torch.autograd.grad(output, given, upstream)]
     truth = [wanted.transpose(1, 2)]
