@@ -104,14 +104,16 @@ def _record(chosen: Plan, budget: Budget) -> dict[str, Any]:
 
 def _refusal(case: Case, chosen: Plan, budget: Budget) -> str:
     """Explains why a run is refused, and what would make it fit."""
-    needed, host = chosen.prediction.needed_bytes, chosen.prediction.host_bytes
-    lines = [f"This run does not fit: {chosen.option.name} needs "]
+    name, needed = chosen.option.name, chosen.prediction.needed_bytes
     if needed <= budget.bytes:
-        lines[0] += f"{host / GIB:.2f} GiB of host memory (predicted), more than is free."
-        help = more_wsl_memory() if in_wsl() else "close other programs"
-        lines.append(f"What helps: {help}.")
+        host = f"{chosen.prediction.host_bytes / GIB:.2f} GiB of host memory (predicted)"
+        lines = [
+            f"This run does not fit: {name} needs {host}, more than is free.",
+            f"What helps: {more_wsl_memory() if in_wsl() else 'close other programs'}.",
+        ]
     else:
-        lines[0] += f"{needed / GIB:.2f} GiB (predicted), the budget is {budget}."
+        gib = f"{needed / GIB:.2f} GiB"
+        lines = [f"This run does not fit: {name} needs {gib} (predicted), the budget is {budget}."]
         if advice := advise(case):
             lines += ["What helps, cheapest first:", *map(str, advice)]
     return "\n".join([*lines, "--set memory.force=true starts it anyway."])
