@@ -100,6 +100,7 @@ def test_predicted_products_are_those_of_the_real_step(
                 "precision": "fp32",
             },
             "memory": {"strategy": "manual", "activations": activations},
+            "train": {"accumulation_steps": 1},
         }
     )
     workload = Workload(48, 16, 8)
@@ -108,7 +109,7 @@ def test_predicted_products_are_those_of_the_real_step(
     step = build.build_step(config, loaded, add_lora(model, config.lora, 0))
     model.train()
     batch = collate(workload.made_up(), step.objective.needs, config.loss.pooling)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, Counted() as real:
         step(batch, label_totals([batch]), lambda loss: loss.backward())
     counted = sum(
         kernel.flops * count
@@ -116,3 +117,4 @@ def test_predicted_products_are_those_of_the_real_step(
         if "attention" not in kernel.name
     )
     assert counted == counter.get_total_flops()
+    assert predicted.launches == pytest.approx(len(real.kernels), rel=0.05)

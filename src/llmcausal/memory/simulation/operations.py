@@ -118,6 +118,8 @@ def kernels_of(
         return
     inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
     outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+    if not outputs:  # fake tensors also dispatch questions, such as their device
+        return
     devices = {each.device.type for each in (*inputs, *outputs)}
     if gpu and devices == {"cpu"}:  # the host's, in parallel with the GPU
         return
