@@ -32,6 +32,10 @@ def row(number: int, count: int, alarm: bool = False, **others: Any) -> dict[str
 
 def test_the_page_shows_the_newest_state_and_the_rounds(tmp_path: Path) -> None:
     out = tmp_path / "monitor.html"
+    first = row(1, 2)
+    first["signals"]["attack_success_rate"]["reference"] = None
+    write_page([first], out)
+    assert "There is nothing to compare with yet" in out.read_text("utf-8")
     write_page([row(1, 2), row(2, 3)], out)
     assert "No limit is crossed" in out.read_text("utf-8")
     write_page([row(1, 2), row(2, 3), row(3, 30, alarm=True)], out, damaged=2)

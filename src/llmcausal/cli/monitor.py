@@ -198,7 +198,7 @@ def canaries(
 ) -> None:
     """Choose the attacks that an untouched model obeys, as canaries for its tuned version.
 
-    `llmcausal serve --base` serves the untouched model.
+    With `--base`, `serve` serves the untouched model.
     """
     with options.reserved_stdout():
         from llmcausal.assembly import monitoring

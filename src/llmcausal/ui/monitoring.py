@@ -117,7 +117,9 @@ def write_page(rows: Sequence[Object], out: Path, damaged: int = 0) -> Path:
         subjects.setdefault(key, []).append(row)
     parts = [_subject(key, alike) for key, alike in subjects.items()]
     alarms = [part for part in parts if part["alarm"]]
-    sentence = "No limit is crossed." if parts else "There is no round yet."
+    sentence = "There is nothing to compare with yet." if parts else "There is no round yet."
+    if any(part["compared"] for part in parts):
+        sentence = "No limit is crossed."
     if alarms:
         sentence = "A limit is crossed: " + "; ".join(part["crossed"] for part in alarms) + "."
     notes = [f"{damaged} damaged lines of the series are left out."] if damaged else []
@@ -151,6 +153,7 @@ def _subject(key: tuple[str, ...], rows: Sequence[Object]) -> dict[str, Any]:
         "title": model or _KINDS.get(kind, kind),
         "heading": _KINDS.get(kind, kind),
         "alarm": alarm,
+        "compared": any(signals[name].get("reference") for name in named),
         "crossed": "; ".join(
             f"{_LABELS.get(name, name).lower()} {Measured.of(signals[name]).percent}, reference "
             f"{_cells(signals[name])['reference']}"
