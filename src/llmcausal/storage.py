@@ -31,11 +31,14 @@ def read_at_most(source: Path | BinaryIO, limit_bytes: int) -> bytes:
         TooLargeError: If it is larger; memory never holds much more than the limit.
     """
     content = bytearray()
+    size = source.stat().st_size if isinstance(source, Path) else 0
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        while part := file.read(_PART_BYTES):  # a pipe or device reports no size and may never end
+        # A pipe or device reports no size and may never end.
+        while size <= limit_bytes and (part := file.read(_PART_BYTES)):
             content += part
-            if len(content) > limit_bytes:
-                raise TooLargeError(f"larger than {limit_bytes // 2**10:,} KiB")
+            size = max(size, len(content))
+    if size > limit_bytes:
+        raise TooLargeError(f"larger than {limit_bytes // 2**10:,} KiB")
     return bytes(content)
 
 

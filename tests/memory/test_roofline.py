@@ -22,6 +22,7 @@ from llmcausal.memory.roofline import (
 from llmcausal.memory.simulation.operations import kernels_of
 from llmcausal.model.factory import LoadedModel
 from llmcausal.model.lora import add_lora
+from llmcausal.model.tree_attention import TREE_ATTENTION
 from llmcausal.train.batch import collate, label_totals
 
 PRODUCT = Kernel("mm", 100, 10)
@@ -90,6 +91,7 @@ def test_predicted_products_are_those_of_the_real_step(
     """Against torch's own counter, which knows no attention on a CPU."""
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     model = tiny_llama(hidden_size=64, intermediate_size=128)
+    model.set_attn_implementation(TREE_ATTENTION)
     model.config.save_pretrained(tmp_path)
     config = RunConfig.model_validate(
         {

@@ -41,8 +41,9 @@ _NO_SEQUENCES = (None,) * 5
 _CHANGES = ("softcap", "position_bias")
 """Arguments that change the scores; transformers refuses or adds them."""
 
-Masks = dict[tuple[int, int], Tensor]
-"""Masks by their rows and keys."""
+Masks = dict[int, Tensor]
+"""Masks by their block's number. Blocks of one size have masks of their own: real lengths differ,
+and a prediction with equal lengths must not need less."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     if tree_blocks is None:
         plain = attention_mask is None and all(kwargs.get(name) is None for name in _CHANGES)
         if plain and query.shape[2] == key.shape[2]:
-            return _attend(query, key, value, dropout, scaling, {}).transpose(1, 2), None
+            return _attend(query, key, value, dropout, scaling).transpose(1, 2), None
         output: Tensor = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **kwargs
         )[0]
@@ -87,15 +88,22 @@ def tree_attention_forward(  # noqa: PLR0913 - transformers' signature
     runs = [block.keys for block in tree_blocks.blocks]
     rows = [block.rows[1] - block.rows[0] for block in tree_blocks.blocks]
     keys, values = (_GatherRuns.apply(each, runs) for each in (key, value))  # type: ignore[no-untyped-call]
+    cut = zip(query.split(rows, dim=2), keys, values, strict=True)
     outputs = [
-        _attend(q, k, v, dropout, scaling, tree_blocks.masks).transpose(1, 2)
-        for q, k, v in zip(query.split(rows, dim=2), keys, values, strict=True)
+        _attend(*each, dropout, scaling, tree_blocks.masks, index).transpose(1, 2)
+        for index, each in enumerate(cut)
     ]
     return torch.cat(outputs, dim=1), None
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, scaling: float | None, masks: Masks
+def _attend(  # noqa: PLR0913 - tensors as torch's attention takes them
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float,
+    scaling: float | None,
+    masks: Masks | None = None,
+    block: int = 0,
 ) -> Tensor:
     """Attends causally, the last row aligned at the last key; without a mask if a kernel can."""
     fits = q.shape[-1] % _FLASH_WIDTHS == 0
@@ -113,15 +121,16 @@ def _attend(
         output = efficient(*turned, *_NO_SEQUENCES, dropout, aligned, kept, scale=scaling)[0]
         return in_fixed_order(output.transpose(1, 2))
     rows, keys = q.shape[2], k.shape[2]
-    if rows < keys and (rows, keys) not in masks:
+    masks = {} if masks is None else masks
+    if rows < keys and block not in masks:
         hidden = q.new_full((rows, keys), float("-inf"))
-        masks[rows, keys] = hidden.triu_(keys - rows + 1)
+        masks[block] = hidden.triu_(keys - rows + 1)
     return in_fixed_order(
         scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=masks.get((rows, keys)),
+            attn_mask=masks.get(block),
             dropout_p=dropout,
             scale=scaling,
             is_causal=rows == keys,

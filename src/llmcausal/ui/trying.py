@@ -117,7 +117,6 @@ def _show(trials: Tried, system: str, text: str, *, attack: bool) -> None:
     else:
         with status("Answering"):
             answers = trials.answers(system, [text])
-            answers = trials.answers(system, [text])
             detector = trials.detected(system, [text])
         first = {side: answer for side, (answer,) in answers.items()}
         console().print(render_answers(first), render_detector(detector))
