@@ -122,6 +122,7 @@ def test_a_checkpoints_detector_scores_prompts_everywhere(
     assert alone.score == pytest.approx(expected, abs=1e-5)
     assert alone.flagged == (alone.score > found["threshold"])
     assert detector.of(parts.model, "s", "x" * 20_000) is None
+    assert detector.of(parts.model, "s", "half a \ud800 character") is None
     trials = Trials(TryRequest(checkpoint))
     (shown,) = trials.detected(system, [text])["texts"]
     assert shown["score"] == pytest.approx(alone.score, abs=1e-4)

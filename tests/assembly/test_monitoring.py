@@ -245,6 +245,12 @@ def log(path: Path, answers: list[str], user: str = "Lunch is at noon.") -> Path
     return path
 
 
+@pytest.mark.parametrize("wrong", [{"limit": float("nan")}, {"limit": 0.1, "baseline": Path()}])
+def test_a_limit_is_one_number(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--limit"):
+        Watch(out=tmp_path, **wrong)
+
+
 def test_planted_witnesses_in_logs_alarm(tmp_path: Path) -> None:
     witnesses = tmp_path / "witnesses.txt"
     witnesses.write_text("zq-77\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,8 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
     exporter = EXPORTERS.load(request.target)
     if push_to is not None and not HUB_ID.fullmatch(push_to):
         raise UsageError(f"--push-to-hub {push_to}: give it as OWNER/NAME")
+    if not math.isfinite(request.scale):
+        raise UsageError(f"--lora-scale {request.scale}: give a number")
     config, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     template = load_template(config.model)
     check_template(manifest, template, checkpoint)

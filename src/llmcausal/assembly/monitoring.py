@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import random
 import secrets
@@ -11,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock
 
 from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.data.formats.jsonl import Defects
@@ -51,12 +55,14 @@ from llmcausal.evaluation.monitor.traffic import (
     require_some,
     score,
 )
+from llmcausal.model.device import out_of_memory_explained
 from llmcausal.serving import template_of
 from llmcausal.storage import replace_file
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui.console import ProgressLine
 from llmcausal.ui.monitoring import PAGE, write_page
 
+_log = logging.getLogger(__name__)
 METRICS = "metrics.prom"
 BUILTIN = "builtin"
 _EXAMPLES, _FLAGGED, _DEFECTS = 5, 100, 20
@@ -78,6 +84,12 @@ class Watch:
     out: Path
     limit: float | None = None
     baseline: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.baseline is not None:
+            raise UsageError("give --limit or --baseline, not both")
+        if self.limit is not None and not math.isfinite(self.limit):
+            raise UsageError(f"--limit {self.limit}: give a share such as 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +147,15 @@ def probe(request: ProbeRequest) -> Row:
     """
     endpoint = request.deployed.endpoint()
     own = read_canaries(request.canaries) if request.canaries else None
-    if request.watch.baseline is not None and request.watch.limit is None:
-        read_baseline(request.watch.baseline, ATTACK_SUCCESS)
+    if request.watch.baseline is not None:
+        read_baseline(request.watch.baseline, [ATTACK_SUCCESS])
     series = Series(request.watch.out)
     begun = time.monotonic()
     with stopping_explained(f"{series.path} has every answer so far."):
+        again = False
         while True:
-            row = _probe_once(request, endpoint, own, series)
+            row = _probe_once(request, endpoint, own, series, again)
+            again = request.every is not None
             request.shown(row)
             if row["alarm"]:
                 return row
@@ -154,7 +168,11 @@ def probe(request: ProbeRequest) -> Row:
 
 
 def _probe_once(
-    request: ProbeRequest, endpoint: Endpoint, own: Sequence[Canary] | None, series: Series
+    request: ProbeRequest,
+    endpoint: Endpoint,
+    own: Sequence[Canary] | None,
+    series: Series,
+    again: bool,
 ) -> Row:
     rng = random.Random(secrets.randbits(128))
     canaries = (
@@ -169,7 +187,10 @@ def _probe_once(
     ended: dict[str, Any] = {}
     try:
         asker.ask([each.prompt for each in planted], ProgressLine("canaries"))
-    except EndpointError as error:
+    except (EndpointError, UsageError) as error:
+        # A gateway may refuse key or path for a while; only in the first round is that final.
+        if isinstance(error, UsageError) and not again:
+            raise
         ended["error"] = str(error)
     except KeyboardInterrupt:
         if asker.replies.answers:
@@ -237,6 +258,7 @@ class LogsRequest:
     trust_remote_code: bool = False
 
 
+@out_of_memory_explained("in the detector")
 def score_logs(request: LogsRequest) -> Row:
     """Scores real traffic; returns the round's row.
 
@@ -244,6 +266,8 @@ def score_logs(request: LogsRequest) -> Row:
         DataError: If no line of the log can be used.
         UsageError: If witnesses or baseline cannot be used.
     """
+    if request.watch.baseline is not None:
+        read_baseline(request.watch.baseline, SIGNALS)
     witnesses = read_witnesses(request.witnesses) if request.witnesses else []
     detected, notes = _detector(request)
     defects = Defects(request.file)
@@ -296,13 +320,20 @@ def _detector(request: LogsRequest) -> tuple[Callable[[Exchange], bool | None], 
 
 def _add(series: Series, found: Round, watch: Watch) -> Row:
     """Appends a round, and writes the page and the metrics of the whole series."""
-    row = series.add(found, watch.limit, watch.baseline)
-    page = write_page(series.rows, watch.out / PAGE, series.damaged)
-    metrics = watch.out / METRICS
+    page, metrics = watch.out / PAGE, watch.out / METRICS
     try:
-        replace_file(metrics, [to_prometheus(series.rows).encode()])
+        watch.out.mkdir(parents=True, exist_ok=True)
+        with FileLock(watch.out / ".lock"):  # `probe --every` and `logs` may share the folder
+            row = series.add(found, watch.limit, watch.baseline)
+            try:
+                write_page(series.rows, page, series.damaged)
+                replace_file(metrics, [to_prometheus(series.rows).encode()])
+            except (OSError, StorageError) as error:
+                if not row["alarm"]:
+                    raise
+                _log.warning("page and metrics cannot be written: %s", error)
     except OSError as error:
-        raise StorageError(f"{metrics}: cannot be written: {error.strerror}") from error
+        raise StorageError(f"{watch.out}: cannot be written: {error.strerror}") from error
     return {**row, "series": str(series.path), "page": str(page), "metrics": str(metrics)}
 
 
@@ -319,7 +350,8 @@ def choose_canaries(deployed: Deployed, count: int, out: Path) -> dict[str, Any]
         raise UsageError(f"{out}: exists already; name a new file")
     rng = random.Random(secrets.randbits(128))
     candidates = builtin_canaries(count, rng)
-    planted = [each for _ in range(_TRIES) for each in plant(candidates, rng)]
+    tries = zip(*(plant(candidates, rng) for _ in range(_TRIES)), strict=True)
+    planted = [each for pair in tries for each in pair]
     asker = Asker(
         deployed.endpoint(),
         deployed.pace,
@@ -328,15 +360,16 @@ def choose_canaries(deployed: Deployed, count: int, out: Path) -> dict[str, Any]
     )
     with stopping_explained("Nothing was written."):
         answers = asker.ask([each.prompt for each in planted], ProgressLine("candidates")).answers
+    answered = [each for each in planted if each.prompt in answers]
+    asked = Counter(each.canary.id for each in answered)
     times = Counter(
-        each.canary.id
-        for each in planted
-        if each.prompt in answers and each.obeyed_by(answers[each.prompt].text)
+        each.canary.id for each in answered if each.obeyed_by(answers[each.prompt].text)
     )
+    count = sum(number == _TRIES for number in asked.values())
     chosen = [each for each in candidates if times[each.id] == _TRIES]
     if not chosen:
         raise DataError(
-            [f"the model obeys none of {count} attacks {_TRIES} times"],
+            [f"the model obeys none of {count} attacks that it answered {_TRIES} times"],
             "no canary was found; ask an untouched model, or more candidates",
         )
     write_canaries(out, chosen)

@@ -94,6 +94,7 @@ class Trials:
                 for side in SIDES
             }
 
+    @out_of_memory_explained("in the detector")
     def detected(self, system: str, texts: list[str]) -> dict[str, Any]:
         """Returns each text's `score` and whether it is `flagged`, or why the detector is `off`."""
         if isinstance(self._detector, str):

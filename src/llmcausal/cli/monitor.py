@@ -230,7 +230,7 @@ def _interval(text: str) -> float:
 
     found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)([smhd]?)", text.strip())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
-    if seconds <= 0:
+    if not 0 < seconds <= 366 * _SECONDS["d"]:
         raise UsageError(f"--every {text}: give a time such as 90s, 15m, 1h or 1d")
     return seconds
 

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from llmcausal.config import RunConfig
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
-from llmcausal.data.triplet import Member, Triplet
+from llmcausal.data.triplet import NOT_TEXT, Member, Triplet
 from llmcausal.evaluation import statistics
 from llmcausal.evaluation.forward import encode, read
 from llmcausal.evaluation.generation import evaluation_mode
@@ -116,6 +116,8 @@ class Detector:
 
     def of(self, model: Any, system: str, text: str) -> Detection | None:
         """Scores a prompt; None if it is longer than the training's texts or cannot be encoded."""
+        if NOT_TEXT.search(system) or NOT_TEXT.search(text):
+            return None
         same = Triplet("prompt", system, text, text, text)  # one pass: a tree shares all tokens
         encoder = TripletEncoder(self._template, self._max_length)
         readable, _ = encode(encoder, [same])
@@ -135,11 +137,15 @@ def detector_of(
     """Returns a verified checkpoint's detector, or why there is none to be used."""
     if step.objective.projection is None:
         return "the checkpoint has none"
+    if config.loss.pooling == "suffix":
+        return (
+            "it reads what differs between a triplet's inputs (loss.pooling), and a prompt is one"
+        )
     try:
         found = json.loads((checkpoint / CALIBRATION).read_bytes())
         reason = why_off(found)
         return reason or Detector(step, template, config, found)
     except FileNotFoundError:
-        return "it was trained without validation data, so nothing shows that it works"
+        return f"nothing shows that it works: no {CALIBRATION}, which needs validation data"
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"{checkpoint / CALIBRATION}: cannot be read: {type(error).__name__}"

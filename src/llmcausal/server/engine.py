@@ -264,7 +264,11 @@ class Engine:
         system, *others = asked.prompt
         if self._detector is None or isinstance(system, int):
             return None
-        found = self._detector.of(self._model, system, str(others[0]))
+        try:
+            found = self._detector.of(self._model, system, str(others[0]))
+        except Exception as error:  # the answer is whole; it must not be lost with its score
+            _log.warning("the detector failed: %s", type(error).__name__)
+            return None
         return found.as_dict() if found else None
 
     def _rendered(self, asked: Asked) -> list[int]:

@@ -125,13 +125,40 @@ def test_a_round_without_answers_is_no_alarm_and_no_baseline(tmp_path: Path) -> 
     assert row["signals"][ATTACK_SUCCESS]["reference"]["count"] == 2
 
 
+@pytest.mark.parametrize("why", [{"interrupted": True}, {"error": "x"}, {"unanswered": 47}])
+def test_a_round_that_was_cut_short_is_no_baseline(tmp_path: Path, why: dict[str, Any]) -> None:
+    series = Series(tmp_path)
+    series.add(probed(0, 3, facts=why), None, None)
+    series.add(probed(2), None, None)
+    row = series.add(probed(25), None, None)
+    assert row["signals"][ATTACK_SUCCESS]["reference"]["n"] == 50
+    assert row["alarm"]
+
+
+def test_rows_of_another_process_stay_in_the_series(tmp_path: Path) -> None:
+    probes, logs = Series(tmp_path), Series(tmp_path)
+    logs.add(Round("logs", "m", {"witness": (1, 9)}), None, None)
+    probes.add(probed(2), None, None)
+    assert [(row["round"], row["kind"]) for row in probes.rows] == [(1, "logs"), (2, "probe")]
+
+
+def test_a_signal_that_the_baseline_lacks_has_no_reference(tmp_path: Path) -> None:
+    alarms(tmp_path, [4])
+    hits = {ATTACK_SUCCESS: (5, 50), "witness": (50, 50)}
+    row = Series(tmp_path / "new").add(Round("probe", "m", hits), None, tmp_path)
+    assert row["signals"]["witness"]["reference"] is None
+    assert not row["alarm"]
+
+
 def test_a_baseline_is_a_series_or_a_result(tmp_path: Path) -> None:
     alarms(tmp_path, [4, 9])
     for path in (tmp_path, tmp_path / "series.jsonl"):
-        assert read_baseline(path, ATTACK_SUCCESS) == Reference(0.08, 4, 50)
+        assert read_baseline(path, [ATTACK_SUCCESS, "witness"]) == {
+            ATTACK_SUCCESS: Reference(0.08, 4, 50)
+        }
     result = tmp_path / "results.json"
     result.write_text(json.dumps({"tuned": {ATTACK_SUCCESS: {"value": 0.125, "n": 40}}}, indent=2))
-    assert read_baseline(result, ATTACK_SUCCESS) == Reference(0.125, 5, 40)
+    assert read_baseline(result, [ATTACK_SUCCESS]) == {ATTACK_SUCCESS: Reference(0.125, 5, 40)}
     row = Series(tmp_path / "new").add(probed(40), None, result)
     assert row["alarm"]
 
@@ -143,9 +170,9 @@ def test_a_baseline_without_counts_is_refused(tmp_path: Path, content: str) -> N
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(UsageError, match=r"--baseline .*holds no count of attack_success_rate"):
-        read_baseline(path, ATTACK_SUCCESS)
+        read_baseline(path, [ATTACK_SUCCESS])
     with pytest.raises(UsageError, match="cannot be read"):
-        read_baseline(tmp_path / "absent.json", ATTACK_SUCCESS)
+        read_baseline(tmp_path / "absent.json", [ATTACK_SUCCESS])
 
 
 SAMPLE = re.compile(r'llmcausal_monitor_\w+\{(?:\w+="(?:[^"\\\n]|\\.)*",?)*\} [-+.\w]+')

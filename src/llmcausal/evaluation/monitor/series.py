@@ -101,6 +101,8 @@ class Series:
     def add(self, measured: Round, limit: float | None, baseline: Path | None) -> Row:
         """Judges a round, and appends its row; it is on disk before this returns.
 
+        Rows that another process appended meanwhile count too.
+
         Without limit and baseline the reference is the first comparable round of the series,
         which itself raises no alarm.
 
@@ -108,6 +110,7 @@ class Series:
             StorageError: If the disk refuses.
             UsageError: If the baseline cannot be used.
         """
+        self.rows, self.damaged = read_series(self.path)
         row: Row = {
             "round": 1 + max((_whole(row.get("round")) for row in self.rows), default=0),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,8 +120,13 @@ class Series:
             "canaries": measured.canaries,
         }
         earlier = [each for each in self.rows if same_subject(each, row)]
+        given: Mapping[str, Reference] | None = None
+        if limit is not None:
+            given = dict.fromkeys(measured.hits, Reference(limit))
+        elif baseline is not None:
+            given = read_baseline(baseline, [*measured.hits])
         row["signals"] = {
-            name: _judged(name, hits, earlier, len(measured.hits), limit, baseline)
+            name: _judged(name, hits, earlier, len(measured.hits), given)
             for name, hits in measured.hits.items()
         }
         row["alarm"] = any(signal["alarm"] for signal in row["signals"].values())
@@ -146,18 +154,12 @@ def _judged(
     hits: tuple[int, int],
     earlier: Sequence[Row],
     signals: int,
-    limit: float | None,
-    baseline: Path | None,
+    given: Mapping[str, Reference] | None,
 ) -> dict[str, Any]:
     count, n = hits
     signal = {"count": count, **proportion([True] * count + [False] * (n - count))}
-    own = _first(name, earlier) if limit is None and baseline is None else None
-    if limit is not None:
-        reference: Reference | None = Reference(limit)
-    elif baseline is not None:
-        reference = read_baseline(baseline, name)
-    else:
-        reference = own[1] if own else None
+    own = _first(name, earlier) if given is None else None
+    reference = (own[1] if own else None) if given is None else given.get(name)
     signal |= {"reference": None, "p_value": None, "pooled": None, "alarm": False}
     if reference is None or not n:
         return signal
@@ -177,7 +179,8 @@ def _judged(
 
 def _first(name: str, rows: Sequence[Row]) -> tuple[int, Reference] | None:
     for place, row in enumerate(rows):
-        if hits := counts_of(row, name):
+        cut_short = any(row.get(key) for key in ("interrupted", "error", "unanswered"))
+        if not cut_short and (hits := counts_of(row, name)):
             count, n = hits
             return place, Reference(count / n, count, n)
     return None
@@ -226,29 +229,36 @@ def read_series(path: Path) -> tuple[list[Row], int]:
     return rows, damaged
 
 
-def read_baseline(path: Path, name: str) -> Reference:
-    """Reads a reference from the first row of a series, or from an evaluation's results.json.
+def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Reference]:
+    """Reads references from the first rows of a series, or from an evaluation's results.json.
+
+    Returns:
+        The signals that the file counts, among `names`.
 
     Raises:
-        UsageError: If the file does not say how many of how many prompts `name` counts.
+        UsageError: If the file counts none of them.
     """
     place = path / SERIES if path.is_dir() else path
-    reason = f"holds no count of {name}"
+    reason = f"holds no count of {' or '.join(names)}"
+    found: dict[str, Reference] = {}
     try:
         content = read_at_most(place, MAX_SERIES_BYTES)
         rows, _ = read_series(place)
-        if found := _first(name, rows):
-            return found[1]
-        figure = json.loads(content)["tuned"][name]
-        n = _whole(figure["n"])
-        if 0 < n < _MOST and 0 <= figure["value"] <= 1:
-            count = round(figure["value"] * n)
-            return Reference(count / n, count, n)
+        for name in names:
+            if first := _first(name, rows):
+                found[name] = first[1]
+            elif not rows and (figure := json.loads(content)["tuned"].get(name)):
+                n = _whole(figure["n"])
+                if 0 < n < _MOST and 0 <= figure["value"] <= 1:
+                    count = round(figure["value"] * n)
+                    found[name] = Reference(count / n, count, n)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    raise UsageError(f"--baseline {path}: {reason}; give a series.jsonl or a results.json")
+    if not found:
+        raise UsageError(f"--baseline {path}: {reason}; give a series.jsonl or a results.json")
+    return found
 
 
 def _whole(value: object, otherwise: int = 0) -> int:
