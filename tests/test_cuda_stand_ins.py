@@ -298,6 +298,18 @@ def test_running_out_of_memory_in_attention_leaves_no_mode_behind(
     assert torch.get_deterministic_debug_mode() == 0
 
 
+def test_tensors_that_autocast_would_cast_go_through_torchs_own_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The memory-efficient kernel, called directly, would read values of another type."""
+    monkeypatch.setattr(torch.backends.cuda, "can_use_efficient_attention", lambda _: True)
+    query, key = torch.randn(2, 1, 4, 6, 8)
+    for value in (key.bfloat16(), key):
+        with torch.autocast("cpu", torch.bfloat16):
+            output, _ = tree_attention_forward(torch.nn.Module(), query, key, value, None)
+        assert output.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("blocks", [True, False])
 @pytest.mark.parametrize(
     ("question", "node"),
@@ -317,8 +329,9 @@ def test_attention_of_trees_and_of_single_members_is_ordered(
     monkeypatch.setattr(tree_attention, "_hold_order", lambda node: held.append(node.name()))
     if question:
         monkeypatch.setattr(torch.backends.cuda, question, lambda _: True)
-    query = torch.randn(1, 4, 6, 8, device=where, requires_grad=True)
-    key, value = torch.randn(2, 1, 2, 6, 8, device=where, requires_grad=True)
+    kind: dict[str, Any] = {"device": where, "dtype": torch.bfloat16, "requires_grad": True}
+    query = torch.randn(1, 4, 6, 8, **kind)
+    key, value = torch.randn(2, 1, 2, 6, 8, **kind)
     runs = [((0, 2), ((0, 2),)), ((2, 4), ((0, 4),)), ((4, 6), ((0, 2), (4, 6)))]
     cut = TreeBlocks([AttentionBlock(*each) for each in runs], torch.empty(0))
     given: dict[str, Any] = {"tree_blocks": cut} if blocks else {}

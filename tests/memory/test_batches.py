@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
@@ -36,6 +37,7 @@ def planned(
     def make(budget: float, memory: dict[str, Any] | None = None, **sections: Any) -> Planned:
         train = {"batch_size": 1, "accumulation_steps": 16, **sections.pop("train", {})}
         config = tiny_config(
+            model={"unpack_on_cpu": False, **sections.pop("model", {})},
             train=train,
             lora={"dropout": 0.0, **sections.pop("lora", {})},
             memory={"budget_gb": budget * MIB / 2**30, **(memory or {})},
@@ -70,6 +72,7 @@ def test_the_largest_that_fits_with_some_room_is_taken(
         {"memory": {"raise_batch_size": False}},
         {"memory": {"members": "separate"}},
         {"lora": {"dropout": 0.1}},
+        {"model": {"unpack_on_cpu": True}},
         {"loss": {"contrastive": "info_nce", "contrast_gradient": "model"}},
     ],
 )
@@ -77,6 +80,15 @@ def test_what_would_change_the_step_keeps_its_micro_batch(
     planned: Callable[..., Planned], sections: dict[str, Any]
 ) -> None:
     assert planned(2000, **sections).config.train.batch_size == 1
+
+
+@pytest.mark.parametrize(("dropout", "size"), [(0.0, 8), (0.1, 1)])
+def test_a_model_with_dropout_keeps_its_micro_batch(
+    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, dropout: float, size: int
+) -> None:
+    text = LlamaConfig(attention_dropout=dropout)
+    monkeypatch.setattr(batches, "load_architecture", lambda section: text)
+    assert planned(2000).config.train.batch_size == size
 
 
 def test_every_process_keeps_as_many_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from llmcausal.config import RunConfig
 from llmcausal.launched import process_count
+from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.plan import MOST_TRIPLETS, Case, Plan
 from llmcausal.memory.prediction import Prediction, Workload
-from llmcausal.memory.roofline import card_here, card_seconds
+from llmcausal.memory.roofline import Card, card_here, card_seconds
 from llmcausal.train.build import contrastive_of_step
 
 SPARE = 0.95
@@ -42,7 +43,7 @@ def raise_batch_size(
     """
     config = case.config
     cases = []
-    for size in larger_sizes(config) if chosen.fits and _applies(config, chosen) else []:
+    for size in larger_sizes(config) if chosen.fits and _applies(case, chosen) else []:
         larger = with_batch_size(config, size)
         cases.append(replace(case, config=larger, workload=workload_of(larger)))
 
@@ -56,7 +57,9 @@ def raise_batch_size(
         return None
     largest = cases[count - 1]
     found = largest.predicted(chosen.option)
-    return Raised(largest.config, found, _gain(config, chosen.prediction, largest.config, found))
+    card = card_here() if case.predictor.device == "cuda" else None
+    gain = _gain((config, chosen.prediction), (largest.config, found), card)
+    return Raised(largest.config, found, gain)
 
 
 def larger_sizes(config: RunConfig) -> list[int]:
@@ -73,25 +76,39 @@ def with_batch_size(config: RunConfig, size: int) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update=values)})
 
 
-def _applies(config: RunConfig, chosen: Plan) -> bool:
+def _applies(case: Case, chosen: Plan) -> bool:
+    config = case.config
     contrastive = contrastive_of_step(config.loss)
+    # Weights that are dequantized once are not in the prediction.
+    unpacked = case.predictor.device == "cpu" and config.model.unpack_on_cpu
     return (
         config.memory.raise_batch_size
         and chosen.option.section.members == "tree"
+        and not unpacked
         and not config.lora.dropout
+        and not _has_dropout(config)
         and (contrastive is None or contrastive.per_triplet)
     )
 
 
-def _gain(before: RunConfig, one: Prediction, after: RunConfig, other: Prediction) -> str:
+def _has_dropout(config: RunConfig) -> bool:
+    values = load_architecture(config.model).get_text_config().to_dict().items()
+    return any(value for name, value in values if name.endswith(("dropout", "pdrop")))
+
+
+Planned = tuple[RunConfig, Prediction]
+
+
+def _gain(before: Planned, after: Planned, card: Card | None) -> str:
     """Compares an optimizer step's counts for the longest micro-batches."""
-    train, larger = before.train, after.train
+    (first, one), (second, other) = before, after
+    train, larger = first.train, second.train
     steps, fewer = train.accumulation_steps, larger.accumulation_steps
     parts = [f"{other.launches * fewer:,} kernels instead of {one.launches * steps:,}"]
     if one.weight_reads:
         reads = f"{other.weight_reads * fewer:,} times instead of {one.weight_reads * steps:,}"
         parts.append(f"4-bit weights read {reads}")
-    if (card := card_here()) is not None:
+    if card is not None:
         times = [
             " to ".join(f"{count * seconds:.2g}" for seconds in card_seconds(made.kernels, card))
             for made, count in ((other, fewer), (one, steps))

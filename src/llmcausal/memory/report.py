@@ -274,7 +274,7 @@ class MemoryReport:
         Returns:
             `floor_seconds` of the run at the rate of a matrix product on the device here,
             `estimate_seconds` at the pace of measured steps, None without them; `predicted` for
-            known cards.
+            known cards, in 16 bits alone.
         """
         memory, tokens = chosen.option.section, self.tokens
         cost = step_cost(shape, tokens, memory, self.config.lora)
@@ -288,6 +288,9 @@ class MemoryReport:
         triplets = self._triplets_of_run()
         per_triplet = cost.total_flops / tokens.triplets
         computed = tokens.nodes if memory.members == "tree" else tokens.separate
+        # The cards' rates are those of 16-bit products.
+        precision = expected_dtype(self.config.model.precision, self.device)
+        narrow = self.device == "cuda" and precision.itemsize == 2
         return {
             "flops_per_triplet": per_triplet,
             "tokens_per_triplet": computed / tokens.triplets,
@@ -298,7 +301,7 @@ class MemoryReport:
             "flops": cost.flops,
             "micro_batches_packed": self.packed,
             "source": "the data, packed" if self.packed else "the workload above, packed",
-            "predicted": self._predicted_time(chosen, triplets) if self.device == "cuda" else None,
+            "predicted": self._predicted_time(chosen, triplets) if narrow else None,
         }
 
     def _predicted_time(self, chosen: Plan, triplets: int) -> dict[str, Any]:

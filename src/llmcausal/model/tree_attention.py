@@ -112,7 +112,8 @@ def _attend(  # noqa: PLR0913 - tensors as torch's attention takes them
         return in_fixed_order(flash(q, k, v, dropout, True, scale=scaling)[0])
     # Asked about queries alone: keys and values get as many heads, since no kernel but flash takes
     # fewer of them.
-    if cuda.can_use_efficient_attention(cuda.SDPAParams(q, q, q, None, dropout, False, False)):
+    asked = cuda.SDPAParams(q, q, q, None, dropout, False, False)
+    if cuda.can_use_efficient_attention(asked) and _takes_as_they_are(q, k, v):
         k, v = (repeat_kv(each, q.shape[1] // k.shape[1]) for each in (k, v))
         turned = [each.transpose(1, 2) for each in (q, k, v)]
         kept = any(each.requires_grad for each in turned)
@@ -137,6 +138,12 @@ def _attend(  # noqa: PLR0913 - tensors as torch's attention takes them
             enable_gqa=q.shape[1] > k.shape[1],
         )
     )
+
+
+def _takes_as_they_are(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the kernel may get these tensors: torch's own attention casts them under autocast."""
+    casts = q.dtype == torch.float32 and torch.is_autocast_enabled(q.device.type)
+    return q.dtype == k.dtype == v.dtype and not casts
 
 
 class _GatherRuns(torch.autograd.Function):

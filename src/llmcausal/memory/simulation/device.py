@@ -111,7 +111,7 @@ def _attention(  # noqa: PLR0913 - torch's signature
     enable_gqa: bool = False,
 ) -> Tensor:
     """Runs CUDA's choice: flash without a mask, else the memory-efficient kernel."""
-    if attn_mask is None and _has_flash(query):
+    if attn_mask is None and _has_flash(query, key, value):
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         attended: Tensor = flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
         return attended
@@ -144,8 +144,14 @@ def _aligned_attention(
     return (attended.transpose(1, 2),)
 
 
-def _has_flash(query: Tensor) -> bool:
-    return query.dtype in (torch.bfloat16, torch.float16) and _TRAITS[-1].flash
+_FLASH_WIDTH = 256
+"""Widest head of torch's flash attention (`sdp_utils.cpp`: `check_head_dim_size_flash`)."""
+
+
+def _has_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    narrow = query.dtype in (torch.bfloat16, torch.float16)
+    fits = query.shape[-1] == key.shape[-1] == value.shape[-1] <= _FLASH_WIDTH
+    return narrow and fits and _TRAITS[-1].flash
 
 
 def _aligned(mask: Tensor) -> Tensor:
@@ -198,7 +204,9 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
         stack.enter_context(patch.object(torch, "is_autocast_enabled", enabled))
         stack.enter_context(patch.object(torch, "clear_autocast_cache", cleared))
         kernels = {
-            "can_use_flash_attention": lambda asked: _has_flash(asked.query),
+            "can_use_flash_attention": lambda asked: _has_flash(
+                asked.query, asked.key, asked.value
+            ),
             "can_use_efficient_attention": lambda asked: not asked.enable_gqa,
         }
         for name, answer in kernels.items():
