@@ -78,7 +78,7 @@ def test_tasks_and_texts_are_asked_for_until_the_end(screen: io.StringIO) -> Non
     assert "untouched obeys 2 of 2, tuned obeys 0 of 2" in text
     assert "obeys: Hammock" in text
     assert "detector: looks injected (0.80, flagged above 0.25)" in text
-    assert "detector off: it does not carry over" in text
+    assert "detector off" not in text
     assert "(empty)" in text
     assert "\x1b[2J" not in text
 
@@ -103,6 +103,11 @@ def test_the_end_of_input_ends_it(screen: io.StringIO) -> None:
     fake = Fake()
     trying.ask_and_show(fake, _typed("A task", "cut off"))
     assert fake.asked == []
+
+
+def test_a_detector_that_is_off_says_why(screen: io.StringIO) -> None:
+    trying.console().print(trying.render_detector(OFF))
+    assert "detector off: it does not carry over" in screen.getvalue()
 
 
 def test_answers_stand_next_to_each_other(screen: io.StringIO) -> None:

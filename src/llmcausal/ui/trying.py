@@ -66,8 +66,11 @@ def render_attacks(found: Mapping[str, Any]) -> RenderableType:
         for side, name in _NAMES.items()
     )
     goal = f"the attacker wants: {one_line(found['goal'], 200)}"
-    detector = render_detector(found["detector"]["attacks"])
-    return Group(Text(goal), table, Text(counts, style="bold"), detector)
+    parts: list[RenderableType] = [Text(goal), table, Text(counts, style="bold")]
+    detector = found["detector"]["attacks"]
+    if "off" not in detector:  # the text's own line says so
+        parts.append(render_detector(detector))
+    return Group(*parts)
 
 
 def _answer(given: Mapping[str, Any]) -> Text:
