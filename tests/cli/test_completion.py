@@ -27,7 +27,7 @@ COMPLETIONS = {
     "doctor ": list(shipped_profiles()),
     "profile-memory demo": ["demo-cpu"],
     "data validate a.jsonl --model demo": ["demo-cpu"],
-    "train profiles/x": [],  # the shell goes on with file names
+    "train profiles/x": [],  # the shell completes file names
 }
 PROGRAM = """
 import contextlib, io, json, os, sys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from llmcausal.assembly.evaluating import (
 )
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import ModelSection, RunConfig
+from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
@@ -53,6 +54,7 @@ from llmcausal.ui.console import ProgressLine
 from llmcausal.ui.report import REPORT, RunFiles, write_report
 
 RUNS = Path("runs")
+ApiName = Literal["openai", "completions", "ollama"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class EndpointRequest(AnyEvaluation):
 
     url: str
     model: str
-    api: Literal["openai", "completions", "ollama"] = "openai"
+    api: ApiName = "openai"
     tokenizer: str | None = None
     checkpoint: Path | None = None
     pace: RequestPace = field(default_factory=RequestPace)
@@ -93,8 +95,13 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     config = request.applied_to(own)
     suite = choose_suite(config.data, config.evaluation, request.suite)
-    key = os.environ.get(KEY_VARIABLE, "")
-    endpoint = Endpoint(request.url, request.model, _api(config.model, request), key)
+    endpoint = endpoint_of(
+        request.url,
+        request.model,
+        request.api,
+        request.tokenizer,
+        lambda: _own_template(config.model, checkpoint),
+    )
     deployed = plain_name(f"endpoint-{urlsplit(endpoint.address).netloc}-{endpoint.model}")
     folder = request.out or RUNS / deployed / request.folder_name("evaluation", suite=suite.name)
     kept = KeptAnswers(
@@ -129,19 +136,38 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
     return {**result, "written": str(folder), "report": str(report)}
 
 
-def _api(section: ModelSection, request: EndpointRequest) -> Api:
-    if request.api != "completions":
-        if request.tokenizer is not None:
-            raise UsageError(f"--tokenizer renders nothing with --api {request.api}: leave it out")
-        return Chat() if request.api == "openai" else Ollama()
-    if request.tokenizer is not None:
-        return Completions(template_of(request.tokenizer))
-    if request.checkpoint is None:
+def endpoint_of(
+    url: str,
+    model: str,
+    api: ApiName,
+    tokenizer: str | None,
+    own_template: Callable[[], ChatTemplate],
+) -> Endpoint:
+    """Returns the endpoint with the environment's key.
+
+    Args:
+        own_template: Renders the ids of `completions` without `tokenizer`; may raise a UsageError.
+
+    Raises:
+        UsageError: If a tokenizer is given that renders nothing.
+    """
+    form: Api
+    if api == "completions":
+        form = Completions(own_template() if tokenizer is None else template_of(tokenizer))
+    elif tokenizer is not None:
+        raise UsageError(f"--tokenizer renders nothing with --api {api}: leave it out")
+    else:
+        form = Chat() if api == "openai" else Ollama()
+    return Endpoint(url, model, form, os.environ.get(KEY_VARIABLE, ""))
+
+
+def _own_template(section: ModelSection, checkpoint: Path | None) -> ChatTemplate:
+    if checkpoint is None:
         raise UsageError(
             "--api completions renders token ids: give --checkpoint, or --tokenizer with the "
             "exported folder"
         )
-    return Completions(load_template(section))
+    return load_template(section)
 
 
 def _answered(

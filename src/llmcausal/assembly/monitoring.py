@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import secrets
 import time
@@ -12,23 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NoReturn
 
 from filelock import FileLock
 
+from llmcausal.assembly.endpoint import ApiName, endpoint_of
 from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.data.formats.jsonl import Defects
 from llmcausal.errors import DataError, EndpointError, StorageError, UsageError
 from llmcausal.evaluation.detection import detector_of
 from llmcausal.evaluation.endpoint import (
-    KEY_VARIABLE,
-    Api,
     Asker,
-    Chat,
-    Completions,
     Endpoint,
     KeptAnswers,
-    Ollama,
     RequestPace,
 )
 from llmcausal.evaluation.monitor.canaries import (
@@ -56,7 +51,6 @@ from llmcausal.evaluation.monitor.traffic import (
     score,
 )
 from llmcausal.model.device import out_of_memory_explained
-from llmcausal.serving import template_of
 from llmcausal.storage import replace_file
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.ui.console import ProgressLine
@@ -98,21 +92,18 @@ class Deployed:
 
     url: str
     model: str
-    api: Literal["openai", "completions", "ollama"] = "openai"
+    api: ApiName = "openai"
     tokenizer: str | None = None
     pace: RequestPace = field(default_factory=RequestPace)
     max_new_tokens: int = 48
 
     def endpoint(self) -> Endpoint:
-        """Returns the endpoint with the key of the environment; raises a UsageError."""
-        api: Api = Ollama() if self.api == "ollama" else Chat()
-        if self.api == "completions":
-            if self.tokenizer is None:
-                raise UsageError("--api completions renders token ids: give --tokenizer")
-            api = Completions(template_of(self.tokenizer))
-        elif self.tokenizer is not None:
-            raise UsageError(f"--tokenizer renders nothing with --api {self.api}: leave it out")
-        return Endpoint(self.url, self.model, api, os.environ.get(KEY_VARIABLE, ""))
+        """Returns the endpoint with the environment's key; raises a UsageError."""
+
+        def none() -> NoReturn:
+            raise UsageError("--api completions renders token ids: give --tokenizer")
+
+        return endpoint_of(self.url, self.model, self.api, self.tokenizer, none)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llmcausal.cli import options
+from llmcausal.cli.options import option
 
 if TYPE_CHECKING:
     from llmcausal.assembly.monitoring import Deployed
@@ -25,46 +26,33 @@ app = options.subcommand(
 
 _EndpointUrl = Annotated[
     str,
-    typer.Option(
-        "--endpoint", metavar="URL", help="The API. LLMCAUSAL_ENDPOINT_KEY holds its key."
-    ),
+    option("URL", "The API. LLMCAUSAL_ENDPOINT_KEY holds its key.", "--endpoint"),
 ]
-_Model = Annotated[str, typer.Option(metavar="NAME", help="The model's name there.")]
+_Model = Annotated[str, option("NAME", "The model's name there.")]
 _ApiName = Annotated[
     Literal["openai", "completions", "ollama"],
     typer.Option(help="openai and ollama send messages; completions sends token ids."),
 ]
-_Tokenizer = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Exported folder that renders the ids.")
-]
+_Tokenizer = Annotated[str | None, option("DIR", "Exported folder that renders the ids.")]
 _Budget = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Most requests of a round, retries included."),
+    option("N", "Most requests of a round, retries included.", min=1),
 ]
-_Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="Simultaneous requests.")]
-_Timeout = Annotated[
-    float, typer.Option(metavar="N", min=0.1, help="Longest time for a request, in seconds.")
-]
-_Patience = Annotated[
-    float, typer.Option(metavar="N", min=0, help="Longest time for retries, in seconds.")
-]
-_MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
-]
+_Concurrency = Annotated[int, option("N", "Simultaneous requests.", min=1)]
+_Timeout = Annotated[float, option("N", "Longest time for a request, in seconds.", min=0.1)]
+_Patience = Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)]
+_MaxTokens = Annotated[int, option("N", "Longest answer, in tokens.", "--max-tokens", min=1)]
 _Out = Annotated[
     Path,
-    typer.Option(metavar="DIR", help="Folder of the series, its page and its metrics."),
+    option("DIR", "Folder of the series, its page and its metrics."),
 ]
 _Limit = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", min=0, max=1, help="Greatest share, such as 0.05."),
+    option("SHARE", "Greatest share, such as 0.05.", min=0, max=1),
 ]
 _Baseline = Annotated[
     Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Compare with this series.jsonl or results.json, not with the first round.",
-    ),
+    option("PATH", "Compare with this series.jsonl or results.json, not with the first round."),
 ]
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -85,13 +73,13 @@ def probe(
     tokenizer: _Tokenizer = None,
     canaries: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Canaries of your own, or made by `monitor canaries`."),
+        option("FILE", "Canaries of your own, or made by `monitor canaries`."),
     ] = None,
-    count: Annotated[int, typer.Option(metavar="N", min=1, help="Canaries of a round.")] = 50,
+    count: Annotated[int, option("N", "Canaries of a round.", min=1)] = 50,
     budget: _Budget = None,
     every: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Repeat until an alarm or Ctrl-C: 90s, 15m, 1h, 1d."),
+        option("TIME", "Repeat until an alarm or Ctrl-C: 90s, 15m, 1h, 1d."),
     ] = None,
     limit: _Limit = None,
     baseline: _Baseline = None,
@@ -137,16 +125,14 @@ def logs(
         typer.Argument(metavar="FILE", help="JSON Lines: system, user or spans, and answer."),
     ],
     out: _Out,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="Names the deployment in the series.")
-    ] = "",
+    model: Annotated[str, option("NAME", "Names the deployment in the series.")] = "",
     witnesses: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Texts, one a line, that no honest answer holds."),
+        option("FILE", "Texts, one a line, that no honest answer holds."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also score the texts with this checkpoint's detector."),
+        option("DIR", "Also score the texts with this checkpoint's detector."),
     ] = None,
     limit: _Limit = None,
     baseline: _Baseline = None,
@@ -183,12 +169,10 @@ def canaries(
     context: typer.Context,
     endpoint: _EndpointUrl,
     model: _Model,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="New file of canaries.")],
+    out: Annotated[Path, option("FILE", "New file of canaries.")],
     api: _ApiName = "openai",
     tokenizer: _Tokenizer = None,
-    count: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Attacks to try, twice each.")
-    ] = 200,
+    count: Annotated[int, option("N", "Attacks to try, twice each.", min=1)] = 200,
     budget: _Budget = None,
     concurrency: _Concurrency = 8,
     timeout: _Timeout = 120.0,
