@@ -23,6 +23,7 @@ from benchmarks.pictures import shares  # noqa: E402
 from benchmarks.tables import circumstances, table  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
+DEMO_RESULT = RESULT.with_stem("evidence_demo")
 PAGE = REPOSITORY / "docs" / "evidence.md"
 PICTURE = REPOSITORY / "docs" / "evidence.svg"
 README = REPOSITORY / "README.md"
@@ -58,6 +59,11 @@ the intervals are somewhat too narrow. p compares this method with `llmcausal` o
 and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
 Likeness is the share of words that clean answers have in common with the untouched model's.
 """
+DEMO = """# The demo's own size
+
+The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16.
+
+{runs}"""
 
 
 def pooled(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[int, int] | None:
@@ -106,8 +112,10 @@ def p_value(rows: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]
     return f"{sums[as_far].sum():.2g}"
 
 
-def section(suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], k: int) -> str:
-    """Returns the table of a suite."""
+def section(
+    suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], k: int, before: str
+) -> str:
+    """Returns the table of a suite; `before` begins its title."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     of = {method: [row for row in rows if row["method"] == method] for method in methods}
     measured = [m for m in COLUMNS if any(m in row["figures"] for row in rows)]
@@ -120,26 +128,39 @@ def section(suite: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, s
         same = method == "ours" or "ours" not in of
         lines.append([names[method], *cells, "" if same else p_value(of[method], of["ours"])])
     about = ABOUT.get(suite, "")
-    return f"## {suite}\n\n{about}n {n} in the first column.\n\n{table(head, lines)}"
+    return f"## {before}{suite}\n\n{about}n {n} in the first column.\n\n{table(head, lines)}"
 
 
-def page(result: Mapping[str, Any]) -> str:
-    """Returns the page."""
+def runs(result: Mapping[str, Any]) -> str:
+    """Returns how a result was made: commands, machines, notes."""
+    return "\n".join(
+        f"    {each['command']}\n\n{circumstances(dict(each)).strip()}\n\n{each['note']}\n"
+        for each in [result, *result.get("earlier", [])]
+    )
+
+
+def sections(result: Mapping[str, Any], before: str = "") -> list[str]:
+    """Returns the tables of all suites; `before` begins their titles."""
     rows = result["rows"]
-    seeds = len({row["seed"] for row in rows})
-    parts = [
-        INTRODUCTION.format(
-            runs="\n".join(
-                f"    {each['command']}\n\n{circumstances(dict(each)).strip()}\n\n{each['note']}\n"
-                for each in [result, *result.get("earlier", [])]
-            ),
-            seeds=f"{seeds} seeds" if seeds > 1 else "one seed",
-        ),
-        "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",
-    ]
+    tables = []
     for suite in dict.fromkeys(row["suite"] for row in rows):
         chosen = [row for row in rows if row["suite"] == suite]
-        parts.append(section(suite, chosen, result["names"], result["attacks"]))
+        tables.append(section(suite, chosen, result["names"], result["attacks"], before))
+    return tables
+
+
+def page(result: Mapping[str, Any], demo: Mapping[str, Any] | None = None) -> str:
+    """Returns the page."""
+    seeds = len({row["seed"] for row in result["rows"]})
+    parts = [
+        INTRODUCTION.format(
+            runs=runs(result), seeds=f"{seeds} seeds" if seeds > 1 else "one seed"
+        ),
+        "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",
+        *sections(result),
+    ]
+    if demo:
+        parts += [DEMO.format(runs=runs(demo)), *sections(demo, "demo, ")]
     return "\n".join(parts)
 
 
@@ -192,7 +213,8 @@ def main(arguments: list[str]) -> int:
         return 0
     result = json.loads(RESULT.read_text("utf-8"))
     by = "python docs/evidence.py"
-    made = {PAGE: page(result), PICTURE: drawing(result)}
+    demo = json.loads(DEMO_RESULT.read_text("utf-8")) if DEMO_RESULT.is_file() else None
+    made = {PAGE: page(result, demo), PICTURE: drawing(result)}
     made[README] = readme(README.read_text("utf-8"), result)
     return max([publish(file, text, arguments, by) for file, text in made.items()])
 
