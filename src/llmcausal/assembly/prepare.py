@@ -87,7 +87,7 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
             f"none of {len(splits.validation)} validation triplets is usable. Raise "
             f"data.max_length (now {config.data.max_length}) or change data.validation.",
         )
-    fingerprints = {
+    fingerprints: dict[str, Any] = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
         "template": template.fingerprint,
     }

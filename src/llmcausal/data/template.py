@@ -282,8 +282,7 @@ def _slots(
     ]
     pieces: list[TemplatePiece] = [literals[0]]
     for name, before, after, literal in zip(found, edges, edges[1:], literals[1:], strict=False):
-        sound = before and after and wide_found == found
-        if not (sound and (before[1] == "json") == (after[0] == "json")):
+        if before is None or after is None or wide_found != found:
             raise ModelError(f"the chat template changes the text of the {name} message")
         pieces += [Slot(name, left=before[1], right=after[0]), literal]
     return pieces, found

@@ -119,9 +119,9 @@ class Triplet:
     check: Check | None = None
 
     @property
-    def prompts(self) -> tuple[str, Spans, str, str]:
+    def prompts(self) -> tuple[str, str, str]:
         """The texts that two distinct triplets do not share."""
-        return self.system, self.spans, self.benign, self.injection
+        return self.system, self.benign, self.injection
 
     @property
     def robust_response(self) -> str:
