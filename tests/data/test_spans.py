@@ -8,7 +8,7 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 import llmcausal
+from llmcausal.data import template as template_module
 from llmcausal.data.spans import Content, Span, Spans, as_messages
 from llmcausal.data.splits import fingerprint
 from llmcausal.data.template import FENCE, ChatTemplate
@@ -79,6 +80,14 @@ ASKED = Span("Who wrote it?", trusted=True)
 ANSWERED = Span("I look it up.", "assistant", trusted=True)
 RESULT = Span('{"from": "Ann"}', "tool")
 TALK = (ASKED, DOCUMENT, ANSWERED, RESULT, RESULT, Span("Be brief.", trusted=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_trials() -> Iterator[None]:
+    """`test_trial.py` tests them; each order of spans would have one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template_module, "broken_limit", lambda work: "")
+        yield
 
 
 @pytest.fixture(scope="module")

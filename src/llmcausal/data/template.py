@@ -467,7 +467,7 @@ class ChatTemplate:
         self._plain = PlainEncoder(tokenizer)
         # Callers only read the cached lists.
         self._encode_text = lru_cache(maxsize=256)(self._plain.encode)
-        self._refuse_large()
+        self._try_turn()
         self.pieces = find_pieces(self._render, self._dated)
         self.folds_system = self.pieces.folds_system
         prompt = tuple(_split_items(self.pieces.prompt, self._plain.controls))
@@ -483,7 +483,7 @@ class ChatTemplate:
         ends = dict.fromkeys([used[-1], tokenizer.eos_token_id])
         self.stop_ids = [end for end in ends if end is not None]
         self._prefix = self._choose_prefix()
-        self._layout = lru_cache(maxsize=64)(self._make_layout)
+        self._layout = lru_cache(maxsize=64)(self._tried_layout)
         parts = [self.text, self._plain.definition, json.dumps(tokenizer.special_tokens_map)]
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         if self.text != given and self.exported != given:
@@ -501,7 +501,12 @@ class ChatTemplate:
     @cached_property
     def tool_role(self) -> str:
         """The role of untrusted spans in this template; empty if it has none."""
-        return next(filter(self._has_role, _TOOL_ROLES), "")
+
+        def find() -> str:
+            return next(filter(self._has_role, _TOOL_ROLES), "")
+
+        self._try_once("roles", find)
+        return find()
 
     @cached_property
     def exported(self) -> str:
@@ -630,6 +635,11 @@ class ChatTemplate:
             made.append({"role": role, "content": text})
         return made
 
+    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+        make = partial(self._make_layout, has_system, kinds, tool_role)
+        _refuse_unbounded(make)
+        return make()
+
     def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
 
@@ -646,18 +656,12 @@ class ChatTemplate:
         def rendered(texts: Mapping[str, str]) -> str:
             return self._render(messages(texts), True)
 
-        def render_all() -> None:
-            _slots(rendered, sentinels, names)
-            for texts in probes:
-                rendered(texts)
-
         sentinels = _sentinels(names, self._dated)
         probes = [
             _named(by_role["tool" if not kind.trusted else kind.role] for kind in kinds)
             | {"system": by_role["system"] if has_system else ""}
             for by_role in _PROBES
         ]
-        _refuse_unbounded(render_all)
         pieces, found = _slots(rendered, sentinels, names)
         if found != names:
             raise ModelError("the chat template repeats a text or changes the order")
@@ -690,13 +694,10 @@ class ChatTemplate:
             )
         return _split_items([pieces.lead, pieces.answer, tail], controls, before)
 
-    def _refuse_large(self) -> None:
-        """Tries the constructor's renderings within limits; each layout's are tried as well."""
+    def _try_turn(self) -> None:
+        """Tries the constructor's renderings within limits, as is done for each other layout."""
         if len(self.text) > MAX_TEMPLATE_BYTES:
             raise ModelError(f"the chat template is longer than {MAX_TEMPLATE_BYTES:,} characters")
-        named = f"{self.tokenizer.special_tokens_map}\0{self.text}"
-        if named in _BOUNDED:
-            return
 
         def render_all() -> None:
             folds = find_pieces(self._render, self._dated).folds_system
@@ -706,8 +707,13 @@ class ChatTemplate:
                 messages.append({"role": "assistant", "content": text["assistant"]})
                 self._render(messages, False)
 
-        _refuse_unbounded(render_all)
-        _BOUNDED.add(named)
+        self._try_once("turn", render_all)
+
+    def _try_once(self, what: str, work: Callable[[], object]) -> None:
+        named = f"{what}\0{self.tokenizer.special_tokens_map}\0{self.text}"
+        if named not in _BOUNDED:
+            _refuse_unbounded(work)
+            _BOUNDED.add(named)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         text = str(self._reference(messages, add_generation_prompt, tokenize=False))
