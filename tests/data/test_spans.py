@@ -25,6 +25,7 @@ from llmcausal.errors import DataError, ModelError
 from tests.data.test_template import (
     KINDS,
     WITH_UNKNOWN_CHARACTERS,
+    ascii_text,
     literals,
     occurrences,
     segments,
@@ -335,6 +336,32 @@ def test_no_forgery_yields_a_control_token_or_closes_a_span(
             assert occurrences(ids, end) == 2, ascii(text)
             live += occurrences(naive, end) != 2
     assert live > 10, "the forgeries would do nothing anyway"
+
+
+@pytest.mark.parametrize("kind", ALL)
+@QUICK
+@given(data=st.data())
+def test_hostile_spans_stay_in_their_places_and_whole(
+    template_of: Callable[[str], ChatTemplate], kind: str, data: st.DataObject
+) -> None:
+    template = template_of(kind)
+    plain = ascii_text if kind in WITH_UNKNOWN_CHARACTERS else clean_text
+    attack = [*literals(template), *FENCE, "</tool_response>"]
+    attack = [text for text in attack if text.isascii() or kind not in WITH_UNKNOWN_CHARACTERS]
+    hostile = st.lists(st.sampled_from(attack) | plain, min_size=1, max_size=4).map("".join)
+    order = data.draw(roles)
+
+    def prompt(texts: list[str]) -> tuple[str, Spans]:
+        parts = zip(texts[1:], order, strict=True)
+        return texts[0], tuple(Span(text, role, trusted) for text, (role, trusted) in parts)
+
+    texts = [data.draw(hostile) for _ in (None, *order)]
+    texts = [text if text.strip() else "x" for text in texts]
+    ids = template.encode_prompt(*prompt(texts))
+    clean = template.encode_prompt(*prompt(["x" for _ in texts]))
+    assert segments(template, ids)[0] == segments(template, clean)[0]
+    decoded = template.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+    assert visible(decoded) == visible(template.render(*prompt(texts)))
 
 
 def test_there_are_enough_forgeries(template_of: Callable[[str], ChatTemplate]) -> None:

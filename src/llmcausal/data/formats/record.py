@@ -226,9 +226,9 @@ class _Parser:
         role, text = value.get("role", "user"), value.get("text")
         trusted = value.get("trusted", role == "assistant")
         if not isinstance(role, str) or role not in get_args(SpanRole):
-            known = ", ".join(get_args(SpanRole))
-            reason = f"must be one of {known}; the system prompt is not a span"
-            self.defects.append((f"{field}.role", reason))
+            known, shown = get_args(SpanRole), str(role)[:MAX_KEY_LENGTH]
+            hint = nearest(shown, known) or "; the system prompt is not a span"
+            self.defects.append((f"{field}.role", f"must be one of {', '.join(known)}{hint}"))
             return Span()
         if not isinstance(trusted, bool):
             reason = f"must be true or false, is {_type_name(trusted)}"
