@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def render_prompt(
-    source: str | Path | PreTrainedTokenizerFast | ChatTemplate, system: str, user: str
+    source: str | Path | PreTrainedTokenizerFast | ChatTemplate,
+    system: str,
+    user: str | Sequence[Mapping[str, Any]],
 ) -> list[int]:
     """Returns a prompt's token ids, up to the beginning of the answer.
 
@@ -24,12 +27,14 @@ def render_prompt(
         source: An exported folder, a hub id, a fast tokenizer with a chat template, or a
             `ChatTemplate`. A folder's tokenizer is loaded once.
         system: The trusted task.
-        user: The untrusted text.
+        user: The untrusted text; or a conversation as a list of spans, each with `text`, and if
+            need be `role` ("user", "assistant", "tool") and `trusted` (False), as in data files.
 
     Raises:
         ModelError: If there is no chat template, or prompts cannot be rendered safely.
-        DataError: If a character of the text is a control token.
+        DataError: If a character of the text is a control token, or spans cannot be used.
     """
+    from llmcausal.data.formats.record import read_content
     from llmcausal.data.template import ChatTemplate
 
     if isinstance(source, str | Path):
@@ -38,7 +43,7 @@ def render_prompt(
         template = source
     else:
         template = ChatTemplate(source)
-    return template.encode_prompt(system, user)
+    return template.encode_prompt(system, read_content(user))
 
 
 @lru_cache(maxsize=8)

@@ -18,6 +18,7 @@ from llmcausal.assembly.evaluating import load_parts
 from llmcausal.assembly.monitoring import LogsRequest, Watch
 from llmcausal.assembly.trying import Trials, TryRequest
 from llmcausal.data.builtin import generate
+from llmcausal.data.spans import Span
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.evaluation import detection
 from llmcausal.evaluation.detection import (
@@ -122,6 +123,11 @@ def test_a_checkpoints_detector_scores_prompts_everywhere(
     assert alone.score == pytest.approx(expected, abs=1e-5)
     assert alone.flagged == (alone.score > found["threshold"])
     assert detector.of(parts.model, "s", "x" * 20_000) is None
+    spans = (Span("Sum up.", trusted=True), Span(text, "tool"))
+    scored = detector.of(parts.model, system, spans)
+    assert scored is not None
+    assert scored.score != alone.score
+    assert detector.of(parts.model, system, spans[:1]) is None  # nothing is untrusted
     assert detector.of(parts.model, "s", "half a \ud800 character") is None
     trials = Trials(TryRequest(checkpoint))
     (shown,) = trials.detected(system, [text])["texts"]

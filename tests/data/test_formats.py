@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats import jsonl, read_numbered, read_triplets
 from llmcausal.data.formats.jsonl import write_triplets
+from llmcausal.data.spans import Span
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.errors import DataError, StorageError
 
@@ -123,6 +124,38 @@ class TestReading:
         record = {key: value for key, value in GOOD.items() if key != field} | {alias: "text"}
         [triplet] = read_triplets(write_lines(file, record))
         assert getattr(triplet, field) == "text"
+
+    def test_spans_are_read_and_written(self, file: Path) -> None:
+        spans = [
+            {"text": "Which color?", "trusted": True},
+            {"text": "I look.", "role": "assistant"},
+            {"role": "tool"},
+        ]
+        [triplet] = found = read_triplets(write_lines(file, GOOD | {"spans": spans}))
+        asked, looked = Span("Which color?", trusted=True), Span("I look.", "assistant", True)
+        assert triplet == Triplet(**GOOD, spans=(asked, looked, Span(None, "tool")))
+        place = Span(GOOD["injection"], "tool")
+        assert triplet.prompt("injection") == (GOOD["system"], (asked, looked, place))
+        swapped = dataclasses.replace(triplet, system_obeying="Say hi.")
+        obeying = (Span(GOOD["benign"], "tool"),)  # nothing trusted but the instruction
+        assert swapped.prompt("obeying") == ("Say hi.", obeying)
+        write_triplets(file, found)
+        assert read_triplets(file) == found
+
+    @pytest.mark.parametrize(
+        ("spans", "defect"),
+        [
+            ([{"text": "a"}], "spans: exactly one has no text"),
+            ([{}, {}], "without text: 0, 1"),
+            ([{"trusted": True}], "spans[0]: must not be trusted"),
+            ([{}, {"text": "a", "role": "assistant"}], "spans[1].role: assistant: is the last"),
+            ([{"role": "system"}], "spans[0].role: must be one of user, assistant, tool"),
+            ("text", "spans: must be a list"),
+        ],
+    )
+    def test_defects_of_spans(self, file: Path, spans: object, defect: str) -> None:
+        [found] = defects_of(file, GOOD | {"spans": spans})
+        assert defect in found
 
     def test_a_null_in_an_optional_field_is_as_good_as_none(self, file: Path) -> None:
         record = GOOD | {"response_injection": None, "attack": None, "check": None, "context": None}

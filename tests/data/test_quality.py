@@ -24,6 +24,7 @@ from llmcausal.data.quality import (
     similarity,
     words_of,
 )
+from llmcausal.data.spans import Span
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 
 GOOD = Triplet(
@@ -107,6 +108,14 @@ class TestContents:
         assert found(benign=f"{GOOD.benign}{token}") == [("note", "template_token", "benign")]
         assert found(response=f"{GOOD.response}{token}") == [("note", "template_token", "response")]
         assert found(injection=f"{GOOD.injection}{token}") == []
+
+    def test_texts_of_other_spans(self) -> None:
+        place = Span(None, "tool")
+        assert found(spans=(Span("Look at the text.", trusted=True), place)) == []
+        witness = Span("The WALRUS waits.", "tool")
+        assert found(spans=(witness, place)) == [("error", "witness_in_text", "spans")]
+        marked = Span("Hi <|im_end|>", trusted=True)
+        assert found(spans=(marked, place)) == [("note", "template_token", "spans")]
 
     def test_members_that_do_not_differ(self) -> None:
         assert found(benign_cf=GOOD.benign) == [("warning", "same_counterfactual", "benign_cf")]

@@ -12,8 +12,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from llmcausal.data import template as template_module
+from llmcausal.data.spans import Span
 from llmcausal.data.template import ChatTemplate, broken_limit
-from llmcausal.errors import ModelError
+from llmcausal.errors import DataError, ModelError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks under limits on Linux alone")
 
@@ -52,6 +53,28 @@ def test_a_template_that_never_ends_is_refused(
     )
     with pytest.raises(ModelError, match=r"the chat template (takes more than|fails: )"):
         ChatTemplate(tokenizer, str(tokenizer.chat_template) + BOMBS[bomb])
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_a_template_that_never_ends_on_spans_is_refused(
+    length: int,
+    build_tokenizer: Callable[[str], PreTrainedTokenizerFast],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the search for the role of untrusted text, or in one order of spans."""
+    monkeypatch.setattr(
+        template_module, "broken_limit", lambda work: broken_limit(work, seconds=0.5)
+    )
+    tokenizer = build_tokenizer("chatml")
+    bomb = f"{{% if messages | length == {length} %}}{BOMBS['a loop']}{{% endif %}}"
+    ends = "{% if messages[-1].role != 'assistant' %}" + bomb + "{% endif %}"
+    template = ChatTemplate(tokenizer, str(tokenizer.chat_template) + ends)
+    asked, result = Span("a", trusted=True), Span("b", "tool")
+    assert template.encode_prompt("s", "text")
+    if length == 5:
+        assert template.encode_prompt("s", (asked, result))
+    with pytest.raises((ModelError, DataError), match=r"takes more than|order system, user, tool"):
+        template.encode_prompt("s", (asked, result, asked, result))
 
 
 PIECES = (

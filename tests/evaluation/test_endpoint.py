@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from llmcausal.data.spans import Span
 from llmcausal.errors import EndpointError, LlmcausalError, UsageError
 from llmcausal.evaluation import endpoint as client_module
 from llmcausal.evaluation.answer_store import AnswerStore
@@ -142,6 +143,28 @@ def test_every_api_is_asked_in_its_own_form(start: Any, template: Any) -> None:
     ]
     assert right(ask(f"{url}/own/", 1), 1) is False  # a path of its own is kept
     assert len(server.requests) == 4
+
+
+def test_spans_are_messages_of_their_roles(template: Any) -> None:
+    spans = (Span("Who?", trusted=True), Span("I look.", "assistant", True), Span("Ann", "tool"))
+    body = Chat().body(("Be brief.", spans), "m", 7)
+    assert [(each["role"], each["content"]) for each in body["messages"]] == [
+        ("system", "Be brief."),
+        ("user", "Who?"),
+        ("assistant", "I look."),
+        ("tool", "Ann"),
+    ]
+    body = Completions(template).body(("Be brief.", spans), "m", 7)
+    assert body["prompt"] == template.encode_prompt("Be brief.", spans)
+
+
+def test_answers_to_spans_are_kept_too(start: Any, tmp_path: Path) -> None:
+    server, url = start(lambda body, _: said(body))
+    prompts: Any = [("s", (Span("a", "tool"),)), ("s", (Span("b", "tool"),))]
+    for kept in (KeptAnswers(AnswerStore(tmp_path), "x", finished=False) for _ in range(2)):
+        asker = Asker(Endpoint(url, "m", Chat(), ""), RequestPace(patience=20), kept, 7)
+        assert set(asker.ask(prompts).answers) == set(prompts)
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.numpy
@@ -15,6 +16,7 @@ from llmcausal.data.formats.jsonl import Defects, write_triplets
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.reading import read_goals
+from llmcausal.data.spans import Span
 from llmcausal.evaluation import answer_store
 from llmcausal.evaluation.endpoint import read_kept
 from llmcausal.evaluation.monitor.canaries import read_canaries
@@ -66,7 +68,9 @@ def readers(folder: Path) -> Iterator[Reader]:
     yield Reader("canaries", [json.dumps(canary).encode()], read_canaries, "canaries.jsonl")
     message = {"role": "system", "content": "Sum up."}, {"role": "tool", "content": "A text."}
     chat = json.dumps({"messages": message, "max_tokens": 9, "stream": True, "temperature": 0})
-    yield Reader("request to serve", [chat.encode()], _request, "request.json")
+    asked = {"role": "user", "content": "Why?", "trusted": True}
+    talk = json.dumps({"messages": [message[0], asked, message[1]]})
+    yield Reader("request to serve", [chat.encode(), talk.encode()], _request, "request.json")
     (folder / "evaluation").mkdir()
     (folder / "config.toml").touch()
     sound = folder / "evaluation" / "results.json"
@@ -89,7 +93,9 @@ def _triplets(folder: Path) -> list[bytes]:
     for seed in range(6):
         write_triplets(path, generate("train", 2, seed))
         seeds.append(path.read_bytes())
-    return seeds
+    spans = (Span("Sum up.", trusted=True), Span("A mail.", "tool"), Span(None, "tool"))
+    write_triplets(path, [replace(each, spans=spans) for each in generate("train", 2, 6)])
+    return [*seeds, path.read_bytes()]
 
 
 def _manifest(folder: Path) -> bytes:

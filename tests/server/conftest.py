@@ -35,17 +35,20 @@ def listening(app: Any, client_seconds: float) -> Iterator[str]:
 
 @pytest.fixture
 def serve(peft_model: Any, template: Any) -> Iterator[Serve]:
-    """Serves the tiny model: `serve(Limits(...), token=..., adapter=...)`; returns a client."""
+    """Serves the tiny model: `serve(Limits(...), token=..., ...)`; returns a client."""
     with ExitStack() as stack:
 
         def start(
-            limits: Limits | None = None, token: str | None = None, adapter: bool = True
+            limits: Limits | None = None,
+            token: str | None = None,
+            adapter: bool = True,
+            spans: bool = False,
         ) -> httpx.Client:
             limits = limits or Limits()
             engine = Engine(peft_model, template, limits, adapter=adapter)
             engine.start()
             stack.callback(engine.close)
-            app = build_app(Served(engine, "tiny", token, ("127.0.0.1",)))
+            app = build_app(Served(engine, "tiny", token, ("127.0.0.1",), spans))
             url = stack.enter_context(listening(app, limits.client_seconds))
             client = httpx.Client(base_url=url, timeout=60, trust_env=False)
             return stack.enter_context(client)

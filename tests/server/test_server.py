@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from llmcausal.data.spans import Span
 from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.server.app import Served, bind, build_app, is_loopback
@@ -114,6 +115,56 @@ def test_the_last_message_is_the_untrusted_text(serve: Serve) -> None:
     assert answer(user, tool) == content(ask(client, chat(("Sum up.", HOSTILE))))
     both = chat(("Be brief.\n\nSum up.", HOSTILE))
     assert answer(system, user, tool) == content(ask(client, both))
+
+
+def test_a_conversation_of_spans_is_rendered_as_in_training(
+    serve: Serve, peft_model: Any, template: Any
+) -> None:
+    def message(role: str, text: str, **fields: Any) -> dict[str, Any]:
+        return {"role": role, "content": text, **fields}
+
+    system, user = message("system", "Be brief."), message("user", "Sum up.")
+    answer, tool = message("assistant", "I look."), message("tool", HOSTILE, tool_call_id="1")
+    asked, looked = Span("Sum up.", trusted=True), Span("I look.", "assistant", True)
+    result, mail = Span(HOSTILE, "tool"), Span("Sum up.")
+    cases: list[tuple[list[dict[str, Any]], tuple[str, Any]]] = [
+        ([system, user, tool], ("Be brief.", (asked, result))),
+        ([system, user, answer, tool, tool], ("Be brief.", (asked, looked, result, result))),
+        ([user], ("", (asked,))),
+        ([system, {**user, "trusted": False}], ("Be brief.", "Sum up.")),
+        ([system, {**user, "trusted": False}, tool], ("Be brief.", (mail, result))),
+    ]
+    trained, other = serve(spans=True), serve()
+    for messages, prompt in cases:
+        [alone] = answer_prompts(Answering(peft_model, template, 24, batch_size=1), [prompt])
+        assert content(ask(trained, {"messages": messages, "max_tokens": 24})) == alone.text
+        # Whoever says what to trust gets spans from every checkpoint.
+        explicit = [{**each, "trusted": each.get("trusted", each is not tool)} for each in messages]
+        reply = ask(other, {"messages": explicit, "max_tokens": 24})
+        assert content(reply) == alone.text
+        assert reply["usage"]["prompt_tokens"] == len(template.encode_prompt(*prompt))
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([], "spans: must be a list"),
+        ([("system", True)], "spans: must be a list"),
+        ([("system", False), ("user", True)], r"messages\[0\].trusted: the system prompt"),
+        ([("system", True), ("tool", True)], r"messages\[1\].trusted: a tool's result is"),
+        ([("user", True), ("assistant", True)], r"messages\[1\].role: assistant: is the last"),
+        ([("user", "yes")], r"messages\[0\].trusted: must be true or false"),
+        ([("user", True), ("system", True)], r"messages\[1\].role: must be one of user,"),
+    ],
+)
+def test_a_conversation_that_cannot_be_rendered_is_refused(
+    serve: Serve, messages: list[tuple[str, Any]], says: str
+) -> None:
+    made = [{"role": role, "content": "x", "trusted": trusted} for role, trusted in messages]
+    response = serve(spans=True).post("/v1/chat/completions", json={"messages": made})
+    assert response.status_code == 400
+    with pytest.raises(ValueError, match=says):
+        raise ValueError(response.json()["error"]["message"])
 
 
 def test_the_base_is_served_without_the_adapter(

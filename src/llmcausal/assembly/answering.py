@@ -180,18 +180,18 @@ def _obeying_prompt(triplet: Triplet) -> PromptPair | None:
         return None
     if attack.witness or attack.check:
         return ALONE, attack.goal
-    return triplet.swapped_system, triplet.user_text("obeying")
+    return triplet.prompt("obeying")
 
 
 def _asked(triplet: Triplet, swapped: bool) -> list[PromptPair]:
-    asked = [] if triplet.response else [(triplet.system, triplet.user_text("benign"))]
+    asked = [] if triplet.response else [triplet.prompt("benign")]
     obeying = _obeying_prompt(triplet) if swapped else None
     return asked if obeying is None else [*asked, obeying]
 
 
 def _filled(triplet: Triplet, answers: dict[PromptPair, Answer], swapped: bool) -> Triplet | None:
     if not triplet.response:
-        answer = answers.get((triplet.system, triplet.user_text("benign")))
+        answer = answers.get(triplet.prompt("benign"))
         if answer is None or not _is_text(answer) or obeyed(triplet, answer.text):
             return None
         triplet = _with(triplet, "response", answer)

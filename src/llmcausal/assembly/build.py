@@ -239,8 +239,8 @@ def _build_probe(
         return None, []
 
     def fits(triplet: Triplet) -> bool:
-        texts = (triplet.user_text("benign"), triplet.user_text("injection"))
-        lengths = (len(data.template.encode_prompt(triplet.system, text)) for text in texts)
+        prompts = (triplet.prompt("benign"), triplet.prompt("injection"))
+        lengths = (len(data.template.encode_prompt(*prompt)) for prompt in prompts)
         return max(lengths) <= config.data.max_length
 
     chosen = choose_triplets_to_probe(data.validation_triplets, count, fits)

@@ -157,7 +157,7 @@ def _attacks(
         suite = choose_suite(data.model_copy(update={"test": BUILTIN}), evaluation, BUILTIN)
 
     def fits(triplet: Triplet) -> bool:
-        prompt = template.encode_prompt(triplet.system, triplet.user_text("injection"))
+        prompt = template.encode_prompt(*triplet.prompt("injection"))
         return len(prompt) <= data.max_length
 
     attacked = [triplet for triplet in suite.triplets if obeyed(triplet, "") is not None]
@@ -172,7 +172,7 @@ def _attacks(
             "utility_under_attack": proportion([right(t, answer) for t, answer in pairs]),
         }
 
-    prompts = [(triplet.system, triplet.user_text("injection")) for triplet in chosen]
+    prompts = [triplet.prompt("injection") for triplet in chosen]
     return AttackSuite(prompts, evaluation.max_new_tokens, score)
 
 

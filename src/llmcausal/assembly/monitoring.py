@@ -303,7 +303,10 @@ def _detector(request: LogsRequest) -> tuple[Callable[[Exchange], bool | None], 
         return lambda exchange: None, [f"detector off: {detector}"]
 
     def verdict(exchange: Exchange) -> bool | None:
-        found = detector.of(parts.model, exchange.trusted, exchange.untrusted)
+        if manifest.get("spans"):  # as in training
+            found = detector.of(parts.model, exchange.system, exchange.content)
+        else:
+            found = detector.of(parts.model, exchange.trusted, exchange.untrusted)
         return found.flagged if found else None
 
     return verdict, []

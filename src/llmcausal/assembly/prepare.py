@@ -30,7 +30,8 @@ weights in other formats (`original/`, `consolidated*`)."""
 class PreparedData:
     """Encoded training and validation data, with the validation data as text too.
 
-    `fingerprints` has hashes of the splits and of the template; `notes` are for the user.
+    `fingerprints` has hashes of the splits and of the template, and `spans` if the training data
+    has such; `notes` are for the user.
     """
 
     train: list[EncodedTriplet]
@@ -86,10 +87,12 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
             f"none of {len(splits.validation)} validation triplets is usable. Raise "
             f"data.max_length (now {config.data.max_length}) or change data.validation.",
         )
-    fingerprints = {
+    fingerprints: dict[str, Any] = {
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
         "template": template.fingerprint,
     }
+    if any(triplet.spans for triplet in splits.train):
+        fingerprints["spans"] = True  # `serve` renders messages as spans
     notes = [
         f"data: {len(train)} training and {len(validation)} validation triplets",
         *answers,

@@ -81,7 +81,13 @@ def serve(request: ServeRequest) -> None:
             detector=None if isinstance(detector, str) else detector,
         )
         engine.start()
-        served = Served(engine, request.name or config.name, token, _HERE if alone else ("*",))
+        served = Served(
+            engine,
+            request.name or config.name,
+            token,
+            _HERE if alone else ("*",),
+            spans=manifest.get("spans") is True,
+        )
         try:
             make_server(
                 build_app(served),

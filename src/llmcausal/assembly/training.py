@@ -354,7 +354,7 @@ def _tokens_to_answer(config: RunConfig, data: PreparedData) -> int:
     try:
         suites: list[str | None] = [None, NATURAL] if section.gate else [None]
         triplets = [t for s in suites for t in choose_suite(config.data, section, s).triplets]
-        prompts = {(t.system, t.user_text(m)) for t in triplets for m in ("benign", "injection")}
+        prompts = {t.prompt(m) for t in triplets for m in ("benign", "injection")}
         lengths = [len(data.template.encode_prompt(*prompt)) for prompt in prompts]
     except LlmcausalError:  # the evaluation itself reports what is wrong
         return 0

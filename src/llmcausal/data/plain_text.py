@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -183,6 +185,52 @@ def _without_prefix(part: Any) -> Any:
     return bare
 
 
+# The pattern of html.unescape.
+_ENTITY = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
+_LOOK = {
+    "d": "\u0111\u0500\u0501\u13a0\u13e7\u1d05\ua4d3",
+    "e": "\u0395\u03b5\u0415\u0435\u0454\u04bd\u13ac\u1d07\ua4f0",
+    "n": "\u0274\u039d\u03b7\u043f\u0578\u057c\ua4e0",
+    "r": "\u0280\u0433\u13a1\u13d2\u1d26\ua4e3",
+    "s": "\u0405\u0455\u054f\u13da\ua4e2\ua731",
+    "t": "\u0167\u03a4\u03c4\u0422\u0442\u13a2\u1d1b\u2ca6\ua4d4",
+    "u": "\u028b\u03c5\u054d\u057d\u1d1c\ua4f4",
+    "x": "\u03a7\u03c7\u0425\u0445\u1541\ua4eb",
+}
+"""Letters of other scripts that look like a letter of the fence, beside those of Unicode's NFKD."""
+_STRETCH = 20
+"""Characters per letter at most: what is further apart does not read as one text."""
+_LATIN = {ord(other): letter for letter, others in _LOOK.items() for other in others}
+
+
+def _lookalikes(content: str, letters: str) -> set[int]:
+    """Returns the offsets inside every part of `content` that reads as `letters`."""
+    if letters not in _bare(html.unescape(content)):
+        return set()
+    spelled, at = "", 0
+    sources: list[tuple[int, int]] = []  # for each letter, the part of `content` that it is from
+    while at < len(content):
+        entity = _ENTITY.match(content, at)
+        end = entity.end() if entity else at + 1
+        read = _bare(html.unescape(content[at:end]))
+        spelled += read
+        sources += [(at, end)] * len(read)
+        at = end
+    cuts: set[int] = set()
+    for match in re.finditer(f"(?={re.escape(letters)})", spelled):
+        (start, _), (_, end) = sources[match.start()], sources[match.start() + len(letters) - 1]
+        if end - start <= _STRETCH * len(letters):
+            cuts.update(range(start + 1, end))
+    return cuts
+
+
+def _bare(text: str) -> str:
+    """Returns the Latin letters that a text looks like, in lower case."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.translate(_LATIN)).translate(_LATIN)
+    return re.sub("[^a-z]", "", text.casefold())
+
+
 def _pattern_of(marker: str) -> str:
     """Returns a pattern for a marker; it finds a marker that is a word only as a whole word."""
     pattern = re.escape(marker)
@@ -195,10 +243,15 @@ class MarkerGuard:
     Anyone can write a marker that is not one token. Content that repeats a marker is cut between
     its characters, so its tokens differ from the template's. This is weaker than a control token:
     the model must still learn the difference. Markers of one character are not guarded.
+
+    `letters` are the letters, in lower case, of a marker whose look-alikes are cut as well: in any
+    case, with other letters or brackets of the same look, as HTML entities, with anything that is
+    no letter in between.
     """
 
-    def __init__(self, markers: Iterable[str], encoder: PlainEncoder) -> None:
+    def __init__(self, markers: Iterable[str], encoder: PlainEncoder, letters: str = "") -> None:
         """Raises a ModelError if the template itself has to spell a marker in characters."""
+        self._letters = letters
         self.markers = frozenset(marker for marker in markers if len(marker) > 1)
         self._encoder = encoder
         for marker in self.markers:
@@ -226,7 +279,7 @@ class MarkerGuard:
                 spelled += piece
                 sources += [offset] * len(piece)
             found |= {sources[offset] for offset in self._inner_offsets(spelled)}
-        return found
+        return found | _lookalikes(content, self._letters) if self._letters else found
 
     def _inner_offsets(self, text: str) -> set[int]:
         return {

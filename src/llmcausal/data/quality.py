@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Phrasing
 from llmcausal.data.prefix_tree import common_length
+from llmcausal.data.spans import Content
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError
 
@@ -80,6 +81,7 @@ def _witness(triplet: Triplet) -> Iterator[Problem]:
         return
     proof = attack.check or Check("contains", attack.witness)
     texts = {
+        "spans": "\n".join(_other_texts(triplet)),
         "benign": triplet.user_text("benign"),
         "benign_cf": triplet.user_text("benign_cf"),
         "response": triplet.response,
@@ -108,15 +110,21 @@ def _answer(triplet: Triplet) -> Iterator[Problem]:
     elif triplet.response_injection and not check.passes(triplet.response_injection):
         reason = f"{check.kind} {shown(check.value)} fails on response_injection"
         yield "warning", "check_fails_injection", "check", reason
-    given = f"{triplet.system}\n{triplet.user_text('benign')}"
+    given = "\n".join([triplet.system, *_other_texts(triplet), triplet.user_text("benign")])
     if check.kind == "contains" and not check.passes(given):
         reason = "is not in the text, so the answer is not derivable by copying"
         yield "note", "not_in_text", "check.contains", f"{shown(check.value)} {reason}"
 
 
+def _other_texts(triplet: Triplet) -> list[str]:
+    return [span.text for span in triplet.spans if span.text is not None]
+
+
 def _tokens(triplet: Triplet) -> Iterator[Problem]:
-    for field in ("system", "context", "benign", "benign_cf", "response", "response_cf"):
-        found = TEMPLATE_TOKENS.search(getattr(triplet, field) or "")
+    fields = ("system", "context", "benign", "benign_cf", "response", "response_cf")
+    texts = {field: getattr(triplet, field) or "" for field in fields}
+    for field, text in {**texts, "spans": "\n".join(_other_texts(triplet))}.items():
+        found = TEMPLATE_TOKENS.search(text)
         if found:
             reason = (
                 f"holds {shown(found[0])}, a chat template's mark: it is read as plain text, but "
@@ -210,11 +218,11 @@ Progress = Callable[[int, int], None]
 def duplicates(lines: Lines, progress: Progress | None = None) -> Iterator[Finding]:
     """Yields a file's triplets that repeat others, wholly or nearly."""
     index = NearIndex(NEAR_DUPLICATE)
-    wholes: dict[tuple[str, str, str], int] = {}
+    wholes: dict[tuple[str, Content, Content], int] = {}
     first_lines: dict[int, tuple[int, str]] = {}
     for done, (line, triplet) in enumerate(lines.triplets, 1):
         text = triplet.user_text("benign")
-        whole = (triplet.system, text, triplet.user_text("injection"))
+        whole = (triplet.system, triplet.content("benign"), triplet.content("injection"))
         first = wholes.setdefault(whole, line)
         if first != line:
             reason = f"system, benign and injection equal those of line {first}"

@@ -15,6 +15,7 @@ from llmcausal.config import BuiltinDataSection, DataSection
 from llmcausal.data import formats
 from llmcausal.data.builtin import generate
 from llmcausal.data.natural import generate_natural
+from llmcausal.data.spans import Content
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError
 
@@ -76,9 +77,9 @@ def _builtin(section: BuiltinDataSection, split: Split) -> list[Triplet]:
 def _hold_out(
     triplets: Sequence[Triplet], fraction: float, source: str
 ) -> tuple[list[Triplet], list[Triplet]]:
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, Content], list[int]] = {}
     for index, triplet in enumerate(triplets):
-        groups.setdefault((triplet.system, triplet.user_text("benign")), []).append(index)
+        groups.setdefault(triplet.prompt("benign"), []).append(index)
     members = list(groups.values())
     wanted = max(1, round(fraction * len(triplets)))
     held_out: set[int] = set()
@@ -100,5 +101,8 @@ def fingerprint(triplets: Sequence[Triplet]) -> str:
     """Hashes triplets' content, whatever their file and format."""
     digest = hashlib.sha256()
     for triplet in triplets:
-        digest.update(json.dumps(asdict(triplet), sort_keys=True).encode("utf-8", "surrogatepass"))
+        content = asdict(triplet)
+        if not triplet.spans:  # as before there were any, so that such runs can be resumed
+            del content["spans"]
+        digest.update(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

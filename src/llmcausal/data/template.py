@@ -11,19 +11,23 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from llmcausal.data.plain_text import ControlToken, MarkerGuard, PlainEncoder
+from llmcausal.data.spans import Content, Span, SpanRole, Spans, as_messages, as_text
 from llmcausal.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+T = TypeVar("T")
 Role = Literal["system", "user", "assistant"]
+Edge = Literal["kept", "stripped", "json"]
 Message = dict[str, str]
 Render = Callable[[Sequence[Message], bool], str]
 """Renders messages, with or without the prompt that asks for an answer."""
@@ -97,14 +101,57 @@ _FIXED_DATE = (
     + " }}{%- endmacro %}\n"
 )
 _PROBES = (
-    ("Answer the question.", "What is 2 + 2?", "It is 4."),
-    (
-        "  Sum up: the text,\nin two lines. ",
-        "\n- Grüße, 世界!  \n\n\tfoo_bar(x) = 10.5 \n ",
-        " Yes\n",
-    ),
+    {
+        "system": "Answer the question.",
+        "user": "What is 2 + 2?",
+        "assistant": "It is 4.",
+        "tool": "From Ann: lunch is at noon.",
+    },
+    {
+        "system": "  Sum up: the text,\nin two lines. ",
+        "user": "\n- Grüße, 世界!  \n\n\tfoo_bar(x) = 10.5 \n ",
+        "assistant": " Yes\n",
+        "tool": ' "No", he said: \\n is <b>not</b> a line.\n\n- 世界 ',
+    },
 )
 _PADDING = "\n \t"
+_EDGES: Mapping[Edge, tuple[str, str]] = {
+    "kept": (_PADDING, _PADDING[::-1]),
+    "stripped": ("", ""),
+    "json": (r"\n \t", r"\t \n"),
+}
+"""What a template makes of the white space before and after content."""
+
+FENCE = ("[BEGIN UNTRUSTED TEXT]\n", "\n[END UNTRUSTED TEXT]")
+"""Around untrusted text in a user's turn, if the template has no role for such text."""
+_FENCE_LETTERS = "untrustedtext"
+_TOOL_ROLES = ("tool", "ipython")
+_ORDERS: tuple[tuple[SpanRole, ...], ...] = (
+    ("user", "tool"),
+    ("tool", "user"),
+    ("user", "tool", "tool", "assistant", "user", "tool"),
+)
+"""Orders of spans that a template with a role for untrusted text must render."""
+_WRAP_BEGIN = "{%- set llmcausal = namespace(turns=[]) %}\n"
+_WRAP_END = "{%- set messages = llmcausal.turns %}\n"
+_WRAP = """\
+{%- set llmcausal = namespace(turns=[]) %}
+{%- for message in messages %}
+{%- set role = {'tool': 'CHANNEL', 'system': 'SYSTEM'}.get(message['role'], message['role']) %}
+{%- set text = TEXT if message['role'] == 'tool' else message['content'] %}
+{%- if message['role'] == 'system' and role == 'user' and not text | trim %}
+{%- elif llmcausal.turns and llmcausal.turns[-1]['role'] == role and role != 'TOOL' %}
+{%- set text = llmcausal.turns[-1]['content'] + '\\n\\n' + text %}
+{%- set llmcausal.turns = llmcausal.turns[:-1] + [{'role': role, 'content': text}] %}
+{%- elif message['role'] == 'tool' or message['role'] != role %}
+{%- set llmcausal.turns = llmcausal.turns + [{'role': role, 'content': text}] %}
+{%- else %}
+{%- set llmcausal.turns = llmcausal.turns + [message] %}
+{%- endif %}
+{%- endfor %}
+{%- set messages = llmcausal.turns %}
+"""
+"""What `exported` puts before a template: the same in Jinja as `ChatTemplate._messages`."""
 
 
 class TemplateRefusal(Exception):
@@ -113,16 +160,22 @@ class TemplateRefusal(Exception):
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for content, and whether the template trims it there."""
+    """A place for content, by its name, and what the template does with the content's edges.
 
-    role: Role
-    strip_left: bool
-    strip_right: bool
+    The name is a role, or the number of a span. `json` at both edges: the template writes the
+    content as a JSON string, as Llama 3.1 does with a tool's result.
+    """
+
+    name: str
+    left: Edge
+    right: Edge
 
     def fill(self, content: str) -> str:
-        if self.strip_left:
+        if self.left == "json":
+            return json.dumps(content, ensure_ascii=False)[1:-1]
+        if self.left == "stripped":
             content = content.lstrip()
-        return content.rstrip() if self.strip_right else content
+        return content.rstrip() if self.right == "stripped" else content
 
 
 TemplatePiece = str | Slot
@@ -160,19 +213,28 @@ def find_pieces(render: Render, template: str) -> TemplatePieces:
     Raises:
         ModelError: If the template fails, or leaves out or changes content.
     """
-    unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in template)
-    sentinels: dict[Role, str] = dict(zip(get_args(Role), unused, strict=False))
-    if len(sentinels) < len(get_args(Role)):
-        raise ModelError("the chat template uses every character for private use")
+    sentinels = _sentinels(get_args(Role), template)
+
+    def turn(texts: Mapping[str, str], *, folds: bool, answer: bool) -> str:
+        # A folded prompt is one slot, "user".
+        system = "" if folds else texts["system"]
+        messages = conversation(system, texts["user"], folds_system=folds)
+        if answer:
+            messages.append({"role": "assistant", "content": texts["assistant"]})
+        return render(messages, not answer)
+
     folds_system, refusal = False, ""
     try:
-        rendered = _rendered(render, sentinels, folds=False, padding="", answer=False)
+        rendered = turn(sentinels, folds=False, answer=False)
         folds_system = sentinels["system"] not in rendered
     except TemplateRefusal as error:
         folds_system, refusal = True, str(error)
+    names = ["user"] if folds_system else ["system", "user"]
     try:
-        prompt, _ = _slots(render, sentinels, folds=folds_system, answer=False)
-        full, slots = _slots(render, sentinels, folds=folds_system, answer=True)
+        prompt, _ = _slots(partial(turn, folds=folds_system, answer=False), sentinels, names)
+        full, slots = _slots(
+            partial(turn, folds=folds_system, answer=True), sentinels, [*names, "assistant"]
+        )
     except TemplateRefusal as error:
         reasons = str(error) if str(error) == refusal or not refusal else f"{refusal}; {error}"
         raise ModelError(f"the chat template fails: {reasons}") from error
@@ -187,64 +249,64 @@ def find_pieces(render: Render, template: str) -> TemplatePieces:
     return TemplatePieces(tuple(prompt), lead, answer, tail, folds_system)
 
 
-def _rendered(
-    render: Render, sentinels: dict[Role, str], *, folds: bool, padding: str, answer: bool
-) -> str:
-    padded = {role: f"{padding}{mark}{padding[::-1]}" for role, mark in sentinels.items()}
-    # A folded prompt is one slot, "user".
-    system = "" if folds else padded["system"]
-    messages = conversation(system, padded["user"], folds_system=folds)
-    if answer:
-        messages.append({"role": "assistant", "content": padded["assistant"]})
-    return render(messages, not answer)
+def _sentinels(names: Iterable[str], template: str) -> dict[str, str]:
+    """Returns a character for each name that the template's text does not hold."""
+    unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in template)
+    wanted = list(names)
+    sentinels = dict(zip(wanted, unused, strict=False))
+    if len(sentinels) < len(wanted):
+        raise ModelError("the chat template uses every character for private use")
+    return sentinels
 
 
 def _slots(
-    render: Render, sentinels: dict[Role, str], *, folds: bool, answer: bool
-) -> tuple[list[TemplatePiece], list[Role]]:
-    """Returns literal, slot, literal, ..., literal, and the slots' roles.
+    rendered: Callable[[Mapping[str, str]], str], sentinels: Mapping[str, str], names: Sequence[str]
+) -> tuple[list[TemplatePiece], list[str]]:
+    """Returns literal, slot, literal, ..., literal, and the slots' names.
 
     A second rendering has white space around each content, which shows where it is trimmed.
+
+    Args:
+        rendered: Renders the texts of the names.
+        names: The texts that must be in the rendering.
     """
-    plain = _rendered(render, sentinels, folds=folds, padding="", answer=answer)
-    literals, roles = _split(plain, sentinels)
-    padded = _rendered(render, sentinels, folds=folds, padding=_PADDING, answer=answer)
-    wide, wide_roles = _split(padded, sentinels)
-    expected = {"user", *(["assistant"] if answer else []), *([] if folds else ["system"])}
-    if missing := expected - set(roles):
+    literals, found = _split(rendered(sentinels), sentinels)
+    padded = {name: f"{_PADDING}{mark}{_PADDING[::-1]}" for name, mark in sentinels.items()}
+    wide, wide_found = _split(rendered(padded), sentinels)
+    if missing := set(names) - set(found):
         raise ModelError(f"the chat template leaves out the text of: {', '.join(sorted(missing))}")
-    last = len(roles)
-    trims = [
-        _trims(wide_literal, literal, index > 0, index < last)
+    last = len(found)
+    edges = [
+        _edges(wide_literal, literal, index > 0, index < last)
         for index, (wide_literal, literal) in enumerate(zip(wide, literals, strict=False))
     ]
     pieces: list[TemplatePiece] = [literals[0]]
-    for role, before, after, literal in zip(roles, trims, trims[1:], literals[1:], strict=False):
-        if before is None or after is None or wide_roles != roles:
-            raise ModelError(f"the chat template changes the text of the {role} message")
-        pieces += [Slot(role, strip_left=before[1], strip_right=after[0]), literal]
-    return pieces, roles
+    for name, before, after, literal in zip(found, edges, edges[1:], literals[1:], strict=False):
+        if before is None or after is None or wide_found != found:
+            raise ModelError(f"the chat template changes the text of the {name} message")
+        pieces += [Slot(name, left=before[1], right=after[0]), literal]
+    return pieces, found
 
 
-def _trims(
+def _edges(
     wide: str, literal: str, after_slot: bool, before_slot: bool
-) -> tuple[bool, bool] | None:
-    """Returns whether the slots before and after a literal lost their padding, None if unclear.
+) -> tuple[Edge, Edge] | None:
+    """Returns what became of the padding at both ends of a literal, None if unclear.
 
     A slot's padding is part of the literals around it: the split is at its sentinel.
     """
-    for right in (False, True) if after_slot else (True,):
-        for left in (False, True) if before_slot else (True,):
-            kept = ("" if right else _PADDING[::-1]) + literal + ("" if left else _PADDING)
-            if wide == kept:
+    none: Sequence[Edge] = ["stripped"]
+    for right in _EDGES if after_slot else none:
+        for left in _EDGES if before_slot else none:
+            if wide == _EDGES[right][1] + literal + _EDGES[left][0]:
                 return right, left
     return None
 
 
-def _split(rendered: str, sentinels: dict[Role, str]) -> tuple[list[str], list[Role]]:
-    role_of = {mark: role for role, mark in sentinels.items()}
-    literal, *rest = re.split(f"([{''.join(role_of)}])", rendered)
-    return [literal, *rest[1::2]], [role_of[mark] for mark in rest[::2]]
+def _split(rendered: str, sentinels: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    name_of = {mark: name for name, mark in sentinels.items()}
+    literal, *rest = re.split(f"([{''.join(name_of)}])", rendered)
+    return [literal, *rest[1::2]], [name_of[mark] for mark in rest[::2]]
 
 
 _BRACKETED = re.compile(r"<{1,2}[^\s<>]{1,40}>{1,2}|\[{1,2}[^\s\[\]]{1,40}\]{1,2}")
@@ -277,7 +339,7 @@ class TextSpan:
     ) -> tuple[str, frozenset[int]]:
         text, cuts = "", set[int]()
         for part in self.parts:
-            content = part.fill(values[part.role]) if isinstance(part, Slot) else part
+            content = part.fill(values[part.name]) if isinstance(part, Slot) else part
             if isinstance(part, Slot):
                 cuts.update(len(text) + cut for cut in find_cuts(content))
             text += content
@@ -348,13 +410,29 @@ def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
     return markers - {""}
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A prompt's template for one number, order and trust of its texts.
+
+    `guard` finds the layout's plain-text markers in content.
+    """
+
+    pieces: tuple[TemplatePiece, ...]
+    items: tuple[TemplateItem, ...]
+    guard: MarkerGuard
+
+
 class ChatTemplate:
-    """Renders one turn of a chat template without ever reading content as control tokens.
+    """Renders chat prompts without ever reading content as control tokens.
 
     For text that repeats none of the template's markers, the ids equal those of the tokenizer's
     `apply_chat_template`. Text that spells a control token stays ordinary text. Text that repeats
     a plain-text marker (`[/INST]`) is encoded character by character (`MarkerGuard`). A template
     that writes the date gets a fixed date.
+
+    A single text is the user's turn. Of several spans, an untrusted one is a message in the
+    template's role for it (`tool_role`). Without such a role it stands in the user's turn inside
+    `FENCE`, which is guarded as markers are, with its look-alikes.
 
     Attributes:
         fingerprint: SHA-256 of the template and the tokenizer.
@@ -377,49 +455,96 @@ class ChatTemplate:
             )
         self.tokenizer = tokenizer
         try:
-            self.text = str(tokenizer.get_chat_template()) if template is None else template
+            given = str(tokenizer.get_chat_template()) if template is None else template
         except ValueError as error:
             raise ModelError(
                 "the tokenizer has no chat template: set `model.chat_template` in the profile to a "
                 "Jinja file with the format that the model was trained on"
             ) from error
+        own = given.startswith(_WRAP_BEGIN)
+        self.text = given.partition(_WRAP_END)[2] if own else given
         self._dated = ("strftime_now" in self.text) * _FIXED_DATE + self.text
         self._plain = PlainEncoder(tokenizer)
         # Callers only read the cached lists.
         self._encode_text = lru_cache(maxsize=256)(self._plain.encode)
-        self._refuse_unbounded()
+        self._try_turn()
         self.pieces = find_pieces(self._render, self._dated)
         self.folds_system = self.pieces.folds_system
-        self._prompt = _split_items(self.pieces.prompt, self._plain.controls)
-        self._answer = self._answer_items()
-        self._guard = MarkerGuard(_find_markers([*self._prompt, *self._answer]), self._plain)
-        self.markers = self._guard.markers
-        items = (*self._prompt, *self._answer)
+        prompt = tuple(_split_items(self.pieces.prompt, self._plain.controls))
+        self._answer = self._answer_items(prompt[-1])
+        items = (*prompt, *self._answer)
+        self._turn = Layout(
+            self.pieces.prompt, prompt, MarkerGuard(_find_markers(items), self._plain)
+        )
+        self.markers = self._turn.guard.markers
         used = [item.id for item in items if isinstance(item, ControlToken)]
         self.control_ids = self._plain.forbid(used)
         # An answer always ends with a control token.
         ends = dict.fromkeys([used[-1], tokenizer.eos_token_id])
         self.stop_ids = [end for end in ends if end is not None]
         self._prefix = self._choose_prefix()
+        self._layout = lru_cache(maxsize=64)(self._tried_layout)
         parts = [self.text, self._plain.definition, json.dumps(tokenizer.special_tokens_map)]
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        if self.text != given and self.exported != given:
+            raise ModelError(
+                "the chat template is an export of another version of llmcausal, which renders "
+                "untrusted text in another way: export the checkpoint again with this version, or "
+                "use that version"
+            )
 
     @property
     def spaces_after_controls(self) -> bool:
         """Whether text after a control token gets a space before it (some SentencePiece models)."""
         return self._prefix["control"]
 
-    def render(self, system: str, user: str) -> str:
+    @cached_property
+    def tool_role(self) -> str:
+        """The role of untrusted spans in this template; empty if it has none."""
+
+        def find() -> str:
+            return next(filter(self._has_role, _TOOL_ROLES), "")
+
+        self._try_once("roles", find)
+        return find()
+
+    @cached_property
+    def exported(self) -> str:
+        """A template that renders messages (`as_messages`) as `encode_prompt` renders the spans.
+
+        It is the template itself if this has a role for a tool's messages, else it rewrites the
+        messages first: fences, folds the system prompt, joins the turns.
+        """
+        if self._is_plain(self.tool_role):
+            return self.text
+        opening, closing = (json.dumps(part) for part in FENCE)
+        content = "message['content']"
+        words = {
+            "CHANNEL": self.tool_role or "user",
+            "SYSTEM": "user" if self.folds_system else "system",
+            "TEXT": content if self.tool_role else f"{opening} + {content} + {closing}",
+            "TOOL": self.tool_role,
+        }
+        wrap = re.sub("[A-Z]{4,}", lambda found: words[found[0]], _WRAP)
+        return wrap + self.text
+
+    def render(self, system: str, user: Content) -> str:
         """Returns the prompt as text for people; encoding this text would not be safe."""
-        values = self._values(system, user)
+        layout, values = self._laid_out(system, user)
         return "".join(
-            piece.fill(values[piece.role]) if isinstance(piece, Slot) else piece
-            for piece in self.pieces.prompt
+            piece.fill(values[piece.name]) if isinstance(piece, Slot) else piece
+            for piece in layout.pieces
         )
 
-    def encode_prompt(self, system: str, user: str) -> list[int]:
-        """Returns a prompt's ids; raises a DataError if a character is itself a control token."""
-        return self._encode(self._prompt, self._values(system, user))
+    def encode_prompt(self, system: str, user: Content) -> list[int]:
+        """Returns a prompt's ids.
+
+        Raises:
+            DataError: If a character is itself a control token, or the template does not allow the
+                order of the spans.
+        """
+        layout, values = self._laid_out(system, user)
+        return self._encode(layout.items, layout.guard, values)
 
     def encode_response(self, response: str, *, ends: bool = True) -> list[int]:
         """Returns the ids of an answer, its end-of-turn token last.
@@ -433,29 +558,128 @@ class ChatTemplate:
         if not self.pieces.answer.fill(response).strip():
             advice = 'give one, or use the model\'s own answer with data.answers = "model"'
             raise DataError([f"response: empty: it teaches nothing; {advice}"])
-        ids = self._encode(self._answer, {"assistant": response})
+        ids = self._encode(self._answer, self._turn.guard, {"assistant": response})
         return ids if ends else ids[:-1]
 
     def count_tokens(self, content: str) -> int:
-        cuts = frozenset(self._guard.cuts(content))
+        cuts = frozenset(self._turn.guard.cuts(content))
         return len(self._encode_text(content, prefix=False, cuts=cuts))
 
-    def _values(self, system: str, user: str) -> dict[str, str]:
-        if self.folds_system:
-            return {"user": fold(system, user)}
-        return {"system": system, "user": user}
+    def _laid_out(self, system: str, user: Content) -> tuple[Layout, dict[str, str]]:
+        user = as_text(user)
+        if isinstance(user, str):
+            if self.folds_system:
+                return self._turn, {"user": fold(system, user)}
+            return self._turn, {"system": system, "user": user}
+        kinds = tuple(Span(None, s.role if s.trusted else "tool", s.trusted) for s in user)
+        has_system = not self.folds_system or bool(system.strip())
+        try:
+            layout = self._layout(has_system, kinds, self.tool_role)
+        except (ModelError, TemplateRefusal) as error:
+            order = ", ".join(message["role"] for message in as_messages(system, user))
+            reason = f"spans: the chat template cannot render the order {order}: {error}"
+            raise DataError([reason], "a prompt cannot be rendered") from error
+        return layout, {"system": system, **_named(span.words for span in user)}
 
-    def _encode(self, items: Sequence[TemplateItem], values: Mapping[str, str]) -> list[int]:
+    def _encode(
+        self, items: Sequence[TemplateItem], guard: MarkerGuard, values: Mapping[str, str]
+    ) -> list[int]:
         ids: list[int] = []
         for item in items:
             if isinstance(item, ControlToken):
                 ids.append(item.id)
             else:
-                text, cuts = item.fill(values, self._guard.cuts)
+                text, cuts = item.fill(values, guard.cuts)
                 ids += self._encode_text(text, prefix=self._prefix[item.preceding], cuts=cuts)
         return ids
 
-    def _answer_items(self) -> list[TemplateItem]:
+    def _has_role(self, role: str) -> bool:
+        """Whether the template renders a tool's messages in this role, and as no other's."""
+
+        def literals(*order: SpanRole) -> list[str]:
+            kinds = tuple(Span(role=each, trusted=each != "tool") for each in order)
+            pieces = self._make_layout(True, kinds, role).pieces
+            return [piece for piece in pieces if isinstance(piece, str)]
+
+        try:
+            own, *_ = [literals(*order) for order in _ORDERS]
+        except (ModelError, TemplateRefusal):
+            return False
+        others: tuple[SpanRole, ...] = ("user", "assistant")
+        for other in others:
+            with suppress(ModelError, TemplateRefusal):
+                if literals("user", other) == own:
+                    return False
+        return True
+
+    def _is_plain(self, tool_role: str) -> bool:
+        return tool_role == "tool" and not self.folds_system
+
+    def _messages(self, system: str, spans: Spans, tool_role: str) -> list[Message]:
+        """Returns messages for the model's own template; `exported` does the same in Jinja."""
+        messages = as_messages(system, spans)
+        if self._is_plain(tool_role):
+            return messages
+        made: list[Message] = []
+        for message in messages:
+            role, text = message["role"], message["content"]
+            if role == "system" and self.folds_system:
+                if not text.strip():
+                    continue
+                role = "user"
+            elif role == "tool":
+                text = text if tool_role else f"{FENCE[0]}{text}{FENCE[1]}"
+                role = tool_role or "user"
+            if made and role == made[-1]["role"] != tool_role:
+                text = f"{made.pop()['content']}\n\n{text}"
+            made.append({"role": role, "content": text})
+        return made
+
+    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+        make = partial(self._make_layout, has_system, kinds, tool_role)
+        _refuse_unbounded(make)
+        return make()
+
+    def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+        """Takes the template apart for spans of these roles and trust, as for a single turn.
+
+        Raises:
+            TemplateRefusal: If the template refuses their order.
+            ModelError: If it leaves out or changes a text, or cannot be rendered safely.
+        """
+        names = [*(["system"] if has_system else []), *_named(kinds)]
+
+        def messages(texts: Mapping[str, str]) -> list[Message]:
+            spans = tuple(replace(kind, text=texts[name]) for name, kind in _named(kinds).items())
+            return self._messages(texts.get("system", ""), spans, tool_role)
+
+        def rendered(texts: Mapping[str, str]) -> str:
+            return self._render(messages(texts), True)
+
+        sentinels = _sentinels(names, self._dated)
+        probes = [
+            _named(by_role["tool" if not kind.trusted else kind.role] for kind in kinds)
+            | {"system": by_role["system"] if has_system else ""}
+            for by_role in _PROBES
+        ]
+        pieces, found = _slots(rendered, sentinels, names)
+        if found != names:
+            raise ModelError("the chat template repeats a text or changes the order")
+        items = _split_items(pieces, self._plain.controls)
+        if self._plain.unknown_id in [i.id for i in items if isinstance(i, ControlToken)]:
+            raise ModelError("the chat template uses the token of unknown characters")
+        markers = _find_markers([*items, *self._answer])
+        if not tool_role:
+            markers.update(part.strip() for part in FENCE)
+        guard = MarkerGuard(markers, self._plain, "" if tool_role else _FENCE_LETTERS)
+        for texts in probes:
+            wanted = self._reference(messages(texts), True, tokenize=True)
+            own = self._encode(items, guard, texts)
+            if own != wanted:
+                raise _not_reproduced(self._first_difference(own, wanted))
+        return Layout(tuple(pieces), tuple(items), guard)
+
+    def _answer_items(self, before: TemplateItem) -> list[TemplateItem]:
         controls = self._plain.controls
         pieces = self.pieces
         ends = [i for i in _split_items([pieces.tail], controls) if isinstance(i, ControlToken)]
@@ -468,29 +692,28 @@ class ChatTemplate:
                 "the chat template ends the answer with no special token, and the tokenizer has no "
                 "eos_token: a trained model would never stop. Set one of them (model.chat_template)"
             )
-        return _split_items([pieces.lead, pieces.answer, tail], controls, self._prompt[-1])
+        return _split_items([pieces.lead, pieces.answer, tail], controls, before)
 
-    def _refuse_unbounded(self) -> None:
-        """Tries the constructor's renderings within limits; no others are ever made."""
+    def _try_turn(self) -> None:
+        """Tries the constructor's renderings within limits, as is done for each other layout."""
         if len(self.text) > MAX_TEMPLATE_BYTES:
             raise ModelError(f"the chat template is longer than {MAX_TEMPLATE_BYTES:,} characters")
-        named = f"{self.tokenizer.special_tokens_map}\0{self.text}"
-        if named in _BOUNDED:
-            return
 
         def render_all() -> None:
             folds = find_pieces(self._render, self._dated).folds_system
-            for system, user, answer in _PROBES:
-                messages = conversation(system, user, folds_system=folds)
+            for text in _PROBES:
+                messages = conversation(text["system"], text["user"], folds_system=folds)
                 self._render(messages, True)
-                self._render([*messages, {"role": "assistant", "content": answer}], False)
+                messages.append({"role": "assistant", "content": text["assistant"]})
+                self._render(messages, False)
 
-        if limit := broken_limit(render_all):
-            raise ModelError(
-                f"the chat template takes {limit} to render a short conversation; use another one "
-                "(model.chat_template)"
-            )
-        _BOUNDED.add(named)
+        self._try_once("turn", render_all)
+
+    def _try_once(self, what: str, work: Callable[[], object]) -> None:
+        named = f"{what}\0{self.tokenizer.special_tokens_map}\0{self.text}"
+        if named not in _BOUNDED:
+            _refuse_unbounded(work)
+            _BOUNDED.add(named)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         text = str(self._reference(messages, add_generation_prompt, tokenize=False))
@@ -528,14 +751,12 @@ class ChatTemplate:
             failure = self._difference()
             if not failure:
                 return self._prefix
-        raise ModelError(
-            "this tokenizer's chat prompts cannot be reproduced token by token, so they cannot be "
-            f"rendered safely: {failure}"
-        )
+        raise _not_reproduced(failure)
 
     def _difference(self) -> str:
         """Compares probes with the reference; returns the first difference, or nothing."""
-        for system, user, answer in _PROBES:
+        for text in _PROBES:
+            system, user, answer = text["system"], text["user"], text["assistant"]
             messages = conversation(system, user, folds_system=self.folds_system)
             own = self.encode_prompt(system, user)
             wanted = self._reference(messages, True, tokenize=True)
@@ -543,15 +764,36 @@ class ChatTemplate:
                 [*messages, {"role": "assistant", "content": answer}], False, tokenize=True
             )
             # After a control token the reference also has a token boundary before the answer.
-            if isinstance(self._prompt[-1], ControlToken) and full[: len(wanted)] == wanted:
+            if isinstance(self._turn.items[-1], ControlToken) and full[: len(wanted)] == wanted:
                 own = own + self.encode_response(answer)
                 wanted = full[: len(own)]
             if own != wanted:
-                pairs = zip_longest(own, wanted)
-                at = next(index for index, (a, b) in enumerate(pairs) if a != b)
-                around = slice(max(at - 2, 0), at + 6)
-                mine, theirs = (
-                    self.tokenizer.convert_ids_to_tokens(ids[around]) for ids in (own, wanted)
-                )
-                return f"at token {at} this gives {mine} and apply_chat_template {theirs}"
+                return self._first_difference(own, wanted)
         return ""
+
+    def _first_difference(self, own: list[int], wanted: list[int]) -> str:
+        pairs = zip_longest(own, wanted)
+        at = next(index for index, (a, b) in enumerate(pairs) if a != b)
+        around = slice(max(at - 2, 0), at + 6)
+        mine, theirs = (self.tokenizer.convert_ids_to_tokens(ids[around]) for ids in (own, wanted))
+        return f"at token {at} this gives {mine} and apply_chat_template {theirs}"
+
+
+def _named(values: Iterable[T]) -> dict[str, T]:
+    """Returns spans, or what belongs to them, by the names of their slots."""
+    return {str(place): value for place, value in enumerate(values)}
+
+
+def _not_reproduced(difference: str) -> ModelError:
+    return ModelError(
+        "this tokenizer's chat prompts cannot be reproduced token by token, so they cannot be "
+        f"rendered safely: {difference}"
+    )
+
+
+def _refuse_unbounded(work: Callable[[], object]) -> None:
+    if limit := broken_limit(work):
+        raise ModelError(
+            f"the chat template takes {limit} to render a short conversation; use another one "
+            "(model.chat_template)"
+        )

@@ -135,8 +135,7 @@ class TripletEncoder:
 
     def _encode(self, triplet: Triplet) -> EncodedTriplet:
         def member(name: Member, response: str | None, field: str = "") -> EncodedMember:
-            system, user = triplet.system_text(name), triplet.user_text(name)
-            prompt = self._template.encode_prompt(system, user)
+            prompt = self._template.encode_prompt(*triplet.prompt(name))
             answer: Sequence[int] = ()
             if response is not None:
                 ends = field not in triplet.unfinished
@@ -186,6 +185,8 @@ class TripletEncoder:
             member: EncodedMember | None = getattr(encoded, name)
             if member is not None and len(member) > self._max_length:
                 counts = {"system": bare.system_text(name), name: bare.user_text(name)}
+                if others := [span.words for span in bare.spans]:
+                    counts["spans"] = "\n".join(others)
                 fields = [f"{key} {self._template.count_tokens(t)}" for key, t in counts.items()]
                 answer = f", response {len(member.response)}" if member.response else ""
                 reasons.append(f"{name} takes {len(member)} tokens ({', '.join(fields)}{answer})")

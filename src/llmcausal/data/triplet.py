@@ -8,6 +8,7 @@ from typing import Literal
 
 import regex
 
+from llmcausal.data.spans import Content, Spans, filled
 from llmcausal.errors import DataError
 
 NOT_TEXT = re.compile("[\\0\\ud800-\\udfff]")
@@ -93,6 +94,8 @@ class Triplet:
         system_obeying: System prompt of `obeying`; None means `attack.goal`.
         unfinished: The answers that were cut off; they do not end the turn.
         context: Text before each of the three inputs; the only text that may be shortened.
+        spans: The conversation after the system prompt, if it is more than one text. Each input's
+            place is the span without text, which is untrusted.
         category: Kind of task.
         check: Verifies an answer, where known.
     """
@@ -110,6 +113,7 @@ class Triplet:
     system_obeying: str | None = None
     unfinished: tuple[str, ...] = ()
     context: str = ""
+    spans: Spans = ()
     category: str = ""
     attack: AttackInfo | None = None
     check: Check | None = None
@@ -137,5 +141,20 @@ class Triplet:
         return self.swapped_system if member == "obeying" else self.system
 
     def user_text(self, member: Member) -> str:
+        """Returns a member's own text with the context."""
         text: str = getattr(self, member, None) or getattr(self, _INPUTS[member])
         return f"{self.context}\n{text}" if self.context else text
+
+    def content(self, member: Member) -> Content:
+        """Returns what follows the system prompt.
+
+        The swapped instruction takes the place of all that is trusted, so `obeying` keeps only the
+        untrusted spans.
+        """
+        spans = self.spans
+        if member == "obeying":
+            spans = tuple(span for span in spans if not span.trusted)
+        return filled(spans, self.user_text(member))
+
+    def prompt(self, member: Member) -> tuple[str, Content]:
+        return self.system_text(member), self.content(member)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from llmcausal.config import RunConfig
+from llmcausal.data.spans import Content, emptied, in_words
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.tokenization import TripletEncoder
 from llmcausal.data.triplet import NOT_TEXT, Member, Triplet
@@ -114,11 +115,18 @@ class Detector:
         self._centroid = torch.tensor(found["centroid"])
         self._threshold = float(found["threshold"])
 
-    def of(self, model: Any, system: str, text: str) -> Detection | None:
-        """Scores a prompt; None if it is longer than the training's texts or cannot be encoded."""
-        if NOT_TEXT.search(system) or NOT_TEXT.search(text):
+    def of(self, model: Any, system: str, content: Content) -> Detection | None:
+        """Scores a prompt.
+
+        Returns:
+            The score; None if the prompt is longer than the training's texts, cannot be encoded or
+            has no untrusted text.
+        """
+        if NOT_TEXT.search(system + in_words(content)) or (found := emptied(content)) is None:
             return None
-        same = Triplet("prompt", system, text, text, text)  # one pass: a tree shares all tokens
+        spans, text = found
+        # One pass: a tree shares all tokens.
+        same = Triplet("prompt", system, text, text, text, spans=spans)
         encoder = TripletEncoder(self._template, self._max_length)
         readable, _ = encode(encoder, [same])
         if not readable:

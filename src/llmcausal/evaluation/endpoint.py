@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import httpx
 
+from llmcausal.data.spans import as_messages
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import DataError, EndpointError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Kept, rows_of
@@ -68,7 +69,7 @@ class Chat(Api):
     path = "/chat/completions"
 
     def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
-        messages = _messages(prompt)
+        messages = as_messages(*prompt)
         return {
             "model": model, "messages": messages, "max_tokens": max_new_tokens, "temperature": 0,
         }  # fmt: skip
@@ -106,15 +107,15 @@ class Ollama(Api):
 
     def body(self, prompt: PromptPair, model: str, max_new_tokens: int) -> dict[str, Any]:
         options = {"temperature": 0, "num_predict": max_new_tokens}
-        return {"model": model, "messages": _messages(prompt), "stream": False, "options": options}
+        return {
+            "model": model,
+            "messages": as_messages(*prompt),
+            "stream": False,
+            "options": options,
+        }
 
     def read(self, reply: Any) -> Answer:
         return _answer(reply["message"]["content"], reply["done_reason"])
-
-
-def _messages(prompt: PromptPair) -> list[dict[str, str]]:
-    system, user = prompt
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 def _answer(text: str | None, reason: object) -> Answer:
@@ -152,7 +153,9 @@ class KeptAnswers:
 
 
 def _key(prompt: PromptPair, max_new_tokens: int) -> str:
-    return hashlib.sha256(json.dumps([*prompt, max_new_tokens]).encode()).hexdigest()
+    system, user = prompt
+    content = user if isinstance(user, str) else [vars(span) for span in user]
+    return hashlib.sha256(json.dumps([system, content, max_new_tokens]).encode()).hexdigest()
 
 
 def read_kept(path: Path, *, finished: bool) -> dict[str, Any]:

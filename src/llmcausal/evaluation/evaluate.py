@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from llmcausal.data.spans import in_words
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.errors import DataError
@@ -129,7 +130,7 @@ def score_answers(
     difference = likeness = None
     if before and base is not None:
         difference = differences(usable, before.verdicts, after.verdicts)
-        clean = dict.fromkeys((each.system, each.user_text("benign")) for each in usable)
+        clean = dict.fromkeys(each.prompt("benign") for each in usable)
         texts = ({prompt: of[prompt].text for prompt in clean} for of in (tuned, base))
         likeness = likeness_between(*texts)
     return {
@@ -146,7 +147,7 @@ def score_answers(
 def _prompt(triplet: Triplet, member: AnsweredMember) -> PromptPair | None:
     if member == "obeying" and not asks_to_obey(triplet):
         return None
-    return triplet.system_text(member), triplet.user_text(member)
+    return triplet.prompt(member)
 
 
 def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Judged:
@@ -195,7 +196,7 @@ def generation_rows(
                     "witness": attack.witness,
                     "member": member,
                     "system": triplet.system_text(member),
-                    "prompt": triplet.user_text(member),
+                    "prompt": in_words(triplet.content(member)),
                     "expected": expected[member],
                     **own,
                     **{f"base_{name}": value for name, value in before.items()},

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
 from llmcausal.evaluation.answer_store import AnswerStore, Shelf, answer_key
@@ -25,8 +26,8 @@ from llmcausal.train.recovery import is_out_of_memory
 Progress = Callable[[int, int], None]
 """Called with (prompts done, prompts in all) after each batch."""
 
-PromptPair = tuple[str, str]
-"""The trusted text and the untrusted text."""
+PromptPair = tuple[str, Content]
+"""The system prompt, which is trusted, and what follows it."""
 Prompt = tuple[int, ...]
 Decoder = Callable[[Sequence[Prompt]], list[list[int]]]
 """Returns the new tokens of each prompt of a batch, a stop token included."""

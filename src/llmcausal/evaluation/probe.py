@@ -45,7 +45,7 @@ class AttackProbe:
     def __call__(self, batch_done: Callable[[], None]) -> dict[str, float]:
         """Returns each metric's share; NaN where no answer has a verdict."""
         prompts = [
-            (triplet.system, triplet.user_text(member))
+            triplet.prompt(member)
             for member in ("benign", "injection")
             for triplet in self._triplets
         ]

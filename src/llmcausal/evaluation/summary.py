@@ -97,7 +97,7 @@ def summarize(triplets: Sequence[Triplet], verdicts: Verdicts) -> dict[str, Any]
 
 
 def _benign_prompt(triplet: Triplet) -> tuple[object, ...]:
-    return triplet.system, triplet.user_text("benign"), triplet.check
+    return *triplet.prompt("benign"), triplet.check
 
 
 def differences(triplets: Sequence[Triplet], base: Verdicts, tuned: Verdicts) -> dict[str, Any]:

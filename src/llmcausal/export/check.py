@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
+from llmcausal.data.spans import Span, as_messages
 from llmcausal.data.template import ChatTemplate, conversation
 from llmcausal.errors import ModelError
 from llmcausal.export.source import ExportSource
@@ -30,6 +31,11 @@ CHECK_PROMPTS = (
     ("Say whether the review is positive or negative.", "The lamp broke after two days."),
 )
 """(system, user) pairs; plain text, on whose tokens every tokenizer must agree."""
+CHECK_SPANS = (
+    "Answer from the result.",
+    (Span("When is lunch?", trusted=True), Span("Lunch is at noon, says Ana.", "tool")),
+)
+"""A prompt whose untrusted text has a place of its own."""
 NEW_TOKENS = 48
 """Longest answer to them."""
 TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
@@ -233,15 +239,19 @@ def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[st
 
 def _same_prompt_tokens(template: ChatTemplate, loaded: Loaded) -> bool:
     """Whether the artifact renders prompts as training's tokenizer and chat template do."""
+    turns = [
+        conversation(system, user, folds_system=template.folds_system)
+        for system, user in CHECK_PROMPTS
+    ]
     return all(
         loaded.tokens_of(messages)
         == template.tokenizer.apply_chat_template(
-            messages, chat_template=template.text, add_generation_prompt=True, return_dict=False
+            messages, chat_template=wanted, add_generation_prompt=True, return_dict=False
         )
-        for messages in (
-            conversation(system, user, folds_system=template.folds_system)
-            for system, user in CHECK_PROMPTS
-        )
+        for messages, wanted in [
+            *((turn, template.text) for turn in turns),
+            (as_messages(*CHECK_SPANS), template.exported),
+        ]
     )
 
 

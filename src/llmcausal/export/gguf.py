@@ -185,7 +185,7 @@ def _load(source: ExportSource, file: Path, quantize: str) -> Loaded:
 def _metadata_defects(source: ExportSource, file: Path) -> list[str]:
     reader = gguf.GGUFReader(file)
     defects = []
-    if _value(reader, gguf.Keys.Tokenizer.CHAT_TEMPLATE) != source.template.text:
+    if _value(reader, gguf.Keys.Tokenizer.CHAT_TEMPLATE) != source.template.exported:
         defects.append(f"{gguf.Keys.Tokenizer.CHAT_TEMPLATE} is not the training's chat template")
     end = _value(reader, gguf.Keys.Tokenizer.EOS_ID)
     if end != source.template.stop_ids[0]:
@@ -240,7 +240,7 @@ def go_template(template: ChatTemplate, *, bos: bool) -> str:
     if template.folds_system:
         slots["user"] = "{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}"
     for piece in template.pieces.prompt:
-        text += slots[piece.role] if isinstance(piece, Slot) else _literal(piece)
+        text += slots[piece.name] if isinstance(piece, Slot) else _literal(piece)
     first = template.tokenizer.bos_token
     if bos and isinstance(first, str):
         text = text.removeprefix(first)

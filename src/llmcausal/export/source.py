@@ -17,6 +17,7 @@ from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError
 from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
@@ -32,7 +33,7 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AttackSuite:
-    prompts: Sequence[tuple[str, str]]  # (system, user)
+    prompts: Sequence[tuple[str, Content]]  # the system prompt and what follows it
     max_new_tokens: int
     score: Callable[[Sequence[str]], Figures]  # of the answers to all prompts
 
@@ -152,7 +153,7 @@ class ExportSource:
             path.write_text(json.dumps(config), encoding="utf-8")
 
     def _save(self, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-        tokenizer.chat_template = self.template.text
+        tokenizer.chat_template = self.template.exported
         tokenizer.save_pretrained(folder)
 
     def generation_config(self) -> GenerationConfig:

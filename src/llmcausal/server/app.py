@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import uvicorn
@@ -46,6 +47,7 @@ class Served:
     name: str
     token: str | None  # bearer token that requests need
     hosts: tuple[str, ...]  # accepted host names of this server; `*` for any
+    spans: bool = False  # the training data has spans
 
 
 def build_app(served: Served) -> Starlette:
@@ -87,7 +89,8 @@ class _Endpoints:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def chat(self, request: Request) -> Response:
-        return await self._answered(request, read_chat, chat=True)
+        read = partial(read_chat, spans=self._served.spans)
+        return await self._answered(request, read, chat=True)
 
     async def completions(self, request: Request) -> Response:
         return await self._answered(request, read_completion, chat=False)

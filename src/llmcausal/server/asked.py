@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcausal.data.formats.record import read_content
+from llmcausal.data.spans import Content
 from llmcausal.data.template import fold
+from llmcausal.errors import DataError
 
 Values = Mapping[str, Any]
 
@@ -40,19 +44,21 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; `prompt` is the trusted and the untrusted text, or token ids."""
+    """A request; `prompt` is the system prompt and what follows it, or token ids."""
 
-    prompt: tuple[str, str] | tuple[int, ...]
+    prompt: tuple[str, Content] | list[int]
     model: str
     max_tokens: int | None
     streams: bool
 
 
-def read_chat(body: bytes) -> Asked:
+def read_chat(body: bytes, *, spans: bool = False) -> Asked:
     """Reads a request for a chat completion; raises `Refusal` for anything else.
 
-    The roles are those of `_ORDERS`. The last message is the untrusted text, as the user's turn is
-    in training; those before it are the trusted task.
+    Messages are one turn, or spans if the checkpoint was trained on `spans` or a message has
+    `trusted`. Of one turn the roles are those of `_ORDERS`. Its last message is the untrusted text,
+    as the user's turn is in training; those before it are the trusted task. Of spans a tool's
+    message is untrusted, and a user's if `trusted` is false.
     """
     values = _object(body)
     _refuse_others(values, "messages")
@@ -60,14 +66,43 @@ def read_chat(body: bytes) -> Asked:
     if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
         raise _bad("messages: must be a list of objects with role and content")
     roles = tuple(str(message.get("role")) for message in messages)
+    if spans or any("trusted" in message for message in messages):
+        return _asked(values, _spans(messages))
     if roles not in _ORDERS:
         known = "; ".join(", ".join(order) for order in _ORDERS)
         raise _bad(
             f"messages: roles {', '.join(roles)[:80] or 'none'} are not one turn as in training, "
-            f"which is one of: {known}. The last message is the untrusted text"
+            f"which is one of: {known}. The last message is the untrusted text. To send a "
+            "conversation all the same, give its messages `trusted`, true or false"
         )
     *trusted, untrusted = [_content(message, index) for index, message in enumerate(messages)]
     return _asked(values, (fold(*trusted) if len(trusted) == 2 else trusted[0], untrusted))
+
+
+def _spans(messages: Sequence[Values]) -> tuple[str, Content]:
+    texts = [_content(message, index) for index, message in enumerate(messages)]
+    system, first = "", 0
+    if messages and messages[0].get("role") == "system":
+        if messages[0].get("trusted", True) is not True:
+            raise _bad("messages[0].trusted: the system prompt is trusted; leave trusted out")
+        system, first = texts[0], 1
+    spans = [
+        {
+            "role": message.get("role"),
+            "trusted": message.get("trusted", message.get("role") in ("user", "assistant")),
+            "text": text,
+        }
+        for message, text in zip(messages[first:], texts[first:], strict=True)
+    ]
+    try:
+        return system, read_content(spans)
+    except DataError as error:
+        place = re.compile(r"^spans\[(\d+)\]")
+        named = (
+            place.sub(lambda found: f"messages[{int(found[1]) + first}]", defect)
+            for defect in error.defects
+        )
+        raise _bad("; ".join(named)) from None
 
 
 def read_completion(body: bytes) -> Asked:
@@ -82,7 +117,7 @@ def read_completion(body: bytes) -> Asked:
         )
     if not isinstance(prompt, list) or not prompt or not all(_is_whole(each) for each in prompt):
         raise _bad("prompt: must be a list of token ids")
-    return _asked(values, tuple(prompt))
+    return _asked(values, prompt)
 
 
 def _object(body: bytes) -> Values:
@@ -106,7 +141,7 @@ def _refuse_others(values: Values, own: str) -> None:
             raise _bad(f"{name}: this server decodes greedily; only {only} is possible")
 
 
-def _asked(values: Values, prompt: tuple[str, str] | tuple[int, ...]) -> Asked:
+def _asked(values: Values, prompt: tuple[str, Content] | list[int]) -> Asked:
     model, streams = values.get("model"), values.get("stream")
     if model is not None and not isinstance(model, str):
         raise _bad("model: must be a string")

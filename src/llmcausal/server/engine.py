@@ -261,25 +261,24 @@ class Engine:
         job.tell(Finished(rest, whole, len(prompt), len(answer.tokens), detection))
 
     def _detected(self, asked: Asked) -> dict[str, Any] | None:
-        system, *others = asked.prompt
-        if self._detector is None or isinstance(system, int):
+        prompt = asked.prompt
+        if self._detector is None or isinstance(prompt, list):
             return None
         try:
-            found = self._detector.of(self._model, system, str(others[0]))
+            found = self._detector.of(self._model, *prompt)
         except Exception as error:  # the answer is whole; it must not be lost with its score
             _log.warning("the detector failed: %s", type(error).__name__)
             return None
         return found.as_dict() if found else None
 
     def _rendered(self, asked: Asked) -> list[int]:
-        system, *others = asked.prompt
-        if isinstance(system, int):
-            prompt = [system, *(int(each) for each in others)]
+        prompt = asked.prompt
+        if isinstance(prompt, list):
             if not all(0 <= token < self._tokens for token in prompt):
                 raise Refusal(400, "invalid_request", f"prompt: ids are 0 to {self._tokens - 1}")
         else:
             try:
-                prompt = self._template.encode_prompt(system, str(others[0]))
+                prompt = self._template.encode_prompt(*prompt)
             except DataError as error:
                 raise Refusal(400, "invalid_request", "; ".join(error.defects)) from None
         if len(prompt) > self.limits.prompt_tokens:

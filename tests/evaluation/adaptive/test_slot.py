@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmcausal.data.spans import Span
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Triplet
 from llmcausal.evaluation.adaptive.slot import (
@@ -98,6 +99,18 @@ def test_marks_around_the_text_are_ended_and_begun_again(
     assert slots[1].user_text((" A", " B")) == (
         f"What is it?\n\n<text>\nLunch at 0.\n</text>\n\n A {goal} B\n\n<text>\n Tea.\n</text>"
     )
+
+
+def test_of_several_spans_only_the_attacked_one_takes_texts(
+    template: ChatTemplate, triplet: Make, goal: str
+) -> None:
+    spans = (Span("When?", trusted=True), Span(None, "tool"), Span("A page.", "tool"))
+    slot = slots_of(template, replace(triplet(), spans=spans))[0]
+    attacked = Span(f"Lunch at 0. A {goal} B\n\nWhen is it?", "tool")
+    assert slot.prompt((" A", " B")) == ("Answer.", (spans[0], attacked, spans[2]))
+    placed = slot.place(slot.start)
+    assert [*placed.ids] == template.encode_prompt(*slot.prompt(slot.start))
+    assert slot.texts_of(placed) == slot.start
 
 
 def test_a_template_without_a_system_role_has_frames_too(

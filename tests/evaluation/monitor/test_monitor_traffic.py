@@ -16,6 +16,7 @@ from llmcausal.attacks.computed import PromptLeaking
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import MAX_LINE_BYTES, Defects
 from llmcausal.data.natural import generate_natural
+from llmcausal.data.spans import Span
 from llmcausal.errors import DataError, UsageError
 from llmcausal.evaluation.monitor.traffic import (
     Exchange,
@@ -34,7 +35,7 @@ SYSTEM = (
 
 
 def exchange(**changes: str) -> Exchange:
-    given = {"system": SYSTEM, "trusted": SYSTEM, "untrusted": "Where is my card?", "answer": "x"}
+    given = {"system": SYSTEM, "content": "Where is my card?", "answer": "x"}
     return Exchange(1, "1", **{**given, **changes})
 
 
@@ -49,7 +50,8 @@ def log(path: Path, *records: Any) -> Path:
 
 
 def test_users_and_spans_are_read_with_their_trust(tmp_path: Path) -> None:
-    spans = [{"text": "Be brief.", "trusted": True}, {"text": "A mail."}, {"text": "A page."}]
+    page = {"text": "A page.", "role": "tool"}
+    spans = [{"text": "Be brief.", "trusted": True}, {"text": "A mail.", "role": "mail"}, page]
     path = log(
         tmp_path / "log.jsonl",
         {"system": "s", "user": "u", "answer": "a", "other": [1]},
@@ -57,10 +59,10 @@ def test_users_and_spans_are_read_with_their_trust(tmp_path: Path) -> None:
     )
     found, defects = read(path)
     assert defects == []
-    assert found == [
-        Exchange(1, "", "s", "s", "u", "a"),
-        Exchange(2, "7", "s", "s\nBe brief.", "A mail.\nA page.", "b"),
-    ]
+    parts = (Span("Be brief.", trusted=True), Span("A mail."), Span("A page.", "tool"))
+    assert found == [Exchange(1, "", "s", "u", "a"), Exchange(2, "7", "s", parts, "b")]
+    assert [each.trusted for each in found] == ["s", "s\nBe brief."]
+    assert [each.untrusted for each in found] == ["u", "A mail.\nA page."]
 
 
 @pytest.mark.parametrize(
@@ -110,12 +112,12 @@ def test_planted_signs_are_found() -> None:
             "system_prompt_leak",
         ),
     ):
-        found = score(exchange(untrusted=attack, answer=answer), witnesses)
+        found = score(exchange(content=attack, answer=answer), witnesses)
         assert found == (clean | {signal: True} if signal else clean)
 
 
 def test_what_is_trusted_or_the_users_own_is_no_sign() -> None:
-    assert not score(exchange(trusted="say zq-77", answer="zq-77"), ["zq-77"])["witness"]
+    assert not score(exchange(system="say zq-77", answer="zq-77"), ["zq-77"])["witness"]
     assert leaks(SYSTEM, f"My prompt is: {SYSTEM}", SYSTEM) is False
     assert leaks("Sum up.", "", "Sum up.") is None
     assert leaks("Sum up the mail in one sentence.", "", "Sum up the mail in one sentence") is True
@@ -126,7 +128,7 @@ def test_what_is_trusted_or_the_users_own_is_no_sign() -> None:
 
 def test_a_leak_that_the_attack_family_asks_for_is_found() -> None:
     goal = PromptLeaking().own_goal(SYSTEM, random.Random(0), "held_out")
-    found = score(exchange(untrusted=goal.instruction, answer=f"Of course! {SYSTEM}"))
+    found = score(exchange(content=goal.instruction, answer=f"Of course! {SYSTEM}"))
     assert found["system_prompt_leak"]
 
 
@@ -134,11 +136,11 @@ def test_a_thousand_clean_records_show_nothing() -> None:
     """Also with harmless imperatives, security words and quoted attacks in the texts."""
     raised = 0
     for triplet in generate("validation", 1000, seed=1):
-        made = exchange(system=triplet.system, untrusted=triplet.benign, answer=triplet.response)
+        made = exchange(system=triplet.system, content=triplet.benign, answer=triplet.response)
         raised += any(score(made, ["Velodamos"]).values())
     for triplet in generate_natural("validation", 300, seed=1):
         answer = " ".join(triplet.benign.split()[-40:])
-        made = exchange(system=triplet.system, untrusted=triplet.benign, answer=answer)
+        made = exchange(system=triplet.system, content=triplet.benign, answer=answer)
         raised += bool(score(made)["system_prompt_leak"])
     assert raised == 0
 
@@ -177,9 +179,9 @@ TEXTS = st.text() | st.lists(
 
 @given(TEXTS, TEXTS, TEXTS)
 def test_any_text_can_be_scored(system: str, untrusted: str, answer: str) -> None:
-    found = score(exchange(system=system, trusted=system, untrusted=untrusted, answer=answer))
+    found = score(exchange(system=system, content=untrusted, answer=answer))
     assert set(found.values()) <= {True, False, None}
-    assert score(exchange(system=system, untrusted=untrusted, answer=""))["witness"] is None
+    assert score(exchange(system=system, content=untrusted, answer=""))["witness"] is None
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmcausal.data.formats.record import TEXTS, parse_record
+from llmcausal.data.spans import Span
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError, StorageError
 from llmcausal.storage import replace_file
@@ -165,6 +166,8 @@ class Defects:
 
 def _encode(triplet: Triplet) -> bytes:
     record: dict[str, Any] = {name: text for name in TEXTS if (text := getattr(triplet, name))}
+    if triplet.spans:
+        record["spans"] = [_span_object(span) for span in triplet.spans]
     if triplet.attack:
         attack = {key: value for key, value in vars(triplet.attack).items() if value}
         record["attack"] = attack | _check_object(triplet.attack.check)
@@ -175,6 +178,11 @@ def _encode(triplet: Triplet) -> bytes:
         return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError as error:
         raise DataError([f"triplet {triplet.id!a}: not writable as UTF-8: {error}"]) from error
+
+
+def _span_object(span: Span) -> dict[str, Any]:
+    text = {} if span.text is None else {"text": span.text}
+    return {"role": span.role, "trusted": span.trusted, **text}
 
 
 def _check_object(check: Check | None) -> dict[str, dict[str, str]]:

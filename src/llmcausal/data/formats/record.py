@@ -8,11 +8,13 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import regex
 
+from llmcausal.data.spans import Content, Span, SpanRole, Spans
 from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Check, CheckKind, Triplet
+from llmcausal.errors import DataError
 from llmcausal.registry import nearest
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -32,9 +34,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "unfinished": (),
     "attack": ("attack_type",),
     "check": (),
+    "spans": (),
 }
 """Every key of a triplet in the order of a written file, and its other names."""
-TEXTS = tuple(name for name in ALIASES if name not in ("unfinished", "attack", "check"))
+TEXTS = tuple(name for name in ALIASES if name not in ("unfinished", "attack", "check", "spans"))
 
 REQUIRED = ("id", "system", "benign", "benign_cf", "injection")
 ANSWERS = ("response", "response_cf", "response_injection", "response_obeying")
@@ -46,11 +49,18 @@ ATTACK_CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Keys of an attack with a few possible values."""
 ATTACK_KEYS = (*ATTACK_TEXTS, "check", *ATTACK_CHOICES)
+SPAN_KEYS = ("text", "role", "trusted")
+MAX_SPANS = 256
 MAX_PATTERN_LENGTH = 1000
 MAX_REPEATS = 100_000
 """The library expands counted repeats, so three nested repeats of 1000 would fill the memory."""
 MAX_KEY_LENGTH = 64
 """A longer key is no misspelling, so it is not compared with the known keys."""
+_CONTRADICTIONS: Mapping[tuple[str, bool], str] = {
+    ("tool", True): "a tool's result is untrusted: leave trusted out, or give the role user",
+    ("assistant", False): "an assistant's turn is the model's own: leave trusted out, or give the "
+    "role user or tool to text from elsewhere",
+}
 JSON_TYPES = {
     type(None): "null",
     bool: "a boolean",
@@ -71,10 +81,11 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
     parser = _Parser(record)
     texts = {name: parser.text(name) for name in TEXTS}
     attack, check, unfinished = parser.attack(), parser.check(), parser.unfinished()
+    spans = parser.spans()
     if parser.defects:
         return None, parser.defects
     given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
-    return Triplet(**given, attack=attack, check=check, unfinished=unfinished), []
+    return Triplet(**given, attack=attack, check=check, unfinished=unfinished, spans=spans), []
 
 
 def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
@@ -82,6 +93,24 @@ def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, s
     parser = _Parser({})
     check = parser.read_check(field, value)
     return None if parser.defects else check, parser.defects
+
+
+def read_content(value: object) -> Content:
+    """Reads a text, or a list of spans as in data files, each with its text.
+
+    Raises:
+        DataError: With every defect.
+    """
+    if isinstance(value, str):
+        return value
+    parser = _Parser({})
+    spans = parser.read_spans(value)
+    missing = [f"spans[{place}].text" for place, span in enumerate(spans) if span.text is None]
+    parser.defects += [(field, "missing") for field in missing]
+    if parser.defects:
+        defects = [f"{field}: {reason}" for field, reason in parser.defects]
+        raise DataError(defects, "the prompt cannot be used")
+    return spans
 
 
 class _Parser:
@@ -149,6 +178,66 @@ class _Parser:
             self.defects.append(("unfinished", f"must be a list of any of {', '.join(ANSWERS)}"))
             return ()
         return tuple(value)
+
+    def spans(self) -> Spans:
+        """Returns the spans, of which exactly one is the members' place; none if defective."""
+        value = self.record.get("spans")
+        if value is None:
+            self._absent("spans", ("spans",))
+            return ()
+        before = len(self.defects)
+        spans = self.read_spans(value)
+        places = [place for place, span in enumerate(spans) if span.text is None]
+        if len(self.defects) > before:
+            return ()
+        if len(places) != 1:
+            reason = "exactly one has no text: there the texts of benign and injection go"
+            named = ", ".join(map(str, places)) or "none"
+            self.defects.append(("spans", f"{reason}; without text: {named}"))
+        elif spans[places[0]].trusted:
+            reason = "must not be trusted: here the texts of benign and injection go"
+            self.defects.append((f"spans[{places[0]}]", reason))
+        return spans
+
+    def read_spans(self, value: object) -> Spans:
+        """Returns a list of spans, with or without text; none if any is defective."""
+        if not isinstance(value, list | tuple) or not value:
+            self.defects.append(("spans", f"must be a list of objects with {', '.join(SPAN_KEYS)}"))
+            return ()
+        if len(value) > MAX_SPANS:
+            self.defects.append(("spans", f"{len(value)} spans are more than {MAX_SPANS}"))
+            return ()
+        before = len(self.defects)
+        spans = tuple(self._span(f"spans[{place}]", each) for place, each in enumerate(value))
+        if len(self.defects) == before and spans[-1].role == "assistant":
+            reason = "is the last one; the model answers a user or a tool"
+            self.defects.append((f"spans[{len(spans) - 1}].role", f"assistant: {reason}"))
+        return () if len(self.defects) > before else spans
+
+    def _span(self, field: str, value: object) -> Span:
+        if not isinstance(value, Mapping):
+            self.defects.append((field, f"must be an object, is {_type_name(value)}"))
+            return Span()
+        for key in value:
+            if key not in SPAN_KEYS:  # a misspelt `trusted` would change what may be followed
+                shown = str(key)[:MAX_KEY_LENGTH]
+                hint = f"{nearest(shown, SPAN_KEYS)} (known: {', '.join(SPAN_KEYS)})"
+                self.defects.append((field, f"unknown key {shown!a}{hint}"))
+        role, text = value.get("role", "user"), value.get("text")
+        trusted = value.get("trusted", role == "assistant")
+        if not isinstance(role, str) or role not in get_args(SpanRole):
+            known, shown = get_args(SpanRole), str(role)[:MAX_KEY_LENGTH]
+            hint = nearest(shown, known) or "; the system prompt is not a span"
+            self.defects.append((f"{field}.role", f"must be one of {', '.join(known)}{hint}"))
+            return Span()
+        if not isinstance(trusted, bool):
+            reason = f"must be true or false, is {_type_name(trusted)}"
+            self.defects.append((f"{field}.trusted", reason))
+        elif (role, trusted) in _CONTRADICTIONS:
+            self.defects.append((f"{field}.trusted", _CONTRADICTIONS[role, trusted]))
+        if text is not None:
+            text = self._sound_text(f"{field}.text", text, may_be_empty=trusted is not True)
+        return Span(text, cast("SpanRole", role), trusted is True)
 
     def _choice(self, key: str, value: Any) -> str:
         known = ATTACK_CHOICES[key]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmcausal.data.spans import in_words
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.evaluation.adaptive import AdaptiveRequest
@@ -42,9 +43,9 @@ class Aim:
     openings: tuple[Opening, ...]
     targets: tuple[str, ...]
 
-    def user_text(self, found: Found) -> str:
+    def prompt(self, found: Found) -> PromptPair:
         slot = {opening.slot.frame: opening.slot for opening in self.openings}[found.frame]
-        return slot.user_text((found.prefix, found.suffix)[-len(slot.start) :])
+        return slot.prompt((found.prefix, found.suffix)[-len(slot.start) :])
 
 
 def names_witness(triplet: Triplet) -> bool:
@@ -94,15 +95,13 @@ def attack_adaptively(
             found.append(_search_once(subject, aim, request, log, known))
             if progress:
                 progress(index + 1, len(aims))
-    plain = [(aim.triplet.system, aim.triplet.user_text("injection")) for aim in aims]
-    attacked = [
-        (aim.triplet.system, aim.user_text(each)) for aim, each in zip(aims, found, strict=True)
-    ]
+    plain = [aim.triplet.prompt("injection") for aim in aims]
+    attacked = [aim.prompt(each) for aim, each in zip(aims, found, strict=True)]
     answers = _answers(subject, [*plain, *attacked], request)
     before, after = answers[: len(aims)], answers[len(aims) :]
     examples = [
-        _example(aim, each, prompt, one, other)
-        for aim, each, (_, prompt), one, other in zip(
+        _example(aim, each, in_words(content), one, other)
+        for aim, each, (_, content), one, other in zip(
             aims, found, attacked, before, after, strict=True
         )
     ]
@@ -180,6 +179,7 @@ def _key(subject: Subject, aim: Aim, request: AdaptiveRequest) -> str:
         subject.weights,
         subject.template.fingerprint,
         aim.triplet.system,
+        *([asdict(span) for span in aim.triplet.spans]),
         [[each.slot.frame, each.slot.fixed, each.texts] for each in aim.openings],
         aim.targets,
         {name: value for name, value in request.budget.items() if name not in drawn},

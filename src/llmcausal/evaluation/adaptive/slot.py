@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from llmcausal.data.builtin import MARKS
 from llmcausal.data.prefix_tree import common_length
+from llmcausal.data.spans import Content, Spans, filled
+from llmcausal.data.template import FENCE as TEMPLATE_FENCE
 from llmcausal.data.template import ChatTemplate, Slot
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
@@ -45,14 +47,16 @@ class PromptSlot:
     """An attacked prompt around free texts.
 
     The attacker writes text, not tokens: texts count only if the encoded prompt has exactly the
-    search's tokens. `fixed` is the user's text before, between and after the free texts, which are
-    a prefix and a suffix, or a suffix alone.
+    search's tokens. `fixed` is the attacked text before, between and after the free texts, which
+    are a prefix and a suffix, or a suffix alone. Of several spans it is the untrusted one of the
+    injection; the others stay as they are.
     """
 
     template: ChatTemplate
     system: str
     fixed: tuple[str, ...]
     frame: str = BARE
+    spans: Spans = ()
 
     @property
     def start(self) -> tuple[str, ...]:
@@ -71,7 +75,10 @@ class PromptSlot:
         )
 
     def encode(self, texts: Sequence[str]) -> list[int]:
-        return self.template.encode_prompt(self.system, self.user_text(texts))
+        return self.template.encode_prompt(*self.prompt(texts))
+
+    def prompt(self, texts: Sequence[str]) -> tuple[str, Content]:
+        return self.system, filled(self.spans, self.user_text(texts))
 
     def place(self, texts: Sequence[str]) -> Placed:
         """Finds the tokens of each text in the prompt; raises a ValueError if one has none."""
@@ -116,10 +123,10 @@ def slots_of(template: ChatTemplate, triplet: Triplet) -> list[PromptSlot]:
     at the end if the instruction is encoded, or if the next character would join the text.
     """
     found = []
-    frames = {BARE: ("", ""), **_fence(triplet), **_turns(template)}
+    frames = {BARE: ("", ""), **_fence(template, triplet), **_turns(template)}
     for frame, (opening, closing) in frames.items():
         for fixed in _ways(triplet, opening, closing):
-            slot = PromptSlot(template, triplet.system, fixed, frame)
+            slot = PromptSlot(template, triplet.system, fixed, frame, triplet.spans)
             if slot.takes(slot.start):
                 found.append(slot)
                 break
@@ -144,8 +151,11 @@ def _ways(triplet: Triplet, opening: str, closing: str) -> Iterator[tuple[str, .
         yield text, ""
 
 
-def _fence(triplet: Triplet) -> dict[str, tuple[str, str]]:
+def _fence(template: ChatTemplate, triplet: Triplet) -> dict[str, tuple[str, str]]:
     text, _, at = _goal_at(triplet)
+    if triplet.spans and not template.tool_role:
+        opening, closing = TEMPLATE_FENCE
+        return {FENCE: (f"{closing}\n\n", f"\n\n{opening}")}
     for opening, closing in MARKS:
         if at >= 0 and opening in text[:at] and closing in text[at:]:
             return {FENCE: (f"{closing}\n\n", f"\n\n{opening}")}

@@ -16,7 +16,6 @@ from llmcausal.data.formats.jsonl import Defects, read_objects
 from llmcausal.data.natural import SYSTEM, generate_natural
 from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Triplet
 from llmcausal.errors import DataError, StorageError
-from llmcausal.evaluation.generation import PromptPair
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.storage import replace_file
 
@@ -51,7 +50,7 @@ class Planted:
     """A canary in one wording with a new witness."""
 
     canary: Canary
-    prompt: PromptPair
+    prompt: tuple[str, str]
     witness: str
 
     def obeyed_by(self, answer: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcausal.data.formats.jsonl import Defects, read_objects
+from llmcausal.data.spans import Content, Span, SpanRole, Spans, as_text, texts_of
 from llmcausal.errors import DataError, UsageError
 from llmcausal.storage import read_at_most
 
@@ -62,16 +63,22 @@ class Exchange:
 
     Attributes:
         line: In the log.
-        trusted: The system prompt, then the trusted spans.
-        untrusted: The other spans.
+        content: What follows the system prompt.
     """
 
     line: int
     id: str
     system: str
-    trusted: str
-    untrusted: str
+    content: Content
     answer: str
+
+    @property
+    def trusted(self) -> str:
+        return "\n".join([self.system, *texts_of(self.content, trusted=True)])
+
+    @property
+    def untrusted(self) -> str:
+        return "\n".join(texts_of(self.content, trusted=False))
 
 
 def read_traffic(path: Path, defects: Defects) -> Iterator[Exchange]:
@@ -91,16 +98,7 @@ def read_traffic(path: Path, defects: Defects) -> Iterator[Exchange]:
             defects.add(number, "id", "must be text or a number")
         if defects.count > before:
             continue
-        trusted = [text for text, is_trusted in spans if is_trusted]
-        untrusted = [text for text, is_trusted in spans if not is_trusted]
-        yield Exchange(
-            number,
-            str(name)[:200],
-            system,
-            "\n".join([system, *trusted]),
-            "\n".join(untrusted),
-            answer,
-        )
+        yield Exchange(number, str(name)[:200], system, as_text(spans), answer)
 
 
 def _text(record: Mapping[str, Any], key: str, number: int, defects: Defects) -> str:
@@ -111,18 +109,18 @@ def _text(record: Mapping[str, Any], key: str, number: int, defects: Defects) ->
     return value
 
 
-def _spans(record: Mapping[str, Any], number: int, defects: Defects) -> list[tuple[str, bool]]:
-    """Returns the texts after the system prompt, and whether each is trusted."""
+def _spans(record: Mapping[str, Any], number: int, defects: Defects) -> Spans:
+    """Returns what follows the system prompt; a role that is none of a span's is ignored."""
     if (record.get("user") is None) == (record.get("spans") is None):
         defects.add(number, "user", "give either user or spans")
-        return []
+        return ()
     if record.get("spans") is None:
-        return [(_text(record, "user", number, defects), False)]
-    found = []
+        return (Span(_text(record, "user", number, defects)),)
+    found: list[Span] = []
     spans = record["spans"]
     if not isinstance(spans, list) or not spans:
         defects.add(number, "spans", "must be a list of objects with text")
-        return []
+        return ()
     for place, span in enumerate(spans):
         values = span if isinstance(span, dict) else {}
         text, trusted = values.get("text"), values.get("trusted", False)
@@ -130,8 +128,9 @@ def _spans(record: Mapping[str, Any], number: int, defects: Defects) -> list[tup
             reason = "must be an object with text, and with trusted as true or false"
             defects.add(number, f"spans[{place}]", reason)
         else:
-            found.append((text, trusted))
-    return found
+            other: SpanRole = "assistant" if trusted else "tool"
+            found.append(Span(text, other if values.get("role") == other else "user", trusted))
+    return tuple(found)
 
 
 def read_witnesses(path: Path) -> list[str]:

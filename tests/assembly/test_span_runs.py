@@ -1,0 +1,80 @@
+"""A run whose data have several spans: training, evaluation, export and serving render alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import llmcausal
+from llmcausal.assembly import exporting
+from llmcausal.data.formats.jsonl import write_triplets
+from llmcausal.data.spans import Span, as_messages
+from llmcausal.data.template import ChatTemplate
+from llmcausal.server import app
+from llmcausal.train.checkpoint import verify
+from tests import program
+from tests.tiny import short_triplets
+
+ASKED, MAIL = Span("Do it with the text.", trusted=True), Span("A mail: hi.", "tool")
+
+
+class Built(Exception):
+    """The server is built."""
+
+
+def test_spans_from_training_to_serving(
+    tiny_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "train.jsonl"
+    spans = (ASKED, MAIL, Span(None, "tool"))
+    triplets = [replace(each, spans=spans) for each in short_triplets()]
+    write_triplets(file, triplets)
+    write_triplets(tmp_path / "test.jsonl", triplets[:2])
+    config = tiny_config(
+        train={"max_steps": 2},
+        data={"max_length": 2048, "test": str(tmp_path / "test.jsonl"), "max_samples": 8},
+        evaluation={"max_new_tokens": 4},
+    )
+    best = program.train(config, plain=True).run_dir / "best"
+    assert verify(best)["spans"] is True
+
+    out = tmp_path / "evaluation"
+    program.evaluate(best, out=out, baseline=False, progress=lambda *_: None)
+    rows = [json.loads(line) for line in (out / "generations.jsonl").read_text().splitlines()]
+    assert rows
+    texts = {each.id: each for each in triplets}
+    for row in rows:
+        own = texts[row["id"]].user_text(row["member"])
+        others = "[user, trusted]\nDo it with the text.\n\n[tool, untrusted]\nA mail: hi.\n\n"
+        if row["member"] == "obeying":  # nothing but the instruction is trusted
+            others = "[tool, untrusted]\nA mail: hi.\n\n"
+        assert row["prompt"] == f"{others}[tool, untrusted]\n{own}"
+
+    monkeypatch.setattr(exporting, "ATTACKED_PROMPTS", 2)
+    report = program.export(best, target="adapter", out=tmp_path / "adapter")
+    assert report["same_prompt_tokens"]
+    asked = [{"text": ASKED.text, "trusted": True}, {"text": "Hi.", "role": "tool"}]
+    ids = llmcausal.render_prompt(tmp_path / "adapter", "Be kind.", asked)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    content = (ASKED, Span("Hi.", "tool"))
+    assert ids == ChatTemplate(tokenizer).encode_prompt("Be kind.", content)
+    assert ids == tokenizer.apply_chat_template(
+        as_messages("Be kind.", content), add_generation_prompt=True, return_dict=False
+    )
+
+    served: list[app.Served] = []
+
+    def build(made: app.Served) -> None:
+        served.append(made)
+        raise Built
+
+    monkeypatch.setattr(app, "build_app", build)
+    with pytest.raises(Built):
+        program.serve(best, port=0)
+    assert served[0].spans
