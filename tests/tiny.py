@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -60,10 +61,21 @@ def make_llama(tokenizer: Any, seed: int = 0, **settings: Any) -> Any:
 
 @cache
 def short_triplets() -> list[Any]:
-    """Takes the shortest of 200 triplets: each byte is a token, and most tests wait for steps."""
+    """Shortens 20 triplets: each byte is a token, and most tests wait for steps."""
     from llmcausal.data.builtin import generate
 
-    def size(triplet: Any) -> int:
-        return len(triplet.system + triplet.benign + triplet.benign_cf + triplet.injection)
-
-    return sorted(generate("train", 200, seed=1), key=size)[:20]
+    short = []
+    for triplet in generate("train", 20, seed=1):
+        benign, other = triplet.benign[:40], triplet.benign_cf[-40:]
+        assert benign != other
+        assert triplet.attack is not None
+        short.append(
+            replace(
+                triplet,
+                system=triplet.system.rpartition(". ")[2],
+                benign=benign,
+                benign_cf=other,
+                injection=f"{benign}\n{triplet.attack.goal}",
+            )
+        )
+    return short

@@ -18,12 +18,13 @@ from tests import program
 
 
 def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the panels of reports empty.
+    """Leaves the drawings of reports empty.
 
-    matplotlib takes longer than a tiny run's steps; `tests/ui` draws the panels.
+    matplotlib takes longer than a tiny run's steps; `tests/ui` draws them.
     """
-    panel = "llmcausal.ui.report.sections.line_panel"
-    monkeypatch.setattr(panel, lambda *_, **__: Markup("<svg></svg>"))
+    for name in ("line_panel", "representation_map"):
+        drawing = f"llmcausal.ui.report.sections.{name}"
+        monkeypatch.setattr(drawing, lambda *_, **__: Markup("<svg></svg>"))
 
 
 @pytest.fixture

@@ -108,10 +108,11 @@ class StubTrainer:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubTrainer:
-    """Also spares the collection of garbage after each run, which takes 0.3 s beside torch."""
+    """Also spares the drawing, and the collection of garbage after each run, 0.3 s beside torch."""
     trainer = StubTrainer()
     monkeypatch.setattr(training, "train", trainer)
     monkeypatch.setattr("llmcausal.assembly.ablation.gc", SimpleNamespace(collect=lambda: 0))
+    monkeypatch.setattr("llmcausal.assembly.ablation.ablation_plot", lambda _rows: "<svg></svg>")
     return trainer
 
 

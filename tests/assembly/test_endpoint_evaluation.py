@@ -212,6 +212,7 @@ class Deployed:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_loses_nothing(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -212,7 +212,7 @@ def test_a_run_without_contrast_has_no_projection(
 ) -> None:
     """As the one evaluated, and as the one compared with."""
     other = trained(name="task-only", train={"max_steps": 1}, loss=loss) / "checkpoint-1"
-    few, out = {"max_samples": 2}, tmp_path / "out"
+    few, out = {"max_samples": 2, "max_new_tokens": 4}, tmp_path / "out"
     kinds = []
     for tuned, against in ((other, None), (checkpoint, other), (other, checkpoint)):
         result = program.evaluate(

@@ -271,6 +271,7 @@ def test_two_and_four_processes_reach_what_one_does() -> None:
     assert "MISSED" not in _run("-m", "tests.torture.processes").stdout
 
 
+@pytest.mark.slow
 def test_the_command_starts_two(tmp_path: Path) -> None:
     done = _train(tmp_path, "--num-processes", "2", "--set", "train.accumulation_steps=2")
     assert done.stdout.count("completed") == 1

@@ -631,11 +631,13 @@ def test_a_detector_leaves_the_defence_as_it_is_and_comes_again_after_a_kill(
     tiny_config: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`contrast_gradient = "head"`: the adapter is to the bit that of a run without contrast."""
-    asked = {"contrast_gradient": "head"}
-    run_dir = program.train(tiny_config(name="with", loss=asked), plain=True).run_dir
+    asked, short = {"contrast_gradient": "head"}, {"max_steps": 4}
+    config = tiny_config(name="with", loss=asked, train=short)
+    run_dir = program.train(config, plain=True).run_dir
     assert "detector trained; validation: stability" in capsys.readouterr().out
     without = {"lambda_contrastive": 0.0}
-    plain = program.train(tiny_config(name="without", loss=without), plain=True).run_dir
+    config = tiny_config(name="without", loss=without, train=short)
+    plain = program.train(config, plain=True).run_dir
     adapter, head = "adapter_model.safetensors", "projection.safetensors"
     assert (run_dir / "best" / adapter).read_bytes() == (plain / "best" / adapter).read_bytes()
     assert rows(run_dir) == rows(plain)

@@ -24,6 +24,7 @@ SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "Rt5" * 8,  # pragma: allowlist secret
 }
 SHORT = {"train": {"max_steps": 4}, "checkpoint": {"every_steps": 1, "keep": 1}}
+FEW = {"max_samples": 2, "max_new_tokens": 4}
 posix = pytest.mark.skipif(os.name != "posix", reason="rights and links as POSIX has them")
 
 
@@ -63,7 +64,7 @@ def test_no_file_of_the_run_holds_a_secret_of_the_environment(
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     run_dir = program.train(tiny_config(**SHORT), plain=True).run_dir
-    program.evaluate(run_dir / "checkpoint-4", progress=None)
+    program.evaluate(run_dir / "checkpoint-4", progress=None, settings=FEW)
     files = [path for path in run_dir.rglob("*") if path.is_file()]
     assert {"environment.json", "report.html", "metrics.jsonl"} <= {path.name for path in files}
     printed = capfd.readouterr()
@@ -82,7 +83,7 @@ def test_what_is_made_follows_the_umask_and_caches_are_private(
     monkeypatch.setenv("LLMCAUSAL_CACHE", str(tmp_path / "cache"))
     config = tiny_config(**SHORT, evaluation={"cache": True})
     run_dir = program.train(config, plain=True).run_dir
-    program.evaluate(run_dir / "checkpoint-4", progress=None)
+    program.evaluate(run_dir / "checkpoint-4", progress=None, settings=FEW)
     assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
     for path in run_dir.iterdir():
         if path.is_file():

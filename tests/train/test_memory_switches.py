@@ -133,7 +133,7 @@ def test_every_switch_is_exact(
         assert_alike(found, wanted, bound)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     kind=st.sampled_from(["llama", "llama_tied", "gemma2"]),
     switches=st.fixed_dictionaries(

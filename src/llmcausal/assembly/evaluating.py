@@ -23,7 +23,7 @@ from llmcausal.evaluation.adaptive.attack import attack_adaptively, choose_aims,
 from llmcausal.evaluation.adaptive.gcg import Subject
 from llmcausal.evaluation.adaptive.slot import Earlier
 from llmcausal.evaluation.answer_store import AnswerStore, weights_fingerprint
-from llmcausal.evaluation.evaluate import Weights, evaluate
+from llmcausal.evaluation.evaluate import Weights, evaluate, measure_scales
 from llmcausal.evaluation.forward import (
     causal_figures,
     encode,
@@ -38,7 +38,6 @@ from llmcausal.evaluation.generation import (
     without_adapter,
 )
 from llmcausal.evaluation.results import write_results
-from llmcausal.evaluation.scales import measure_scales
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
 from llmcausal.model.cpu_layers import whole_layers

@@ -30,6 +30,8 @@ from llmcausal.evaluation.summary import (
     summarize,
     verdict_on,
 )
+from llmcausal.metrics import of
+from llmcausal.model.lora import adapter_scaled
 
 Answers = Mapping[PromptPair, Answer]
 Weights = Callable[[], AbstractContextManager[None]]
@@ -105,6 +107,33 @@ def evaluate(
     return score_answers(usable, skipped, tuned, base)
 
 
+def measure_scales(
+    answering: Answering,
+    triplets: Sequence[Triplet],
+    scales: Sequence[float],
+    known: Mapping[float, Mapping[str, Any] | None],
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measures generated answers with the adapter's update multiplied by each scale.
+
+    Args:
+        known: Figures of scales that are measured already, such as 1, and 0 for the base.
+
+    Returns:
+        `scale` and the figures of answers, by growing scale.
+    """
+    points = []
+    for scale in sorted(set(scales)):
+        figures = known.get(scale)
+        if figures is None:
+            with adapter_scaled(answering.model, scale):
+                result = evaluate(answering, triplets, baseline=False, progress=progress)
+            figures = result["tuned"]
+        names = [metric.name for metric in of("answers") if metric.name in figures]
+        points.append({"scale": scale, **{name: figures[name] for name in names}})
+    return points
+
+
 def encoding_once(template: ChatTemplate) -> ChatTemplate:
     """Returns the template with a cache: both models and the length check encode equal prompts."""
     remembering = copy.copy(template)
@@ -131,7 +160,7 @@ def score_answers(
     if before and base is not None:
         difference = differences(usable, before.verdicts, after.verdicts)
         clean = dict.fromkeys(each.prompt("benign") for each in usable)
-        texts = ({prompt: of[prompt].text for prompt in clean} for of in (tuned, base))
+        texts = ({prompt: side[prompt].text for prompt in clean} for side in (tuned, base))
         likeness = likeness_between(*texts)
     return {
         "base": summarize(usable, before.verdicts) if before else None,
@@ -156,7 +185,8 @@ def _judged(triplets: Sequence[Triplet], by_prompt: Answers) -> Judged:
         prompts = [_prompt(triplet, member) for triplet in triplets]
         answers[member] = [None if prompt is None else by_prompt[prompt] for prompt in prompts]
     texts = {
-        member: [answer.text if answer else None for answer in of] for member, of in answers.items()
+        member: [answer.text if answer else None for answer in given]
+        for member, given in answers.items()
     }
     return Judged(answers, judge(triplets, texts["benign"], texts["injection"], texts["obeying"]))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -213,6 +213,7 @@ ROWS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(st.lists(ROWS, max_size=4))
 def test_whatever_a_series_holds_it_goes_on(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Row]
