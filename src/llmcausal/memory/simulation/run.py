@@ -39,6 +39,7 @@ from llmcausal.memory.simulation.trace import REAL_LAYERS, Allocation, Trace, ex
 from llmcausal.model import token_chunks
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.placement import layer_stack
+from llmcausal.model.prequantized import skips_layers, stored_quantization
 from llmcausal.model.trunk import check_layer, take_apart
 from llmcausal.train.batch import Span, TripletBatch, collate, label_totals
 from llmcausal.train.build import build_execution, build_objective, needs_of, set_memory
@@ -48,11 +49,13 @@ from llmcausal.train.step import TripletStep
 def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
     """Predicts like `memory.prediction.predict`, in this process; no GPU means the CPU."""
     started = time.perf_counter()
-    architecture: Any = load_architecture(config.model).get_text_config()
+    loaded: Any = load_architecture(config.model)
+    architecture = loaded.get_text_config()
     layers = int(architecture.num_hidden_layers)
     check_layer(layers, config.loss.layer)
+    stored = stored_quantization(getattr(loaded, "quantization_config", None), config.model)
     trace = None
-    if _layers_are_equal(architecture, config.loss):
+    if _layers_are_equal(architecture, config.loss) and not (stored and skips_layers(stored)):
         trace = extended(_traced(config, workload, gpu, strategy, REAL_LAYERS, layers), layers)
     extrapolated = trace is not None
     trace = trace or _traced(config, workload, gpu, strategy, layers, layers)
