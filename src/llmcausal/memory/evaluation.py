@@ -135,7 +135,7 @@ class EvaluationReport:
 
     def _notes(self, notes: list[str]) -> list[str]:
         notes = [note for note in notes if not note.startswith("optimizer:")]
-        if self.training.device == "cpu":
+        if self.training.device == "cpu" and self.training.config.model.quantization == "nf4":
             notes.append(
                 "on a CPU the evaluation also dequantizes the weights, if they fit into half of "
                 "the free memory; the prediction leaves that out"
