@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 CHATML = (
@@ -79,3 +81,32 @@ def short_triplets() -> list[Any]:
             )
         )
     return short
+
+
+def save_in_nf4(original: Path, folder: Path, **settings: Any) -> Path:
+    """Stores a saved model in 4 bits, as the hub's `bnb-4bit` checkpoints: by transformers.
+
+    Args:
+        settings: `double`, `skipped` modules, `dtype` of the weights, `max_shard_size`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.pop("kind", "nf4"),
+        bnb_4bit_use_double_quant=settings.pop("double", True),
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=settings.pop("skipped", None),
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        original,
+        quantization_config=quantization,
+        dtype=settings.pop("dtype", torch.bfloat16),
+        device_map={"": "cpu"},
+    )
+    model.save_pretrained(folder, **settings)
+    for file in original.iterdir():
+        if file.name.startswith(("tokenizer", "chat_template")):
+            shutil.copyfile(file, folder / file.name)
+    return folder

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,34 @@ def test_a_local_folder_passes(config: RunConfig, on_cpu: Make, model_folder: Pa
     check = inputs.check_model(on_cpu(config))
     assert (check.status, check.detail) == ("pass", f"local folder {model_folder}")
     assert inputs.weights_bytes(config.model) == 1024
+
+
+@pytest.mark.parametrize(
+    ("stored", "settings", "status", "said"),
+    [
+        ({"bnb_4bit_use_double_quant": True}, {}, "pass", "local folder .*, its weights in NF4"),
+        ({}, {}, "fail", "set model.double_quantization to false"),
+        ({}, {"quantization": "none"}, "fail", "set model.quantization to 'nf4'"),
+        ({"bnb_4bit_quant_type": "fp4"}, {}, "fail", "quantized as fp4"),
+    ],
+)
+def test_weights_in_4_bits_pass_if_the_settings_agree(
+    config: RunConfig,
+    on_cpu: Make,
+    change: Change,
+    model_folder: Path,
+    stored: dict[str, Any],
+    settings: dict[str, Any],
+    status: str,
+    said: str,
+) -> None:
+    file = model_folder / "config.json"
+    values = json.loads(file.read_text())
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", **stored}
+    file.write_text(json.dumps({**values, "quantization_config": nf4}))
+    check = inputs.check_model(on_cpu(change(config, "model", **settings)))
+    assert check.status == status
+    assert re.search(said, check.detail)
 
 
 def test_a_folder_without_weights_fails(

@@ -16,31 +16,10 @@ from llmcausal.memory import prediction
 from llmcausal.memory.prediction import NAIVE, GpuTraits, Prediction, Workload, predict
 from llmcausal.memory.simulation import run
 from llmcausal.memory.strategies import STRATEGIES
+from tests.tiny import save_in_nf4
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 WORKLOAD = Workload(192, 64, 32)
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, tiny_llama: Any, chatml_tokenizer: Any) -> Callable[..., RunConfig]:
-    """Makes configs over one tiny model on disk."""
-    model = tmp_path / "model"
-    tiny_llama(
-        hidden_size=128, intermediate_size=256, tie_word_embeddings=False, num_hidden_layers=3
-    ).save_pretrained(model)
-    chatml_tokenizer.save_pretrained(model)
-
-    def make(strategy: str = "recompute", **model_settings: Any) -> RunConfig:
-        settings = {"name": str(model), "device": "cpu", "unpack_on_cpu": False, **model_settings}
-        return RunConfig.model_validate(
-            {
-                "model": settings,
-                "memory": {"strategy": "manual", **STRATEGIES.get(strategy, {}), "token_chunk": 64},
-                "train": {"accumulation_steps": 2},
-            }
-        )
-
-    return make
 
 
 def llama(strategy: str, **memory: Any) -> RunConfig:
@@ -82,6 +61,51 @@ def test_real_steps_take_what_was_predicted(
     assert found.allocated_bytes == pytest.approx(measured, rel=0.02)
     assert found.context_bytes == found.host_bytes == 0
     assert not found.extrapolated
+
+
+@pytest.mark.parametrize(
+    ("double", "skipped"), [(True, None), (False, ["lm_head", "model.layers.1.mlp"])]
+)
+def test_a_checkpoint_in_4_bits_takes_what_was_predicted(
+    tiny: Callable[..., RunConfig], tmp_path: Path, double: bool, skipped: list[str] | None
+) -> None:
+    from llmcausal.memory.measure import measure_triplets
+
+    plain = tiny("recompute", double_quantization=double)
+    stored = save_in_nf4(tmp_path / "model", tmp_path / "nf4", double=double, skipped=skipped)
+    config = tiny("recompute", name=str(stored), double_quantization=double)
+    found = predict(config, WORKLOAD, device="cpu")
+    measured = measure_triplets(config, WORKLOAD.made_up(), steps=2).allocated_peak_bytes
+    assert found.allocated_bytes == pytest.approx(measured, rel=0.02)
+    quantized_here = predict(plain, WORKLOAD, device="cpu")
+    if skipped is None:
+        assert found.components == quantized_here.components
+    else:  # three matrices of 256 x 128 in fp32 instead of 4 bits and scales
+        numbers = 3 * 256 * 128
+        saved = 3.5 * numbers - numbers / 64 * (1 if double else 4)
+        more = found.components["base_model"] - quantized_here.components["base_model"]
+        assert more == pytest.approx(saved, rel=0.02)
+
+
+def test_double_quantization_of_a_checkpoint_is_counted(
+    tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    needs = []
+    for double in (True, False):
+        folder = save_in_nf4(tmp_path / "model", tmp_path / f"nf4-{double}", double=double)
+        config = tiny("recompute", name=str(folder), double_quantization=double)
+        needs.append(predict(config, WORKLOAD, device="cpu").components["base_model"])
+    # 64 weights share a scale: a byte and a 256th of four bytes, instead of four bytes. But each
+    # matrix has a table of 256 codes and an offset, which outweigh that in so small a model.
+    matrices = 3 * [*[128 * 128] * 2, *[64 * 128] * 2, *[128 * 256] * 3]
+    saved = sum(3 * n // 64 - 4 * -(-n // 64 // 256) for n in matrices)
+    assert needs[1] - needs[0] == saved - len(matrices) * (256 * 4 + 4)
+    with pytest.raises(ConfigError, match=r"set model\.double_quantization to true"):
+        predict(
+            tiny(name=str(tmp_path / "nf4-True"), double_quantization=False),
+            WORKLOAD,
+            device="cpu",
+        )
 
 
 @pytest.mark.parametrize(
@@ -203,17 +227,6 @@ def test_chunks_that_are_not_run_change_nothing(
     assert few.launches == every.launches
     flops = [sum(kernel.flops * n for kernel, n in each.kernels) for each in (few, every)]
     assert flops[0] == pytest.approx(flops[1], rel=0.01)
-
-
-@pytest.fixture
-def tiny_config_of(tmp_path: Path, tiny_llama: Any) -> Callable[[int], RunConfig]:
-    """Makes a config over the shape of a tiny model of some layers; it has no weights."""
-
-    def make(layers: int) -> RunConfig:
-        tiny_llama(num_hidden_layers=layers).config.save_pretrained(tmp_path)
-        return RunConfig.model_validate({"model": {"name": str(tmp_path), "precision": "bf16"}})
-
-    return make
 
 
 def test_llama_in_nf4_holds_what_its_weights_take() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from transformers import PreTrainedModel
 
 from llmcausal.assembly.evaluating import check_template, choose_suite, read_checkpoint
 from llmcausal.assembly.prepare import fetch_model, load_template
@@ -121,14 +122,19 @@ def push_to_hub(folder: Path, repository: str) -> str:
 def _source(
     config: RunConfig, adapter: Path, template: ChatTemplate, facts: TrainingFacts
 ) -> ExportSource:
-    # Merging and checking start from the 16-bit or 32-bit weights, since 4-bit merges drift. They
-    # run in host memory: a card that trained the model in 4 bits cannot hold it whole.
+    # Merging and checking start from the weights as stored, mostly in 16 bits: 4-bit merges drift.
+    # They run in host memory: a card that trained the model in 4 bits cannot hold it whole.
     section = config.model.model_copy(
-        update={"quantization": "none", "device": "cpu", "precision": _precision(config.model)}
+        update={"device": "cpu", "precision": _precision(config.model)}
     )
-    return ExportSource(
+
+    def load_base() -> PreTrainedModel:
+        kept = "none" if source.nf4 is None else "nf4"
+        return load_model(section.model_copy(update={"quantization": kept})).model
+
+    source = ExportSource(
         adapter_dir=adapter,
-        load_base=lambda: load_model(section).model,
+        load_base=load_base,
         template=template,
         base_name=resolve_source(config.model),
         dtype=choose_dtype(section.precision, choose_device("cpu")),
@@ -137,6 +143,7 @@ def _source(
         attacks=_attacks(config.data, config.evaluation, template),
         training=facts,
     )
+    return source
 
 
 def _precision(section: ModelSection) -> str:

@@ -19,6 +19,7 @@ app = options.subcommand()
         "llmcausal profile-memory rtx4050 --seq-len 2048 --shared 0.5 --json",
         "llmcausal profile-memory rtx4050 --sweep --plot memory.svg",
         "llmcausal profile-memory demo-cpu --measure",
+        "llmcausal profile-memory rtx4050 --eval --seq-len 1024 --vram-gb 6",
     )
 )
 def profile_memory(
@@ -54,16 +55,36 @@ def profile_memory(
         bool,
         typer.Option("--measure", help="Also run real steps and compare them with the prediction."),
     ] = False,
+    evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--eval",
+            help="Predict an evaluation instead, with the strategy that training would choose; "
+            "--seq-len then counts a prompt's tokens.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, option("FILE", "Draw the step's timeline to a .svg or .png file.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Predict the memory of a training step without its model or GPU; exit 3 if it does not fit."""
+    """Predict the memory of a training step without its model or GPU; exit 3 if it does not fit.
+
+    With --eval, predict an evaluation.
+    """
+    from llmcausal.errors import UsageError
     from llmcausal.profile import load_config
     from llmcausal.ui.drawings import check_plot_path
-    from llmcausal.ui.memory_table import PLOT_SUFFIXES, plot_timeline, render_memory
+    from llmcausal.ui.memory_table import (
+        PLOT_SUFFIXES,
+        plot_timeline,
+        render_evaluation,
+        render_memory,
+    )
 
+    others = {"--sweep": sweep, "--measure": measure, "--plot": plot, "--strategy": strategy}
+    if evaluation and (given := [name for name, value in others.items() if value]):
+        raise UsageError(f"--eval and {given[0]} exclude one another: leave one out")
     if plot is not None:
         check_plot_path(plot, *PLOT_SUFFIXES)
     config = load_config(profile, overrides or ())
@@ -71,7 +92,7 @@ def profile_memory(
         from llmcausal.assembly import memory_report
         from llmcausal.memory.report import MemoryRequest
 
-        request = MemoryRequest(seq_len, shared, vram_gb, strategy, sweep, measure)
+        request = MemoryRequest(seq_len, shared, vram_gb, strategy, sweep, measure, evaluation)
         result = memory_report.profile_memory(config, request)
     if plot is not None:
         plot_timeline(result, plot)
@@ -80,5 +101,5 @@ def profile_memory(
     else:
         from llmcausal.ui.console import console
 
-        console().print(render_memory(result))
+        console().print(render_evaluation(result) if evaluation else render_memory(result))
     raise typer.Exit(0 if result["fits"] else 3)

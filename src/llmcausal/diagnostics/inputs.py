@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -39,13 +40,13 @@ def find_model(section: ModelSection) -> Finding:
         return failed(one_line(str(error)), fix)
     if Path(source).is_dir():
         if _weight_files(Path(source)):
-            return passed(f"local folder {source}")
+            return _found(section, f"local folder {source}", Path(source))
         return failed(
             f"{source} has a config.json but no weights",
             "copy the model's .safetensors files there",
         )
-    if hub_weights_cached(section):
-        return passed(f"{source} is in the hub cache")
+    if (config := cached_config(section)) and _weight_files(config.parent):
+        return _found(section, f"{source} is in the hub cache", config.parent)
     if _hub_is_off():
         return failed(
             f"{source} is not in the hub cache and HF_HUB_OFFLINE is set",
@@ -55,6 +56,23 @@ def find_model(section: ModelSection) -> Finding:
     if problem:
         return failed(f"{source}: {problem[0]}", problem[1])
     return passed(f"{source} is on the hub; {(size or 0) / MIB:,.0f} MiB to download")
+
+
+def _found(section: ModelSection, where: str, folder: Path) -> Finding:
+    """Passes a model on this machine whose weights are stored as the settings say."""
+    from llmcausal.model.prequantized import stored_quantization
+
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        settings = config.get("quantization_config")
+    except (OSError, ValueError, AttributeError) as error:
+        return failed(f"{file}: cannot be read: {one_line(str(error))}", "restore this file")
+    try:
+        stored = stored_quantization(settings, section)
+    except LlmcausalError as error:
+        return failed(one_line(str(error)), "change this setting, or name another model")
+    return passed(f"{where}, its weights in NF4" if stored else where)
 
 
 def check_data(facts: Facts) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,9 +49,13 @@ class RowCache(Cache):
         nodes = nodes.to(example.device)
         self.buffers: list[tuple[Tensor, Tensor]] = []
         for layer in layers:
-            kept = (_rows(layer.keys, nodes, new_tokens), _rows(layer.values, nodes, new_tokens))
-            self.buffers.append(kept)
-            layer.keys = layer.values = None
+            self.take(layer, nodes, new_tokens)
+
+    def take(self, layer: Any, nodes: Tensor, new_tokens: int) -> None:
+        """Copies one layer's keys and values, then frees the layer's."""
+        kept = (_rows(layer.keys, nodes, new_tokens), _rows(layer.values, nodes, new_tokens))
+        self.buffers.append(kept)
+        layer.keys = layer.values = None
 
     def next_mask(self) -> Tensor:
         """Returns the mask that hides padding from the next column [rows, 1, 1, columns]."""
@@ -134,6 +139,8 @@ class TreeDecoder:
         ModelError: If the model cannot be decoded this way, with the reason.
     """
 
+    cache: Callable[[DynamicCache, Sequence[Tensor], int], RowCache] = RowCache
+
     def __init__(self, base: Any, longest: int) -> None:
         self.trunk = find_trunk(base)
         _check(base, self.trunk, longest)
@@ -192,7 +199,7 @@ class TreeDecoder:
         )
         ends = torch.stack([path[-1] for path in paths]).to(tree.tokens.device)
         logits = self.trunk.logits(output.last_hidden_state[0, ends])
-        return logits, RowCache(nodes, paths, new_tokens)
+        return logits, self.cache(nodes, paths, new_tokens)
 
     def step(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
         """Adds one token to each row, at its position in its own sequence [rows].
@@ -240,6 +247,47 @@ class TreeDecoder:
                     "a prefix tree with a cache does not give its own logits (1 - correlation "
                     f"{apart:.1e})"
                 )
+
+
+class _WatchedCache(RowCache):
+    def __init__(self, copied: Callable[[int], None], *arguments: Any) -> None:
+        self.copied = copied
+        super().__init__(*arguments)
+
+    def take(self, layer: Any, nodes: Tensor, new_tokens: int) -> None:
+        self.copied(len(self.buffers))
+        super().take(layer, nodes, new_tokens)
+
+
+class _Rehearsal(TreeDecoder):
+    def __init__(self, trunk: Trunk, copied: Callable[[int], None]) -> None:
+        self.trunk = trunk
+        self.cache = partial(_WatchedCache, copied)
+
+
+def rehearse(
+    trunk: Trunk, prompts: Sequence[Sequence[int]], new_tokens: int, copied: Callable[[int], None]
+) -> Iterator[tuple[str, int]]:
+    """Runs the passes that answers to made-up prompts take, on fake tensors, for a prediction.
+
+    No answer ends early. One pass stands for all new tokens: the last, which sees the most keys.
+
+    Args:
+        copied: Called with a layer's number before the cache takes its keys.
+
+    Yields:
+        Before each pass, its name and how often the answers take it.
+    """
+    decoder = _Rehearsal(trunk, copied)
+    yield "prompts", 1
+    logits, cache = decoder.prefill(prompts, new_tokens - 1)
+    if new_tokens > 1:
+        lengths = [len(prompt) + new_tokens - 2 for prompt in prompts]
+        positions = torch.tensor(lengths, device=logits.device)
+        tokens = greedy(logits)
+        cache.column += new_tokens - 2
+        yield "tokens", new_tokens - 1
+        logits = decoder.step(tokens, positions, cache)
 
 
 @contextmanager

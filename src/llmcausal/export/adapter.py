@@ -33,11 +33,14 @@ def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
 
 def _load(source: ExportSource, folder: Path) -> Loaded:
     written = PeftConfig.from_pretrained(str(folder))
-    base = AutoModelForCausalLM.from_pretrained(
-        written.base_model_name_or_path,
-        revision=written.revision,
-        dtype=source.dtype,
-        trust_remote_code=source.trust_remote_code,
-    )
+    if source.nf4 is None:
+        base: Any = AutoModelForCausalLM.from_pretrained(
+            written.base_model_name_or_path,
+            revision=written.revision,
+            dtype=source.dtype,
+            trust_remote_code=source.trust_remote_code,
+        )
+    else:  # by itself, transformers takes the stored compute dtype, and on some CPUs rounds scales
+        base = source.load_base()
     model = load_adapter(base, folder)
     return loaded_from(source, folder, model, source.dtype, "transformers and peft")

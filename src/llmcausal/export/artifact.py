@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from llmcausal.errors import DoesNotFitError, StorageError, UsageError
 from llmcausal.export.check import Loaded, TransformersModel, check, observe
 from llmcausal.export.model_card import write_model_card
-from llmcausal.export.source import ExportSource, files_of, stored
+from llmcausal.export.source import ExportSource, weights_of
 from llmcausal.launched import in_wsl, more_wsl_memory
 
 
@@ -58,24 +57,27 @@ def make_artifact(
 
     Raises:
         UsageError: If `out` is not empty.
-        ModelError: If the base is quantized, or the artifact differs from the trained model.
+        ModelError: If the base is quantized otherwise than in NF4, or the artifact differs from the
+            trained model.
         CheckpointError: If the checkpoint has no adapter.
         DoesNotFitError: If the comparison needs more host memory than is available.
         StorageError: If a write fails.
     """
     with new_folder(out) as folder:
         source.adapter_config()
-        source.refuse_quantized_base()
+        dequantized = source.nf4 is not None and kind != "adapter"
         reference = None
         if options.check:
             _refuse_too_large(source, kind)
-            # The reference is the unquantized base with a separate adapter (W + BA), even if
-            # training used a 4-bit base: merging in 4 bit would round the update away.
+            # The reference is the base as stored with a separate adapter (W + BA), even if
+            # training quantized the base: merging in 4 bit would round the update away.
             trained = TransformersModel(source.load(), source.generation_config())
             reference = observe(source, trained, trained)
             del trained
         gc.collect()  # the reference model's modules form reference cycles
         report: dict[str, Any] = {"format": kind, **write(source, folder)}
+        if dequantized:
+            report["base_weights"] = "dequantized from NF4"
         if reference is None:
             report["checked"] = False
         else:
@@ -88,13 +90,12 @@ def make_artifact(
 
 def _refuse_too_large(source: ExportSource, kind: str) -> None:
     """Refuses the comparison if host memory is too small for one model; it never loads two."""
-    tensors = (
-        tensor
-        for name, names in files_of(source.base_folder).items()
-        for tensor in stored(source.base_folder, name, names)
-    )
-    numbers = sum(math.prod(tensor.shape) for tensor in tensors)
-    needed = numbers * source.dtype.itemsize + WORKING_BYTES
+    needed = WORKING_BYTES
+    for tensors in weights_of(source.base_folder).values():
+        for each in tensors:
+            packed = kind == "adapter"  # both sides of that comparison keep weights in 4 bits
+            width = source.dtype.itemsize
+            needed += each.loaded_bytes(source.dtype) if packed else each.numbers * width
     free = psutil.virtual_memory().available
     if needed > free:
         raise DoesNotFitError(

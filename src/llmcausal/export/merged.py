@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from llmcausal.errors import ModelError
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
-from llmcausal.export.source import CODES, INDEX, WEIGHTS, ExportSource, Stored, files_of, stored
+from llmcausal.export.source import CODES, INDEX, WEIGHTS, ExportSource, Stored, weights_of
 from llmcausal.model.lora import ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."
@@ -44,14 +44,14 @@ def merge(source: ExportSource, folder: Path) -> None:
     """Writes the merged weights into the same files as the base's, and their index.
 
     Memory holds the adapter and one tensor at a time. A package's GGUF base is read from the
-    cache's copy, which its first use dequantized to fp32.
+    cache's copy, which its first use dequantized to fp32. Weights in 4 bits are dequantized here.
 
     Raises:
         ModelError: If the base's files lack a weight that the adapter changes.
     """
     updates = read_updates(source.adapter_dir, source.adapter_config())
-    files = files_of(source.base_folder)
-    missing = updates.keys() - {name for names in files.values() for name in names}
+    files = weights_of(source.base_folder)
+    missing = updates.keys() - {each.name for tensors in files.values() for each in tensors}
     if missing:
         raise ModelError(
             f"{source.base_folder}: has no tensor named {sorted(missing)[0]}, which the adapter "
@@ -64,10 +64,9 @@ def merge(source: ExportSource, folder: Path) -> None:
         update = updates.get(each.name)
         return weight if update is None else update.added_to(weight)
 
-    for file_name, names in files.items():
-        tensors = stored(source.base_folder, file_name, names)
+    for file_name, tensors in files.items():
         write_shard(folder / file_name, tensors, source.dtype, change)
-    write_index(folder, files)
+    write_index(folder, {file: [each.name for each in files[file]] for file in files})
 
 
 def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
@@ -99,7 +98,7 @@ def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
 
 
 def export_merged(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Adds the adapter's update to the 16-bit or 32-bit base weights and writes the sum."""
+    """Adds the adapter's update to the unquantized or dequantized base weights."""
     return make_artifact(source, out, options, "merged", write=_write, load=_load)
 
 

@@ -1,9 +1,11 @@
-"""An export's source: a checkpoint's adapter and its unquantized base."""
+"""An export's source: a checkpoint's adapter and its base, unquantized or stored in 4 bits."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
+import operator
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,19 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError
 from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
+from llmcausal.model.prequantized import read_quantization
 
 SENTENCE_PIECE = "tokenizer.model"
 WEIGHTS = "model.safetensors"
@@ -49,7 +58,7 @@ class TrainingFacts:
 @dataclass(frozen=True)
 class ExportSource:
     adapter_dir: Path  # a verified checkpoint
-    # Loads the unquantized base. A function, so that an exporter holds one copy at a time.
+    # Loads the base as its files are. A function, so that an exporter holds one copy at a time.
     load_base: Callable[[], PreTrainedModel]
     template: ChatTemplate
     base_name: str  # a hub id, or a local folder
@@ -110,17 +119,20 @@ class ExportSource:
             )
         return config
 
-    def refuse_quantized_base(self) -> None:
-        """Raises a `ModelError` if the base's files are quantized: their weights are rounded."""
+    @cached_property
+    def nf4(self) -> BitsAndBytesConfig | None:
+        """How the base's files store their weights; None: in 16 or 32 bits.
+
+        Raises:
+            ModelError: If they are quantized otherwise: such weights cannot be read here.
+        """
+        path = self.base_folder / "config.json"
         try:
-            config = json.loads((self.base_folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.base_folder / 'config.json'}: {error}") from error
-        if config.get("quantization_config"):
-            raise ModelError(
-                f"{self.base_name}: the base model is quantized; an export needs its 16-bit or "
-                "32-bit weights. Name the unquantized model in model.name."
-            )
+            config = json.loads(path.read_text(encoding="utf-8"))
+            settings = config.get("quantization_config")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path}: cannot be read: {error}") from error
+        return read_quantization(settings, self.base_name)
 
     def load(self) -> PeftModel:
         model = load_adapter(self.load_base(), self.adapter_dir)
@@ -133,6 +145,8 @@ class ExportSource:
         )
         config.dtype = self.dtype
         config.use_cache = True
+        if hasattr(config, "quantization_config"):  # what is written here is dequantized
+            del config.quantization_config
         return config
 
     def save_tokenizer(self, folder: Path) -> None:
@@ -187,6 +201,14 @@ class Stored:
         """Whether it holds weights, not positions or masks."""
         return self.code in CODES.values()
 
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
+
+    def loaded_bytes(self, dtype: torch.dtype) -> int:
+        """Returns the memory that it takes in a model of this dtype."""
+        return self.numbers * dtype.itemsize
+
     def read(self) -> torch.Tensor:
         # Reopening the file drops the mapped pages of earlier tensors.
         with safe_open(self.file, framework="pt") as file:
@@ -236,3 +258,85 @@ def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
             return found
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from error
+
+
+STATE = "quant_state.bitsandbytes__nf4"
+"""A 4-bit weight's shape and block sizes, as JSON in bytes."""
+NESTED = ("nested_absmax", "nested_quant_map")
+PARTS = (STATE, "absmax", "quant_map", *NESTED)
+"""What belongs to a 4-bit weight; each name follows the weight's."""
+
+
+@dataclass(frozen=True)
+class StoredNf4(Stored):
+    """A weight in 4 bits, which reads dequantized, in fp32."""
+
+    parts: Mapping[str, Stored]
+
+    def loaded_bytes(self, dtype: torch.dtype) -> int:
+        parts = sum(each.numbers * (4 if each.is_float else 1) for each in self.parts.values())
+        return -(-self.numbers // 2) + parts
+
+    def read(self) -> torch.Tensor:
+        """Computes code x scale, as bitsandbytes does.
+
+        Raises:
+            ModelError: If the parts do not fit together.
+        """
+        try:
+            state = _state_of(self.parts[STATE])
+            scales = self.parts["absmax"].read()
+            if NESTED[0] in self.parts:
+                outer, table = (self.parts[name].read() for name in NESTED)
+                block = torch.arange(len(scales)) // state["nested_blocksize"]
+                scales = table[scales.int()] * outer[block] + state["nested_offset"]
+            packed, size = super().read().flatten(), state["blocksize"]
+            codes = torch.stack((packed >> 4, packed & 15), dim=1).flatten()[: self.numbers]
+            weight = self.parts["quant_map"].read()[codes.int()]
+            padded = torch.nn.functional.pad(weight, (0, -self.numbers % size)).view(-1, size)
+            whole: torch.Tensor = padded.mul_(scales[:, None]).flatten()[: self.numbers]
+            return whole.view(self.shape)
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise ModelError(
+                f"{self.file}: {self.name}: its 4 bits are damaged: {error}"
+            ) from error
+
+
+def _state_of(part: Stored) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(bytes(part.read().numpy()))
+    return state
+
+
+def weights_of(folder: Path) -> dict[str, list[Stored]]:
+    """Returns the weights of each of a model folder's files without reading them.
+
+    A 4-bit weight and its parts are one; a file with nothing else is left out.
+
+    Raises:
+        ModelError: If a file or a tensor is missing or damaged.
+    """
+    files = {name: stored(folder, name, tensors) for name, tensors in files_of(folder).items()}
+    named = {each.name: each for tensors in files.values() for each in tensors}
+    taken: set[str] = set()
+    packed: dict[str, StoredNf4] = {}
+    for name, each in named.items():
+        if f"{name}.{STATE}" not in named:
+            continue
+        parts = {part: named[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in named}
+        taken |= {f"{name}.{part}" for part in parts}
+        packed[name] = _nf4(each, parts)
+    found = {
+        file: [packed.get(each.name, each) for each in tensors if each.name not in taken]
+        for file, tensors in files.items()
+    }
+    return {file: tensors for file, tensors in found.items() if tensors}
+
+
+def _nf4(each: Stored, parts: Mapping[str, Stored]) -> StoredNf4:
+    try:
+        rows, columns = map(operator.index, _state_of(parts[STATE])["shape"])
+        if not 0 < rows * columns <= 2 * each.numbers:
+            raise ValueError(f"{rows} x {columns} weights in {each.numbers} bytes")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{each.file}: {each.name}: its shape cannot be read: {error}") from error
+    return StoredNf4(each.name, (rows, columns), CODES[torch.float32], each.file, parts)

@@ -26,8 +26,12 @@ SAME_SHAPE = {
     "meta-llama/Llama-3.2-3B": "meta-llama/Llama-3.2-3B-Instruct",
     "Qwen/Qwen2.5-7B": "Qwen/Qwen2.5-7B-Instruct",
     "mistralai/Mistral-7B-v0.3": "mistralai/Mistral-7B-Instruct-v0.3",
+    "unsloth/llama-2-7b-chat-bnb-4bit": "meta-llama/Llama-2-7b-chat-hf",
+    "unsloth/Llama-3.2-1B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-1B-Instruct",
+    "unsloth/Llama-3.2-3B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-3B-Instruct",
+    "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit": "meta-llama/Llama-3.1-8B-Instruct",
 }
-"""Other names of shipped shapes."""
+"""Other names of shipped shapes. Those in 4 bits have the sizes of quantizing while loading."""
 
 
 def shipped_architectures() -> list[str]:
@@ -157,7 +161,7 @@ def shipped_needs() -> dict[str, dict[str, Any]]:
 def describe(config: RunConfig) -> dict[str, Any]:
     """Returns the settings that decide a profile's need: a change makes the kept need stale."""
     return {
-        "model": config.model.name,
+        "model": SAME_SHAPE.get(config.model.name, config.model.name),
         "quantization": config.model.quantization,
         "precision": config.model.precision,
         "lora_rank": config.lora.rank,

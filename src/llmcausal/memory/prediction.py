@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -91,6 +92,37 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class AnswerLoad:
+    """A batch of prompts that a model answers together; no answer ends early.
+
+    Attributes:
+        prompts: Number of prompts.
+        prompt_tokens: Tokens of each prompt.
+        shared_tokens: Tokens of the prefix that all prompts share.
+        new_tokens: Tokens of each answer.
+    """
+
+    prompts: int
+    prompt_tokens: int
+    shared_tokens: int = 0
+    new_tokens: int = 32
+
+    def made_up(self) -> list[tuple[int, ...]]:
+        """Makes meaningless prompts of these lengths; no two share more than `shared_tokens`."""
+        shared = (0,) * min(self.shared_tokens, self.prompt_tokens - 1)
+        own = self.prompt_tokens - len(shared)
+        return [shared + (row + 1,) * own for row in range(self.prompts)]
+
+
+Rehearsal = Callable[
+    [Any, Sequence[Sequence[int]], int, Callable[[int], None]], Iterator[tuple[str, int]]
+]
+"""Runs a batch's passes: takes a `Trunk`, prompts, the tokens of each answer, and what to call
+with a layer's number before its keys are copied. Yields a pass's name and how often an answer takes
+it, before the pass."""
+
+
+@dataclass(frozen=True)
 class HeldTensors:
     """Tensors alive at the peak, of one role of parameters or from one operation."""
 
@@ -104,7 +136,8 @@ class HeldTensors:
 class Moment:
     """A point of the step's timeline: its phase, and the allocated bytes by component.
 
-    Phases are `weights`, `forward`, `loss`, `backward` and `optimizer`.
+    Phases are `weights`, `forward`, `loss`, `backward` and `optimizer`; of answers `weights`,
+    `prompts` and `tokens`.
     """
 
     phase: str
@@ -129,7 +162,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outcome of a simulated step.
+    """Outcome of a simulated step, or of an evaluation's passes.
 
     Attributes:
         architecture: The model's name in the settings.
@@ -152,7 +185,7 @@ class Prediction:
     device: str
     strategy: str
     switches: dict[str, Any]
-    workload: Workload
+    workload: Workload | AnswerLoad
     components: dict[str, int]
     allocated_bytes: int
     reserved_bytes: int
@@ -259,6 +292,30 @@ def predict(
     return _run(config, workload, None, strategy)
 
 
+def predict_answers(
+    config: RunConfig, load: AnswerLoad, rehearsal: Rehearsal, *, device: Device
+) -> Prediction:
+    """Predicts the peak of answering a batch of prompts; the model has its adapters.
+
+    Args:
+        rehearsal: A module's function, which the process that simulates CUDA can import.
+
+    Raises:
+        ModelError: If the architecture is unknown.
+        ConfigError: If the settings do not fit it.
+    """
+    if device == "cuda":
+        return _child().submit(_run_answers, config, load, traits_here(), rehearsal).result()
+    return _run_answers(config, load, None, rehearsal)
+
+
+def predict_reading(config: RunConfig, workload: Workload, *, device: Device) -> Prediction:
+    """Predicts the peak of a pass over texts without gradients; raises as `predict_answers`."""
+    if device == "cuda":
+        return _child().submit(_run_reading, config, workload, traits_here()).result()
+    return _run_reading(config, workload, None)
+
+
 def end_child() -> None:
     """Ends the process that simulates CUDA, if there is one: it holds half a GiB of host memory."""
     if _child.cache_info().currsize:
@@ -296,3 +353,17 @@ def _run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy:
     from llmcausal.memory.simulation.run import run
 
     return run(config, workload, gpu, strategy)
+
+
+def _run_answers(
+    config: RunConfig, load: AnswerLoad, gpu: GpuTraits | None, rehearsal: Rehearsal
+) -> Prediction:
+    from llmcausal.memory.simulation.answers import run_answers
+
+    return run_answers(config, load, gpu, rehearsal)
+
+
+def _run_reading(config: RunConfig, workload: Workload, gpu: GpuTraits | None) -> Prediction:
+    from llmcausal.memory.simulation.answers import run_reading
+
+    return run_reading(config, workload, gpu)

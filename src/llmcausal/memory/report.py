@@ -69,6 +69,7 @@ class MemoryRequest:
         seq_len: Tokens of each member; None: the longest in the data.
         shared: Share of a member that is a common prefix; None: the data's, or the worst.
         strategy: A strategy to predict instead of the planner's choice.
+        evaluation: Whether to predict an evaluation instead of a training step.
     """
 
     seq_len: int | None = None
@@ -77,6 +78,7 @@ class MemoryRequest:
     strategy: str | None = None
     sweep: bool = False
     measure: bool = False
+    evaluation: bool = False
 
 
 def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
@@ -93,6 +95,23 @@ def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
             f"--strategy {name}: unknown{nearest(name, known)} (known: {', '.join(known)})"
         )
     return settled(config, STRATEGIES[name])
+
+
+def prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, Any]:
+    """Returns a prediction as plain values, with its share of a budget."""
+    needed = prediction.needed_bytes
+    timeline = prediction.timeline
+    stride = max(1, -(-len(timeline) // MOMENTS_SHOWN))
+    peak = max(timeline, key=lambda each: sum(each.allocated_bytes.values()), default=None)
+    shown = [each for i, each in enumerate(timeline) if i % stride == 0 or each is peak]
+    return {
+        **asdict(replace(prediction, timeline=tuple(shown), kernels=())),
+        "kernels": prediction.launches,
+        "expandable_segments": uses_expandable_segments(),
+        "total_bytes": needed,
+        "margin_bytes": budget_bytes - needed,
+        "fits": needed <= budget_bytes,
+    }
 
 
 @dataclass
@@ -175,8 +194,8 @@ class MemoryReport:
             "budget": asdict(self.budget),
             "notes": traits_here().notes(config.train.optimizer) if on_cuda else [],
             "strategy": chosen.values(),
-            "prediction": self._prediction_values(chosen.prediction),
-            "naive": naive and self._prediction_values(naive),
+            "prediction": prediction_values(chosen.prediction, self.budget.bytes),
+            "naive": naive and prediction_values(naive, self.budget.bytes),
             "limits": limits,
             "sweep": sweep,
             "costs": self._costs(shape),
@@ -191,21 +210,6 @@ class MemoryReport:
                 for entry in advice
             ],
             "measured": measured,
-        }
-
-    def _prediction_values(self, prediction: Prediction) -> dict[str, Any]:
-        needed, budget = prediction.needed_bytes, self.budget.bytes
-        timeline = prediction.timeline
-        stride = max(1, -(-len(timeline) // MOMENTS_SHOWN))
-        peak = max(timeline, key=lambda each: sum(each.allocated_bytes.values()), default=None)
-        shown = [each for i, each in enumerate(timeline) if i % stride == 0 or each is peak]
-        return {
-            **asdict(replace(prediction, timeline=tuple(shown), kernels=())),
-            "kernels": prediction.launches,
-            "expandable_segments": uses_expandable_segments(),
-            "total_bytes": needed,
-            "margin_bytes": budget - needed,
-            "fits": needed <= budget,
         }
 
     def _limits(self, chosen: Plan) -> dict[str, int]:

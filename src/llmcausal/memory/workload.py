@@ -6,10 +6,11 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
-from llmcausal.config import LossSection, RunConfig, TrainSection
+from llmcausal.config import EvaluationSection, LossSection, RunConfig, TrainSection
+from llmcausal.data.prefix_tree import pack
 from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
-from llmcausal.memory.prediction import Workload
+from llmcausal.memory.prediction import AnswerLoad, Workload
 from llmcausal.train.batch import TripletBatch, collate
 from llmcausal.train.build import needs_of
 
@@ -36,6 +37,19 @@ def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Work
     if members > 1:
         shared = max(0, min((members * length - mean) // (members - 1), length - 1))
     return Workload(length, shared, min(labels, length - 1), batch_size)
+
+
+def answer_load(section: EvaluationSection, prompts: Iterable[Sequence[int]]) -> AnswerLoad:
+    """Describes a batch at least as large as any in which these prompts are answered.
+
+    Every prompt is as long as the longest. The shared prefix makes the tree as large as the largest
+    of the batches that generation cuts from the sorted prompts.
+    """
+    order = sorted({tuple(prompt) for prompt in prompts})
+    size, longest = min(section.batch_size, len(order)), max(map(len, order))
+    nodes = max(len(pack(order[at : at + size])) for at in range(0, len(order), size))
+    shared = (size * longest - nodes) // (size - 1) if size > 1 else 0
+    return AnswerLoad(size, longest, max(0, min(shared, longest - 1)), section.max_new_tokens)
 
 
 def largest_rows(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> list[EncodedTriplet]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +29,7 @@ from llmcausal.errors import ModelError, StorageError
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
 from llmcausal.model.placement import hold_weights, parts_on_host
+from llmcausal.model.prequantized import set_compute_dtype, stored_quantization
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 _CPU = torch.device("cpu")
@@ -85,11 +87,17 @@ def attention_name(section: ModelSection) -> str:
 
 
 def nf4_settings(
-    section: ModelSection, dtype: torch.dtype, *, beside_host: bool = False
+    section: ModelSection,
+    dtype: torch.dtype,
+    stored: BitsAndBytesConfig | None = None,
+    *,
+    beside_host: bool = False,
 ) -> BitsAndBytesConfig:
     """Returns the quantization of linear layers that compute in a dtype.
 
     Args:
+        stored: That of the checkpoint, if its weights are in 4 bits: some keep more layers than
+            the head in 16 bits.
         beside_host: Whether other modules stay in host memory. transformers needs a setting for
             that, which also holds for 4 bits despite its name.
     """
@@ -98,6 +106,7 @@ def nf4_settings(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=section.double_quantization,
         bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=stored and stored.llm_int8_skip_modules,
         llm_int8_enable_fp32_cpu_offload=beside_host,
     )
 
@@ -116,6 +125,8 @@ def load_model(
 ) -> LoadedModel:
     """Loads model and tokenizer; with `nf4` every linear layer but the head is quantized.
 
+    A checkpoint may store those layers in 4 bits already.
+
     Args:
         memory: Whether embeddings and head stay in host memory, without passing the device;
             None: all goes to the device.
@@ -123,13 +134,16 @@ def load_model(
 
     Raises:
         ModelError: If they cannot be found or loaded.
+        ConfigError: If the settings contradict a checkpoint in 4 bits.
     """
     source = resolve_source(section)
     tokenizer = _tokenizer(section, source)
     device = choose_device(section.device)
     dtype = choose_dtype(section.precision, device)
     place = _CPU if onto_host else device
-    on_host = _modules_on_host(source, section, memory, place) if memory else []
+    config = _config(section, source)
+    stored = stored_quantization(getattr(config, "quantization_config", None), section)
+    on_host = _modules_on_host(config, section, memory, place) if memory else []
     arguments: dict[str, Any] = {
         "revision": section.revision,
         "trust_remote_code": section.trust_remote_code,
@@ -138,13 +152,25 @@ def load_model(
         "attn_implementation": attention_name(section),
     }
     if section.quantization == "nf4":
-        arguments["quantization_config"] = nf4_settings(section, dtype, beside_host=bool(on_host))
+        settings = nf4_settings(section, dtype, stored, beside_host=bool(on_host))
+        if stored is None:
+            arguments["quantization_config"] = settings
+        else:  # transformers ignores an argument in favour of the checkpoint's own settings
+            config.quantization_config = settings.to_dict()
+            arguments["config"] = config
     with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
+    if stored is not None:
+        if isinstance(model.get_output_embeddings(), Linear4bit):
+            raise ModelError(
+                f"model.name = {section.name!r}: its output head is stored in 4 bits, which losses "
+                "cannot read in parts. Name the model with 16-bit weights in model.name."
+            )
+        set_compute_dtype(model, dtype)
     # peft's k-bit preparation would also cast every unquantized parameter to fp32, which doubles
     # activations and copies the head in each forward pass.
     model.requires_grad_(False)
-    _keep_exact_on_cpu(model)
+    keep_exact_on_cpu(model)
     model.eval()
     model.config.use_cache = False
     if memory is not None:
@@ -152,15 +178,20 @@ def load_model(
     return LoadedModel(model, tokenizer, device, dtype)
 
 
+def _config(section: ModelSection, source: str) -> Any:
+    with quiet_libraries(), _explained(section):
+        return AutoConfig.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+
+
 def _modules_on_host(
-    source: str, section: ModelSection, memory: MemorySection, device: torch.device
+    config: Any, section: ModelSection, memory: MemorySection, device: torch.device
 ) -> list[str]:
     """Names the modules that load to the host while the model goes to another device."""
     if device == _CPU or "host" not in (memory.embeddings, memory.head):
         return []
     with quiet_libraries(), _explained(section), torch.device("meta"):
-        code = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
-        config = AutoConfig.from_pretrained(source, **code)
         model = AutoModelForCausalLM.from_config(
             config, trust_remote_code=section.trust_remote_code
         )
@@ -196,7 +227,7 @@ def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _keep_exact_on_cpu(model: PreTrainedModel) -> None:
+def keep_exact_on_cpu(model: PreTrainedModel) -> None:
     """Stops bitsandbytes from repacking weights at the first evaluation on CPUs with AVX512-BF16.
 
     The repacked kernel has no backward pass and rounds the scales to bf16. After a validation,

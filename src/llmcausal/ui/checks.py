@@ -52,6 +52,8 @@ def _row(check: DoctorCheck) -> Table:
 def render_export(report: Mapping[str, Any]) -> Text:
     """Returns a report by `make_artifact` as lines."""
     lines = [f"written: {report['written']} ({report['format']})"]
+    if "base_weights" in report:
+        lines.append(f"base weights: {report['base_weights']}, not the model's 16-bit original")
     lines += _checked(report) if report["checked"] else ["not checked (--no-check)"]
     lines += [f"{name}: {report[name]}" for name in ("command", "uploaded") if name in report]
     return Text("\n".join(map(clean, lines)))

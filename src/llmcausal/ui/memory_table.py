@@ -102,23 +102,13 @@ def plot_timeline(result: Values, path: Path) -> None:
 
 
 def render_memory(result: Values) -> RenderableType:
-    parts: list[RenderableType] = [*_heading(result), _components(result)]
+    parts: list[RenderableType] = [*_heading(result), _components(result, _step_limits(result))]
     if result["naive"]:
         parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
     parts.append(timeline_text(result["prediction"]["timeline"]))
     parts.extend(_strategy(result["strategy"]))
-    if result["advice"]:
-        rows = [
-            (
-                f"{one_line(each['change'])}\n{one_line(each['arguments'])}",
-                gibibytes(each["predicted_bytes"]),
-                _yes(each["fits"]),
-            )
-            for each in result["advice"]
-        ]
-        columns = ("change", "predicted", "fits")
-        parts.append(_table("What would help, cheapest first", columns, rows))
+    parts.extend(_advice(result["advice"]))
     if result["sweep"]:
         parts.append(_sweep(result["sweep"]))
     parts.append(_costs(result["costs"]))
@@ -128,16 +118,86 @@ def render_memory(result: Values) -> RenderableType:
     return Group(*parts)
 
 
+def render_evaluation(result: Values) -> RenderableType:
+    """Renders a report by `memory.evaluation`."""
+    answers, reading = result["workload"]["answers"], result["workload"]["reading"]
+    size = f"{answers['prompt_tokens']} tokens each, {answers['shared_tokens']} of them shared"
+    limits = [("largest batch of prompts", _limit(result["limits"], "batch_size", "prompt"))]
+    strategy = result["strategy"]
+    fits = "" if strategy["training_fits"] else ", which does not fit"
+    rows = [
+        (name, gibibytes(part["needed_bytes"]), _yes(part["fits"]))
+        for name, part in result["parts"].items()
+    ]
+    return Group(
+        Text(f"evaluation of {one_line(result['model'])} on {result['device']}: predicted"),
+        Text(
+            f"answers: {answers['prompts']} prompts together, {size}, {answers['new_tokens']} new"
+        ),
+        Text(
+            f"reading: {reading['triplets']} triplet(s) of {reading['member_tokens']} tokens per "
+            "member"
+        ),
+        *_origin(result),
+        Text(f"strategy: {strategy['name']}, as in training{fits}"),
+        _table("Each part's need", ("", "predicted", "fits"), rows),
+        _components(result, limits),
+        *_peak(result["prediction"]),
+        timeline_text(result["prediction"]["timeline"]),
+        *_advice(result["advice"]),
+        *_answer_time(result["time"]),
+    )
+
+
+def _advice(advice: Sequence[Values]) -> list[RenderableType]:
+    rows = [
+        (
+            f"{one_line(each['change'])}\n{one_line(each['arguments'])}",
+            gibibytes(each["predicted_bytes"]),
+            _yes(each["fits"]),
+        )
+        for each in advice
+    ]
+    columns = ("change", "predicted", "fits")
+    return [_table("What would help, cheapest first", columns, rows)] if rows else []
+
+
+def _answer_time(time: Values | None) -> list[RenderableType]:
+    if time is None:
+        return []
+    rows = []
+    for row in time["cards"]:
+        seconds = " to ".join(f"{each:.3g}" for each in row["batch_seconds"])
+        rate = " to ".join(f"{each:,.0f}" for each in row["tokens_per_second"])
+        rows.append((row["card"], f"{seconds} s", rate))
+    columns = ("card", "a batch", "new tokens a second")
+    moved = gibibytes(time["moved_bytes_per_batch"])
+    return [
+        _table("Predicted time, measured by nobody", columns, rows),
+        Text(
+            f"  {time['kernels_per_batch']:,} kernels and {moved} over PCIe for a batch of "
+            f"{time['prompts_per_batch']} prompts, {time['new_tokens_per_batch']:,} new tokens if "
+            "no answer ends early; from half of the card's peak rates to all of them"
+        ),
+    ]
+
+
 def _heading(result: Values) -> list[Text]:
     load = result["workload"]
-    budget = result["budget"]
     size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
     return [
         Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
         Text(
             f"micro-batch: {load['triplets']} triplet(s), {size}, {load['response_tokens']} scored"
         ),
-        Text(f"  from: {one_line(load['source'])}"),
+        *_origin(result),
+    ]
+
+
+def _origin(result: Values) -> list[Text]:
+    budget = result["budget"]
+    return [
+        Text(f"  from: {one_line(result['workload']['source'])}"),
         Text(f"budget: {gibibytes(budget['bytes'])}, {one_line(budget['source'])}"),
         *map(Text, result["notes"]),
     ]
@@ -153,9 +213,17 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (
     return table
 
 
-def _components(result: Values) -> Table:
+def _step_limits(result: Values) -> list[tuple[str, str]]:
+    limits = result["limits"]
+    return [
+        ("longest members that fit", _limit(limits, "max_length", "token")),
+        ("largest micro-batch", _limit(limits, "batch_size", "triplet")),
+    ]
+
+
+def _components(result: Values, limits: Iterable[tuple[str, str]]) -> Table:
     shown = {"predicted": result["prediction"]}
-    if result["naive"]:
+    if result.get("naive"):
         shown["usual recipe"] = result["naive"]
     predictions = list(shown.values())
     budget, on_cuda = result["budget"]["bytes"], result["device"] == "cuda"
@@ -181,8 +249,8 @@ def _components(result: Values) -> Table:
     if on_cuda:
         row("host memory", [gibibytes(each["host_bytes"]) for each in predictions])
     table.add_section()
-    row("longest members that fit", [_limit(result["limits"], "max_length", "token")])
-    row("largest micro-batch", [_limit(result["limits"], "batch_size", "triplet")])
+    for name, limit in limits:
+        row(name, [limit])
     return table
 
 

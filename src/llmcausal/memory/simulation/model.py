@@ -14,17 +14,24 @@ from bitsandbytes.functional import QuantState
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from llmcausal.config import ModelSection, RunConfig
+from llmcausal.config import RunConfig
 from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.prediction import GpuTraits
 from llmcausal.memory.simulation.device import AllocationTracker
 from llmcausal.memory.simulation.trace import Allocation
-from llmcausal.model.factory import LoadedModel, attention_name, nf4_settings, quiet_libraries
+from llmcausal.model.factory import (
+    LoadedModel,
+    attention_name,
+    keep_exact_on_cpu,
+    nf4_settings,
+    quiet_libraries,
+)
 from llmcausal.model.placement import parts_on_host, use_plain_parameters
+from llmcausal.model.prequantized import stored_quantization
 from llmcausal.train.build import build_adapters
 
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
@@ -71,17 +78,22 @@ def build_meta_model(shape: Shape) -> PeftModel:
             trust_remote_code=section.trust_remote_code,
         )
         if section.quantization == "nf4":
-            model = _quantized(model, section, shape.dtype)
+            stored = stored_quantization(
+                getattr(architecture, "quantization_config", None), section
+            )
+            model = _quantized(model, nf4_settings(section, shape.dtype, stored))
         model.requires_grad_(False)
+        keep_exact_on_cpu(model)
         model.config.use_cache = False
         loaded = LoadedModel(model, cast(Any, None), torch.device("meta"), shape.dtype)
         return build_adapters(shape.config, loaded)
 
 
-def _quantized(model: Any, section: ModelSection, dtype: torch.dtype) -> Any:
-    settings = nf4_settings(section, dtype)
+def _quantized(model: Any, settings: BitsAndBytesConfig) -> Any:
     quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=False)
-    kept = quantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    kept = quantizer.get_modules_to_not_convert(
+        model, settings.llm_int8_skip_modules, model._keep_in_fp32_modules
+    )
     model = replace_with_bnb_linear(model, kept, settings)
     model.is_loaded_in_4bit = True
     return model

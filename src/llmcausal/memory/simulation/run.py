@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -39,8 +39,9 @@ from llmcausal.memory.simulation.trace import REAL_LAYERS, Allocation, Trace, ex
 from llmcausal.model import token_chunks
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.placement import layer_stack
+from llmcausal.model.prequantized import skips_layers, stored_quantization
 from llmcausal.model.trunk import check_layer, take_apart
-from llmcausal.train.batch import Span, TripletBatch, collate, label_totals
+from llmcausal.train.batch import Needs, Span, TripletBatch, collate, label_totals
 from llmcausal.train.build import build_execution, build_objective, needs_of, set_memory
 from llmcausal.train.step import TripletStep
 
@@ -48,11 +49,10 @@ from llmcausal.train.step import TripletStep
 def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
     """Predicts like `memory.prediction.predict`, in this process; no GPU means the CPU."""
     started = time.perf_counter()
-    architecture: Any = load_architecture(config.model).get_text_config()
-    layers = int(architecture.num_hidden_layers)
+    layers = int(load_architecture(config.model).get_text_config().num_hidden_layers)
     check_layer(layers, config.loss.layer)
     trace = None
-    if _layers_are_equal(architecture, config.loss):
+    if layers_are_alike(config, needs_of(config.loss)):
         trace = extended(_traced(config, workload, gpu, strategy, REAL_LAYERS, layers), layers)
     extrapolated = trace is not None
     trace = trace or _traced(config, workload, gpu, strategy, layers, layers)
@@ -69,13 +69,16 @@ def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: 
     )
 
 
-def _layers_are_equal(architecture: Any, loss: LossSection) -> bool:
+def layers_are_alike(config: RunConfig, needs: Needs) -> bool:
     """Decides whether one layer stands for the others, in a model deep enough to gain from it."""
+    loaded: Any = load_architecture(config.model)
+    architecture = loaded.get_text_config()
     layers = int(architecture.num_hidden_layers)
     kinds = set(getattr(architecture, "layer_types", None) or ())
-    needs = needs_of(loss)
-    one_layer_is_read = needs.middle or (bool(needs.pooled) and 0 <= loss.layer < layers)
-    return layers > REAL_LAYERS + 1 and len(kinds) <= 1 and not one_layer_is_read
+    one_layer_is_read = needs.middle or (bool(needs.pooled) and 0 <= config.loss.layer < layers)
+    stored = stored_quantization(getattr(loaded, "quantization_config", None), config.model)
+    some_differ = len(kinds) > 1 or one_layer_is_read or (stored and skips_layers(stored))
+    return layers > REAL_LAYERS + 1 and not some_differ
 
 
 def _traced(
@@ -176,32 +179,17 @@ def trace_step(
     Returns:
         The allocations, and the trained parameters by name.
     """
-    model = build_meta_model(shape)
-    tracker = AllocationTracker(device.type, shape.gpu)
-    masks = transformers.masking_utils
-    with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        # Fake tensors make transformers assume an export, for which it builds every mask in full.
-        # It would also search the positions for several sequences in one row; there are none.
-        stack.enter_context(patch.object(masks, "is_tracing", lambda *_: False))
-        stack.enter_context(patch.object(masks, "find_packed_sequence_indices", lambda *_: None))
-        few = _few_chunks(token_chunks.parts_of, tracker)
-        stack.enter_context(patch.object(token_chunks, "parts_of", few))
-        materialize(model, shape, device, tracker)
-        if device.type != "cpu":
-            workspace = Allocation(CUBLAS_WORKSPACE_BYTES, "misc", "cuBLAS workspace", "weights")
-            tracker.trace.allocate(workspace)
-        base: Any = model.get_base_model()
-        decoder = base.get_decoder()
-        layers = list(layer_stack(decoder, shape.layers))
+    with fake_model(shape, device) as fake:
+        model, tracker, layers = fake.model, fake.tracker, fake.layers
+        decoder = model.get_base_model().get_decoder()
         shards = None
         if shape.config.memory.shards > 1 and not shape.naive:
             shards = FakeShards(layers, shape.config.memory.shards, device, tracker)
-        step, heads = _build_step(shape, model, device, tracker)
+        step, heads = build_step(fake, trained=True)
         trained = _trained(model, heads)
         for name, parameter in trained.items():
             _hold_states(shape, name, parameter, tracker)
-        batch = _batch(step.objective, shape.config.loss, workload, device)
+        batch = fake_batch(workload, step.objective.needs, shape.config.loss, device)
         model.train()
         with tracker, patch.object(torch, "get_rng_state", _noted(torch.get_rng_state, tracker)):
             watch_layers(
@@ -220,6 +208,47 @@ def trace_step(
                 shards.end()
             del batch
     return tracker.trace, trained
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """A model of fake tensors on a device, whose allocations are traced."""
+
+    shape: Shape
+    model: Any
+    layers: list[nn.Module]
+    device: torch.device
+    tracker: AllocationTracker
+
+
+@contextmanager
+def fake_model(shape: Shape, device: torch.device) -> Iterator[FakeModel]:
+    """Builds it, inside `FakeTensorMode` until the end of the context.
+
+    Args:
+        device: `cpu`, or the simulated device, which must be in use.
+    """
+    model = build_meta_model(shape)
+    tracker = AllocationTracker(device.type, shape.gpu)
+    masks = transformers.masking_utils
+    with ExitStack() as stack:
+        if device.type != "cpu":
+            # Otherwise `torch.tensor` makes real values on this device, which has no kernels.
+            stack.enter_context(patch.object(FakeTensorMode, "avoid_device_init", True))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        # Fake tensors make transformers assume an export, for which it builds every mask in full.
+        # It would also search the positions for several sequences in one row; there are none.
+        stack.enter_context(patch.object(masks, "is_tracing", lambda *_: False))
+        stack.enter_context(patch.object(masks, "find_packed_sequence_indices", lambda *_: None))
+        few = _few_chunks(token_chunks.parts_of, tracker)
+        stack.enter_context(patch.object(token_chunks, "parts_of", few))
+        materialize(model, shape, device, tracker)
+        if device.type != "cpu":
+            workspace = Allocation(CUBLAS_WORKSPACE_BYTES, "misc", "cuBLAS workspace", "weights")
+            tracker.trace.allocate(workspace)
+        base: Any = model.get_base_model()
+        layers = list(layer_stack(base.get_decoder(), shape.layers))
+        yield FakeModel(shape, model, layers, device, tracker)
 
 
 def _few_chunks(
@@ -253,22 +282,22 @@ def _noted(get_rng_state: Callable[[], Tensor], tracker: AllocationTracker) -> C
     return noted
 
 
-def _build_step(
-    shape: Shape, model: Any, device: torch.device, tracker: AllocationTracker
-) -> tuple[Any, list[nn.Module]]:
+def build_step(fake: FakeModel, *, trained: bool) -> tuple[Any, list[nn.Module]]:
+    """Builds a step over a fake model as production does; also returns its trained heads."""
+    shape, model, device, tracker = fake.shape, fake.model, fake.device, fake.tracker
     config = shape.config
     if not shape.naive:
         set_memory(model, config.memory, device)
     trunk = take_apart(model)
-    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=True)
+    objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
     heads = objective.modules
     for head in heads:
         for module in head.modules():
             for key, parameter in module._parameters.items():
                 if parameter is not None:
-                    fake = nn.Parameter(torch.empty_like(parameter, device=device))
-                    tracker.register(fake, "adapters", "projection head")
-                    module._parameters[key] = fake
+                    made = nn.Parameter(torch.empty_like(parameter, device=device))
+                    tracker.register(made, "adapters", "projection head")
+                    module._parameters[key] = made
     if shape.naive:
         return NaiveStep(model, objective, shape.dtype), heads
     return TripletStep(trunk, objective, build_execution(config.memory, shape.dtype)), heads
@@ -308,10 +337,10 @@ def _hold_states(
     parameter.register_post_accumulate_grad_hook(keep)
 
 
-def _batch(
-    objective: Any, section: LossSection, workload: Workload, device: torch.device
+def fake_batch(
+    workload: Workload, needs: Needs, section: LossSection, device: torch.device
 ) -> TripletBatch:
-    batch = collate(workload.made_up(), objective.needs, section.pooling)
+    batch = collate(workload.made_up(), needs, section.pooling)
     spans = tuple(replace(span, **_fakes(span, device)) for span in batch.spans)
     return replace(batch, **_fakes(batch, device), spans=spans)
 

@@ -1,0 +1,246 @@
+"""`profile-memory --eval`: an evaluation's predicted memory, what fits, and tokens a second."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from llmcausal.config import RunConfig
+from llmcausal.errors import ConfigError
+from llmcausal.memory.plan import UNKNOWN_SHARED, Plan, largest_that_fits, plan, typed
+from llmcausal.memory.prediction import (
+    AnswerLoad,
+    Prediction,
+    Rehearsal,
+    Workload,
+    predict_answers,
+    predict_reading,
+    traits_here,
+)
+from llmcausal.memory.report import MemoryReport, MemoryRequest, prediction_values
+from llmcausal.memory.roofline import card_seconds, known_cards
+from llmcausal.memory.runs import Watch
+from llmcausal.memory.strategies import settled
+from llmcausal.model.device import expected_dtype
+
+MOST_PROMPTS = 64
+"""Limit of the search for the largest batch."""
+
+
+@dataclass(frozen=True)
+class EvaluationLoad:
+    """The most that an evaluation holds: a batch of answers, and triplets that are read.
+
+    Attributes:
+        shared: Shared prefixes to try instead of the batch's, if that is not known; the one that
+            needs most counts.
+        source: For people.
+    """
+
+    answers: AnswerLoad
+    reading: Workload
+    source: str
+    shared: tuple[int, ...] = ()
+
+
+def unknown_load(config: RunConfig, request: MemoryRequest) -> EvaluationLoad:
+    """Describes an evaluation whose texts are not at hand: all as long as the settings allow."""
+    section, source = config.evaluation, "--seq-len"
+    if request.seq_len is None:
+        source = "data.max_length: the tokenizer is not on this machine"
+    length = request.seq_len or config.data.max_length
+    answers = AnswerLoad(section.batch_size, length, 0, section.max_new_tokens)
+    reading = Workload(length, 0, min(256, length // 4), config.validation.batch_size)
+    worst = ", ".join(map(str, UNKNOWN_SHARED))
+    source = f"{source}; the worst of {worst} shared tokens"
+    return EvaluationLoad(answers, reading, source, UNKNOWN_SHARED)
+
+
+def with_share(load: EvaluationLoad, share: float) -> EvaluationLoad:
+    """Sets which share of each text is a common prefix, as far as its answer leaves room."""
+    answers, reading = load.answers, load.reading
+    shared = min(int(share * answers.prompt_tokens), answers.prompt_tokens - 1)
+    most = reading.member_tokens - reading.response_tokens - 1
+    return EvaluationLoad(
+        replace(answers, shared_tokens=shared),
+        replace(reading, shared_tokens=min(int(share * reading.member_tokens), most)),
+        f"{load.source.partition(';')[0]}; {share:.0%} of it shared",
+    )
+
+
+@dataclass
+class EvaluationReport:
+    """Predicts an evaluation with the memory strategy that training would choose.
+
+    Attributes:
+        training: The report on training, for the same request.
+        rehearsal: Runs the passes of answers.
+    """
+
+    training: MemoryReport
+    load: EvaluationLoad
+    rehearsal: Rehearsal
+    watch: Watch
+
+    def values(self) -> dict[str, Any]:
+        """Returns plain values, for JSON and for `ui.memory_table`.
+
+        Raises:
+            ModelError: If the architecture is unknown.
+            ConfigError: If several processes share the layers.
+        """
+        training = self.training
+        if training.config.memory.shards > 1:
+            raise ConfigError(
+                f"memory.shards = {training.config.memory.shards}: --eval predicts one process; "
+                "leave it out, or give --set memory.shards=1"
+            )
+        with self.watch("Predicting training"):
+            chosen = plan(training.case)
+        config = settled(training.config, chosen.option.switches)
+        with self.watch("Predicting the evaluation"):
+            answers = self._answers(config)
+            reading = self._reading(config)
+            limit = self._largest_batch(config, answers)
+            budget, possible = training.budget.bytes, answers
+            if answers.needed_bytes > budget:
+                load = replace(self.load.answers, prompts=max(1, limit))
+                possible = self._answers(config, load)
+        parts = {"answers": answers, "reading": reading}
+        peak = max(parts.values(), key=lambda each: each.needed_bytes)
+        device, train = training.device, config.train
+        return {
+            "model": config.model.name,
+            "profile": config.name,
+            "kind": "predicted",
+            "fits": peak.needed_bytes <= budget,
+            "device": device,
+            "workload": {
+                "answers": asdict(answers.workload),
+                "reading": asdict(reading.workload),
+                "source": self.load.source,
+            },
+            "budget": asdict(training.budget),
+            "notes": self._notes(traits_here().notes(train.optimizer) if device == "cuda" else []),
+            "strategy": _strategy(chosen),
+            "parts": {
+                name: {"needed_bytes": each.needed_bytes, "fits": each.needed_bytes <= budget}
+                for name, each in parts.items()
+            },
+            "prediction": prediction_values(peak, budget),
+            "limits": {"batch_size": limit, "batch_size_searched": MOST_PROMPTS},
+            "advice": self._advice(config, parts, possible),
+            "time": self._time(config, possible),
+        }
+
+    def _notes(self, notes: list[str]) -> list[str]:
+        notes = [note for note in notes if not note.startswith("optimizer:")]
+        if self.training.device == "cpu" and self.training.config.model.quantization == "nf4":
+            notes.append(
+                "on a CPU the evaluation also dequantizes the weights, if they fit into half of "
+                "the free memory; the prediction leaves that out"
+            )
+        return notes
+
+    def _answers(self, config: RunConfig, load: AnswerLoad | None = None) -> Prediction:
+        load = load or self.load.answers
+        most = load.prompt_tokens - 1
+        shared = [min(each, most) for each in self.load.shared] or [load.shared_tokens]
+        found = (
+            predict_answers(
+                config,
+                replace(load, shared_tokens=each),
+                self.rehearsal,
+                device=self.training.device,
+            )
+            for each in dict.fromkeys(shared)
+        )
+        return max(found, key=lambda each: each.needed_bytes)
+
+    def _reading(self, config: RunConfig, load: Workload | None = None) -> Prediction:
+        load = load or self.load.reading
+        most = load.member_tokens - load.response_tokens - 1
+        shared = [min(each, most) for each in self.load.shared] or [load.shared_tokens]
+        found = (
+            predict_reading(config, replace(load, shared_tokens=each), device=self.training.device)
+            for each in dict.fromkeys(shared)
+        )
+        return max(found, key=lambda each: each.needed_bytes)
+
+    def _largest_batch(self, config: RunConfig, answers: Prediction) -> int:
+        worst = _answered(answers)
+
+        def needed(count: int) -> int:
+            load = replace(worst, prompts=count)
+            found = predict_answers(config, load, self.rehearsal, device=self.training.device)
+            return found.needed_bytes
+
+        return largest_that_fits(
+            needed, self.training.budget.bytes, start=worst.prompts, step=1, most=MOST_PROMPTS
+        )
+
+    def _advice(
+        self, config: RunConfig, parts: dict[str, Prediction], possible: Prediction
+    ) -> list[dict[str, Any]]:
+        budget = self.training.budget.bytes
+        found = []
+
+        def add(change: str, setting: str, prediction: Prediction) -> None:
+            needed = prediction.needed_bytes
+            found.append(
+                {
+                    "change": change,
+                    "arguments": typed([setting]),
+                    "predicted_bytes": needed,
+                    "fits": needed <= budget,
+                }
+            )
+
+        if possible is not parts["answers"] and self.load.answers.prompts > 1:
+            size = _answered(possible).prompts
+            text = f"{size} prompt(s) answered together; memory that runs out halves them too"
+            add(text, f"evaluation.batch_size={size}", possible)
+        if parts["reading"].needed_bytes > budget and self.load.reading.triplets > 1:
+            one = self._reading(config, replace(self.load.reading, triplets=1))
+            add("one triplet read at a time", "validation.batch_size=1", one)
+        return found
+
+    def _time(self, config: RunConfig, answers: Prediction) -> dict[str, Any] | None:
+        """Predicts a batch's time on known cards, whose rates are those of 16-bit products."""
+        device, load = self.training.device, _answered(answers)
+        precision = expected_dtype(config.model.precision, device)
+        if device != "cuda" or precision.itemsize != 2:
+            return None
+        tokens = load.prompts * load.new_tokens
+        cards = []
+        for card in known_cards():
+            least, most = card_seconds(answers.kernels, card)
+            cards.append(
+                {
+                    "card": card.name,
+                    "source": card.source,
+                    "batch_seconds": [least, most],
+                    "tokens_per_second": [tokens / most, tokens / least],
+                }
+            )
+        crossing = sum(count * each.bytes for each, count in answers.kernels if each.crosses)
+        return {
+            "prompts_per_batch": load.prompts,
+            "new_tokens_per_batch": tokens,
+            "kernels_per_batch": answers.launches,
+            "moved_bytes_per_batch": crossing,
+            "cards": cards,
+        }
+
+
+def _answered(prediction: Prediction) -> AnswerLoad:
+    assert isinstance(prediction.workload, AnswerLoad)
+    return prediction.workload
+
+
+def _strategy(chosen: Plan) -> dict[str, Any]:
+    return {
+        "name": chosen.option.name,
+        "switches": chosen.option.switches,
+        "training_fits": chosen.fits,
+    }
