@@ -59,7 +59,7 @@ the intervals are somewhat too narrow. p compares this method with `llmcausal` o
 and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
 Likeness is the share of words that clean answers have in common with the untouched model's.
 """
-DEMO = """# The demo's own size
+DEMO = """## The demo's own size
 
 The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16.
 
