@@ -605,6 +605,10 @@ def test_spans_are_rendered_by_the_public_function(
         ([{"role": "tool"}], r"spans\[0\]\.text: missing"),
         ([{"text": "a", "role": "assistant"}], r"spans\[0\]\.role: assistant: is the last one"),
         ([{"text": "a"}] * 300, "300 spans are more than 256"),
+        (
+            [{"text": "a", **{f"key {n}": n for n in range(1_000)}}],
+            r"^spans\[0\]: unknown key 'key 0', and 999 more \(known: ",
+        ),
     ],
 )
 def test_unusable_spans_are_explained(
@@ -613,3 +617,20 @@ def test_unusable_spans_are_explained(
     with pytest.raises(DataError) as raised:
         llmcausal.render_prompt(chatml_tokenizer, "s", spans)  # type: ignore[arg-type]
     assert any(re.search(says, defect) for defect in raised.value.defects), raised.value.defects
+    assert len(raised.value.defects) < 3
+
+
+def test_null_in_a_span_is_as_absent_and_no_span_is_a_defect(
+    chatml_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    spans = [
+        {"text": "a", "role": None, "trusted": True},
+        {"text": "b", "role": "assistant", "trusted": None},
+        {"text": "c", "trusted": None},
+    ]
+    template = ChatTemplate(chatml_tokenizer)
+    own = (Span("a", trusted=True), Span("b", "assistant", trusted=True), Span("c"))
+    ids = llmcausal.render_prompt(chatml_tokenizer, "s", spans)
+    assert ids == template.encode_prompt("s", own)
+    with pytest.raises(DataError, match="cannot be used"):
+        template.encode_prompt("s", ())
