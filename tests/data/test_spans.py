@@ -290,6 +290,25 @@ def test_an_order_that_a_template_refuses_is_named(
         template_of(kind).encode_prompt("", (ANSWERED, ASKED))
 
 
+def test_a_refused_order_is_tried_once(
+    build_tokenizer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, tried = ChatTemplate(build_tokenizer("gemma_unigram")), 0
+    template.encode_prompt("", TALK)
+
+    def count(work: object) -> str:
+        nonlocal tried
+        tried += 1
+        return ""
+
+    monkeypatch.setattr(template_module, "broken_limit", count)
+    for _ in range(3):
+        with pytest.raises(DataError) as raised:
+            template.encode_prompt("", (ANSWERED, ASKED))
+        assert raised.value.defects[0].endswith("use another template (model.chat_template)")
+    assert tried == 1
+
+
 # Forgeries
 
 HOMOGLYPHS = str.maketrans("UNTRSEDX", "\u054d\u039d\u03a4\u13a1\u0405\u0415\u13a0\u03a7")

@@ -20,7 +20,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from llmcausal.data.spans import Span
-from llmcausal.errors import CheckpointError, UsageError
+from llmcausal.data.template import ChatTemplate
+from llmcausal.errors import CheckpointError, DataError, UsageError
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.server.app import Served, bind, build_app, is_loopback
 from llmcausal.server.engine import Engine, Limits
@@ -194,6 +195,18 @@ def test_a_message_with_what_cannot_be_rendered_is_refused(
     response = serve(spans=spans).post("/v1/chat/completions", json={"messages": made})
     assert response.status_code == 400
     assert re.search(says, response.json()["error"]["message"])
+
+
+def test_an_order_that_the_template_refuses_is_told_in_the_requests_words(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError(["spans: the chat template cannot render the order system, tool"])
+
+    monkeypatch.setattr(ChatTemplate, "_laid_out", refuse)
+    response = serve().post("/v1/chat/completions", json=chat(("Be brief.", "x")))
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("messages: the chat template cannot")
 
 
 def test_null_is_as_absent_and_a_lone_text_is_untrusted_as_without_spans(

@@ -521,7 +521,7 @@ class ChatTemplate:
         ends = dict.fromkeys([used[-1], tokenizer.eos_token_id])
         self.stop_ids = [end for end in ends if end is not None]
         self._prefix = self._choose_prefix()
-        self._layout = lru_cache(maxsize=64)(self._tried_layout)
+        self._layout = lru_cache(maxsize=256)(self._tried_layout)
         parts = [self.text, self._plain.definition, json.dumps(tokenizer.special_tokens_map)]
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         if self.text != given and self.exported != given:
@@ -612,13 +612,12 @@ class ChatTemplate:
         kinds = tuple(Span(None, s.role if s.trusted else "tool", s.trusted) for s in user)
         # Some templates leave out an empty system prompt.
         has_system = bool(system.strip() if self.folds_system else system)
-        try:
-            layout = self._layout(has_system, kinds, self.tool_role)
-        except (ModelError, TemplateRefusal) as error:
+        layout = self._layout(has_system, kinds, self.tool_role)
+        if isinstance(layout, str):
             order = ", ".join(message["role"] for message in as_messages(system, user))
             remedy = "change the order, or use another template (model.chat_template)"
-            reason = f"spans: the chat template cannot render the order {order}: {error}; {remedy}"
-            raise DataError([reason], "a prompt cannot be rendered") from error
+            reason = f"spans: the chat template cannot render the order {order}: {layout}; {remedy}"
+            raise DataError([reason], "a prompt cannot be rendered")
         return layout, {"system": system, **_named(span.words for span in user)}
 
     def _encode(
@@ -710,10 +709,14 @@ class ChatTemplate:
             made.append({"role": role, "content": text})
         return made
 
-    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout | str:
+        """Returns a layout, or why there is none: a refusal is remembered too."""
         make = partial(self._make_layout, has_system, kinds, tool_role)
-        _refuse_unbounded(make)
-        return make()
+        try:
+            _refuse_unbounded(make)
+            return make()
+        except (ModelError, TemplateRefusal) as error:
+            return str(error)
 
     def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
