@@ -81,7 +81,7 @@ def _witness(triplet: Triplet) -> Iterator[Problem]:
         return
     proof = attack.check or Check("contains", attack.witness)
     texts = {
-        "spans": "\n".join(_other_texts(triplet)),
+        "spans": _other_texts(triplet),
         "benign": triplet.user_text("benign"),
         "benign_cf": triplet.user_text("benign_cf"),
         "response": triplet.response,
@@ -110,20 +110,20 @@ def _answer(triplet: Triplet) -> Iterator[Problem]:
     elif triplet.response_injection and not check.passes(triplet.response_injection):
         reason = f"{check.kind} {shown(check.value)} fails on response_injection"
         yield "warning", "check_fails_injection", "check", reason
-    given = "\n".join([triplet.system, *_other_texts(triplet), triplet.user_text("benign")])
+    given = "\n".join([triplet.system, _other_texts(triplet), triplet.user_text("benign")])
     if check.kind == "contains" and not check.passes(given):
         reason = "is not in the text, so the answer is not derivable by copying"
         yield "note", "not_in_text", "check.contains", f"{shown(check.value)} {reason}"
 
 
-def _other_texts(triplet: Triplet) -> list[str]:
-    return [span.text for span in triplet.spans if span.text is not None]
+def _other_texts(triplet: Triplet) -> str:
+    return "\n".join(span.words for span in triplet.spans)
 
 
 def _tokens(triplet: Triplet) -> Iterator[Problem]:
     fields = ("system", "context", "benign", "benign_cf", "response", "response_cf")
     texts = {field: getattr(triplet, field) or "" for field in fields}
-    for field, text in {**texts, "spans": "\n".join(_other_texts(triplet))}.items():
+    for field, text in {**texts, "spans": _other_texts(triplet)}.items():
         found = TEMPLATE_TOKENS.search(text)
         if found:
             reason = (

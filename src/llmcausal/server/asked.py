@@ -93,7 +93,7 @@ def _spans(messages: Sequence[Values]) -> tuple[str, Content]:
         if messages[0].get("trusted") not in (None, True):
             raise _bad("messages[0].trusted: the system prompt is trusted; leave trusted out")
         system, first = texts[0], 1
-    spans = []
+    spans: list[Values] = []
     for message, text in zip(messages[first:], texts[first:], strict=True):
         role, trusted = message.get("role"), message.get("trusted")
         if role is None:
