@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 import llmcausal
 from llmcausal.assembly import exporting
+from llmcausal.assembly.prepare import prepare_data
 from llmcausal.data.formats.jsonl import write_triplets
 from llmcausal.data.spans import Span, as_messages
 from llmcausal.data.template import ChatTemplate
@@ -59,6 +60,8 @@ def test_spans_from_training_to_serving(
     monkeypatch.setattr(exporting, "ATTACKED_PROMPTS", 2)
     report = program.export(best, target="adapter", out=tmp_path / "adapter")
     assert report["same_prompt_tokens"]
+    assert report["same_span_tokens"]
+    assert "have the role `tool`" in (tmp_path / "adapter" / "README.md").read_text()
     asked = [{"text": ASKED.text, "trusted": True}, {"text": "Hi.", "role": "tool"}]
     ids = llmcausal.render_prompt(tmp_path / "adapter", "Be kind.", asked)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
@@ -78,3 +81,35 @@ def test_spans_from_training_to_serving(
     with pytest.raises(Built):
         program.serve(best, port=0)
     assert served[0].spans
+
+
+@pytest.mark.parametrize(
+    ("several", "alone", "too_long", "flag", "note"),
+    [
+        (2, 0, 0, True, "data: 2 of "),
+        (0, 20, 0, None, ""),  # a lone untrusted text is one turn in either form
+        (0, 0, 4, None, ""),  # what is left out decides nothing
+        (20, 0, 0, True, ""),
+    ],
+)
+def test_serving_follows_the_spans_of_the_encoded_training_data(
+    tiny_config: Callable[..., Any],
+    tmp_path: Path,
+    several: int,
+    alone: int,
+    too_long: int,
+    flag: bool | None,
+    note: str,
+) -> None:
+    triplets = short_triplets()
+    forms = several * [(ASKED, Span())] + alone * [(Span(),)]
+    forms += too_long * [(Span("word " * 9_000, trusted=True), Span())]
+    triplets = [replace(t, spans=s) for t, s in zip(triplets, forms, strict=False)] + triplets[
+        len(forms) :
+    ]
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")}
+    write_triplets(Path(files["train"]), triplets)
+    write_triplets(Path(files["validation"]), short_triplets()[:2])
+    data = prepare_data(tiny_config(data={**files, "max_length": 2048, "min_samples": 2}))
+    assert data.fingerprints.get("spans") is flag
+    assert any(note in each and "several spans" in each for each in data.notes) == bool(note)

@@ -314,3 +314,24 @@ def test_a_finding_says_where() -> None:
     finding = Finding("error", "x", "f.jsonl", 3, "benign", "bad")
     assert str(finding) == "f.jsonl:3: benign: bad"
     assert str(dataclasses.replace(finding, line=0)) == "f.jsonl: benign: bad"
+
+
+def test_a_scenario_is_all_that_its_spans_say() -> None:
+    """A document that two files share is a leak, and a lone common remark after it is none."""
+    mail = Span(
+        "The parcel from Lima came in on Monday, and Bob put it into the blue locker.", "tool"
+    )
+    task = Span("Where is the parcel from Lima?", trusted=True)
+    other = Span("The choir sings in the old church on Friday, so bring a coat and a lamp.", "tool")
+    asked = Span("When does the choir sing?", trusted=True)
+
+    def scenario(*spans: Span) -> Triplet:
+        return dataclasses.replace(GOOD, benign="Thanks and regards", spans=(*spans, Span()))
+
+    def leaking(one: Triplet, two: Triplet) -> bool:
+        rules = [each.rule for each in leaks(lines([one]), lines([two], "there"))]
+        return "scenario_leak" in rules
+
+    assert leaking(scenario(task, mail), scenario(task, mail))
+    assert leaking(scenario(task, mail), scenario(asked, mail))
+    assert not leaking(scenario(task, mail), scenario(asked, other))

@@ -29,7 +29,7 @@ from llmcausal.export.check import (
     observe,
     tokens_by,
 )
-from llmcausal.export.source import AttackSuite, TrainingFacts
+from llmcausal.export.source import AttackSuite, ExportSource, TrainingFacts
 
 IDS = torch.tensor([[5, 9, 200, 31, 77, 12]])
 OTHER_TEMPLATE = (
@@ -353,3 +353,24 @@ def test_a_comparison_needs_memory_for_every_number_of_the_base(
     free.available -= 1
     with pytest.raises(DoesNotFitError):
         export("adapter", source, tmp_path / "out")
+
+
+def test_a_prompt_of_spans_is_checked_and_must_agree_only_if_trained_on(
+    source: Any, export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = export("adapter", source, tmp_path / "right")
+    assert report["same_span_tokens"]
+    assert "have the role" not in (tmp_path / "right" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(ExportSource, "_save", _saving_other_template)
+    report = export("adapter", source, tmp_path / "one turn")
+    assert report["same_prompt_tokens"]
+    assert not report["same_span_tokens"]
+    with pytest.raises(ModelError, match="tokenizes a prompt of several spans differently"):
+        export("adapter", replace(source, spans=True), tmp_path / "spans")
+
+
+def _saving_other_template(source: ExportSource, tokenizer: Any, folder: Path) -> None:
+    shown = "{% for message in messages if message['role'] != 'tool' %}"
+    tokenizer.chat_template = source.template.text.replace("{% for message in messages %}", shown)
+    assert shown in tokenizer.chat_template
+    tokenizer.save_pretrained(folder)

@@ -93,7 +93,8 @@ def _triplets(folder: Path) -> list[bytes]:
     for seed in range(6):
         write_triplets(path, generate("train", 2, seed))
         seeds.append(path.read_bytes())
-    spans = (Span("Sum up.", trusted=True), Span("A mail.", "tool"), Span(None, "tool"))
+    mail = Span(f"A mail. &#{'1' * 5_000}; &amp;#88;", "tool")  # Python reads no such number
+    spans = (Span("Sum up.", trusted=True), mail, Span(None, "tool"))
     write_triplets(path, [replace(each, spans=spans) for each in generate("train", 2, 6)])
     return [*seeds, path.read_bytes()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -19,7 +20,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from llmcausal.data.spans import Span
-from llmcausal.errors import CheckpointError, UsageError
+from llmcausal.data.template import ChatTemplate
+from llmcausal.errors import CheckpointError, DataError, UsageError
 from llmcausal.evaluation.generation import Answering, answer_prompts
 from llmcausal.server.app import Served, bind, build_app, is_loopback
 from llmcausal.server.engine import Engine, Limits
@@ -148,8 +150,10 @@ def test_a_conversation_of_spans_is_rendered_as_in_training(
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ([], "spans: must be a list"),
-        ([("system", True)], "spans: must be a list"),
+        ([], "messages: no user's or tool's message"),
+        ([("system", True)], "messages: no user's or tool's message"),
+        ([("user", True)] * 300, "^messages: 300 spans are more than 256"),
+        ([(None, True)], r"messages\[0\].role: missing"),
         ([("system", False), ("user", True)], r"messages\[0\].trusted: the system prompt"),
         ([("system", True), ("tool", True)], r"messages\[1\].trusted: a tool's result is"),
         ([("user", True), ("assistant", True)], r"messages\[1\].role: assistant: is the last"),
@@ -165,6 +169,56 @@ def test_a_conversation_that_cannot_be_rendered_is_refused(
     assert response.status_code == 400
     with pytest.raises(ValueError, match=says):
         raise ValueError(response.json()["error"]["message"])
+
+
+@pytest.mark.parametrize("spans", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"trused": False},
+            r"messages\[1\]: unknown key 'trused'; did you mean trusted\? \(known: ",
+        ),
+        ({"Trusted": False}, r"messages\[1\]: unknown key 'Trusted'"),
+        ({"x" * 500: 1}, r"messages\[1\]: unknown key 'x{80}' \(known: "),
+        ({"tool_calls": []}, r"messages\[1\].tool_calls: this program renders no calls"),
+        ({"content": None}, r"messages\[1\].content: must be text, is null or missing"),
+        ({"content": " ", "trusted": True}, r"messages\[1\].content: empty"),
+        ({"content": "a\0", "trusted": False}, r"messages\[1\].content: holds a NUL"),
+    ],
+)
+def test_a_message_with_what_cannot_be_rendered_is_refused(
+    serve: Serve, spans: bool, fields: dict[str, Any], says: str
+) -> None:
+    system = {"role": "system", "content": "s"}
+    made = [system, {"role": "user", "content": "x", **fields}, {"role": "tool", "content": "y"}]
+    response = serve(spans=spans).post("/v1/chat/completions", json={"messages": made})
+    assert response.status_code == 400
+    assert re.search(says, response.json()["error"]["message"])
+
+
+def test_an_order_that_the_template_refuses_is_told_in_the_requests_words(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError(["spans: the chat template cannot render the order system, tool"])
+
+    monkeypatch.setattr(ChatTemplate, "_laid_out", refuse)
+    response = serve().post("/v1/chat/completions", json=chat(("Be brief.", "x")))
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("messages: the chat template cannot")
+
+
+def test_null_is_as_absent_and_a_lone_text_is_untrusted_as_without_spans(
+    serve: Serve, template: Any
+) -> None:
+    body = chat(("Be brief.", HOSTILE))
+    wanted = ask(serve(), body)
+    assert ask(serve(spans=True), body)["usage"] == wanted["usage"]
+    assert wanted["usage"]["prompt_tokens"] == len(template.encode_prompt("Be brief.", HOSTILE))
+    for message in body["messages"]:
+        message |= {"trusted": None, "name": "ann", "refusal": None}
+    assert content(ask(serve(spans=True), body)) == content(wanted)
 
 
 def test_the_base_is_served_without_the_adapter(

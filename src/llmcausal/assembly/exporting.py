@@ -93,7 +93,8 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
             note = f"{request.scale:g} of the trained one, which all figures here are of"
             facts = replace(facts, settings={**facts.settings, "scale of the update": note})
         adapter = checkpoint if request.scale == 1 else Path(scaled)
-        source = _source(config, adapter, template, facts)
+        spans = manifest.get("spans") is True
+        source = _source(config, adapter, template, facts, spans=spans)
         report: dict[str, Any] = exporter(source, out, request.options)
     report = {"written": str(out), "lora_scale": request.scale, **report}
     if push_to is not None:
@@ -120,7 +121,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
 
 def _source(
-    config: RunConfig, adapter: Path, template: ChatTemplate, facts: TrainingFacts
+    config: RunConfig, adapter: Path, template: ChatTemplate, facts: TrainingFacts, *, spans: bool
 ) -> ExportSource:
     # Merging and checking start from the weights as stored, mostly in 16 bits: 4-bit merges drift.
     # They run in host memory: a card that trained the model in 4 bits cannot hold it whole.
@@ -142,6 +143,7 @@ def _source(
         trust_remote_code=config.model.trust_remote_code,
         attacks=_attacks(config.data, config.evaluation, template),
         training=facts,
+        spans=spans,
     )
     return source
 

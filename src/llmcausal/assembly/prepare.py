@@ -10,6 +10,7 @@ from huggingface_hub import constants, snapshot_download
 
 from llmcausal.assembly.answering import answered, stand_ins
 from llmcausal.config import ModelSection, RunConfig
+from llmcausal.data.spans import as_text
 from llmcausal.data.splits import TrainingSplits, fingerprint, load_training_splits
 from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
@@ -30,8 +31,8 @@ weights in other formats (`original/`, `consolidated*`)."""
 class PreparedData:
     """Encoded training and validation data, with the validation data as text too.
 
-    `fingerprints` has hashes of the splits and of the template, and `spans` if the training data
-    has such; `notes` are for the user.
+    `fingerprints` has hashes of the splits and of the template, and `spans` if encoded training
+    data have a trusted or a further span; `notes` are for the user.
     """
 
     train: list[EncodedTriplet]
@@ -91,16 +92,31 @@ def prepare_data(config: RunConfig, *, answer: bool = True) -> PreparedData:
         "data": {"train": fingerprint(splits.train), "validation": fingerprint(splits.validation)},
         "template": template.fingerprint,
     }
-    if any(triplet.spans for triplet in splits.train):
+    # A single untrusted text in the user's turn is one turn in either form.
+    ids = {triplet.id for triplet in train}
+    several = [
+        isinstance(as_text(each.content("benign")), tuple)
+        for each in splits.train
+        if each.id in ids
+    ]
+    mixed: list[str] = []
+    if any(several):
         fingerprints["spans"] = True  # `serve` renders messages as spans
+        if not all(several):
+            mixed = [
+                f"data: {sum(several)} of {len(several)} training triplets have several spans: "
+                "`serve` takes messages for spans, where a user's is trusted, except a system and "
+                "a user message alone; set `trusted` in every request to be sure"
+            ]
     notes = [
         f"data: {len(train)} training and {len(validation)} validation triplets",
+        *mixed,
         *answers,
         *encoder.ledger.summary(),
     ]
     usable = {triplet.id for triplet in validation}
-    as_text = [triplet for triplet in splits.validation if triplet.id in usable]
-    return PreparedData(train, validation, as_text, template, fingerprints, notes)
+    texts = [triplet for triplet in splits.validation if triplet.id in usable]
+    return PreparedData(train, validation, texts, template, fingerprints, notes)
 
 
 def settle_precision(config: RunConfig) -> tuple[RunConfig, list[str]]:

@@ -185,50 +185,67 @@ def _without_prefix(part: Any) -> Any:
     return bare
 
 
-# The pattern of html.unescape.
-_ENTITY = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
+# The pattern of html.unescape, also for an ampersand that is itself an entity (`&amp;#88;`).
+_ENTITY = re.compile(
+    r"&(?:amp;|#0*38;|#[xX]0*26;)*(?:#(?P<decimal>[0-9]+);?|#[xX](?P<hex>[0-9a-fA-F]+);?"
+    r"|(?P<name>[^\t\n\f <&#;]{1,32};?))"
+)
 _LOOK = {
-    "d": "\u0111\u0500\u0501\u13a0\u13e7\u1d05\ua4d3",
-    "e": "\u0395\u03b5\u0415\u0435\u0454\u04bd\u13ac\u1d07\ua4f0",
-    "n": "\u0274\u039d\u03b7\u043f\u0578\u057c\ua4e0",
-    "r": "\u0280\u0433\u13a1\u13d2\u1d26\ua4e3",
+    "b": "\u0184\u0185\u0299\u0392\u0412\u0432\u042c\u044c\u13cf\u13f4\u15f7\ua4d0",
+    "d": "\u0111\u0500\u0501\u0256\u0257\u13a0\u13e7\u1d05\ua4d3",
+    "e": "\u0247\u0395\u03b5\u0415\u0435\u0454\u04bd\u13ac\u1d07\ua4f0",
+    "g": "\u01e5\u0261\u0262\u050d\u13c0\u13f3\ua4d6",
+    "i": "\u0131\u026a\u0399\u03b9\u0406\u0456\u04c0\u04cf\u13a5\ua4f2",
+    "n": "\u0274\u014b\u0272\u039d\u03b7\u043f\u0578\u057c\ua4e0",
+    "r": "\u024d\u0280\u0433\u13a1\u13d2\u1d26\ua4e3",
     "s": "\u0405\u0455\u054f\u13da\ua4e2\ua731",
     "t": "\u0167\u03a4\u03c4\u0422\u0442\u13a2\u1d1b\u2ca6\ua4d4",
-    "u": "\u028b\u03c5\u054d\u057d\u1d1c\ua4f4",
-    "x": "\u03a7\u03c7\u0425\u0445\u1541\ua4eb",
+    "u": "\u0289\u028b\u03c5\u054d\u057d\u1d1c\ua4f4",
+    "x": "\u00d7\u03a7\u03c7\u0425\u0445\u1541\ua4eb",
 }
 """Letters of other scripts that look like a letter of the fence, beside those of Unicode's NFKD."""
-_STRETCH = 20
-"""Characters per letter at most: what is further apart does not read as one text."""
-_LATIN = {ord(other): letter for letter, others in _LOOK.items() for other in others}
+_FRAMED = (0x1F150, 0x1F170, 0x1F1E6)  # negative circled, negative squared, regional indicators
+_LATIN = {ord(other): letter for letter, others in _LOOK.items() for other in others} | {
+    start + place: chr(ord("a") + place) for start in _FRAMED for place in range(26)
+}
 
 
-def _lookalikes(content: str, letters: str) -> set[int]:
+def _lookalikes(content: str, letters: re.Pattern[str]) -> set[int]:
     """Returns the offsets inside every part of `content` that reads as `letters`."""
-    if letters not in _bare(html.unescape(content)):
+    if not letters.search(_bare(_ENTITY.sub(_character, content))):
         return set()
     spelled, at = "", 0
     sources: list[tuple[int, int]] = []  # for each letter, the part of `content` that it is from
     while at < len(content):
         entity = _ENTITY.match(content, at)
         end = entity.end() if entity else at + 1
-        read = _bare(html.unescape(content[at:end]))
+        read = _bare(_character(entity) if entity else content[at])
         spelled += read
         sources += [(at, end)] * len(read)
         at = end
     cuts: set[int] = set()
-    for match in re.finditer(f"(?={re.escape(letters)})", spelled):
-        (start, _), (_, end) = sources[match.start()], sources[match.start() + len(letters) - 1]
-        if end - start <= _STRETCH * len(letters):
-            cuts.update(range(start + 1, end))
+    for match in letters.finditer(spelled):
+        (start, _), (_, end) = sources[match.start()], sources[match.end() - 1]
+        cuts.update(range(start + 1, end))
     return cuts
+
+
+def _character(entity: re.Match[str]) -> str:
+    """Returns what an HTML entity stands for; nothing for a number beyond Unicode."""
+    if name := entity["name"]:
+        return html.unescape(f"&{name}")
+    number = (entity["decimal"] or entity["hex"]).lstrip("0")
+    mark = "#x" if entity["hex"] else "#"
+    return html.unescape(f"&{mark}{number};") if 0 < len(number) < 8 else ""
 
 
 def _bare(text: str) -> str:
     """Returns the Latin letters that a text looks like, in lower case."""
     if not text.isascii():
+        # Both cases: only one may have the look, and Cherokee's small letters fold to capitals.
         text = unicodedata.normalize("NFKD", text.translate(_LATIN)).translate(_LATIN)
-    return re.sub("[^a-z]", "", text.casefold())
+        text = text.casefold().translate(_LATIN)
+    return re.sub("[^a-z]", "", text.lower())
 
 
 def _pattern_of(marker: str) -> str:
@@ -244,14 +261,14 @@ class MarkerGuard:
     its characters, so its tokens differ from the template's. This is weaker than a control token:
     the model must still learn the difference. Markers of one character are not guarded.
 
-    `letters` are the letters, in lower case, of a marker whose look-alikes are cut as well: in any
-    case, with other letters or brackets of the same look, as HTML entities, with anything that is
-    no letter in between.
+    `letters` is a pattern of letters, in lower case, whose look-alikes are cut as well in disguised
+    content: in any case, with the listed letters of the same look, as HTML entities, with anything
+    that is no such letter in between.
     """
 
     def __init__(self, markers: Iterable[str], encoder: PlainEncoder, letters: str = "") -> None:
         """Raises a ModelError if the template itself has to spell a marker in characters."""
-        self._letters = letters
+        self._letters = re.compile(letters or "(?!)")
         self.markers = frozenset(marker for marker in markers if len(marker) > 1)
         self._encoder = encoder
         for marker in self.markers:
@@ -267,19 +284,19 @@ class MarkerGuard:
         pattern = "|".join(map(_pattern_of, spellings)) or "(?!)"
         self._pattern = re.compile(f"(?=({pattern}))")  # lookahead: overlapping markers as well
 
-    def cuts(self, content: str) -> set[int]:
-        """Returns the character offsets of the cuts in `content`."""
+    def cuts(self, content: str, *, disguised: bool = False) -> set[int]:
+        """Returns the character offsets of the cuts in `content`; of look-alikes if `disguised`."""
         found = self._inner_offsets(content)
         normalized = self._encoder.normalize(content)
         if normalized != content and self._pattern.search(normalized):
-            sources: list[int] = []  # for each normalized character, the offset that it comes from
-            spelled = ""
-            for offset, character in enumerate(content):
-                piece = self._encoder.normalize(character)
-                spelled += piece
-                sources += [offset] * len(piece)
+            pieces = [self._encoder.normalize(character) for character in content]
+            spelled = "".join(pieces)
+            if spelled != normalized:  # it drops or joins characters: nobody knows which
+                return set(range(1, len(content)))
+            # For each normalized character, the offset that it comes from.
+            sources = [offset for offset, piece in enumerate(pieces) for _ in piece]
             found |= {sources[offset] for offset in self._inner_offsets(spelled)}
-        return found | _lookalikes(content, self._letters) if self._letters else found
+        return found | _lookalikes(content, self._letters) if disguised else found
 
     def _inner_offsets(self, text: str) -> set[int]:
         return {

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Phrasing
 from llmcausal.data.prefix_tree import common_length
-from llmcausal.data.spans import Content
+from llmcausal.data.spans import Content, texts_of
 from llmcausal.data.triplet import Check, Triplet
 from llmcausal.errors import DataError
 
@@ -81,7 +81,7 @@ def _witness(triplet: Triplet) -> Iterator[Problem]:
         return
     proof = attack.check or Check("contains", attack.witness)
     texts = {
-        "spans": "\n".join(_other_texts(triplet)),
+        "spans": _other_texts(triplet),
         "benign": triplet.user_text("benign"),
         "benign_cf": triplet.user_text("benign_cf"),
         "response": triplet.response,
@@ -110,20 +110,20 @@ def _answer(triplet: Triplet) -> Iterator[Problem]:
     elif triplet.response_injection and not check.passes(triplet.response_injection):
         reason = f"{check.kind} {shown(check.value)} fails on response_injection"
         yield "warning", "check_fails_injection", "check", reason
-    given = "\n".join([triplet.system, *_other_texts(triplet), triplet.user_text("benign")])
+    given = "\n".join([triplet.system, _other_texts(triplet), triplet.user_text("benign")])
     if check.kind == "contains" and not check.passes(given):
         reason = "is not in the text, so the answer is not derivable by copying"
         yield "note", "not_in_text", "check.contains", f"{shown(check.value)} {reason}"
 
 
-def _other_texts(triplet: Triplet) -> list[str]:
-    return [span.text for span in triplet.spans if span.text is not None]
+def _other_texts(triplet: Triplet) -> str:
+    return "\n".join(span.words for span in triplet.spans)
 
 
 def _tokens(triplet: Triplet) -> Iterator[Problem]:
     fields = ("system", "context", "benign", "benign_cf", "response", "response_cf")
     texts = {field: getattr(triplet, field) or "" for field in fields}
-    for field, text in {**texts, "spans": "\n".join(_other_texts(triplet))}.items():
+    for field, text in {**texts, "spans": _other_texts(triplet)}.items():
         found = TEMPLATE_TOKENS.search(text)
         if found:
             reason = (
@@ -255,13 +255,14 @@ def _scenarios(lines: Lines, other: Lines, progress: Progress | None) -> Iterato
     known: dict[int, list[tuple[int, str]]] = {}
     systems: dict[str, int] = {}
     for line, triplet in other.triplets:
-        key = index.add(shingles(words_of(triplet.user_text("benign"))))
-        known.setdefault(key, []).append((line, triplet.system))
+        task, text = _task_and_text(triplet)
+        key = index.add(shingles(words_of(text)))
+        known.setdefault(key, []).append((line, task))
         systems.setdefault(triplet.system, line)
     shared: set[str] = set()
     for done, (line, triplet) in enumerate(lines.triplets, 1):
-        item = shingles(words_of(triplet.user_text("benign")))
-        where = _same_scenario(triplet, index.find(item), known)
+        task, text = _task_and_text(triplet)
+        where = _same_scenario(task, index.find(shingles(words_of(text))), known)
         if where:
             reason = f"shares {where[0]:.0%} of its word pairs with {other.name}:{where[1]}"
             yield Finding("error", "scenario_leak", lines.name, line, "benign", reason)
@@ -273,16 +274,23 @@ def _scenarios(lines: Lines, other: Lines, progress: Progress | None) -> Iterato
             progress(done, len(lines.triplets))
 
 
+def _task_and_text(triplet: Triplet) -> tuple[str, str]:
+    """Returns all that is trusted and all that is not, without any attack."""
+    content = triplet.content("benign")
+    task = [triplet.system, *texts_of(content, trusted=True)]
+    return "\n".join(task), "\n".join(texts_of(content, trusted=False))
+
+
 def _same_scenario(
-    triplet: Triplet,
+    task: str,
     near: Sequence[tuple[float, int]],
     known: dict[int, list[tuple[int, str]]],
 ) -> tuple[float, int] | None:
     """Returns the similarity and line of a text that is a copy, or of the same scenario."""
-    own = words_of(triplet.system)
+    own = words_of(task)
     for score, key in near:
-        for line, system in known[key]:
-            if score >= NEAR_COPY or similarity(own, words_of(system)) >= SAME_SYSTEM:
+        for line, other in known[key]:
+            if score >= NEAR_COPY or similarity(own, words_of(other)) >= SAME_SYSTEM:
                 return score, line
     return None
 

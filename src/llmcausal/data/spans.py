@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from llmcausal.errors import DataError
+
 SpanRole = Literal["user", "assistant", "tool"]
 
 
@@ -81,7 +83,13 @@ def as_messages(system: str, content: Content) -> list[dict[str, str]]:
 
 
 def as_text(content: Content) -> Content:
-    """Returns the text of a lone untrusted span of the user, which is the user's turn as it is."""
+    """Returns the text of a lone untrusted span of the user, which is the user's turn as it is.
+
+    Raises:
+        DataError: If there is no span.
+    """
+    if not content and not isinstance(content, str):
+        raise DataError(["spans: empty; give at least one"], "the prompt cannot be used")
     if isinstance(content, str) or content[1:] or content[0].trusted or content[0].role != "user":
         return content
     return content[0].words

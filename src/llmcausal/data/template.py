@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -124,14 +124,25 @@ _EDGES: Mapping[Edge, tuple[str, str]] = {
 
 FENCE = ("[BEGIN UNTRUSTED TEXT]\n", "\n[END UNTRUSTED TEXT]")
 """Around untrusted text in a user's turn, if the template has no role for such text."""
-_FENCE_LETTERS = "untrustedtext"
+_FENCE_LETTERS = "(?:begin|end)?untrustedtext"
 _TOOL_ROLES = ("tool", "ipython")
 _ORDERS: tuple[tuple[SpanRole, ...], ...] = (
+    ("tool",),
+    ("tool", "tool"),
     ("user", "tool"),
     ("tool", "user"),
     ("user", "tool", "tool", "assistant", "user", "tool"),
 )
 """Orders of spans that a template with a role for untrusted text must render."""
+_OTHER_ORDERS: tuple[tuple[Role, ...], ...] = (
+    ("system", "user", "user"),
+    ("system", "user", "system"),
+    ("system", "user", "assistant", "user"),
+    ("system", "user", "assistant", "system"),
+    ("system", "user", "assistant", "assistant"),
+)
+"""Orders that show how a template marks the other roles, at a tool's places too; it may refuse
+some."""
 _WRAP_BEGIN = "{%- set llmcausal = namespace(turns=[]) %}\n"
 _WRAP_END = "{%- set messages = llmcausal.turns %}\n"
 _WRAP = """\
@@ -260,7 +271,10 @@ def _sentinels(names: Iterable[str], template: str) -> dict[str, str]:
 
 
 def _slots(
-    rendered: Callable[[Mapping[str, str]], str], sentinels: Mapping[str, str], names: Sequence[str]
+    rendered: Callable[[Mapping[str, str]], str],
+    sentinels: Mapping[str, str],
+    names: Sequence[str],
+    results: Collection[str] = (),
 ) -> tuple[list[TemplatePiece], list[str]]:
     """Returns literal, slot, literal, ..., literal, and the slots' names.
 
@@ -269,6 +283,7 @@ def _slots(
     Args:
         rendered: Renders the texts of the names.
         names: The texts that must be in the rendering.
+        results: Those that the template may write as JSON, since they are a tool's results.
     """
     literals, found = _split(rendered(sentinels), sentinels)
     padded = {name: f"{_PADDING}{mark}{_PADDING[::-1]}" for name, mark in sentinels.items()}
@@ -282,7 +297,13 @@ def _slots(
     ]
     pieces: list[TemplatePiece] = [literals[0]]
     for name, before, after, literal in zip(found, edges, edges[1:], literals[1:], strict=False):
-        if before is None or after is None or wide_found != found:
+        as_json = before is not None and before[1] == "json"
+        if (
+            before is None
+            or after is None
+            or wide_found != found
+            or (as_json and name not in results)
+        ):
             raise ModelError(f"the chat template changes the text of the {name} message")
         pieces += [Slot(name, left=before[1], right=after[0]), literal]
     return pieces, found
@@ -335,13 +356,13 @@ class TextSpan:
     strips_right: bool
 
     def fill(
-        self, values: Mapping[str, str], find_cuts: Callable[[str], set[int]]
+        self, values: Mapping[str, str], find_cuts: Callable[[str, str], set[int]]
     ) -> tuple[str, frozenset[int]]:
         text, cuts = "", set[int]()
         for part in self.parts:
             content = part.fill(values[part.name]) if isinstance(part, Slot) else part
             if isinstance(part, Slot):
-                cuts.update(len(text) + cut for cut in find_cuts(content))
+                cuts.update(len(text) + cut for cut in find_cuts(part.name, content))
             text += content
         if self.strips_right:
             text = text.rstrip(_WHITE_SPACE)
@@ -360,8 +381,7 @@ def _split_items(
     before: TemplateItem | None = None,
 ) -> list[TemplateItem]:
     """Splits literals at control tokens, the longest first; `before` precedes the first piece."""
-    longest_first = sorted(controls, key=len, reverse=True)
-    pattern = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+    pattern = _pattern_of(controls)
     items: list[TemplateItem] = []
     parts: list[TemplatePiece] = []
 
@@ -377,7 +397,7 @@ def _split_items(
         )
         parts.clear()
         slots = any(isinstance(part, Slot) for part in span.parts)
-        if slots or span.fill({}, lambda _: set())[0]:
+        if slots or span.fill({}, lambda name, content: set())[0]:
             items.append(span)
 
     for piece in pieces:
@@ -389,6 +409,11 @@ def _split_items(
                 parts.append(part)
     close(None)
     return items
+
+
+def _pattern_of(controls: Iterable[str]) -> re.Pattern[str]:
+    longest_first = sorted(controls, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
 def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
@@ -414,12 +439,25 @@ def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
 class Layout:
     """A prompt's template for one number, order and trust of its texts.
 
-    `guard` finds the layout's plain-text markers in content.
+    `guard` finds the layout's plain-text markers in content. `untrusted` names the slots of
+    untrusted spans.
     """
 
     pieces: tuple[TemplatePiece, ...]
     items: tuple[TemplateItem, ...]
     guard: MarkerGuard
+    untrusted: frozenset[str] = frozenset()
+
+    def cuts(self, name: str, content: str) -> set[int]:
+        """Returns the offsets of the cuts in a slot's content."""
+        return self.guard.cuts(content, disguised=name in self.untrusted)
+
+    def around_untrusted(self) -> Iterator[tuple[str, str]]:
+        """Yields the literals before and after each untrusted span."""
+        triples = zip(self.pieces, self.pieces[1:], self.pieces[2:], strict=False)
+        for before, slot, after in triples:
+            if isinstance(slot, Slot) and slot.name in self.untrusted:
+                yield str(before), str(after)
 
 
 class ChatTemplate:
@@ -483,7 +521,7 @@ class ChatTemplate:
         ends = dict.fromkeys([used[-1], tokenizer.eos_token_id])
         self.stop_ids = [end for end in ends if end is not None]
         self._prefix = self._choose_prefix()
-        self._layout = lru_cache(maxsize=64)(self._tried_layout)
+        self._layout = lru_cache(maxsize=256)(self._tried_layout)
         parts = [self.text, self._plain.definition, json.dumps(tokenizer.special_tokens_map)]
         self.fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         if self.text != given and self.exported != given:
@@ -544,7 +582,7 @@ class ChatTemplate:
                 order of the spans.
         """
         layout, values = self._laid_out(system, user)
-        return self._encode(layout.items, layout.guard, values)
+        return self._encode(layout.items, layout, values)
 
     def encode_response(self, response: str, *, ends: bool = True) -> list[int]:
         """Returns the ids of an answer, its end-of-turn token last.
@@ -558,7 +596,7 @@ class ChatTemplate:
         if not self.pieces.answer.fill(response).strip():
             advice = 'give one, or use the model\'s own answer with data.answers = "model"'
             raise DataError([f"response: empty: it teaches nothing; {advice}"])
-        ids = self._encode(self._answer, self._turn.guard, {"assistant": response})
+        ids = self._encode(self._answer, self._turn, {"assistant": response})
         return ids if ends else ids[:-1]
 
     def count_tokens(self, content: str) -> int:
@@ -572,48 +610,84 @@ class ChatTemplate:
                 return self._turn, {"user": fold(system, user)}
             return self._turn, {"system": system, "user": user}
         kinds = tuple(Span(None, s.role if s.trusted else "tool", s.trusted) for s in user)
-        has_system = not self.folds_system or bool(system.strip())
-        try:
-            layout = self._layout(has_system, kinds, self.tool_role)
-        except (ModelError, TemplateRefusal) as error:
+        # Some templates leave out an empty system prompt.
+        has_system = bool(system.strip() if self.folds_system else system)
+        layout = self._layout(has_system, kinds, self.tool_role)
+        if isinstance(layout, str):
             order = ", ".join(message["role"] for message in as_messages(system, user))
-            reason = f"spans: the chat template cannot render the order {order}: {error}"
-            raise DataError([reason], "a prompt cannot be rendered") from error
+            remedy = "change the order, or use another template (model.chat_template)"
+            reason = f"spans: the chat template cannot render the order {order}: {layout}; {remedy}"
+            raise DataError([reason], "a prompt cannot be rendered")
         return layout, {"system": system, **_named(span.words for span in user)}
 
     def _encode(
-        self, items: Sequence[TemplateItem], guard: MarkerGuard, values: Mapping[str, str]
+        self, items: Sequence[TemplateItem], layout: Layout, values: Mapping[str, str]
     ) -> list[int]:
         ids: list[int] = []
         for item in items:
             if isinstance(item, ControlToken):
                 ids.append(item.id)
             else:
-                text, cuts = item.fill(values, guard.cuts)
+                text, cuts = item.fill(values, layout.cuts)
                 ids += self._encode_text(text, prefix=self._prefix[item.preceding], cuts=cuts)
         return ids
 
     def _has_role(self, role: str) -> bool:
-        """Whether the template renders a tool's messages in this role, and as no other's."""
+        """Whether the template always marks this role, by what content can neither write nor end.
 
-        def literals(*order: SpanRole) -> list[str]:
-            kinds = tuple(Span(role=each, trusted=each != "tool") for each in order)
-            pieces = self._make_layout(True, kinds, role).pieces
-            return [piece for piece in pieces if isinstance(piece, str)]
-
+        Before each text stands a control token, with a word or token that is before no text of
+        another role. After it, a control token comes first.
+        """
+        if self.folds_system:  # nobody knows how a system's turn would look
+            return False
         try:
-            own, *_ = [literals(*order) for order in _ORDERS]
+            own = [
+                self._make_layout(has_system, _kinds(order), role)
+                for has_system in (True, False)
+                for order in _ORDERS
+            ]
         except (ModelError, TemplateRefusal):
             return False
-        others: tuple[SpanRole, ...] = ("user", "assistant")
-        for other in others:
+        marks: dict[str, set[str]] = {}
+        for order in _OTHER_ORDERS:
             with suppress(ModelError, TemplateRefusal):
-                if literals("user", other) == own:
-                    return False
-        return True
+                for name, before in self._literals_before(order):
+                    marks.setdefault(name, set()).update(self._marks(before))
+        if marks.keys() != set(get_args(Role)):
+            return False
+        others = set[str]().union(*marks.values())
+        return all(
+            self._marks(before) - others
+            and not self._plain.controls.keys().isdisjoint(self._marks(before))
+            and self._starts_with_control(after)
+            for layout in own
+            for before, after in layout.around_untrusted()
+        )
+
+    def _literals_before(self, order: Sequence[Role]) -> list[tuple[str, str]]:
+        """Renders messages as they are; returns each one's role and the literal before it."""
+        names = [f"{place} {role}" for place, role in enumerate(order)]
+        sentinels = _sentinels(names, self._dated)
+        messages = [
+            {"role": role, "content": sentinels[name]}
+            for role, name in zip(order, names, strict=True)
+        ]
+        literals, found = _split(self._render(messages, True), sentinels)
+        return [(name.split()[1], literal) for name, literal in zip(found, literals, strict=False)]
+
+    def _marks(self, literal: str) -> set[str]:
+        """Returns the control tokens and the words of a literal."""
+        controls = self._plain.controls
+        parts = _pattern_of(controls).split(literal)
+        words = [[part] if part in controls else part.split() for part in parts]
+        return {word for each in words for word in each if any(sign.isalnum() for sign in word)}
+
+    def _starts_with_control(self, literal: str) -> bool:
+        text, *controls = _pattern_of(self._plain.controls).split(literal)
+        return bool(controls) and not any(sign.isalnum() for sign in text)
 
     def _is_plain(self, tool_role: str) -> bool:
-        return tool_role == "tool" and not self.folds_system
+        return tool_role == "tool"
 
     def _messages(self, system: str, spans: Spans, tool_role: str) -> list[Message]:
         """Returns messages for the model's own template; `exported` does the same in Jinja."""
@@ -635,10 +709,14 @@ class ChatTemplate:
             made.append({"role": role, "content": text})
         return made
 
-    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+    def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout | str:
+        """Returns a layout, or why there is none: a refusal is remembered too."""
         make = partial(self._make_layout, has_system, kinds, tool_role)
-        _refuse_unbounded(make)
-        return make()
+        try:
+            _refuse_unbounded(make)
+            return make()
+        except (ModelError, TemplateRefusal) as error:
+            return str(error)
 
     def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
@@ -662,7 +740,9 @@ class ChatTemplate:
             | {"system": by_role["system"] if has_system else ""}
             for by_role in _PROBES
         ]
-        pieces, found = _slots(rendered, sentinels, names)
+        untrusted = frozenset(name for name, kind in _named(kinds).items() if not kind.trusted)
+        results = untrusted if tool_role else ()
+        pieces, found = _slots(rendered, sentinels, names, results)
         if found != names:
             raise ModelError("the chat template repeats a text or changes the order")
         items = _split_items(pieces, self._plain.controls)
@@ -672,12 +752,13 @@ class ChatTemplate:
         if not tool_role:
             markers.update(part.strip() for part in FENCE)
         guard = MarkerGuard(markers, self._plain, "" if tool_role else _FENCE_LETTERS)
+        layout = Layout(tuple(pieces), tuple(items), guard, untrusted)
         for texts in probes:
             wanted = self._reference(messages(texts), True, tokenize=True)
-            own = self._encode(items, guard, texts)
+            own = self._encode(items, layout, texts)
             if own != wanted:
                 raise _not_reproduced(self._first_difference(own, wanted))
-        return Layout(tuple(pieces), tuple(items), guard)
+        return layout
 
     def _answer_items(self, before: TemplateItem) -> list[TemplateItem]:
         controls = self._plain.controls
@@ -777,6 +858,10 @@ class ChatTemplate:
         around = slice(max(at - 2, 0), at + 6)
         mine, theirs = (self.tokenizer.convert_ids_to_tokens(ids[around]) for ids in (own, wanted))
         return f"at token {at} this gives {mine} and apply_chat_template {theirs}"
+
+
+def _kinds(order: Iterable[SpanRole]) -> Spans:
+    return tuple(Span(role=role, trusted=role != "tool") for role in order)
 
 
 def _named(values: Iterable[T]) -> dict[str, T]:

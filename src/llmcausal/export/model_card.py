@@ -34,6 +34,7 @@ def write_model_card(folder: Path, source: ExportSource, report: Mapping[str, An
         revision=source.base_revision,
         folds_system=source.template.folds_system,
         training=source.training,
+        spans=source.spans and report["format"] != "ollama",  # its Modelfile renders one turn
         report=report,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

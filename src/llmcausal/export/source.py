@@ -67,6 +67,7 @@ class ExportSource:
     trust_remote_code: bool = False
     attacks: AttackSuite | None = None  # for the check
     training: TrainingFacts | None = None
+    spans: bool = False  # the training data have several
 
     def base_for_consumers(self) -> str:
         """Returns the hub id, or the folder's absolute path."""

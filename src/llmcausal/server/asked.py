@@ -12,6 +12,7 @@ from llmcausal.data.formats.record import read_content
 from llmcausal.data.spans import Content
 from llmcausal.data.template import fold
 from llmcausal.errors import DataError
+from llmcausal.registry import nearest
 
 Values = Mapping[str, Any]
 
@@ -31,6 +32,8 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 """Fields and the only values that greedy decoding of one answer allows, besides null."""
 _WITHOUT_EFFECT = ("top_p", "top_k", "seed", "user", "metadata", "stream_options", "suffix")
+_MESSAGE_KEYS = ("role", "content", "trusted", "name", "tool_call_id")
+"""Keys of a message; the last two have no effect."""
 _SHARED = ("model", "max_tokens", "max_completion_tokens", "stream")
 
 
@@ -55,18 +58,22 @@ class Asked:
 def read_chat(body: bytes, *, spans: bool = False) -> Asked:
     """Reads a request for a chat completion; raises `Refusal` for anything else.
 
-    Messages are one turn, or spans if the checkpoint was trained on `spans` or a message has
-    `trusted`. Of one turn the roles are those of `_ORDERS`. Its last message is the untrusted text,
-    as the user's turn is in training; those before it are the trusted task. Of spans a tool's
-    message is untrusted, and a user's if `trusted` is false.
+    Messages are one turn, or spans if a message has `trusted`, or if the checkpoint was trained on
+    `spans` and they are more than a system and a user message. Of one turn the roles are those of
+    `_ORDERS`. Its last message is the untrusted text, as the user's turn is in training; those
+    before it are the trusted task. Of spans a tool's message is untrusted, and a user's if
+    `trusted` is false.
     """
     values = _object(body)
     _refuse_others(values, "messages")
     messages = values.get("messages")
     if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
         raise _bad("messages: must be a list of objects with role and content")
+    for index, message in enumerate(messages):
+        _refuse_keys(message, index)
     roles = tuple(str(message.get("role")) for message in messages)
-    if spans or any("trusted" in message for message in messages):
+    explicit = any(message.get("trusted") is not None for message in messages)
+    if explicit or (spans and roles != ("system", "user")):
         return _asked(values, _spans(messages))
     if roles not in _ORDERS:
         known = "; ".join(", ".join(order) for order in _ORDERS)
@@ -83,26 +90,44 @@ def _spans(messages: Sequence[Values]) -> tuple[str, Content]:
     texts = [_content(message, index) for index, message in enumerate(messages)]
     system, first = "", 0
     if messages and messages[0].get("role") == "system":
-        if messages[0].get("trusted", True) is not True:
+        if messages[0].get("trusted") not in (None, True):
             raise _bad("messages[0].trusted: the system prompt is trusted; leave trusted out")
         system, first = texts[0], 1
-    spans = [
-        {
-            "role": message.get("role"),
-            "trusted": message.get("trusted", message.get("role") in ("user", "assistant")),
-            "text": text,
-        }
-        for message, text in zip(messages[first:], texts[first:], strict=True)
-    ]
+    spans: list[Values] = []
+    for message, text in zip(messages[first:], texts[first:], strict=True):
+        role, trusted = message.get("role"), message.get("trusted")
+        if role is None:
+            raise _bad(f"messages[{first + len(spans)}].role: missing")
+        trusted = role in ("user", "assistant") if trusted is None else trusted
+        spans.append({"role": role, "trusted": trusted, "text": text})
+    if not spans:
+        raise _bad("messages: no user's or tool's message")
     try:
         return system, read_content(spans)
     except DataError as error:
-        place = re.compile(r"^spans\[(\d+)\]")
-        named = (
-            place.sub(lambda found: f"messages[{int(found[1]) + first}]", defect)
-            for defect in error.defects
-        )
-        raise _bad("; ".join(named)) from None
+        raise _bad("; ".join(_in_messages(defect, first) for defect in error.defects)) from None
+
+
+def _in_messages(defect: str, first: int) -> str:
+    """Names the field of a request in place of the span's."""
+    place = re.match(r"spans\[(\d+)\](\.text)?", defect)
+    if place is None:
+        return re.sub(r"^spans\b", "messages", defect)
+    field = f"messages[{int(place[1]) + first}]{'.content' if place[2] else ''}"
+    return field + defect[place.end() :]
+
+
+def _refuse_keys(message: Values, index: int) -> None:
+    """Refuses what has no place in a prompt; a misspelt `trusted` would change what is obeyed."""
+    for key in (key for key, value in message.items() if value is not None):
+        if key == "tool_calls":
+            raise _bad(
+                f"messages[{index}].tool_calls: this program renders no calls of tools; leave them "
+                "out, or write them into content"
+            )
+        if key not in _MESSAGE_KEYS:
+            hint = f"{nearest(key[:80], _MESSAGE_KEYS)} (known: {', '.join(_MESSAGE_KEYS)})"
+            raise _bad(f"messages[{index}]: unknown key {key[:80]!a}{hint}")
 
 
 def read_completion(body: bytes) -> Asked:
@@ -160,6 +185,11 @@ def _content(message: Values, index: int) -> str:
         texts = [part.get("text") if isinstance(part, dict) else None for part in content]
         parts = [text for text in texts if isinstance(text, str)]
         content = "".join(parts) if len(parts) == len(texts) else None
+    if content is None:
+        raise _bad(
+            f"messages[{index}].content: must be text, is null or missing; leave out a message "
+            "without text, such as a mere call of a tool"
+        )
     if not isinstance(content, str):
         raise _bad(f"messages[{index}].content: must be text")
     try:

@@ -280,7 +280,9 @@ class Engine:
             try:
                 prompt = self._template.encode_prompt(*prompt)
             except DataError as error:
-                raise Refusal(400, "invalid_request", "; ".join(error.defects)) from None
+                # In a request the spans are its messages.
+                defects = [re.sub(r"^spans\b", "messages", defect) for defect in error.defects]
+                raise Refusal(400, "invalid_request", "; ".join(defects)) from None
         if len(prompt) > self.limits.prompt_tokens:
             most = self.limits.prompt_tokens
             message = f"the prompt has {len(prompt)} tokens; the maximum is {most}"

@@ -218,13 +218,15 @@ class _Parser:
         if not isinstance(value, Mapping):
             self.defects.append((field, f"must be an object, is {_type_name(value)}"))
             return Span()
-        for key in value:
-            if key not in SPAN_KEYS:  # a misspelt `trusted` would change what may be followed
-                shown = str(key)[:MAX_KEY_LENGTH]
-                hint = f"{nearest(shown, SPAN_KEYS)} (known: {', '.join(SPAN_KEYS)})"
-                self.defects.append((field, f"unknown key {shown!a}{hint}"))
-        role, text = value.get("role", "user"), value.get("text")
-        trusted = value.get("trusted", role == "assistant")
+        # A misspelt `trusted` would change what may be followed.
+        if unknown := [key for key in value if key not in SPAN_KEYS]:
+            shown = str(unknown[0])[:MAX_KEY_LENGTH]
+            hint = f"{nearest(shown, SPAN_KEYS)} (known: {', '.join(SPAN_KEYS)})"
+            more = f", and {len(unknown) - 1} more" if unknown[1:] else ""
+            self.defects.append((field, f"unknown key {shown!a}{more}{hint}"))
+        role, text, trusted = (value.get(key) for key in ("role", "text", "trusted"))
+        role = "user" if role is None else role
+        trusted = role == "assistant" if trusted is None else trusted
         if not isinstance(role, str) or role not in get_args(SpanRole):
             known, shown = get_args(SpanRole), str(role)[:MAX_KEY_LENGTH]
             hint = nearest(shown, known) or "; the system prompt is not a span"
