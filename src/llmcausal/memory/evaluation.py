@@ -104,7 +104,8 @@ class EvaluationReport:
         config = settled(training.config, chosen.option.switches)
         with self.watch("Predicting the evaluation"):
             answers = self._answers(config)
-            reading = self.load.reading and self._reading(config, self.load.reading)
+            texts = self.load.reading
+            reading = None if texts is None else self._reading(config, texts)
             limit = self._largest_batch(config, answers)
             budget, possible = training.budget.bytes, answers
             if answers.needed_bytes > budget:
