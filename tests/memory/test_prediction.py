@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from llmcausal.config import LossSection, RunConfig
-from llmcausal.errors import ConfigError
+from llmcausal.errors import ConfigError, ModelError
 from llmcausal.memory import prediction
+from llmcausal.memory.architecture import NF4
 from llmcausal.memory.prediction import NAIVE, GpuTraits, Prediction, Workload, predict
 from llmcausal.memory.simulation import run
 from llmcausal.memory.strategies import STRATEGIES
@@ -77,14 +79,24 @@ def test_a_checkpoint_in_4_bits_takes_what_was_predicted(
     found = predict(config, WORKLOAD, device="cpu")
     measured = measure_triplets(config, WORKLOAD.made_up(), steps=2).allocated_peak_bytes
     assert found.allocated_bytes == pytest.approx(measured, rel=0.02)
-    quantized_here = predict(plain, WORKLOAD, device="cpu")
-    if skipped is None:
-        assert found.components == quantized_here.components
-    else:  # three matrices of 256 x 128 in fp32 instead of 4 bits and scales
+    if skipped:  # three matrices of 256 x 128 in fp32 instead of 4 bits and scales
+        quantized_here = predict(plain, WORKLOAD, device="cpu")
         numbers = 3 * 256 * 128
         saved = 3.5 * numbers - numbers / 64 * (1 if double else 4)
         more = found.components["base_model"] - quantized_here.components["base_model"]
         assert more == pytest.approx(saved, rel=0.02)
+
+
+def test_a_head_in_4_bits_is_refused_without_its_weights(
+    tiny: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tiny("recompute")
+    file = tmp_path / "model" / "config.json"
+    nf4 = {**NF4, "llm_int8_skip_modules": ["embed_tokens"]}
+    shape = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**shape, "quantization_config": nf4}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"output head is stored in 4 bits.*model\.name"):
+        predict(config, WORKLOAD, device="cpu")
 
 
 def test_double_quantization_of_a_checkpoint_is_counted(

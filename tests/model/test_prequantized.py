@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file, save_file
 
 from llmcausal.config import LoraSection, MemorySection, ModelSection
 from llmcausal.errors import ConfigError, ModelError
 from llmcausal.model.cpu_layers import whole_layers
 from llmcausal.model.factory import load_model
 from llmcausal.model.lora import add_lora
-from llmcausal.model.prequantized import read_quantization, skips_layers
+from llmcausal.model.prequantized import read_quantization, set_compute_dtype, skips_layers
 from tests.tiny import make_llama, make_tokenizer, save_in_nf4
 
 IDS = torch.arange(20, 60)[None]
@@ -105,6 +107,24 @@ def test_layers_that_it_keeps_in_16_bits_stay_so(stored: Any) -> None:
     assert {p.dtype for p in loaded.model.parameters() if p.is_floating_point()} == {torch.float32}
 
 
+def test_a_norm_stored_in_another_dtype_follows_the_profile(stored: Any, tmp_path: Path) -> None:
+    shutil.copytree(stored(), tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    norm = "model.norm.weight"
+    save_file({**tensors, norm: tensors[norm].float()}, file, metadata={"format": "pt"})
+    model = load_model(section(tmp_path, precision="bf16")).model
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {torch.bfloat16}
+
+
+def test_what_transformers_keeps_in_fp32_stays_so(stored: Any) -> None:
+    model: Any = load_model(section(stored(), precision="fp32")).model
+    model._keep_in_fp32_modules_strict = {"model.norm"}
+    set_compute_dtype(model, torch.bfloat16)
+    found = {n for n, p in model.named_parameters() if p.dtype == torch.float32}
+    assert found == {"model.norm.weight"}
+
+
 def test_settings_that_contradict_it_are_refused_with_the_fix(stored: Any) -> None:
     with pytest.raises(ConfigError, match=r"32 bits.*set model.double_quantization to false"):
         load_model(section(stored(double=False)))
@@ -147,6 +167,14 @@ def test_a_head_in_4_bits_is_refused(stored: Any) -> None:
                 "load_in_4bit": True,
                 "bnb_4bit_quant_type": "nf4",
                 "llm_int8_skip_modules": [1],
+            },
+            "no list of names",
+        ),
+        (
+            {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "llm_int8_skip_modules": ["lm_head("],
             },
             "no list of names",
         ),

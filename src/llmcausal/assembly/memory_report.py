@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmcausal.assembly.evaluating import choose_suite
@@ -11,9 +11,8 @@ from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, 
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.diagnostics.inputs import is_stored
-from llmcausal.errors import DataError
 from llmcausal.evaluation.decoding import rehearse
-from llmcausal.evaluation.evaluate import prompts_of
+from llmcausal.evaluation.evaluate import answerable, encoding_once, prompts_of
 from llmcausal.evaluation.forward import encode
 from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.evaluation import (
@@ -23,7 +22,7 @@ from llmcausal.memory.evaluation import (
     with_share,
 )
 from llmcausal.memory.report import MemoryReport, MemoryRequest, with_strategy
-from llmcausal.memory.workload import answer_load, data_workload
+from llmcausal.memory.workload import READ, answer_load, data_workload
 from llmcausal.ui.console import status
 
 
@@ -48,33 +47,33 @@ def profile_memory(config: RunConfig, request: MemoryRequest) -> dict[str, Any]:
         return found.train
 
     triplets = data.train if data else None
-    report = MemoryReport(config, request, triplets, status)
     if not request.evaluation:
-        return report.values(rows_to_measure)
+        return MemoryReport(config, request, triplets, status).values(rows_to_measure)
     if data is not None and request.seq_len is None:
         load = _texts(config, data)
     else:
         load = unknown_load(config, request)
     if request.shared is not None:
         load = with_share(load, request.shared)
-    return EvaluationReport(report, load, rehearse, status).values()
+    # The lengths of --seq-len and --shared are the evaluation's; training has those of its data.
+    training = MemoryReport(config, replace(request, seq_len=None, shared=None), triplets, status)
+    return EvaluationReport(training, load, rehearse, status).values()
 
 
 def _texts(config: RunConfig, data: PreparedData) -> EvaluationLoad:
-    """Measures the texts of the profile's suite."""
-    suite = choose_suite(config.data, config.evaluation)
-    encoded = [data.template.encode_prompt(*pair) for pair in prompts_of(suite.triplets)]
+    """Measures the texts of the profile's suite that an evaluation would use."""
+    suite, section = choose_suite(config.data, config.evaluation), config.evaluation
+    template = encoding_once(data.template)
     context = getattr(load_architecture(config.model), "max_position_embeddings", None)
-    most = math.inf if context is None else context - config.evaluation.max_new_tokens
-    prompts = [prompt for prompt in encoded if len(prompt) <= most]
-    if not prompts:
-        raise DataError([], f"{suite.name}: every prompt exceeds the model's context of {context}")
-    readable, _ = encode(TripletEncoder(data.template, config.data.max_length), suite.triplets)
-    if not readable:
-        raise DataError([], f"data.max_length: no triplet of {suite.name} is that short")
-    train = config.train.model_copy(update={"batch_size": config.validation.batch_size})
-    reading = data_workload(
-        config.model_copy(update={"train": train}), [each.encoded for each in readable]
-    )
+    usable, _ = answerable(template, suite.triplets, section.max_new_tokens, context)
+    prompts = [template.encode_prompt(*pair) for pair in prompts_of(usable)]
     source = f"the longest of {len(prompts)} prompts of {suite.name}"
-    return EvaluationLoad(answer_load(config.evaluation, prompts), reading, source)
+    readable, _ = encode(TripletEncoder(data.template, config.data.max_length), usable)
+    reading = None
+    if readable:
+        train = config.train.model_copy(update={"batch_size": config.validation.batch_size})
+        alike = config.model_copy(update={"train": train})
+        reading = data_workload(alike, [each.encoded for each in readable], READ)
+    else:
+        source += ", of which none is read whole: data.max_length"
+    return EvaluationLoad(answer_load(section, prompts), reading, source)

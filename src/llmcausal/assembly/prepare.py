@@ -15,10 +15,13 @@ from llmcausal.data.splits import TrainingSplits, fingerprint, load_training_spl
 from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
+from llmcausal.diagnostics.inputs import cached_config
 from llmcausal.errors import ConfigError, DataError, ModelError
+from llmcausal.memory.architecture import IN_NF4, NF4
 from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.model.factory import load_tokenizer
 from llmcausal.model.gguf import PREFIX
+from llmcausal.model.prequantized import settings_in, stored_quantization
 from llmcausal.storage import read_at_most
 from llmcausal.ui.console import ProgressLine, err_console
 
@@ -141,6 +144,14 @@ def load_template(section: ModelSection, tokenizer: Any = None) -> ChatTemplate:
     return ChatTemplate(tokenizer or load_tokenizer(section), text)
 
 
+def _check_stored(section: ModelSection) -> None:
+    """Compares the settings with the 4 bits of a checkpoint before its weights are downloaded."""
+    if section.name in IN_NF4:
+        stored_quantization(NF4, section)
+    elif config := cached_config(section):  # the tokenizer's download has put it there
+        stored_quantization(settings_in(config.parent), section)
+
+
 def fetch_model(section: ModelSection) -> None:
     """Downloads the missing weights of a hub model; shows size and progress.
 
@@ -148,7 +159,8 @@ def fetch_model(section: ModelSection) -> None:
     all files, so the later loading reports the problem.
 
     Raises:
-        ModelError: If the download stops.
+        ModelError: If the download stops, or its weights would be refused.
+        ConfigError: If the settings contradict weights in 4 bits.
     """
     name = section.name
     local = name.startswith(PREFIX) or Path(name).expanduser().is_dir()
@@ -169,6 +181,7 @@ def fetch_model(section: ModelSection) -> None:
         missing = [file for file in files if file.will_download]
         if not missing:
             return
+        _check_stored(section)
         size = sum(file.file_size or 0 for file in missing)
         err_console().print(
             f"downloading {name}: {size / 1e9:.1f} GB in {len(missing)} file(s) to "

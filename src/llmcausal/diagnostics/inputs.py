@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -60,14 +59,12 @@ def find_model(section: ModelSection) -> Finding:
 
 def _found(section: ModelSection, where: str, folder: Path) -> Finding:
     """Passes a model on this machine whose weights are stored as the settings say."""
-    from llmcausal.model.prequantized import stored_quantization
+    from llmcausal.model.prequantized import settings_in, stored_quantization
 
-    file = folder / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        settings = config.get("quantization_config")
-    except (OSError, ValueError, AttributeError) as error:
-        return failed(f"{file}: cannot be read: {one_line(str(error))}", "restore this file")
+        settings = settings_in(folder)
+    except LlmcausalError as error:
+        return failed(one_line(str(error)), "restore this file")
     try:
         stored = stored_quantization(settings, section)
     except LlmcausalError as error:

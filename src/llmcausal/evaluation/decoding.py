@@ -14,7 +14,7 @@ from transformers import Cache, DynamicCache
 
 from llmcausal.errors import ModelError
 from llmcausal.model.tree_attention import TREE_ATTENTION
-from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk, find_trunk
+from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk, find_trunk, take_apart
 from llmcausal.train.batch import pack_tensors
 from llmcausal.train.step import tree_attention
 
@@ -266,7 +266,7 @@ class _Rehearsal(TreeDecoder):
 
 
 def rehearse(
-    trunk: Trunk, prompts: Sequence[Sequence[int]], new_tokens: int, copied: Callable[[int], None]
+    base: Any, prompts: Sequence[Sequence[int]], new_tokens: int, copied: Callable[[int], None]
 ) -> Iterator[tuple[str, int]]:
     """Runs the passes that answers to made-up prompts take, on fake tensors, for a prediction.
 
@@ -277,8 +277,26 @@ def rehearse(
 
     Yields:
         Before each pass, its name and how often the answers take it.
+
+    Raises:
+        ModelError: If transformers would generate the answers, whose passes these are not.
     """
-    decoder = _Rehearsal(trunk, copied)
+    with blockwise_attention(base):
+        trunk = take_apart(base)
+        try:
+            _check(base, trunk, max(map(len, prompts)) + new_tokens)
+        except ModelError as error:
+            raise ModelError(
+                f"{type(base).__name__}: {error}: transformers would generate its answers, whose "
+                "memory --eval does not predict. Set model.attention to 'tree' if it is 'eager'; "
+                "for a sliding window, shorten evaluation.max_new_tokens or the prompts (--seq-len)"
+            ) from error
+        yield from _rehearsed(_Rehearsal(trunk, copied), prompts, new_tokens)
+
+
+def _rehearsed(
+    decoder: TreeDecoder, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> Iterator[tuple[str, int]]:
     yield "prompts", 1
     logits, cache = decoder.prefill(prompts, new_tokens - 1)
     if new_tokens > 1:

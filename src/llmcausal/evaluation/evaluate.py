@@ -238,6 +238,14 @@ def generation_rows(
 def fitting(
     answering: Answering, triplets: Sequence[Triplet]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
+    """Leaves out triplets that a model cannot answer, as `answerable`."""
+    context = getattr(base_model_of(answering.model).config, "max_position_embeddings", None)
+    return answerable(answering.template, triplets, answering.max_new_tokens, context)
+
+
+def answerable(
+    template: ChatTemplate, triplets: Sequence[Triplet], max_new_tokens: int, context: int | None
+) -> tuple[list[Triplet], list[dict[str, str]]]:
     """Leaves out triplets that cannot be encoded or exceed the model's context; nothing is cut.
 
     Returns:
@@ -248,8 +256,6 @@ def fitting(
     """
     if not triplets:
         raise DataError([], "there are no test triplets to evaluate")
-    max_new_tokens, template = answering.max_new_tokens, answering.template
-    context = getattr(base_model_of(answering.model).config, "max_position_embeddings", None)
     usable, skipped = [], []
     for triplet in triplets:
         try:

@@ -29,7 +29,7 @@ from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError
 from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
-from llmcausal.model.prequantized import read_quantization
+from llmcausal.model.prequantized import read_quantization, settings_in
 
 SENTENCE_PIECE = "tokenizer.model"
 WEIGHTS = "model.safetensors"
@@ -127,13 +127,7 @@ class ExportSource:
         Raises:
             ModelError: If they are quantized otherwise: such weights cannot be read here.
         """
-        path = self.base_folder / "config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            settings = config.get("quantization_config")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: cannot be read: {error}") from error
-        return read_quantization(settings, self.base_name)
+        return read_quantization(settings_in(self.base_folder), self.base_name)
 
     def load(self) -> PeftModel:
         model = load_adapter(self.load_base(), self.adapter_dir)
@@ -263,6 +257,7 @@ def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
 
 STATE = "quant_state.bitsandbytes__nf4"
 """A 4-bit weight's shape and block sizes, as JSON in bytes."""
+AGAIN = "download or save this file again, or export from a base with 16-bit weights"
 NESTED = ("nested_absmax", "nested_quant_map")
 PARTS = (STATE, "absmax", "quant_map", *NESTED)
 """What belongs to a 4-bit weight; each name follows the weight's."""
@@ -299,7 +294,7 @@ class StoredNf4(Stored):
             return whole.view(self.shape)
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ModelError(
-                f"{self.file}: {self.name}: its 4 bits are damaged: {error}"
+                f"{self.file}: {self.name}: its 4 bits are damaged: {error}; {AGAIN}"
             ) from error
 
 
@@ -326,11 +321,24 @@ def weights_of(folder: Path) -> dict[str, list[Stored]]:
         parts = {part: named[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in named}
         taken |= {f"{name}.{part}" for part in parts}
         packed[name] = _nf4(each, parts)
+    for name, each in named.items():
+        if name not in taken and name not in packed:
+            _check_whole(each)
     found = {
         file: [packed.get(each.name, each) for each in tensors if each.name not in taken]
         for file, tensors in files.items()
     }
     return {file: tensors for file, tensors in found.items() if tensors}
+
+
+def _check_whole(each: Stored) -> None:
+    """Raises a ModelError for a tensor that belongs to quantized weights of which parts lack."""
+    part = any(f".{name}" in each.name for name in (*PARTS[1:], "quant_state.bitsandbytes"))
+    if part or (each.name.endswith(".weight") and each.code.startswith(("U", "I"))):
+        raise ModelError(
+            f"{each.file}: {each.name}: its 4-bit weight is incomplete (each has "
+            f"NAME.{STATE}, NAME.absmax and NAME.quant_map); {AGAIN}"
+        )
 
 
 def _nf4(each: Stored, parts: Mapping[str, Stored]) -> StoredNf4:
@@ -339,5 +347,6 @@ def _nf4(each: Stored, parts: Mapping[str, Stored]) -> StoredNf4:
         if not 0 < rows * columns <= 2 * each.numbers:
             raise ValueError(f"{rows} x {columns} weights in {each.numbers} bytes")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{each.file}: {each.name}: its shape cannot be read: {error}") from error
+        reason = f"its shape cannot be read: {error}; {AGAIN}"
+        raise ModelError(f"{each.file}: {each.name}: {reason}") from error
     return StoredNf4(each.name, (rows, columns), CODES[torch.float32], each.file, parts)

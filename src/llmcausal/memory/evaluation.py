@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,16 +16,19 @@ from llmcausal.memory.prediction import (
     Workload,
     predict_answers,
     predict_reading,
+    switches_of,
     traits_here,
 )
 from llmcausal.memory.report import MemoryReport, MemoryRequest, prediction_values
 from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
-from llmcausal.memory.strategies import settled
+from llmcausal.memory.strategies import candidates, settled
 from llmcausal.model.device import expected_dtype
 
 MOST_PROMPTS = 64
 """Limit of the search for the largest batch."""
+Change = tuple[str, list[str], Prediction]
+"""A change for people, its settings as `key=value`, and what is predicted with it."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,21 @@ class EvaluationLoad:
     Attributes:
         shared: Shared prefixes to try instead of the batch's, if that is not known; the one that
             needs most counts.
+        reading: None: no triplet is short enough to be read.
         source: For people.
     """
 
     answers: AnswerLoad
-    reading: Workload
+    reading: Workload | None
     source: str
     shared: tuple[int, ...] = ()
 
 
 def unknown_load(config: RunConfig, request: MemoryRequest) -> EvaluationLoad:
-    """Describes an evaluation whose texts are not at hand: all as long as the settings allow."""
+    """Describes an evaluation whose texts are not at hand; their lengths are assumed."""
     section, source = config.evaluation, "--seq-len"
     if request.seq_len is None:
-        source = "data.max_length: the tokenizer is not on this machine"
+        source = "data.max_length, assumed for prompts too: the tokenizer is not on this machine"
     length = request.seq_len or config.data.max_length
     answers = AnswerLoad(section.batch_size, length, 0, section.max_new_tokens)
     reading = Workload(length, 0, min(256, length // 4), config.validation.batch_size)
@@ -60,12 +65,11 @@ def with_share(load: EvaluationLoad, share: float) -> EvaluationLoad:
     """Sets which share of each text is a common prefix, as far as its answer leaves room."""
     answers, reading = load.answers, load.reading
     shared = min(int(share * answers.prompt_tokens), answers.prompt_tokens - 1)
-    most = reading.member_tokens - reading.response_tokens - 1
-    return EvaluationLoad(
-        replace(answers, shared_tokens=shared),
-        replace(reading, shared_tokens=min(int(share * reading.member_tokens), most)),
-        f"{load.source.partition(';')[0]}; {share:.0%} of it shared",
-    )
+    if reading is not None:
+        most = reading.member_tokens - reading.response_tokens - 1
+        reading = replace(reading, shared_tokens=min(int(share * reading.member_tokens), most))
+    source = f"{load.source.partition(';')[0]}; {share:.0%} of it shared"
+    return EvaluationLoad(replace(answers, shared_tokens=shared), reading, source)
 
 
 @dataclass
@@ -73,7 +77,7 @@ class EvaluationReport:
     """Predicts an evaluation with the memory strategy that training would choose.
 
     Attributes:
-        training: The report on training, for the same request.
+        training: The report on training, with its own lengths.
         rehearsal: Runs the passes of answers.
     """
 
@@ -100,13 +104,14 @@ class EvaluationReport:
         config = settled(training.config, chosen.option.switches)
         with self.watch("Predicting the evaluation"):
             answers = self._answers(config)
-            reading = self._reading(config)
+            texts = self.load.reading
+            reading = None if texts is None else self._reading(config, texts)
             limit = self._largest_batch(config, answers)
             budget, possible = training.budget.bytes, answers
             if answers.needed_bytes > budget:
                 load = replace(self.load.answers, prompts=max(1, limit))
                 possible = self._answers(config, load)
-        parts = {"answers": answers, "reading": reading}
+        parts = {"answers": answers, **({"reading": reading} if reading else {})}
         peak = max(parts.values(), key=lambda each: each.needed_bytes)
         device, train = training.device, config.train
         return {
@@ -117,7 +122,7 @@ class EvaluationReport:
             "device": device,
             "workload": {
                 "answers": asdict(answers.workload),
-                "reading": asdict(reading.workload),
+                "reading": reading and asdict(reading.workload),
                 "source": self.load.source,
             },
             "budget": asdict(training.budget),
@@ -130,7 +135,7 @@ class EvaluationReport:
             "prediction": prediction_values(peak, budget),
             "limits": {"batch_size": limit, "batch_size_searched": MOST_PROMPTS},
             "advice": self._advice(config, parts, possible),
-            "time": self._time(config, possible),
+            "time": self._time(config, possible) if limit else None,
         }
 
     def _notes(self, notes: list[str]) -> list[str]:
@@ -157,8 +162,7 @@ class EvaluationReport:
         )
         return max(found, key=lambda each: each.needed_bytes)
 
-    def _reading(self, config: RunConfig, load: Workload | None = None) -> Prediction:
-        load = load or self.load.reading
+    def _reading(self, config: RunConfig, load: Workload) -> Prediction:
         most = load.member_tokens - load.response_tokens - 1
         shared = [min(each, most) for each in self.load.shared] or [load.shared_tokens]
         found = (
@@ -183,27 +187,57 @@ class EvaluationReport:
         self, config: RunConfig, parts: dict[str, Prediction], possible: Prediction
     ) -> list[dict[str, Any]]:
         budget = self.training.budget.bytes
-        found = []
-
-        def add(change: str, setting: str, prediction: Prediction) -> None:
-            needed = prediction.needed_bytes
-            found.append(
-                {
-                    "change": change,
-                    "arguments": typed([setting]),
-                    "predicted_bytes": needed,
-                    "fits": needed <= budget,
-                }
-            )
-
-        if possible is not parts["answers"] and self.load.answers.prompts > 1:
+        found: list[Change] = []
+        if possible.needed_bytes > budget:  # one prompt
+            found += self._smaller_answers(config, possible)
+        elif possible is not parts["answers"]:
             size = _answered(possible).prompts
             text = f"{size} prompt(s) answered together; memory that runs out halves them too"
-            add(text, f"evaluation.batch_size={size}", possible)
-        if parts["reading"].needed_bytes > budget and self.load.reading.triplets > 1:
-            one = self._reading(config, replace(self.load.reading, triplets=1))
-            add("one triplet read at a time", "validation.batch_size=1", one)
-        return found
+            found.append((text, [f"evaluation.batch_size={size}"], possible))
+        reading = self.load.reading
+        if reading and parts["reading"].needed_bytes > budget and reading.triplets > 1:
+            one = self._reading(config, replace(reading, triplets=1))
+            found.append(("one triplet read at a time", ["validation.batch_size=1"], one))
+        return [
+            {
+                "change": change,
+                "arguments": typed(settings),
+                "predicted_bytes": prediction.needed_bytes,
+                "fits": prediction.needed_bytes <= budget,
+            }
+            for change, settings, prediction in found
+        ]
+
+    def _smaller_answers(self, config: RunConfig, one: Prediction) -> Iterator[Change]:
+        """Yields what helps an answer that does not fit alone; first one prompt, if there are more.
+
+        Args:
+            one: Its prediction.
+        """
+        budget, load = self.training.budget.bytes, _answered(one)
+        alone = ["evaluation.batch_size=1"] if self.load.answers.prompts > 1 else []
+        if alone:
+            yield "one prompt at a time", alone, one
+        now = switches_of(config.memory)
+        for option in candidates(config.memory):
+            changed = {name: value for name, value in option.switches.items() if value != now[name]}
+            found = self._answers(config.model_copy(update={"memory": option.section}), load)
+            if found.needed_bytes < one.needed_bytes:
+                settings = [f"memory.{name}={value}" for name, value in changed.items()]
+                yield f"strategy {option.name}", [*alone, *settings], found
+            if found.needed_bytes <= budget:
+                break
+
+        def needed(count: int) -> int:
+            return self._answers(config, replace(load, new_tokens=count)).needed_bytes
+
+        most = largest_that_fits(
+            needed, budget, start=load.new_tokens // 2, step=1, most=load.new_tokens - 1
+        )
+        if most:
+            shorter = self._answers(config, replace(load, new_tokens=most))
+            text = f"answers of at most {most} tokens"
+            yield text, [*alone, f"evaluation.max_new_tokens={most}"], shorter
 
     def _time(self, config: RunConfig, answers: Prediction) -> dict[str, Any] | None:
         """Predicts a batch's time on known cards, whose rates are those of 16-bit products."""

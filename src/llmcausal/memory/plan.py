@@ -11,6 +11,7 @@ from typing import Any
 
 from llmcausal.config import RunConfig
 from llmcausal.memory import prediction
+from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.budget import GIB
 from llmcausal.memory.prediction import NAIVE, Device, Prediction, Workload, switches_of
 from llmcausal.memory.strategies import COSTS, Candidate, candidates, manual_candidate
@@ -374,7 +375,10 @@ def _changes(config: RunConfig) -> Iterator[tuple[str, str, dict[str, Any]]]:
         text = "one triplet at a time, the same triplets in an optimizer step"
         steps = train.accumulation_steps * train.batch_size
         yield text, "train", {"batch_size": 1, "accumulation_steps": steps}
-    if config.model.quantization == "none":
+    # Weights that another program stored quantized cannot be quantized again.
+    if config.model.quantization == "none" and not hasattr(
+        load_architecture(config.model), "quantization_config"
+    ):
         yield "frozen weights in 4 bits", "model", {"quantization": "nf4"}
     if train.optimizer == "adamw":
         yield "optimizer states in 8 bits", "train", {"optimizer": "paged_adamw_8bit"}

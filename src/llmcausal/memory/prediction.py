@@ -117,7 +117,7 @@ class AnswerLoad:
 Rehearsal = Callable[
     [Any, Sequence[Sequence[int]], int, Callable[[int], None]], Iterator[tuple[str, int]]
 ]
-"""Runs a batch's passes: takes a `Trunk`, prompts, the tokens of each answer, and what to call
+"""Runs a batch's passes: takes a base model, prompts, the tokens of each answer, and what to call
 with a layer's number before its keys are copied. Yields a pass's name and how often an answer takes
 it, before the pass."""
 
@@ -301,7 +301,7 @@ def predict_answers(
         rehearsal: A module's function, which the process that simulates CUDA can import.
 
     Raises:
-        ModelError: If the architecture is unknown.
+        ModelError: If the architecture is unknown, or is not decoded as the rehearsal does.
         ConfigError: If the settings do not fit it.
     """
     if device == "cuda":

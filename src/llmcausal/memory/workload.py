@@ -10,24 +10,33 @@ from llmcausal.config import EvaluationSection, LossSection, RunConfig, TrainSec
 from llmcausal.data.prefix_tree import pack
 from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
+from llmcausal.data.triplet import MEMBERS
 from llmcausal.memory.prediction import AnswerLoad, Workload
-from llmcausal.train.batch import TripletBatch, collate
+from llmcausal.train.batch import Needs, TripletBatch, collate
 from llmcausal.train.build import needs_of
 
+READ = Needs(frozenset(MEMBERS), frozenset(("task", "robust")))
+"""What an evaluation reads of a triplet."""
 MOST_PACKED = 512
 """The most triplets that are packed to count tokens; of larger data, an even share."""
 
 
-def data_workload(config: RunConfig, triplets: Sequence[EncodedTriplet]) -> Workload:
+def data_workload(
+    config: RunConfig, triplets: Sequence[EncodedTriplet], needs: Needs | None = None
+) -> Workload:
     """Describes a micro-batch at least as large as any that these triplets could make.
 
     Every member is as long as the longest. The shared prefix makes each tree as large as the mean
     of the largest trees, as many as a micro-batch holds.
+
+    Args:
+        needs: What is computed of each triplet; None: what the losses need.
     """
+    needs = needs or needs_of(config.loss)
     batch_size = min(config.train.batch_size, len(triplets))
     # A tree has at most its members' tokens, so the largest trees are among these.
     longest = heapq.nlargest(MOST_PACKED, triplets, key=lambda each: sum(map(len, each.members)))
-    batches = [_packed([triplet], config.loss) for triplet in longest]
+    batches = [collate([triplet], needs, config.loss.pooling) for triplet in longest]
     nodes = heapq.nlargest(batch_size, (len(batch.tokens) for batch in batches))
     mean = -(-sum(nodes) // len(nodes))
     members = max(len(batch.spans) for batch in batches)

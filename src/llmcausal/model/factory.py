@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,7 +28,7 @@ from llmcausal.errors import ModelError, StorageError
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
 from llmcausal.model.placement import hold_weights, parts_on_host
-from llmcausal.model.prequantized import set_compute_dtype, stored_quantization
+from llmcausal.model.prequantized import check_head, set_compute_dtype, stored_quantization
 from llmcausal.model.tree_attention import TREE_ATTENTION
 
 _CPU = torch.device("cpu")
@@ -161,11 +160,7 @@ def load_model(
     with quiet_libraries(), _explained(section), _undispatched() if on_host else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(source, **arguments)
     if stored is not None:
-        if isinstance(model.get_output_embeddings(), Linear4bit):
-            raise ModelError(
-                f"model.name = {section.name!r}: its output head is stored in 4 bits, which losses "
-                "cannot read in parts. Name the model with 16-bit weights in model.name."
-            )
+        check_head(model, section.name)
         set_compute_dtype(model, dtype)
     # peft's k-bit preparation would also cast every unquantized parameter to fp32, which doubles
     # activations and copies the head in each forward pass.

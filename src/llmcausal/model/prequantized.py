@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +14,19 @@ from transformers import BitsAndBytesConfig
 
 from llmcausal.config import ModelSection
 from llmcausal.errors import ConfigError, ModelError
+
+
+def settings_in(folder: Path) -> object:
+    """Returns `quantization_config` of a model folder's config.json; None: it has none.
+
+    Raises:
+        ModelError: If the file cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}; restore this file") from error
 
 
 def read_quantization(settings: object, name: str) -> BitsAndBytesConfig | None:
@@ -58,7 +74,13 @@ def _objection(settings: Mapping[Any, Any]) -> str:
 
 
 def _are_names(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+    """Tells whether these are names, which transformers reads as regular expressions."""
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        return False
+    try:
+        return all(re.compile(f"(?:{value})") for value in values)
+    except (re.error, OverflowError, RecursionError):
+        return False
 
 
 def stored_quantization(settings: object, section: ModelSection) -> BitsAndBytesConfig | None:
@@ -102,17 +124,37 @@ def skips_layers(stored: BitsAndBytesConfig) -> bool:
     return any(character.isdigit() for name in names for character in name)
 
 
+def check_head(model: Any, name: str) -> None:
+    """Raises a ModelError for a head in 4 bits, which losses cannot read in parts."""
+    if isinstance(model.get_output_embeddings(), Linear4bit):
+        raise ModelError(
+            f"model.name = {name!r}: its output head is stored in 4 bits, which losses "
+            "cannot read in parts. Name the model with 16-bit weights in model.name."
+        )
+
+
 def set_compute_dtype(model: Any, dtype: torch.dtype) -> None:
     """Makes a model from such a checkpoint equal to one that is quantized while it loads.
 
     transformers keeps the stored dtypes: norms, embeddings and head stay as saved, and 4-bit
     weights unpack to the dtype that they once had, of which a backward pass makes another copy.
     """
-    stored = model.get_input_embeddings().weight.dtype
     for module in model.modules():
         if isinstance(module, Linear4bit):
             weight: Any = module.weight
             weight.quant_state.dtype = dtype
-        for parameter in module.parameters(recurse=False):
-            if parameter.dtype == stored:  # a model may keep others in fp32
-                parameter.data = parameter.data.to(dtype)
+    in_fp32 = _names_in_fp32(model, dtype)
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            exact = any(re.search(rf"(^|\.){each}($|\.)", name) for each in in_fp32)
+            parameter.data = parameter.data.to(torch.float32 if exact else dtype)
+
+
+def _names_in_fp32(model: Any, dtype: torch.dtype) -> set[str]:
+    """Returns which modules transformers keeps in fp32 while it loads to a dtype."""
+    names: set[str] = set()
+    if dtype == torch.float16:
+        names |= set(model._keep_in_fp32_modules or ())
+    if dtype in (torch.float16, torch.bfloat16):
+        names |= set(model._keep_in_fp32_modules_strict or ())
+    return names

@@ -137,6 +137,8 @@ def render_evaluation(result: Values) -> RenderableType:
         Text(
             f"reading: {reading['triplets']} triplet(s) of {reading['member_tokens']} tokens per "
             "member"
+            if reading
+            else "reading: nothing"
         ),
         *_origin(result),
         Text(f"strategy: {strategy['name']}, as in training{fits}"),

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from llmcausal.config import RunConfig
-from llmcausal.data.triplet import MEMBERS
 from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
@@ -32,13 +31,11 @@ from llmcausal.memory.simulation.run import (
     layers_are_alike,
 )
 from llmcausal.memory.simulation.trace import REAL_LAYERS, Trace, extended, replay
+from llmcausal.memory.workload import READ
 from llmcausal.model.device import expected_dtype
-from llmcausal.model.trunk import take_apart
+from llmcausal.model.placement import base_model
 from llmcausal.train.batch import Needs
 from llmcausal.train.build import set_memory
-
-READ = Needs(frozenset(MEMBERS), frozenset(("task", "robust")))
-"""What an evaluation reads of a triplet."""
 
 
 def run_answers(
@@ -97,11 +94,11 @@ def _traced(
 def _answer(load: AnswerLoad, rehearsal: Rehearsal, fake: FakeModel) -> None:
     tracker = fake.tracker
     set_memory(fake.model, fake.shape.config.memory, fake.device)
-    trunk: Any = take_apart(fake.model)
+    base: Any = base_model(fake.model)
     with tracker:
         copied = partial(tracker.trace.mark, "cache")
         for tracker.phase, tracker.times in rehearsal(
-            trunk, load.made_up(), load.new_tokens, copied
+            base, load.made_up(), load.new_tokens, copied
         ):
             pass
 

@@ -31,7 +31,7 @@ from llmcausal.model.factory import (
     quiet_libraries,
 )
 from llmcausal.model.placement import parts_on_host, use_plain_parameters
-from llmcausal.model.prequantized import stored_quantization
+from llmcausal.model.prequantized import check_head, stored_quantization
 from llmcausal.train.build import build_adapters
 
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
@@ -62,7 +62,7 @@ def build_meta_model(shape: Shape) -> PeftModel:
     """Builds the quantized model and its adapters on the meta device.
 
     Raises:
-        ModelError: If the architecture is unknown.
+        ModelError: If the architecture is unknown, or its head is stored in 4 bits.
         ConfigError: If the adapters do not fit it.
     """
     section = shape.config.model
@@ -82,6 +82,7 @@ def build_meta_model(shape: Shape) -> PeftModel:
                 getattr(architecture, "quantization_config", None), section
             )
             model = _quantized(model, nf4_settings(section, shape.dtype, stored))
+            check_head(model, section.name)
         model.requires_grad_(False)
         keep_exact_on_cpu(model)
         model.config.use_cache = False
