@@ -153,9 +153,7 @@ def page(result: Mapping[str, Any], demo: Mapping[str, Any] | None = None) -> st
     """Returns the page."""
     seeds = len({row["seed"] for row in result["rows"]})
     parts = [
-        INTRODUCTION.format(
-            runs=runs(result), seeds=f"{seeds} seeds" if seeds > 1 else "one seed"
-        ),
+        INTRODUCTION.format(runs=runs(result), seeds=f"{seeds} seeds" if seeds > 1 else "one seed"),
         "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",
         *sections(result),
     ]
