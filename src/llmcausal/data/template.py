@@ -540,11 +540,16 @@ class ChatTemplate:
     def tool_role(self) -> str:
         """The role of untrusted spans in this template; empty if it has none."""
 
-        def find() -> str:
-            return next(filter(self._has_role, _TOOL_ROLES), "")
+        def render_all() -> None:
+            for role, has_system, order in product(_TOOL_ROLES, (True, False), _ORDERS):
+                with suppress(ModelError, TemplateRefusal):
+                    self._taken_apart(has_system, _kinds(order), role)
+            for others in _OTHER_ORDERS:
+                with suppress(ModelError, TemplateRefusal):
+                    self._literals_before(others)
 
-        self._try_once("roles", find)
-        return find()
+        self._try_once("roles", render_all)
+        return next(filter(self._has_role, _TOOL_ROLES), "")
 
     @cached_property
     def exported(self) -> str:
@@ -711,19 +716,25 @@ class ChatTemplate:
 
     def _tried_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout | str:
         """Returns a layout, or why there is none: a refusal is remembered too."""
-        make = partial(self._make_layout, has_system, kinds, tool_role)
         try:
-            _refuse_unbounded(make)
-            return make()
+            _refuse_unbounded(partial(self._taken_apart, has_system, kinds, tool_role))
+            return self._make_layout(has_system, kinds, tool_role)
         except (ModelError, TemplateRefusal) as error:
             return str(error)
 
-    def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+    def _taken_apart(
+        self, has_system: bool, kinds: Spans, tool_role: str
+    ) -> tuple[list[str | Slot], list[tuple[dict[str, str], list[Message]]]]:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
+
+        It only renders: a trial runs it in a forked process, where a tokenizer may wait for ever.
+
+        Returns:
+            The pieces, and probes: the texts by slot, and their messages.
 
         Raises:
             TemplateRefusal: If the template refuses their order.
-            ModelError: If it leaves out or changes a text, or cannot be rendered safely.
+            ModelError: If it leaves out or changes a text.
         """
         names = [*(["system"] if has_system else []), *_named(kinds)]
 
@@ -734,17 +745,26 @@ class ChatTemplate:
         def rendered(texts: Mapping[str, str]) -> str:
             return self._render(messages(texts), True)
 
-        sentinels = _sentinels(names, self._dated)
+        results = _untrusted(kinds) if tool_role else ()
+        pieces, found = _slots(rendered, _sentinels(names, self._dated), names, results)
+        if found != names:
+            raise ModelError("the chat template repeats a text or changes the order")
         probes = [
             _named(by_role["tool" if not kind.trusted else kind.role] for kind in kinds)
             | {"system": by_role["system"] if has_system else ""}
             for by_role in _PROBES
         ]
-        untrusted = frozenset(name for name, kind in _named(kinds).items() if not kind.trusted)
-        results = untrusted if tool_role else ()
-        pieces, found = _slots(rendered, sentinels, names, results)
-        if found != names:
-            raise ModelError("the chat template repeats a text or changes the order")
+        for texts in probes:
+            rendered(texts)
+        return pieces, [(texts, messages(texts)) for texts in probes]
+
+    def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
+        """Makes the layout of spans, and compares its ids with the template's own.
+
+        Raises:
+            TemplateRefusal, ModelError: As `_taken_apart`, or if it cannot be rendered safely.
+        """
+        pieces, probes = self._taken_apart(has_system, kinds, tool_role)
         items = _split_items(pieces, self._plain.controls)
         if self._plain.unknown_id in [i.id for i in items if isinstance(i, ControlToken)]:
             raise ModelError("the chat template uses the token of unknown characters")
@@ -752,9 +772,9 @@ class ChatTemplate:
         if not tool_role:
             markers.update(part.strip() for part in FENCE)
         guard = MarkerGuard(markers, self._plain, "" if tool_role else _FENCE_LETTERS)
-        layout = Layout(tuple(pieces), tuple(items), guard, untrusted)
-        for texts in probes:
-            wanted = self._reference(messages(texts), True, tokenize=True)
+        layout = Layout(tuple(pieces), tuple(items), guard, _untrusted(kinds))
+        for texts, messages in probes:
+            wanted = self._reference(messages, True, tokenize=True)
             own = self._encode(items, layout, texts)
             if own != wanted:
                 raise _not_reproduced(self._first_difference(own, wanted))
@@ -867,6 +887,10 @@ def _kinds(order: Iterable[SpanRole]) -> Spans:
 def _named(values: Iterable[T]) -> dict[str, T]:
     """Returns spans, or what belongs to them, by the names of their slots."""
     return {str(place): value for place, value in enumerate(values)}
+
+
+def _untrusted(kinds: Spans) -> frozenset[str]:
+    return frozenset(name for name, kind in _named(kinds).items() if not kind.trusted)
 
 
 def _not_reproduced(difference: str) -> ModelError:
