@@ -50,6 +50,11 @@ QUICK_START: dict[str, tuple[str, int, str]] = {
     # Neither GPU nor model hub here: what they end with is a message.
     "llmcausal train rtx4050": ("", 2, "error: "),
     f"llmcausal train rtx4050 {OWN}": ("", 2, "error: "),
+    "llmcausal train rtx4050 --set model.name=unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit": (
+        "",
+        2,
+        "error: ",
+    ),
     f"{DATA} build mine.csv --from csv --map question=q --map response=a --map document=text "
     "--split train --out mine.jsonl": ("", 0, "mine.jsonl"),
     f"{DATA} validate mine.jsonl --against builtin:test --model demo-cpu": ("", 0, "mine.jsonl"),

@@ -30,6 +30,7 @@ MOST_SECONDS = 400
 """That a group may take: twenty steps of four processes on two busy cores."""
 _SETTINGS: dict[str, Any] = {
     "train.max_steps": STEPS,
+    "early_stopping.enabled": "false",
     "train.epochs": 40,
     "train.optimizer": "adamw",  # 8-bit states would round a difference up to a step of theirs
     "train.batch_size": 1,
