@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from llmcausal.cli import app
 from llmcausal.config import RunConfig
 from llmcausal.memory import evaluation, prediction
 from llmcausal.memory.prediction import AnswerLoad, Kernel, Prediction, Workload
-from llmcausal.ui.console import console
+from tests.cli.test_profile_memory import called
 from tests.predictions import made_prediction
 
 MIB = 2**20
@@ -46,21 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.setattr(prediction, "predict", predict)
     monkeypatch.setattr(evaluation, "predict_answers", predict_answers)
     monkeypatch.setattr(evaluation, "predict_reading", predict_reading)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
-    console.cache_clear()
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        command = ["llmcausal", "profile-memory", "rtx4050", "--eval", *arguments]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as stopped:
-            app.main()
-        shown = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, shown.out, shown.err
-
-    yield call
-    console.cache_clear()
+    yield from called(monkeypatch, capsys, "rtx4050", "--eval")
 
 
 def test_what_does_not_fit_ends_with_3_and_the_largest_batch(run: Run) -> None:

@@ -71,17 +71,16 @@ def predict(
     )
 
 
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *first: str
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    monkeypatch.setattr(prediction, "predict", predict)
+    """Yields a function that calls the command with further arguments: exit code, both outputs."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     console.cache_clear()  # it reads the width once
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llmcausal", "profile-memory", *arguments])
+        monkeypatch.setattr(sys, "argv", ["llmcausal", "profile-memory", *first, *arguments])
         with pytest.raises(SystemExit) as stopped:
             app.main()
         shown = capsys.readouterr()
@@ -90,6 +89,14 @@ def run(
 
     yield call
     console.cache_clear()
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    monkeypatch.setattr(prediction, "predict", predict)
+    yield from called(monkeypatch, capsys)
 
 
 Run = Callable[..., tuple[int, str, str]]

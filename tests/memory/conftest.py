@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from llmcausal.config import RunConfig
+from llmcausal.memory.prediction import Prediction
+from llmcausal.memory.simulation import run
 from llmcausal.memory.strategies import STRATEGIES
 from tests.assembly.conftest import tiny_config
 
@@ -46,3 +48,20 @@ def tiny_config_of(tmp_path: Path, tiny_llama: Any) -> Callable[[int], RunConfig
         return RunConfig.model_validate({"model": {"name": str(tmp_path), "precision": "bf16"}})
 
     return make
+
+
+@pytest.fixture
+def same_without_repeating(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Checks that a prediction with repeated layers is that with every layer run."""
+
+    def check(predicted: Callable[[], Prediction]) -> None:
+        repeated = predicted()
+        monkeypatch.setattr(run, "REAL_LAYERS", 99)
+        real = predicted()
+        assert repeated.extrapolated
+        assert not real.extrapolated
+        for name in ("components", "peak_phase", "peak_tensors"):
+            assert getattr(repeated, name) == getattr(real, name)
+        assert dict(repeated.kernels) == dict(real.kernels)
+
+    return check

@@ -25,7 +25,6 @@ from llmcausal.memory.prediction import (
     predict_answers,
     predict_reading,
 )
-from llmcausal.memory.simulation import run
 from llmcausal.memory.workload import answer_load
 from llmcausal.model.factory import load_model
 from llmcausal.train.build import build_adapters, build_step
@@ -89,21 +88,14 @@ def test_reading_takes_what_was_predicted(tiny: Callable[..., RunConfig], member
 
 
 def test_repeated_layers_answer_as_if_they_had_been_run(
-    monkeypatch: pytest.MonkeyPatch, tiny_config_of: Callable[[int], RunConfig]
+    same_without_repeating: Callable[..., None], tiny_config_of: Callable[[int], RunConfig]
 ) -> None:
     config = tiny_config_of(9)
 
     def predicted() -> Prediction:
         return predict_answers(config, LOAD, rehearse, device="cpu")
 
-    repeated = predicted()
-    monkeypatch.setattr(run, "REAL_LAYERS", 99)
-    real = predicted()
-    assert repeated.extrapolated
-    assert not real.extrapolated
-    for name in ("components", "peak_phase", "peak_tensors"):
-        assert getattr(repeated, name) == getattr(real, name)
-    assert dict(repeated.kernels) == dict(real.kernels)
+    same_without_repeating(predicted)
 
 
 def test_every_new_token_reads_every_weight_in_4_bits(

@@ -162,7 +162,9 @@ def test_terms_that_compare_answers_take_what_was_predicted(
     ],
 )
 def test_repeated_layers_are_as_if_they_had_been_run(
-    monkeypatch: Any, tiny_config_of: Callable[[int], RunConfig], strategy: str
+    same_without_repeating: Callable[..., None],
+    tiny_config_of: Callable[[int], RunConfig],
+    strategy: str,
 ) -> None:
     config = tiny_config_of(9)
     config = config.model_copy(
@@ -172,14 +174,7 @@ def test_repeated_layers_are_as_if_they_had_been_run(
     def predicted() -> Prediction:
         return predict(config, WORKLOAD, device="cpu", strategy=strategy)
 
-    repeated = predicted()
-    monkeypatch.setattr(run, "REAL_LAYERS", 99)
-    real = predicted()
-    assert repeated.extrapolated
-    assert not real.extrapolated
-    for name in ("components", "peak_phase", "peak_tensors"):
-        assert getattr(repeated, name) == getattr(real, name)
-    assert dict(repeated.kernels) == dict(real.kernels)
+    same_without_repeating(predicted)
 
 
 @pytest.mark.parametrize(

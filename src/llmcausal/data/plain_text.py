@@ -203,7 +203,7 @@ _LOOK = {
     "u": "\u0289\u028b\u03c5\u054d\u057d\u1d1c\ua4f4",
     "x": "\u00d7\u03a7\u03c7\u0425\u0445\u1541\ua4eb",
 }
-"""Letters of other scripts that look like a letter of the fence, beside those of Unicode's NFKD."""
+"""Letters of other scripts that look like a letter of the fence and that NFKD keeps as they are."""
 _FRAMED = (0x1F150, 0x1F170, 0x1F1E6)  # negative circled, negative squared, regional indicators
 _LATIN = {ord(other): letter for letter, others in _LOOK.items() for other in others} | {
     start + place: chr(ord("a") + place) for start in _FRAMED for place in range(26)
@@ -291,7 +291,7 @@ class MarkerGuard:
         if normalized != content and self._pattern.search(normalized):
             pieces = [self._encoder.normalize(character) for character in content]
             spelled = "".join(pieces)
-            if spelled != normalized:  # it drops or joins characters: nobody knows which
+            if spelled != normalized:  # it drops or joins characters; which ones is unknown
                 return set(range(1, len(content)))
             # For each normalized character, the offset that it comes from.
             sources = [offset for offset, piece in enumerate(pieces) for _ in piece]

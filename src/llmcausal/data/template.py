@@ -643,7 +643,7 @@ class ChatTemplate:
         Before each text stands a control token, with a word or token that is before no text of
         another role. After it, a control token comes first.
         """
-        if self.folds_system:  # nobody knows how a system's turn would look
+        if self.folds_system:  # there is no system turn to compare with
             return False
         try:
             own = [
@@ -727,7 +727,7 @@ class ChatTemplate:
     ) -> tuple[list[str | Slot], list[tuple[dict[str, str], list[Message]]]]:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
 
-        It only renders: a trial runs it in a forked process, where a tokenizer may wait for ever.
+        It only renders: a trial runs it in a forked process, where a tokenizer can deadlock.
 
         Returns:
             The pieces, and probes: the texts by slot, and their messages.

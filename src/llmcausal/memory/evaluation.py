@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -149,26 +149,26 @@ class EvaluationReport:
 
     def _answers(self, config: RunConfig, load: AnswerLoad | None = None) -> Prediction:
         load = load or self.load.answers
-        most = load.prompt_tokens - 1
-        shared = [min(each, most) for each in self.load.shared] or [load.shared_tokens]
-        found = (
-            predict_answers(
-                config,
-                replace(load, shared_tokens=each),
-                self.rehearsal,
-                device=self.training.device,
-            )
-            for each in dict.fromkeys(shared)
-        )
-        return max(found, key=lambda each: each.needed_bytes)
+        answers, device = load, self.training.device
+
+        def predicted(shared: int) -> Prediction:
+            shared_load = replace(answers, shared_tokens=shared)
+            return predict_answers(config, shared_load, self.rehearsal, device=device)
+
+        return self._worst(predicted, load.shared_tokens, load.prompt_tokens - 1)
 
     def _reading(self, config: RunConfig, load: Workload) -> Prediction:
+        def predicted(shared: int) -> Prediction:
+            shared_load = replace(load, shared_tokens=shared)
+            return predict_reading(config, shared_load, device=self.training.device)
+
         most = load.member_tokens - load.response_tokens - 1
-        shared = [min(each, most) for each in self.load.shared] or [load.shared_tokens]
-        found = (
-            predict_reading(config, replace(load, shared_tokens=each), device=self.training.device)
-            for each in dict.fromkeys(shared)
-        )
+        return self._worst(predicted, load.shared_tokens, most)
+
+    def _worst(self, predicted: Callable[[int], Prediction], known: int, most: int) -> Prediction:
+        """Predicts with each prefix of `load.shared`, at most `most` tokens, or with the known."""
+        shared = [min(each, most) for each in self.load.shared] or [known]
+        found = map(predicted, dict.fromkeys(shared))
         return max(found, key=lambda each: each.needed_bytes)
 
     def _largest_batch(self, config: RunConfig, answers: Prediction) -> int:

@@ -179,7 +179,7 @@ def _key(subject: Subject, aim: Aim, request: AdaptiveRequest) -> str:
         subject.weights,
         subject.template.fingerprint,
         aim.triplet.system,
-        *([asdict(span) for span in aim.triplet.spans]),
+        *map(asdict, aim.triplet.spans),
         [[each.slot.frame, each.slot.fixed, each.texts] for each in aim.openings],
         aim.targets,
         {name: value for name, value in request.budget.items() if name not in drawn},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -11,15 +10,12 @@ from typing import Any
 import torch
 
 from llmcausal.config import RunConfig
-from llmcausal.memory.architecture import load_architecture
 from llmcausal.memory.prediction import (
-    CONTEXT_BYTES,
     AnswerLoad,
     GpuTraits,
     Prediction,
     Rehearsal,
     Workload,
-    switches_of,
 )
 from llmcausal.memory.simulation.device import simulated_device
 from llmcausal.memory.simulation.model import Shape, watch_layers
@@ -28,9 +24,9 @@ from llmcausal.memory.simulation.run import (
     build_step,
     fake_batch,
     fake_model,
-    layers_are_alike,
+    predicted_by,
 )
-from llmcausal.memory.simulation.trace import REAL_LAYERS, Trace, extended, replay
+from llmcausal.memory.simulation.trace import Trace
 from llmcausal.memory.workload import READ
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.placement import base_model
@@ -56,25 +52,8 @@ def _run(
     gpu: GpuTraits | None,
     passes: Callable[[FakeModel], None],
 ) -> Prediction:
-    started = time.perf_counter()
-    layers = int(load_architecture(config.model).get_text_config().num_hidden_layers)
     needs = READ if isinstance(load, Workload) else Needs(frozenset(), frozenset())
-    trace = None
-    if layers_are_alike(config, needs):
-        trace = extended(_traced(config, gpu, passes, REAL_LAYERS), layers)
-    extrapolated = trace is not None
-    trace = trace or _traced(config, gpu, passes, layers)
-    return Prediction(
-        architecture=config.model.name,
-        device="cuda" if gpu else "cpu",
-        strategy="custom",
-        switches=switches_of(config.memory),
-        workload=load,
-        **replay(trace, caching=gpu is not None),
-        context_bytes=CONTEXT_BYTES if gpu else 0,
-        extrapolated=extrapolated,
-        seconds=time.perf_counter() - started,
-    )
+    return predicted_by(partial(_traced, config, gpu, passes), config, needs, load, gpu, "custom")
 
 
 def _traced(

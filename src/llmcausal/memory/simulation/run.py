@@ -21,6 +21,7 @@ from llmcausal.memory.architecture import load_architecture, states_of, temporar
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
     NAIVE,
+    AnswerLoad,
     GpuTraits,
     Prediction,
     Workload,
@@ -48,14 +49,35 @@ from llmcausal.train.step import TripletStep
 
 def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
     """Predicts like `memory.prediction.predict`, in this process; no GPU means the CPU."""
-    started = time.perf_counter()
-    layers = int(load_architecture(config.model).get_text_config().num_hidden_layers)
+    layers = _layers_of(config)
     check_layer(layers, config.loss.layer)
+
+    def traced(some: int) -> Trace:
+        return _traced(config, workload, gpu, strategy, some, layers)
+
+    return predicted_by(traced, config, needs_of(config.loss), workload, gpu, strategy)
+
+
+def predicted_by(
+    traced: Callable[[int], Trace],
+    config: RunConfig,
+    needs: Needs,
+    workload: Workload | AnswerLoad,
+    gpu: GpuTraits | None,
+    strategy: str,
+) -> Prediction:
+    """Predicts from a trace of few layers where these stand for the others, else of all.
+
+    Args:
+        traced: Runs with so many layers.
+    """
+    started = time.perf_counter()
+    layers = _layers_of(config)
     trace = None
-    if layers_are_alike(config, needs_of(config.loss)):
-        trace = extended(_traced(config, workload, gpu, strategy, REAL_LAYERS, layers), layers)
+    if layers_are_alike(config, needs):
+        trace = extended(traced(REAL_LAYERS), layers)
     extrapolated = trace is not None
-    trace = trace or _traced(config, workload, gpu, strategy, layers, layers)
+    trace = trace or traced(layers)
     return Prediction(
         architecture=config.model.name,
         device="cuda" if gpu else "cpu",
@@ -67,6 +89,10 @@ def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: 
         extrapolated=extrapolated,
         seconds=time.perf_counter() - started,
     )
+
+
+def _layers_of(config: RunConfig) -> int:
+    return int(load_architecture(config.model).get_text_config().num_hidden_layers)
 
 
 def layers_are_alike(config: RunConfig, needs: Needs) -> bool:
