@@ -48,17 +48,28 @@ square of it: about as many roundings, but others. Whole layers round scores bef
 """
 Gradients = dict[str, torch.Tensor]
 MakeConfig = Callable[..., RunConfig]
+NARROW = {
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+}
+"""As wide a head and as many queries of a key, so that attention over long rows takes seconds."""
 
 
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeConfig]:
     """Makes the settings of profile `rtx4050` for two layers on the CPU: `make(vocabulary)`."""
-    made: dict[int, Path] = {}
+    made: dict[tuple[int, bool], Path] = {}
 
-    def make(vocabulary: int, strategy: str = "recompute", **loss: Any) -> RunConfig:
-        if vocabulary not in made:
-            made[vocabulary] = save_layers(tmp_path_factory.mktemp("layers"), vocabulary)
-        return config_of(made[vocabulary], strategy, **loss)
+    def make(
+        vocabulary: int, strategy: str = "recompute", *, narrow: bool = False, **loss: Any
+    ) -> RunConfig:
+        if (vocabulary, narrow) not in made:
+            folder = tmp_path_factory.mktemp("layers")
+            shape = {"vocab_size": vocabulary, **(NARROW if narrow else {})}
+            made[vocabulary, narrow] = save_layers(folder, shape)
+        return config_of(made[vocabulary, narrow], strategy, **loss)
 
     yield make
     for folder in made.values():
@@ -73,13 +84,14 @@ def config_of(model: Path, strategy: str = "recompute", **loss: Any) -> RunConfi
     return config.model_copy(update={"memory": memory_of(strategy)})
 
 
-def save_layers(folder: Path, vocabulary: int) -> Path:
+def save_layers(folder: Path, changes: dict[str, int]) -> Path:
     """Quantizes random weights as the program does, and stores them: that takes 15 s a time."""
     from transformers import AutoModelForCausalLM
 
     tokenizer = make_tokenizer()
     shape: Any = load_architecture(ModelSection(name=LLAMA))
-    shape.num_hidden_layers, shape.vocab_size = 2, vocabulary
+    for name, value in {"num_hidden_layers": 2, **changes}.items():
+        setattr(shape, name, value)
     shape.bos_token_id, shape.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -249,18 +261,22 @@ def test_gradients_are_as_near_to_fp32_as_those_of_separate_passes(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "vocabulary", "workload"),
+    ("strategy", "vocabulary", "workload", "narrow"),
     [
-        ("keep", 8192, Workload(128, 64, 32)),
-        ("recompute", 8192, Workload(128, 64, 32)),
-        ("one_by_one", 8192, Workload(128, 64, 32)),
-        ("lean", 128256, Workload(128, 64, 32)),
+        ("keep", 8192, Workload(128, 64, 32), False),
+        ("recompute", 8192, Workload(128, 64, 32), False),
+        ("one_by_one", 8192, Workload(128, 64, 32), False),
+        ("lean", 128256, Workload(128, 64, 32), False),
+        ("keep", 8192, Workload(2048, 1536, 64), True),
+        ("recompute", 8192, Workload(2048, 1536, 64), True),
+        ("one_by_one", 8192, Workload(2048, 1536, 64), True),
+        ("lean", 128256, Workload(2048, 1536, 64), True),
     ],
 )
 def test_steps_take_what_was_predicted(
-    make_config: MakeConfig, strategy: str, vocabulary: int, workload: Workload
+    make_config: MakeConfig, strategy: str, vocabulary: int, workload: Workload, narrow: bool
 ) -> None:
-    config = make_config(vocabulary, strategy)
+    config = make_config(vocabulary, strategy, narrow=narrow)
     found = predict(config, workload, device="cpu", strategy=strategy)
     began = time.process_time()
     measured = measure_triplets(config, workload.made_up(), steps=2).allocated_peak_bytes
