@@ -68,10 +68,8 @@ def alike(triplets: Sequence[EncodedTriplet], *, but: int = -1) -> list[EncodedT
     ]
 
 
-def by_hand(
-    model: Any, triplets: Sequence[EncodedTriplet], by_answer: bool, sums: bool = False
-) -> Tensor:
-    """The formula, one pass and all logits for every answer."""
+def by_hand(model: Any, triplets: Sequence[EncodedTriplet], loss: LossSection) -> Tensor:
+    """The formula, one pass and all logits for every answer; a term of weight 0 has no pass."""
     task, robust, swap, pairs, kept, moved = [], [], [], [], [], []
 
     def weighted(values: Tensor) -> Tensor:
@@ -80,14 +78,14 @@ def by_hand(
         return (weight * values).sum() / weight.sum()
 
     def mean(answers: Sequence[Tensor]) -> Tensor:
-        if by_answer:
+        if loss.average == "answers":
             return torch.stack([weighted(values) for values in answers]).mean()
         return torch.cat([*answers]).mean()
 
     def logits_of(member: EncodedMember) -> Tensor:
         ids = torch.tensor([member.prompt + member.response])
         rows = model(input_ids=ids, use_cache=False).logits[0]
-        return rows[len(member.prompt) - 1 : -1]
+        return rows[len(member.prompt) - 1 : -1].to(torch.promote_types(rows.dtype, torch.float32))
 
     def middle_of(member: EncodedMember) -> list[Tensor]:
         ids = torch.tensor([member.prompt + member.response])
@@ -100,33 +98,41 @@ def by_hand(
     for triplet in triplets:
         task.append(losses(triplet.benign))
         robust.append(losses(triplet.injection))
-        if triplet.obeying is not None and triplet.yielding is not None:
-            assert triplet.reference is not None
+        if triplet.obeying is not None and loss.lambda_swap:
             swap.append(losses(triplet.obeying))
+        if triplet.yielding is not None and loss.lambda_preference:
+            assert triplet.reference is not None
             obeyed = losses(triplet.yielding)
+            sums = loss.preference_ratio == "sum"
             lengths = (len(robust[-1]), len(obeyed)) if sums else (1, 1)
             gain = lengths[0] * (triplet.reference[0] - robust[-1].mean())
             gain = gain - lengths[1] * (triplet.reference[1] - obeyed.mean())
-            pairs.append(-logsigmoid(BETA * gain))
-        if triplet.benign.response == triplet.injection.response:
+            pairs.append(-logsigmoid(loss.preference_beta * gain))
+        if triplet.benign.response != triplet.injection.response:
+            continue
+        if loss.lambda_invariance:
             clean = log_softmax(logits_of(triplet.benign), -1).detach()
             attacked = log_softmax(logits_of(triplet.injection), -1)
             each = kl_div(attacked, clean, reduction="none", log_target=True).sum(-1)
             kept.append(weighted(each))
+        if loss.lambda_state:
             for clean, attacked in zip(
                 middle_of(triplet.benign), middle_of(triplet.injection), strict=True
             ):
                 aim = clean.detach()
                 apart = (attacked - aim).norm(dim=-1) ** 2 / aim.norm(dim=-1) ** 2
                 moved.append(weighted(apart))
-    return (
-        mean(task)
-        + 2 * mean(robust)
-        + SWAP * mean(swap)
-        + PREFERENCE * torch.stack(pairs).mean()
-        + INVARIANCE * torch.stack(kept).mean()
-        + STATE * torch.stack(moved).mean()
-    )
+    total = loss.lambda_task * mean(task) + loss.lambda_robust * mean(robust)
+    if swap:
+        total = total + loss.lambda_swap * mean(swap)
+    for weight, values in (
+        (loss.lambda_preference, pairs),
+        (loss.lambda_invariance, kept),
+        (loss.lambda_state, moved),
+    ):
+        if values:
+            total = total + weight * torch.stack(values).mean()
+    return total
 
 
 def gradients(model: Any) -> Tensor:
@@ -147,11 +153,11 @@ def test_every_term_equals_the_formula(
     """Also cut into micro-batches, some of which lack a member."""
     triplets = alike(swapped(token_triplets(4, shared=9, own=6, seed=1), without=2), but=1)
     model = random_model("llama", torch.float64, exact_norms=True)
-    expected = by_hand(model, triplets, by_answer, sums)
-    expected.backward()
-    reference = gradients(model).clone()
     average, ratio = "answers" if by_answer else "tokens", "sum" if sums else "mean"
     loss = LOSS.model_copy(update={"average": average, "preference_ratio": ratio})
+    expected = by_hand(model, triplets, loss)
+    expected.backward()
+    reference = gradients(model).clone()
     objective = Objective(loss)
     step = TripletStep(find_trunk(model), objective, Execution(members, label_chunk=3))
     batches = [
@@ -159,8 +165,8 @@ def test_every_term_equals_the_formula(
         for start in range(0, len(triplets), size)
     ]
     totals = label_totals(batches)
-    loss = sum(step(batch, totals, torch.Tensor.backward).loss.item() for batch in batches)
-    assert abs(loss - expected.item()) < 1e-10
+    found = sum(step(batch, totals, torch.Tensor.backward).loss.item() for batch in batches)
+    assert abs(found - expected.item()) < 1e-10
     assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
 
 
@@ -171,7 +177,7 @@ def test_every_term_is_the_same_where_layers_are_recomputed(
 ) -> None:
     triplets = alike(swapped(token_triplets(3, shared=9, own=6, seed=5)), but=1)
     model = random_model("llama", torch.float64, exact_norms=True)
-    by_hand(model, triplets, by_answer=False).backward()
+    by_hand(model, triplets, LOSS).backward()
     reference = gradients(model).clone()
     switches: dict[str, Any] = {"head": "host", "vocabulary_chunk": 13, "token_chunk": 7}
     memory = MemorySection(strategy="manual", members=members, activations=activations, **switches)
