@@ -23,7 +23,21 @@ from benchmarks.pictures import shares  # noqa: E402
 from benchmarks.tables import circumstances, table  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
-DEMO_RESULT = RESULT.with_stem("evidence_demo")
+EARLIER = {
+    "demo": """## The demo's own size
+
+The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16. It was
+made when the profiles had the invariance term; `llmcausal` names what they have now.
+""",
+    "earlier": """## An earlier comparison
+
+The same comparison when the profiles had the invariance term, on another processor, where the
+untouched model gives other answers; `llmcausal` names what the profiles have now. Methods and variants
+that the comparison above does not have are here, most with one seed.
+""",
+}
+"""Other results, by the end of their file's name and the start of their tables' titles."""
+RENAMED = {"ours": "llmcausal with the invariance", "without invariance": "llmcausal"}
 PAGE = REPOSITORY / "docs" / "evidence.md"
 PICTURE = REPOSITORY / "docs" / "evidence.svg"
 README = REPOSITORY / "README.md"
@@ -55,16 +69,10 @@ Every method is the demo with other loss weights: same data, labels, steps, lear
 adapters (except SecAlign's, which are only on the queries and values). All have the demo's
 learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares
 are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so
-the intervals are somewhat too narrow. p compares this method with `llmcausal` on the same prompts
-and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
+the intervals are somewhat too narrow. p compares a method with the row that has no p on the same
+prompts and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
 Likeness is the share of words that clean answers have in common with the untouched model's.
 """
-DEMO = """## The demo's own size
-
-The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16.
-
-{runs}"""
-
 
 def pooled(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[int, int] | None:
     """Returns successes and trials of a metric over seeds; None where it was not measured."""
@@ -149,16 +157,17 @@ def sections(result: Mapping[str, Any], before: str = "") -> list[str]:
     return tables
 
 
-def page(result: Mapping[str, Any], demo: Mapping[str, Any] | None = None) -> str:
-    """Returns the page."""
+def page(result: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the page; `earlier` maps the keys of `EARLIER` to their results."""
     seeds = len({row["seed"] for row in result["rows"]})
     parts = [
         INTRODUCTION.format(runs=runs(result), seeds=f"{seeds} seeds" if seeds > 1 else "one seed"),
         "![The share of prompts on which any attack works, by suite and method](evidence.svg)\n",
         *sections(result),
     ]
-    if demo:
-        parts += [DEMO.format(runs=runs(demo)), *sections(demo, "demo, ")]
+    for key, other in earlier.items():
+        renamed = {**other, "names": {**other["names"], **RENAMED}}
+        parts += [EARLIER[key], runs(other), *sections(renamed, f"{key}, ")]
     return "\n".join(parts)
 
 
@@ -211,8 +220,9 @@ def main(arguments: list[str]) -> int:
         return 0
     result = json.loads(RESULT.read_text("utf-8"))
     by = "python docs/evidence.py"
-    demo = json.loads(DEMO_RESULT.read_text("utf-8")) if DEMO_RESULT.is_file() else None
-    made = {PAGE: page(result, demo), PICTURE: drawing(result)}
+    files = {key: RESULT.with_stem(f"evidence_{key}") for key in EARLIER}
+    earlier = {key: json.loads(file.read_text("utf-8")) for key, file in files.items()}
+    made = {PAGE: page(result, earlier), PICTURE: drawing(result)}
     made[README] = readme(README.read_text("utf-8"), result)
     return max([publish(file, text, arguments, by) for file, text in made.items()])
 
