@@ -28,6 +28,8 @@ from llmcausal.evaluation.generation import Answer, Progress, PromptPair
 
 KEY_VARIABLE = "LLMCAUSAL_ENDPOINT_KEY"
 """Environment variable with the API key, if the endpoint wants one."""
+BASELINE_KEY_VARIABLE = "LLMCAUSAL_BASELINE_ENDPOINT_KEY"
+"""The same for `--baseline-endpoint`, which never gets the key of another server."""
 MAX_REPLY_BYTES = 8 * 2**20
 RESUMED_WITHIN_SECONDS = 24 * 3600.0
 _FINISHED = "finished"
@@ -142,6 +144,10 @@ class KeptAnswers:
         row = self._kept.get(_key(prompt, max_new_tokens))
         return None if row is None else Answer(row["text"], row["stopped"])
 
+    def lacking(self, prompts: Sequence[PromptPair], max_new_tokens: int) -> int:
+        """Counts the prompts without an answer."""
+        return sum(self.get(prompt, max_new_tokens) is None for prompt in prompts)
+
     def add(self, prompt: PromptPair, max_new_tokens: int, answer: Answer) -> None:
         """Keeps an answer, on disk before it returns."""
         row = {"text": answer.text, "stopped": answer.stopped, "at": time.time()}
@@ -179,6 +185,15 @@ def _is_kept(value: object) -> bool:
 
 
 @dataclass(frozen=True)
+class EndpointOptions:
+    """Where a user sets URL, model and key of an endpoint, for messages."""
+
+    url: str = "--endpoint"
+    model: str = "--model"
+    key: str = KEY_VARIABLE
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """A model behind a URL. The key is empty if none is needed; no text shows it."""
 
@@ -186,28 +201,30 @@ class Endpoint:
     model: str
     api: Api
     key: str = field(default="", repr=False)
+    options: EndpointOptions = EndpointOptions()
 
     def __post_init__(self) -> None:
         """Raises a UsageError if the URL or the key cannot be used."""
+        option, variable = self.options.url, self.options.key
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"--endpoint: not a URL: {error}") from None
+            raise UsageError(f"{option}: not a URL: {error}") from None
         sound = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
         if not sound:
-            raise UsageError("--endpoint: give a URL such as http://localhost:8000/v1")
+            raise UsageError(f"{option}: give a URL such as http://localhost:8000/v1")
         if url.userinfo or url.query or url.fragment:
             raise UsageError(
-                "--endpoint: a URL with a password, a query or a fragment would get into reports; "
-                f"leave it out, and give a key in the environment as {KEY_VARIABLE}"
+                f"{option}: a URL with a password, a query or a fragment would get into reports; "
+                f"leave it out, and give a key in the environment as {variable}"
             )
         if self.key and len(self.key) < _SHORTEST_KEY:
             raise UsageError(
-                f"{KEY_VARIABLE}: shorter than {_SHORTEST_KEY} characters, so it cannot be kept "
+                f"{variable}: shorter than {_SHORTEST_KEY} characters, so it cannot be kept "
                 "out of texts that happen to hold it; unset it if the endpoint wants no key"
             )
         if not (self.key.isascii() and self.key.isprintable()):
-            raise UsageError(f"{KEY_VARIABLE}: holds characters that no header may have")
+            raise UsageError(f"{variable}: holds characters that no header may have")
 
     @property
     def address(self) -> str:
@@ -418,12 +435,12 @@ class Asker:
             given = response.headers.get("retry-after", "")
             wait = float(given) if re.fullmatch(r"[0-9]{1,6}", given) else 0.0
             return _Problem(text, wait, is_of_server=status == 429)
-        where = f"{self._endpoint.address}: {text}"
+        where, options = f"{self._endpoint.address}: {text}", self._endpoint.options
         if status in (401, 403):
             has = "does not take the key in" if self._endpoint.key else "wants a key: set"
-            raise UsageError(f"{where}; the endpoint {has} {KEY_VARIABLE}")
+            raise UsageError(f"{where}; the endpoint {has} {options.key}")
         if status in (404, 405):
-            raise UsageError(f"{where}; check --endpoint, --model and --api")
+            raise UsageError(f"{where}; check {options.url}, {options.model} and --api")
         raise EndpointError(where)
 
     def _answer(self, content: bytes) -> Answer:
