@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import DataError, UsageError
+from llmcausal.evaluation.detection import CALIBRATION, calibration_of
 from llmcausal.evaluation.probe import choose_triplets_to_probe
 from llmcausal.evaluation.results import RESULTS
 from llmcausal.evaluation.scoring import obeyed, right
@@ -29,11 +30,19 @@ from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
 from llmcausal.export.artifact import ExportOptions
 from llmcausal.export.model_card import HUB_ID
-from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
+from llmcausal.export.source import (
+    AttackSuite,
+    CheckpointParts,
+    ExportSource,
+    Figures,
+    TrainingFacts,
+)
 from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.model.lora import write_scaled
+from llmcausal.profile import dump_config
+from llmcausal.train.checkpoint import CONFIG, PROJECTION, has_projection
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
@@ -94,7 +103,10 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
             facts = replace(facts, settings={**facts.settings, "scale of the update": note})
         adapter = checkpoint if request.scale == 1 else Path(scaled)
         spans = manifest.get("spans") is True
-        source = _source(config, adapter, template, facts, spans=spans)
+        source = replace(
+            _source(config, adapter, template, facts, spans=spans),
+            parts=_parts(config, manifest, checkpoint, scaled=request.scale != 1),
+        )
         report: dict[str, Any] = exporter(source, out, request.options)
     report = {"written": str(out), "lora_scale": request.scale, **report}
     if push_to is not None:
@@ -146,6 +158,46 @@ def _source(
         spans=spans,
     )
     return source
+
+
+def _parts(
+    config: RunConfig, manifest: Mapping[str, Any], checkpoint: Path, *, scaled: bool
+) -> CheckpointParts:
+    """Returns the settings that a use of the model needs, without paths of data, and the detector.
+
+    The detector knows the states of the model that it was trained on: with another scale of the
+    adapter's update there is none.
+    """
+    section = config.model
+    folder, chat_template = Path(section.name).expanduser(), section.chat_template
+    if folder.is_dir():
+        section = section.model_copy(update={"name": str(folder.resolve())})
+    if chat_template is not None:
+        whole = chat_template.expanduser().resolve()
+        section = section.model_copy(update={"chat_template": whole})
+    needed = RunConfig(
+        name=config.name,
+        model=section,
+        memory=config.memory,
+        lora=config.lora,
+        data=DataSection(max_length=config.data.max_length),
+        loss=config.loss,
+        validation=config.validation,
+        evaluation=config.evaluation,
+    )
+    files = {CONFIG: dump_config(needed).encode()}
+    if not has_projection(checkpoint):
+        detector = "none: the checkpoint has none"
+    elif scaled:
+        detector = "none: it was measured on the adapter's update at scale 1"
+    else:
+        found = calibration_of(checkpoint, config)
+        detector = f"off: {found}" if isinstance(found, str) else "on"
+        for name in (PROJECTION, CALIBRATION):
+            if (checkpoint / name).is_file():
+                files[name] = (checkpoint / name).read_bytes()
+    facts = {name: fact for name, fact in manifest.items() if name != "files"}
+    return CheckpointParts(files, facts, detector)
 
 
 def _precision(section: ModelSection) -> str:
