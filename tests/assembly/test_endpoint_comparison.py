@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,18 @@ def test_a_planted_regression_is_a_verdict_with_its_p_value(
         assert f"{base} at {host}" in shown
         assert f"{words}" in shown
         assert "p = 0.002" in shown
+
+
+def test_a_deployment_that_lost_its_defence_resists_less_than_its_checkpoint(
+    deployment: tuple[Deployment, str], trained: Callable[..., Path]
+) -> None:
+    checkpoint = trained(train={"max_steps": 2}) / "best"
+    settings = {"max_new_tokens": 4, "batch_size": 20}
+    result = compared(deployment[1], "open", None, checkpoint=checkpoint, settings=settings)
+    assert result["base"]["name"] == str(checkpoint)
+    assert result["verdict"]["resists"] == "less"
+    assert result["verdict"]["p_value"] == pytest.approx(2 / 2**10)
+    assert "baseline_endpoint" not in result
 
 
 def test_both_sides_share_a_budget_and_the_same_command_goes_on(
