@@ -192,7 +192,8 @@ def test_an_exported_adapter_has_the_checkpoints_detector(
     monkeypatch.setattr(detection, "NEEDED", -1.0)
     with pytest.raises(UsageError, match="neither a run directory nor a checkpoint inside one"):
         program.resume(out)
-    expected = scores(checkpoint)
+    expected, read = scores(checkpoint), {"baseline": False, "reads": False}
+    evaluated = program.evaluate(checkpoint, progress=lambda *_: None, **read)["generations"]
     scaled = tmp_path / "scaled"
     half = program.export(checkpoint, target="adapter", out=scaled, scale=0.5, options=unchecked)
     assert half["detector"] == "none: it was measured on the adapter's update at scale 1"
@@ -203,6 +204,9 @@ def test_an_exported_adapter_has_the_checkpoints_detector(
     found = scores(out)
     assert found == expected  # to the bit
     assert len({each.score for each in found}) == len(found)
+    assert Trials(TryRequest(out)).detected("s", ["A text."])["texts"][0]["threshold"]
+    again = program.evaluate(out, progress=lambda *_: None, out=tmp_path / "results", **read)
+    assert again["generations"] == evaluated
     with pytest.raises(Started, match="on"):
         program.serve(out, port=0)
     assert monitoring.score_logs(logs)["signals"]["detector"]["n"] == 1

@@ -180,7 +180,9 @@ def _parts(
         model=section,
         memory=config.memory,
         lora=config.lora,
-        data=DataSection(max_length=config.data.max_length),
+        data=config.data.model_copy(
+            update={"train": BUILTIN, "validation": "auto", "test": BUILTIN}
+        ),
         loss=config.loss,
         validation=config.validation,
         evaluation=config.evaluation,
