@@ -18,6 +18,7 @@ from llmcausal.assembly.evaluating import (
     load_parts,
     plain_name,
     read_checkpoint,
+    tested_elsewhere,
 )
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import ModelSection, RunConfig
@@ -123,6 +124,7 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         own, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
     config = request.applied_to(own)
     suite = choose_suite(config.data, config.evaluation, request.suite)
+    suite.notes.extend(tested_elsewhere(manifest, suite, request.data))
     endpoint = endpoint_of(
         request.url,
         request.model,

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
 from llmcausal.export.source import ExportSource
-from llmcausal.model.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter
+from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter
 from llmcausal.train.checkpoint import MANIFEST, manifest_of
 
 
@@ -36,8 +36,7 @@ def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
         return {"rank": config.r}
     for name, content in source.parts.files.items():
         (folder / name).write_bytes(content)
-    read = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *source.parts.files)
-    hashed = {name: (folder / name).read_bytes() for name in read}
+    hashed = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_bytes(manifest_of(hashed, source.parts.facts))
     return {"rank": config.r, "detector": source.parts.detector}
 

@@ -38,6 +38,8 @@ BEST = "best"
 PROJECTION = "projection.safetensors"
 TRAINING_STATE = "training_state.pt"
 CONFIG = "config.toml"
+EXPORTED = "exported"
+"""The manifest's fact of an exported adapter: its run, checkpoint and scale."""
 _SETTINGS = ("betas", "weight_decay", "initial_lr")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MAX_MANIFEST_BYTES = 2**20
