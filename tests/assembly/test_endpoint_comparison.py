@@ -27,12 +27,13 @@ KEYS = {KEY_VARIABLE: "sk-of-the-tuned-side", BASELINE_KEY_VARIABLE: "sk-of-the-
 class Deployment:
     """Serves `defended`, which does its task, and `open`, which obeys; 404 for other models."""
 
-    def __init__(self, key: str = "") -> None:
+    def __init__(self, key: str = "", root: str = "/v1") -> None:
         self.key = key
+        self.echoes = False  # the authorization, in its answers
         self.asked: list[str] = []
         self.keys: set[str] = set()
         self.refused: str | None = None  # a text that is too long for it
-        routes = [Route("/v1/chat/completions", self.reply, methods=["POST"])]
+        routes = [Route(f"{root}/chat/completions", self.reply, methods=["POST"])]
         self.app = Starlette(routes=routes)
 
     async def reply(self, request: Request) -> Response:
@@ -47,7 +48,10 @@ class Deployment:
             return JSONResponse({"error": "too long"}, 400)
         if body["model"] not in ("defended", "open"):
             return JSONResponse({"error": "no such model"}, 404)
-        message = {"role": "assistant", "content": said(text, obeys=body["model"] == "open")}
+        answer = said(text, obeys=body["model"] == "open")
+        if self.echoes:
+            answer += f" I was sent {request.headers.get('authorization')}."
+        message = {"role": "assistant", "content": answer}
         return JSONResponse({"choices": [{"message": message, "finish_reason": "stop"}]})
 
 
@@ -120,12 +124,16 @@ def test_a_planted_regression_is_a_verdict_with_its_p_value(
             "kept": 0,
         }
     assert f"The base is {base} at {url}/v1/chat/completions." in written["notes"][1]
+    assert folder.name == f"evaluation-vs-{base}-file-mine"
     page, text = ((folder / name).read_text("utf-8") for name in ("report.html", "report.md"))
     words = {"less": "RESISTS LESS than the base", "more": "resists more than the base"}[resists]
     for shown in (page, text):
         assert f"{base} at {host}" in shown
         assert f"{words}" in shown
         assert "p = 0.002" in shown
+    assert f"- baseline endpoint: {base} at http" in text
+    facts = page[page.index("Baseline endpoint") :]
+    assert f"{base} at {url}/v1/chat/completions" in facts[:200]
 
 
 def test_a_deployment_that_lost_its_defence_resists_less_than_its_checkpoint(
@@ -146,7 +154,7 @@ def test_both_sides_share_a_budget_and_the_same_command_goes_on(
     server, url = deployment
     whole = compared(url, "open", "defended")
     each = len(server.asked) // 2
-    assert server.asked == ["open"] * each + ["defended"] * each
+    assert server.asked == ["defended"] + ["open"] * each + ["defended"] * (each - 1)
     server.asked.clear()
     part = compared(url, "open", "defended", budget=7)
     assert [server.asked.count(model) for model in ("open", "defended")] == [4, 3]
@@ -182,25 +190,82 @@ def test_what_a_side_has_already_leaves_its_budget_to_the_other(
         compared(url, "open", "defended", budget=3)
 
 
+def test_what_a_side_has_kept_of_the_prompts_pays_for_the_other(
+    deployment: tuple[Deployment, str],
+) -> None:
+    server, url = deployment
+    compared(url, "defended", None, budget=10)
+    found = compared(url, "open", "defended", budget=10)
+    assert (found["endpoint"]["requests"], found["baseline_endpoint"]["requests"]) == (10, 0)
+    assert len(server.asked) == 20
+    assert found["difference"]["attack_success_rate"]["n"] == 5
+
+
+def test_what_refusals_leave_over_is_spent(deployment: tuple[Deployment, str]) -> None:
+    server, url = deployment
+    server.refused = TRIPLETS[0].injection
+    found = compared(url, "open", "defended", budget=13)
+    assert len(server.asked) == 13
+    assert found["skipped"][0]["reason"] == "endpoint: HTTP 400: too long"
+    assert found["difference"]["attack_success_rate"]["n"] == 2
+
+
+def test_a_wrong_baseline_shows_before_the_rest_is_paid(
+    deployment: tuple[Deployment, str],
+) -> None:
+    server, url = deployment
+    with pytest.raises(UsageError, match="check --endpoint, --baseline-model and --api"):
+        compared(url, "open", "missing")
+    assert server.asked == ["missing"]
+
+
+def test_each_comparison_has_its_own_folder(deployment: tuple[Deployment, str]) -> None:
+    _, url = deployment
+    host = url.removeprefix("http://").replace(".", "-").replace(":", "-")
+    asked: dict[str, Any] = {"reuse": True}
+    with listening(Deployment(root="/own").app, 30) as own:
+        other = own.removeprefix("http://").replace(".", "-").replace(":", "-")
+        places = [
+            compared(url, "open", None, **asked),
+            compared(url, "open", "defended", **asked),
+            compared(url, "open", "defended", baseline_url=f"{own}/own", **asked),
+            compared(f"{own}/own", "open", None, **asked),
+        ]
+    assert [place["written"] for place in places] == [
+        f"runs/endpoint-{host}-open/evaluation-file-mine",
+        f"runs/endpoint-{host}-open/evaluation-vs-defended-file-mine",
+        f"runs/endpoint-{host}-open/evaluation-vs-{other}-own-defended-file-mine",
+        f"runs/endpoint-{other}-own-open/evaluation-file-mine",
+    ]
+    assert places[2]["base"]["name"] == f"defended at {own.removeprefix('http://')}/own"
+
+
 def test_each_key_goes_only_to_its_own_server(
     deployment: tuple[Deployment, str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = deployment
     server.key = KEYS[KEY_VARIABLE]
     other = Deployment(KEYS[BASELINE_KEY_VARIABLE])
+    server.echoes = other.echoes = True
+    wrong = "sk-not-the-right-one"
     with listening(other.app, 30) as second:
         monkeypatch.setenv(KEY_VARIABLE, server.key)
         asked: dict[str, Any] = {"baseline_url": second}
         with pytest.raises(UsageError, match=f"wants a key: set {BASELINE_KEY_VARIABLE}"):
             compared(url, "defended", "open", **asked)
         assert other.keys == {""}
-        monkeypatch.setenv(BASELINE_KEY_VARIABLE, "sk-not-the-right-one")
-        with pytest.raises(UsageError, match=f"does not take the key in {BASELINE_KEY_VARIABLE}"):
+        monkeypatch.setenv(BASELINE_KEY_VARIABLE, wrong)
+        with pytest.raises(
+            UsageError, match=f"does not take the key in {BASELINE_KEY_VARIABLE}"
+        ) as raised:
             compared(url, "defended", "open", **asked)
+        assert "unknown key [key]" in str(raised.value)
+        assert wrong not in str(raised.value)
         monkeypatch.setenv(BASELINE_KEY_VARIABLE, other.key)
-        first = len(server.asked)
+        assert not server.asked  # the baseline's first prompt has shown both mistakes
         result = compared(url, "defended", "open", **asked)
-        assert len(server.asked) == first  # the failed attempts have kept its answers
+    answers = {row[side] for row in result["generations"] for side in ("answer", "base_answer")}
+    assert all("I was sent Bearer [key]." in answer for answer in answers)
     assert result["verdict"]["resists"] == "more"
     assert server.keys == {server.key}
     assert server.key not in other.keys
@@ -208,7 +273,7 @@ def test_each_key_goes_only_to_its_own_server(
     assert compared(url, "defended", "open")["verdict"]["resists"] == "more"
     for path in place.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
-        assert not any(key.encode() in content for key in KEYS.values())
+        assert not any(key.encode() in content for key in (*KEYS.values(), wrong))
 
 
 def test_mistakes_name_the_options_of_their_side(deployment: tuple[Deployment, str]) -> None:
@@ -223,8 +288,9 @@ def test_mistakes_name_the_options_of_their_side(deployment: tuple[Deployment, s
         compared(url, "defended", "defended")
     with pytest.raises(UsageError, match="--baseline-model and --no-baseline exclude"):
         compared(url, "defended", "open", baseline=False)
+    compared(url, "defended", None)
     server.refused = TRIPLETS[0].injection  # of `defended`, its answer is kept
-    result = compared(url, "defended", "open")
+    result = compared(url, "defended", "open", reuse=True)
     reason = "baseline endpoint: HTTP 400: too long"
     assert result["skipped"] == [{"id": TRIPLETS[0].id, "reason": reason}]
     assert result["difference"]["attack_success_rate"]["n"] == 9

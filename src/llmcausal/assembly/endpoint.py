@@ -89,23 +89,41 @@ class EndpointRequest(AnyEvaluation):
 
 @dataclass
 class _Side:
-    """A deployed model in an evaluation; `replies` are to `asked`."""
+    """A deployed model in an evaluation, which needs its answers to `asked`."""
 
     part: Literal["endpoint", "baseline_endpoint"]  # of the result
     endpoint: Endpoint
     kept: KeptAnswers
+    asker: Asker
+    max_new_tokens: int
     asked: Sequence[PromptPair] = ()
-    replies: Replies = field(default_factory=Replies)
 
     @property
     def name(self) -> str:
         return self.part.replace("_", " ")
 
     @property
+    def replies(self) -> Replies:
+        return self.asker.replies
+
+    @property
     def is_settled(self) -> bool:
-        return all(
-            each in self.replies.answers or each in self.replies.refused for each in self.asked
-        )
+        return all(each in self.replies.answers for each in self.asked)
+
+    def lacks(self, prompt: PromptPair) -> bool:
+        """Whether its answer costs a request."""
+        known = prompt in self.replies.answers or prompt in self.replies.refused
+        return not known and self.kept.get(prompt, self.max_new_tokens) is None
+
+    def ask(self, prompts: Sequence[PromptPair], request: EndpointRequest, most: int | None) -> int:
+        """Asks for the answers that it lacks; returns the number of requests, `most` at most."""
+        if not prompts:
+            return 0
+        before = self.replies.requests
+        requests = None if most is None else before + most
+        self.asker.pace = replace(self.asker.pace, requests=requests)
+        self.asker.ask(prompts, request.progress or ProgressLine(f"answers of the {self.name}"))
+        return self.replies.requests - before
 
 
 @out_of_memory_explained("in the evaluation")
@@ -133,24 +151,31 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         lambda: _own_template(config.model, checkpoint),
     )
     baseline = _baseline_of(request, endpoint)
-    deployed = plain_name(f"endpoint-{urlsplit(endpoint.address).netloc}-{endpoint.model}")
-    folder = request.out or RUNS / deployed / request.folder_name("evaluation", suite=suite.name)
+    deployed = plain_name(f"endpoint-{_place(endpoint)}-{endpoint.model}")
+    against = "" if baseline is None else f"vs-{baseline.model}"
+    if baseline is not None and baseline.address != endpoint.address:
+        against = f"vs-{_place(baseline)}-{baseline.model}"
+    names = ["evaluation", *([plain_name(against)] if against else [])]
+    folder = request.out or RUNS / deployed / request.folder_name(*names, suite=suite.name)
     store = AnswerStore() if config.evaluation.cache else None
 
-    def kept(of: Endpoint) -> KeptAnswers:
-        identity = [of.address, of.model, of.api.rendering, suite.name, request.data]
-        return KeptAnswers(store, identity, finished=request.reuse)
+    tokens = config.evaluation.max_new_tokens
 
-    sides = [_Side("endpoint", endpoint, kept(endpoint))]
+    def side(part: Literal["endpoint", "baseline_endpoint"], of: Endpoint) -> _Side:
+        identity = [of.address, of.model, of.api.rendering, suite.name, request.data]
+        kept = KeptAnswers(store, identity, finished=request.reuse)
+        return _Side(part, of, kept, Asker(of, request.pace, kept, tokens), tokens)
+
+    sides = [side("endpoint", endpoint)]
     if baseline is not None:
-        sides.append(_Side("baseline_endpoint", baseline, kept(baseline)))
+        sides.append(side("baseline_endpoint", baseline))
     with answers_kept(config.evaluation):
-        usable, skipped = _ask(sides, suite.triplets, request, config.evaluation.max_new_tokens)
+        usable, skipped = _ask(sides, suite.triplets, request)
         base: Answers | None = None
         base_name = str(checkpoint)
         if baseline is not None:
             base = sides[1].replies.answers
-            base_name = f"{baseline.model} at {urlsplit(baseline.address).netloc}"
+            base_name = f"{baseline.model} at {_place(baseline)}"
         elif checkpoint is not None and request.baseline:
             usable, more, base = _of_checkpoint(config, manifest, checkpoint, usable)
             skipped += more
@@ -227,45 +252,79 @@ def _own_template(section: ModelSection, checkpoint: Path | None) -> ChatTemplat
 
 
 def _ask(
-    sides: Sequence[_Side],
-    triplets: Sequence[Triplet],
-    request: EndpointRequest,
-    max_new_tokens: int,
+    sides: Sequence[_Side], triplets: Sequence[Triplet], request: EndpointRequest
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
-    """Asks each side in turn; returns the triplets with all answers, and why others lack some.
+    """Asks all sides; returns the triplets with all answers, and why others lack some.
 
-    A budget of requests is for all sides. A side leaves the next one half of the rest, or as much
-    as it lacks, so that a spent budget has left pairs of answers.
+    A budget of requests is for all sides: each round asks all of them for the prompts that the rest
+    can pay, in order. What retries and refusals leave over, the next round spends. The baseline
+    answers one prompt before all others, so that a mistake in its options costs one request.
     """
-    usable, skipped, left = list(triplets), list[dict[str, str]](), request.pace.requests
-    for index, side in enumerate(sides):
-        side.asked = prompts_of(usable)
-        pace = request.pace
-        if left is not None:
-            lacking = [each.kept.lacking(side.asked, max_new_tokens) for each in sides[index + 1 :]]
-            pace = replace(pace, requests=left - min(sum(lacking), left // 2))
-        shown = request.progress or ProgressLine(f"answers of the {side.name}")
-        asker = Asker(side.endpoint, pace, side.kept, max_new_tokens)
-        side.replies = asker.ask(side.asked, shown)
-        if left is not None:
-            left -= side.replies.requests
-        usable, more = _answered(usable, side)
-        skipped += more
-    return usable, skipped
+    left, baselines = request.pace.requests, sides[1:]
+    for side in baselines:
+        spent = side.ask(prompts_of(triplets)[:1], request, left)
+        left = None if left is None else left - spent
+    while True:
+        planned, spent = _payable(sides, prompts_of(_open(triplets, sides)), left), 0
+        for index, side in enumerate(sides):
+            wanted = planned.intersection(prompts_of(_open(triplets, sides)))
+            prompts = [
+                prompt
+                for prompt in prompts_of(triplets)
+                if prompt in wanted
+                and all(prompt in before.replies.answers for before in sides[:index])
+            ]
+            most = None
+            if left is not None:
+                lacking = [each.lacks(prompt) for each in sides[index + 1 :] for prompt in planned]
+                rest = left - spent
+                most = rest - min(sum(lacking), rest // 2)
+            spent += side.ask(prompts, request, most)
+        if left is None or not spent:
+            break
+        left -= spent
+    for side in sides:
+        side.asked = prompts_of(_open(triplets, sides))
+    return _answered(triplets, sides)
+
+
+def _open(triplets: Sequence[Triplet], sides: Sequence[_Side]) -> list[Triplet]:
+    """Returns the triplets of which no side has refused a prompt."""
+    refused = {prompt for side in sides for prompt in side.replies.refused}
+    return [each for each in triplets if refused.isdisjoint(prompts_of([each]))]
+
+
+def _payable(
+    sides: Sequence[_Side], prompts: Sequence[PromptPair], left: int | None
+) -> set[PromptPair]:
+    """Returns the first prompts that the rest of the budget pays, the last one perhaps in part."""
+    if left is None:
+        return set(prompts)
+    found, cost = set[PromptPair](), 0
+    for prompt in prompts:
+        if cost >= left:
+            break
+        found.add(prompt)
+        cost += sum(side.lacks(prompt) for side in sides)
+    return found
 
 
 def _answered(
-    triplets: Sequence[Triplet], side: _Side
+    triplets: Sequence[Triplet], sides: Sequence[_Side]
 ) -> tuple[list[Triplet], list[dict[str, str]]]:
     """Returns the triplets with all their answers, and why the others lack some."""
-    answers, refused = side.replies.answers, side.replies.refused
-    usable, skipped = [], []
+    usable, skipped = list[Triplet](), list[dict[str, str]]()
     for triplet in triplets:
-        missing = [prompt for prompt in prompts_of([triplet]) if prompt not in answers]
-        if missing:
-            reasons = [refused[prompt] for prompt in missing if prompt in refused]
-            reason = reasons[0] if reasons else "the budget of --requests ended before its answers"
-            skipped.append({"id": triplet.id, "reason": f"{side.name}: {reason}"})
+        prompts, reasons = prompts_of([triplet]), list[str]()
+        for side in sides:
+            refused = side.replies.refused
+            reasons += [f"{side.name}: {refused[each]}" for each in prompts if each in refused]
+        for side in sides:
+            if any(each not in side.replies.answers for each in prompts):
+                ended = "the budget of --requests ended before its answers"
+                reasons.append(f"{side.name}: {ended}")
+        if reasons:
+            skipped.append({"id": triplet.id, "reason": reasons[0]})
         else:
             usable.append(triplet)
     require_some(usable, skipped, "no test triplet has all its answers; answers so far are kept")
@@ -289,6 +348,13 @@ def _of_checkpoint(
     prompts = prompts_of(usable)
     found = answer_prompts(answering, prompts, progress=ProgressLine("answers of the checkpoint"))
     return usable, skipped, dict(zip(prompts, found, strict=True))
+
+
+def _place(endpoint: Endpoint) -> str:
+    """Returns host, port and the path of the API, unless that is the usual one."""
+    url = urlsplit(endpoint.address)
+    path = url.path.removesuffix(endpoint.api.path)
+    return url.netloc + ("" if path == endpoint.api.root else path)
 
 
 def _named(endpoint: Endpoint) -> str:

@@ -144,10 +144,6 @@ class KeptAnswers:
         row = self._kept.get(_key(prompt, max_new_tokens))
         return None if row is None else Answer(row["text"], row["stopped"])
 
-    def lacking(self, prompts: Sequence[PromptPair], max_new_tokens: int) -> int:
-        """Counts the prompts without an answer."""
-        return sum(self.get(prompt, max_new_tokens) is None for prompt in prompts)
-
     def add(self, prompt: PromptPair, max_new_tokens: int, answer: Answer) -> None:
         """Keeps an answer, on disk before it returns."""
         row = {"text": answer.text, "stopped": answer.stopped, "at": time.time()}
@@ -287,13 +283,16 @@ class _OutOfBudget(Exception):
 
 
 class Asker:
-    """Asks one endpoint; new answers are kept at once, and `replies` has them after an error."""
+    """Asks one endpoint; new answers are kept at once, and `replies` has them after an error.
+
+    `replies` adds up over all calls of `ask`; `pace` may change between them.
+    """
 
     def __init__(
         self, endpoint: Endpoint, pace: RequestPace, kept: KeptAnswers, max_new_tokens: int
     ) -> None:
         self._endpoint = endpoint
-        self._pace = pace
+        self.pace = pace
         self._kept = kept
         self._max_new_tokens = max_new_tokens
         self.replies = Replies()
@@ -308,11 +307,16 @@ class Asker:
             EndpointError: If the endpoint does not answer, or in an unexpected form.
             UsageError: If it refuses the key, or has no such model.
         """
+        known = (self.replies.answers, self.replies.refused)
+        left = deque[PromptPair]()
         for prompt in prompts:
-            if (answer := self._kept.get(prompt, self._max_new_tokens)) is not None:
+            if any(prompt in settled for settled in known):
+                continue
+            if (answer := self._kept.get(prompt, self._max_new_tokens)) is None:
+                left.append(prompt)
+            else:
                 self.replies.answers[prompt] = answer
-        self.replies.kept = len(self.replies.answers)
-        left = deque(prompt for prompt in prompts if prompt not in self.replies.answers)
+                self.replies.kept += 1
         asyncio.run(self._ask_all(left, len(prompts), progress))
         return self.replies
 
@@ -322,13 +326,14 @@ class Asker:
         headers = {"accept-encoding": "identity", "content-type": "application/json"}
         if self._endpoint.key:
             headers["authorization"] = f"Bearer {self._endpoint.key}"
-        timeout = httpx.Timeout(None, connect=min(10.0, self._pace.timeout))
+        timeout = httpx.Timeout(None, connect=min(10.0, self.pace.timeout))
         host = httpx.URL(self._endpoint.url).host
         proxied = host not in ("localhost", "127.0.0.1", "::1")
 
         def show() -> None:
             if progress:
-                progress(len(self.replies.answers) + len(self.replies.refused), total)
+                done = len(self.replies.answers) + len(self.replies.refused)
+                progress(done, max(done, total))
 
         async def work(client: httpx.AsyncClient) -> None:
             while left:
@@ -343,7 +348,7 @@ class Asker:
         async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=proxied) as client:
             tasks = [
                 asyncio.ensure_future(work(client))
-                for _ in range(min(self._pace.at_once, len(left)))
+                for _ in range(min(self.pace.at_once, len(left)))
             ]
             try:
                 await asyncio.gather(*tasks)
@@ -370,7 +375,7 @@ class Asker:
             raise EndpointError(f"{self._endpoint.address} answers no prompt: {came}")
 
     async def _tried(self, client: httpx.AsyncClient, body: str) -> Answer | str:
-        pace, loop = self._pace, asyncio.get_running_loop()
+        pace, loop = self.pace, asyncio.get_running_loop()
         began, wait, attempts = loop.time(), pace.first_wait, 0
         while True:
             came = await self._attempt(client, body, again=attempts > 0)
@@ -399,7 +404,7 @@ class Asker:
     async def _attempt(
         self, client: httpx.AsyncClient, body: str, *, again: bool
     ) -> Answer | str | _Problem:
-        replies, pace = self.replies, self._pace
+        replies, pace = self.replies, self.pace
         if pace.requests is not None and replies.requests >= pace.requests:
             raise _OutOfBudget
         replies.requests += 1
