@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from llmcausal.assembly import monitoring
-from llmcausal.assembly.evaluating import load_parts
+from llmcausal.assembly import monitoring, serving
+from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.assembly.monitoring import LogsRequest, Watch
 from llmcausal.assembly.trying import Trials, TryRequest
 from llmcausal.data.builtin import generate
 from llmcausal.data.spans import Span
 from llmcausal.data.tokenization import TripletEncoder
+from llmcausal.errors import CheckpointError, UsageError
 from llmcausal.evaluation import detection
 from llmcausal.evaluation.detection import (
     CALIBRATION,
@@ -30,10 +32,11 @@ from llmcausal.evaluation.detection import (
     why_off,
 )
 from llmcausal.evaluation.forward import encode, read
+from llmcausal.export.artifact import ExportOptions
 from llmcausal.profile import load_config
 from llmcausal.server.app import Served, build_app
 from llmcausal.server.engine import Engine, Limits
-from llmcausal.train.checkpoint import verify
+from llmcausal.train.checkpoint import PROJECTION, verify
 from tests import program
 from tests.server.conftest import listening
 
@@ -147,3 +150,67 @@ def test_a_checkpoints_detector_scores_prompts_everywhere(
         ).json()
     assert reply["injection"]["score"] == pytest.approx(alone.score, abs=1e-4)
     assert reply["injection"]["flagged"] is alone.flagged
+
+
+def scores(folder: Path) -> list[Any]:
+    config, manifest = read_checkpoint(folder, trust_remote_code=False)
+    parts = load_parts(config, manifest, folder)
+    detector = detector_of(folder, parts.step, parts.template, config)
+    assert isinstance(detector, Detector)
+    triplets = generate("validation", 3, seed=3)
+    texts = [(each.system, text) for each in triplets for text in (each.benign, each.injection)]
+    return [detector.of(parts.model, *text) for text in texts]
+
+
+def test_an_exported_adapter_has_the_checkpoints_detector(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, log = tmp_path / "lora", tmp_path / "log.jsonl"
+    unchecked = ExportOptions(check=False)
+    report = program.export(checkpoint, target="adapter", out=out, options=unchecked)
+    assert report["detector"].startswith("off: it does not carry over to built-in texts: AUROC")
+    assert json.loads((out / "export_check.json").read_text("utf-8"))["detector"]
+    assert "State: off: it does not carry over" in (out / "README.md").read_text("utf-8")
+    for name in (PROJECTION, CALIBRATION, "adapter_model.safetensors"):
+        assert (out / name).read_bytes() == (checkpoint / name).read_bytes()
+    assert "train.jsonl" in (checkpoint / "config.toml").read_text("utf-8")
+    assert "train.jsonl" not in (out / "config.toml").read_text("utf-8")
+
+    class Started(Exception):
+        pass
+
+    def engine(*_: Any, detector: Any, **__: Any) -> None:
+        raise Started("on" if isinstance(detector, Detector) else "off")
+
+    monkeypatch.setattr(serving, "Engine", engine)
+    log.write_text(json.dumps({"system": "Sum up.", "user": "A text.", "answer": "Short."}))
+    logs = LogsRequest(file=log, watch=Watch(out=tmp_path / "watch"), checkpoint=out)
+    with pytest.raises(Started, match="off"):
+        program.serve(out, port=0)
+    assert monitoring.score_logs(logs)["notes"][0].startswith("detector off: it does not carry")
+
+    monkeypatch.setattr(detection, "NEEDED", -1.0)
+    with pytest.raises(UsageError, match="neither a run directory nor a checkpoint inside one"):
+        program.resume(out)
+    expected, read = scores(checkpoint), {"baseline": False, "reads": False}
+    evaluated = program.evaluate(checkpoint, progress=lambda *_: None, **read)["generations"]
+    scaled = tmp_path / "scaled"
+    half = program.export(checkpoint, target="adapter", out=scaled, scale=0.5, options=unchecked)
+    assert half["detector"] == "none: it was measured on the adapter's update at scale 1"
+    assert not (scaled / PROJECTION).exists()
+    again = program.export(checkpoint, target="merged", out=tmp_path / "m", options=unchecked)
+    assert "detector" not in again
+    shutil.rmtree(checkpoint.parent)  # the folder needs nothing of the run
+    found = scores(out)
+    assert found == expected  # to the bit
+    assert len({each.score for each in found}) == len(found)
+    assert Trials(TryRequest(out)).detected("s", ["A text."])["texts"][0]["threshold"]
+    again = program.evaluate(out, progress=lambda *_: None, out=tmp_path / "results", **read)
+    assert again["generations"] == evaluated
+    with pytest.raises(Started, match="on"):
+        program.serve(out, port=0)
+    assert monitoring.score_logs(logs)["signals"]["detector"]["n"] == 1
+    with (out / CALIBRATION).open("a") as file:
+        file.write(" ")
+    with pytest.raises(CheckpointError, match=r"detector\.json: does not match its hash"):
+        program.serve(out, port=0)

@@ -49,16 +49,26 @@ def checkpoint(
 
 
 @pytest.fixture
-def url(checkpoint: Path) -> Iterator[str]:
-    """Where the checkpoint is served to those with the token."""
-    config = load_config(checkpoint / "config.toml")
-    parts = load_parts(config, verify(checkpoint), checkpoint, None)
-    engine = Engine(parts.model, parts.template, Limits())
+def serve(checkpoint: Path) -> Iterator[Callable[..., str]]:
+    """Serves the checkpoint, or its base: `serve(adapter=False)` returns the URL."""
+    config, manifest = load_config(checkpoint / "config.toml"), verify(checkpoint)
     with ExitStack() as stack:
-        engine.start()
-        stack.callback(engine.close)
-        app = build_app(Served(engine, "tiny", None, ("*",)))
-        yield stack.enter_context(listening(app, 30))
+
+        def start(*, adapter: bool = True) -> str:
+            # A model of its own: a server without the adapter switches it off for as long as it is.
+            parts = load_parts(config, manifest, checkpoint, None)
+            engine = Engine(parts.model, parts.template, Limits(), adapter=adapter)
+            engine.start()
+            stack.callback(engine.close)
+            app = build_app(Served(engine, "tiny", None, ("*",)))
+            return stack.enter_context(listening(app, 30))
+
+        yield start
+
+
+@pytest.fixture
+def url(serve: Callable[..., str]) -> str:
+    return serve()
 
 
 def silent(done: int, total: int) -> None:
@@ -112,6 +122,25 @@ def test_figures_and_files_are_those_of_the_model_in_memory(
     assert (reused["endpoint"]["requests"], reused["endpoint"]["kept"]) == (0, prompts)
     assert reused["base"] is None
     assert "are from an earlier evaluation" in reused["notes"][0]
+
+
+def test_two_endpoints_are_compared_as_base_and_tuned_in_memory(
+    checkpoint: Path, url: str, serve: Callable[..., str], tmp_path: Path
+) -> None:
+    local = program.evaluate(checkpoint, progress=silent, out=tmp_path / "local", reads=False)
+    assert any(row["answer"] != row["base_answer"] for row in local["generations"])
+    result = program.evaluate_endpoint(
+        url,
+        "tiny",
+        checkpoint=checkpoint,
+        baseline_model="tiny",
+        baseline_url=serve(adapter=False),
+        progress=silent,
+    )
+    for side in ("tuned", "base"):
+        assert figures(result[side]) == figures(local[side])
+    for part in ("difference", "verdict", "likeness", "skipped", "generations"):
+        assert result[part] == local[part]
 
 
 def test_token_ids_are_rendered_by_an_exported_folder_or_the_checkpoint(

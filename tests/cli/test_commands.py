@@ -127,6 +127,7 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
     options = ("--checkpoint", "best", "--api", "completions", "--tokenizer", "gguf", "--reuse")
     options += ("--requests", "9", "--concurrency", "2", "--timeout", "3", "--patience", "4")
     options += ("--max-samples", "5", "--suite", "sep", "--no-baseline")
+    options += ("--baseline-model", "b", "--baseline-endpoint", "http://y")
     assert _run(monkeypatch, "eval", "--endpoint", "http://x/v1", "--model", "m", *options) == 0
     settings = dict.fromkeys(("batch_size", "max_new_tokens", "attacks"))
     assert evaluate.request == endpoint.EndpointRequest(
@@ -137,6 +138,8 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
         checkpoint=Path("best"),
         pace=RequestPace(9, 2, 3, 4),
         reuse=True,
+        baseline_model="b",
+        baseline_url="http://y",
         suite="sep",
         baseline=False,
         settings={"max_samples": 5, **settings},
@@ -152,6 +155,8 @@ def test_eval_of_an_endpoint_passes_its_options(monkeypatch: pytest.MonkeyPatch)
         (("--endpoint", "u", "--model", "m", "--adaptive-from", "x"), "--adaptive-from does not"),
         (("--endpoint", "u", "--model", "m", "--against", "b"), "--against does not go with"),
         (("--endpoint", "u", "--model", "m", "--num-processes", "2"), "--num-processes does not"),
+        (("--endpoint", "u", "--model", "m", "--baseline-endpoint", "v"), "needs --baseline-model"),
+        (("--checkpoint", "b", "--baseline-model", "m"), "--baseline-model does not go without"),
         (("--checkpoint", "b", "--requests", "1"), "--requests does not go without --endpoint"),
         (("--checkpoint", "b", "--model", "m"), "--model does not go without --endpoint"),
     ],

@@ -45,7 +45,7 @@ from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.model.factory import load_model
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.build import build_adapters, build_step
-from llmcausal.train.checkpoint import CONFIG, has_projection, restore_weights, verify
+from llmcausal.train.checkpoint import CONFIG, EXPORTED, has_projection, restore_weights, verify
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.step import TripletStep
@@ -171,6 +171,7 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
             raise UsageError("--against and --no-baseline exclude one another: leave one out")
         _check_alike(config, manifest, against)
     suite = choose_suite(config.data, config.evaluation, request.suite)
+    suite.notes.extend(tested_elsewhere(manifest, suite, request.data))
     run_dir, name = checkpoint.resolve().parent, checkpoint.resolve().name
     folder = request.out or run_dir / request.folder_name("evaluation", name, suite=suite.name)
     # Before anything is computed: a search of no use is refused.
@@ -214,10 +215,16 @@ def answers_kept(section: EvaluationSection) -> AbstractContextManager[None]:
 
 
 def read_checkpoint(checkpoint: Path, trust_remote_code: bool) -> tuple[RunConfig, dict[str, Any]]:
-    """Verifies a checkpoint; returns its settings, with the user's decision, and its manifest."""
+    """Verifies a checkpoint; returns its settings, with the user's decision, and its manifest.
+
+    A relative `model.chat_template` is in the checkpoint, as in an exported adapter.
+    """
     manifest = verify(checkpoint)
     config = load_config(checkpoint / CONFIG)
-    model = config.model.model_copy(update={"trust_remote_code": trust_remote_code})
+    update: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if (path := config.model.chat_template) is not None:
+        update["chat_template"] = checkpoint.resolve() / path.expanduser()
+    model = config.model.model_copy(update=update)
     return config.model_copy(update={"model": model}), manifest
 
 
@@ -448,6 +455,16 @@ def _add_adaptive_attack(
 def plain_name(text: str) -> str:
     """Returns the text as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", text)
+
+
+def tested_elsewhere(manifest: Mapping[str, Any], suite: Suite, given: str | None) -> list[str]:
+    """Returns a note if an exported adapter's run read a file of tests, which it does not have."""
+    if not manifest.get(EXPORTED, {}).get("own_test") or suite.name != BUILTIN or given:
+        return []
+    return [
+        "The run's data.test is a file, which an exported adapter does not have: this evaluation "
+        "is on built-in data. Give --data FILE to ask what the run's evaluation asked."
+    ]
 
 
 def command_line() -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunCo
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import DataError, UsageError
+from llmcausal.errors import CheckpointError, DataError, UsageError
+from llmcausal.evaluation.detection import CALIBRATION, calibration_of
 from llmcausal.evaluation.probe import choose_triplets_to_probe
 from llmcausal.evaluation.results import RESULTS
 from llmcausal.evaluation.scoring import obeyed, right
@@ -29,15 +31,26 @@ from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
 from llmcausal.export.artifact import ExportOptions
 from llmcausal.export.model_card import HUB_ID
-from llmcausal.export.source import AttackSuite, ExportSource, Figures, TrainingFacts
+from llmcausal.export.source import (
+    AttackSuite,
+    CheckpointParts,
+    ExportSource,
+    Figures,
+    TrainingFacts,
+)
 from llmcausal.metrics import METRICS
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.factory import load_model, quiet_libraries, resolve_source
 from llmcausal.model.lora import write_scaled
+from llmcausal.profile import dump_config
+from llmcausal.train.checkpoint import BEST, CONFIG, EXPORTED, PROJECTION, has_projection
 from llmcausal.ui.console import status
 
 ATTACKED_PROMPTS = 12
 """Number of attacked prompts that the trained and the exported model answer in the check."""
+
+TEMPLATE = "training_template.jinja"
+"""The file of `model.chat_template` in an exported folder."""
 
 _log = logging.getLogger(__name__)
 _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
@@ -60,7 +73,8 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
     """Exports a verified checkpoint and returns the report of the artifact's own check.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, or its template differs from this machine's.
+        CheckpointError: If the checkpoint is damaged or an export, or its template differs from
+            this machine's.
         ConfigError: If there is no such target.
         UsageError: If `out` is not empty, a program is missing, or the hub refuses.
     """
@@ -71,33 +85,49 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
     if not math.isfinite(request.scale):
         raise UsageError(f"--lora-scale {request.scale}: give a number")
     config, manifest = read_checkpoint(checkpoint, request.trust_remote_code)
+    if (exported := manifest.get(EXPORTED)) is not None:
+        raise CheckpointError(
+            f"{checkpoint}: an exported adapter has no facts of the training; export the run's own "
+            f"checkpoint: {exported['run']}/{exported['checkpoint']}"
+        )
     template = load_template(config.model)
     check_template(manifest, template, checkpoint)
-    for path in sorted(checkpoint.resolve().parent.glob(f"evaluation*/{RESULTS}")):
+    evaluations = _evaluations(checkpoint)
+    for name, result in evaluations.items():
         try:
-            verdict = json.loads(path.read_text(encoding="utf-8"))["verdict"]
+            verdict = result["verdict"]
             if verdict["resists"] == "less":
-                text = f"{verdict['text']} [{path.parent.name}]"
+                text = f"{verdict['text']} [{name}]"
                 _log.warning("%s: by its own evaluation it %s", checkpoint, text)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no verdict; the report names a damaged result
+        except (KeyError, TypeError):
+            continue  # no verdict
     fetch_model(config.model)
     with (
         status(f"Exporting {checkpoint} as {request.target}"),
         quiet_libraries(),
         tempfile.TemporaryDirectory(prefix="llmcausal-") as scaled,
     ):
-        facts = _training_facts(config, checkpoint)
+        facts = _training_facts(config, checkpoint, evaluations)
         if request.scale != 1:
             write_scaled(checkpoint, Path(scaled), request.scale)
             note = f"{request.scale:g} of the trained one, which all figures here are of"
             facts = replace(facts, settings={**facts.settings, "scale of the update": note})
         adapter = checkpoint if request.scale == 1 else Path(scaled)
         spans = manifest.get("spans") is True
-        source = _source(config, adapter, template, facts, spans=spans)
+        source = replace(
+            _source(config, adapter, template, facts, spans=spans),
+            parts=_parts(config, manifest, checkpoint, request.scale),
+        )
         report: dict[str, Any] = exporter(source, out, request.options)
     report = {"written": str(out), "lora_scale": request.scale, **report}
     if push_to is not None:
+        if request.target == "adapter" and Path(source.base_name).expanduser().is_dir():
+            _log.warning(
+                "%s: its files name the base model by this machine's folder %s, so nobody else can "
+                "load it; train from a hub id, or export merged weights",
+                out,
+                source.base_for_consumers(),
+            )
         with status(f"Uploading {out} to {push_to}"):
             report["uploaded"] = push_to_hub(out, push_to)
     return report
@@ -148,6 +178,57 @@ def _source(
     return source
 
 
+def _parts(
+    config: RunConfig, manifest: Mapping[str, Any], checkpoint: Path, scale: float
+) -> CheckpointParts:
+    """Returns the settings that a use of the model needs, without paths of data, and the detector.
+
+    The chat template is among the files; `read_checkpoint` finds it there.
+
+    The detector knows the states of the model that it was trained on: with another scale of the
+    adapter's update there is none.
+    """
+    section = config.model
+    folder, files = Path(section.name).expanduser(), dict[str, bytes]()
+    if folder.is_dir():
+        section = section.model_copy(update={"name": str(folder.resolve())})
+    if section.chat_template is not None:
+        files[TEMPLATE] = section.chat_template.expanduser().read_bytes()
+        section = section.model_copy(update={"chat_template": Path(TEMPLATE)})
+    needed = RunConfig(
+        name=config.name,
+        model=section,
+        memory=config.memory,
+        lora=config.lora,
+        data=config.data.model_copy(
+            update={"train": BUILTIN, "validation": "auto", "test": BUILTIN}
+        ),
+        loss=config.loss,
+        validation=config.validation,
+        evaluation=config.evaluation,
+    )
+    files[CONFIG] = dump_config(needed).encode()
+    if not has_projection(checkpoint):
+        detector = "none: the checkpoint has none"
+    elif scale != 1:
+        detector = "none: it was measured on the adapter's update at scale 1"
+    else:
+        found = calibration_of(checkpoint, config)
+        detector = f"off: {found}" if isinstance(found, str) else "on"
+        for name in (PROJECTION, CALIBRATION):
+            if (checkpoint / name).is_file():
+                files[name] = (checkpoint / name).read_bytes()
+    facts = {name: fact for name, fact in manifest.items() if name != "files"}
+    facts["config"] = hashlib.sha256(files[CONFIG]).hexdigest()
+    facts[EXPORTED] = {
+        "run": checkpoint.resolve().parent.name,
+        "checkpoint": checkpoint.resolve().name,
+        "lora_scale": scale,
+        "own_test": config.data.test != BUILTIN,
+    }
+    return CheckpointParts(files, facts, detector)
+
+
 def _precision(section: ModelSection) -> str:
     """Returns the run's precision, as bf16 instead of fp16: CPUs cannot compute in fp16."""
     precision = section.precision
@@ -185,9 +266,29 @@ def _attacks(
     return AttackSuite(prompts, evaluation.max_new_tokens, score)
 
 
-def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:
+def _evaluations(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Returns the results of this checkpoint by their folders in its run directory.
+
+    The run's own result names no checkpoint: it is of `best`, if there is one.
+    """
+    run, name, found = checkpoint.resolve().parent, checkpoint.resolve().name, {}
+    final = BEST if (run / BEST).is_dir() else name
+    for path in sorted(run.glob(f"evaluation*/{RESULTS}")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if Path(result.get("checkpoint") or final).name == name:
+                found[path.parent.name] = result
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue  # the report names a damaged result
+    return found
+
+
+def _training_facts(
+    config: RunConfig, checkpoint: Path, evaluations: Mapping[str, Mapping[str, Any]]
+) -> TrainingFacts:
+    data = Path(config.data.train)
     settings = {
-        "training data": config.data.train,
+        "training data": data.name if data.is_absolute() else config.data.train,
         "objective": f"{config.loss.contrastive}, lambda_contrastive "
         f"{config.loss.lambda_contrastive:g}, lambda_task {config.loss.lambda_task:g}, "
         f"lambda_robust {config.loss.lambda_robust:g}",
@@ -200,14 +301,13 @@ def _training_facts(config: RunConfig, checkpoint: Path) -> TrainingFacts:
         "longest input, tokens": str(config.data.max_length),
         "seed": str(config.train.seed),
     }
-    run = checkpoint.resolve().parent
-    for name in (f"evaluation-{checkpoint.name}", "evaluation"):
+    for name in (f"evaluation-{checkpoint.resolve().name}", "evaluation"):
         try:
-            result = json.loads((run / name / RESULTS).read_text(encoding="utf-8"))
+            result = evaluations[name]
             sides = {side: _figures(result[side]) for side in ("base", "tuned")}
             return TrainingFacts(settings, str(result["suite"]), **sides)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no evaluation there; the report names a damaged one
+        except (KeyError, TypeError):
+            continue  # no such evaluation
     return TrainingFacts(settings)
 
 

@@ -46,6 +46,7 @@ from llmcausal.train.checkpoint import (
     CONFIG,
     MANIFEST,
     PROJECTION,
+    TRAINING_STATE,
     add_files,
     discard_after,
     has_projection,
@@ -209,6 +210,10 @@ def _choose_checkpoint(run_dir: Path, named: Path | None) -> tuple[Path | None, 
     if named is not None:
         recover(run_dir)
         verify(named)
+        if not (named / TRAINING_STATE).is_file():
+            raise CheckpointError(
+                f"{named}: an exported adapter has no state of the training; resume {run_dir}"
+            )
         return named, [f"resuming from {named.name}"]
     checkpoint, damaged = newest_good(run_dir)
     notes = [f"passed over: {reason}" for reason in damaged]

@@ -20,7 +20,7 @@ app = options.subcommand()
 
 _IN_MEMORY = ("against", "adaptive", "adaptive_from", "lora_scale", "num_processes")
 """Options that do not apply to a deployed model."""
-_DEPLOYED = ("model", "tokenizer", "requests", "reuse")
+_DEPLOYED = ("model", "tokenizer", "requests", "reuse", "baseline_endpoint", "baseline_model")
 """Options that apply only to a deployed model."""
 
 
@@ -37,6 +37,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse")
         "llmcausal eval --checkpoint runs/x/best --lora-scale 0,0.5,1,1.25",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
         "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
+        "llmcausal eval --endpoint http://localhost:8000/v1 --model defended --baseline-model base",
     )
 )
 def evaluate(
@@ -46,11 +47,22 @@ def evaluate(
         str | None,
         option(
             "URL",
-            "Evaluate the model deployed there, and compare it with --checkpoint if given. "
-            "LLMCAUSAL_ENDPOINT_KEY holds the API key.",
+            "Evaluate the model deployed there, and compare it with --baseline-model or else "
+            "--checkpoint, if given. LLMCAUSAL_ENDPOINT_KEY holds the API key.",
         ),
     ] = None,
     model: Annotated[str | None, option("NAME", "The model's name at the endpoint.")] = None,
+    baseline_model: Annotated[
+        str | None, option("NAME", "Compare with this model, deployed at the same endpoint.")
+    ] = None,
+    baseline_endpoint: Annotated[
+        str | None,
+        option(
+            "URL",
+            "Where --baseline-model is deployed, if elsewhere. LLMCAUSAL_BASELINE_ENDPOINT_KEY "
+            "holds its API key.",
+        ),
+    ] = None,
     api: Annotated[
         Literal["openai", "completions", "ollama"],
         typer.Option(help="openai and ollama send messages; completions sends token ids."),
@@ -59,7 +71,7 @@ def evaluate(
         str | None, option("DIR", "Exported folder that renders the ids, if not --checkpoint.")
     ] = None,
     requests: Annotated[
-        int | None, option("N", "Budget of requests to the endpoint.", min=1)
+        int | None, option("N", "Budget of requests, which --baseline-model shares.", min=1)
     ] = None,
     concurrency: Annotated[int, option("N", "Simultaneous requests to the endpoint.", min=1)] = 8,
     timeout: Annotated[
@@ -153,7 +165,18 @@ def evaluate(
 
             pace = RequestPace(requests, concurrency, timeout, patience)
             result = evaluate_endpoint(
-                EndpointRequest(endpoint, model, api, tokenizer, checkpoint, pace, reuse, **shared)
+                EndpointRequest(
+                    endpoint,
+                    model,
+                    api,
+                    tokenizer,
+                    checkpoint,
+                    pace,
+                    reuse,
+                    baseline_model,
+                    baseline_endpoint,
+                    **shared,
+                )
             )
         elif checkpoint is not None:
             from llmcausal.assembly.evaluating import EvaluationRequest, evaluate_checkpoint
@@ -199,6 +222,8 @@ def _refuse(given: Mapping[str, Any]) -> None:
         raise UsageError("give --checkpoint DIR, or --endpoint URL with --model NAME")
     if deployed and given["model"] is None:
         raise UsageError("--endpoint needs --model NAME, the model's name there")
+    if given["baseline_endpoint"] is not None and given["baseline_model"] is None and deployed:
+        raise UsageError("--baseline-endpoint needs --baseline-model NAME, the model's name there")
     for name in _IN_MEMORY if deployed else _DEPLOYED:
         if given[name] and (name, given[name]) != ("num_processes", 1):
             where = "with --endpoint" if deployed else "without --endpoint"

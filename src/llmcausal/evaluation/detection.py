@@ -104,16 +104,22 @@ def why_off(calibration: Mapping[str, Any]) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What a detector compares with, where it has been shown to work."""
+
+    centroid: Tensor
+    threshold: float
+
+
 class Detector:
     """A calibrated detector over the model that it was trained on, with its adapter."""
 
     def __init__(
-        self, step: TripletStep, template: ChatTemplate, config: RunConfig, found: Mapping[str, Any]
+        self, step: TripletStep, template: ChatTemplate, config: RunConfig, found: Calibration
     ) -> None:
-        self._step, self._template = step, template
+        self._step, self._template, self._calibration = step, template, found
         self._pooling, self._max_length = config.loss.pooling, config.data.max_length
-        self._centroid = torch.tensor(found["centroid"])
-        self._threshold = float(found["threshold"])
 
     def of(self, model: Any, system: str, content: Content) -> Detection | None:
         """Scores a prompt.
@@ -136,7 +142,24 @@ class Detector:
                 self._step, readable, pooling=self._pooling, batch_size=1, projected=True
             )
         unit = normalize(measured.representations["benign"], dim=-1)
-        return Detection(float(_scores(unit, self._centroid)[0]), self._threshold)
+        score = float(_scores(unit, self._calibration.centroid)[0])
+        return Detection(score, self._calibration.threshold)
+
+
+def calibration_of(checkpoint: Path, config: RunConfig) -> Calibration | str:
+    """Returns a verified checkpoint's calibration, or why its detector must not be used."""
+    if config.loss.pooling == "suffix":
+        return (
+            "it reads what differs between a triplet's inputs (loss.pooling), and a prompt is one"
+        )
+    try:
+        found = json.loads((checkpoint / CALIBRATION).read_bytes())
+        calibration = Calibration(torch.tensor(found["centroid"]), float(found["threshold"]))
+        return why_off(found) or calibration
+    except FileNotFoundError:
+        return f"nothing shows that it works: no {CALIBRATION}, which needs validation data"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"{checkpoint / CALIBRATION}: cannot be read: {type(error).__name__}"
 
 
 def detector_of(
@@ -145,15 +168,5 @@ def detector_of(
     """Returns a verified checkpoint's detector, or why there is none to be used."""
     if step.objective.projection is None:
         return "the checkpoint has none"
-    if config.loss.pooling == "suffix":
-        return (
-            "it reads what differs between a triplet's inputs (loss.pooling), and a prompt is one"
-        )
-    try:
-        found = json.loads((checkpoint / CALIBRATION).read_bytes())
-        reason = why_off(found)
-        return reason or Detector(step, template, config, found)
-    except FileNotFoundError:
-        return f"nothing shows that it works: no {CALIBRATION}, which needs validation data"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"{checkpoint / CALIBRATION}: cannot be read: {type(error).__name__}"
+    found = calibration_of(checkpoint, config)
+    return found if isinstance(found, str) else Detector(step, template, config, found)

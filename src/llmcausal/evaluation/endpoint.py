@@ -28,6 +28,8 @@ from llmcausal.evaluation.generation import Answer, Progress, PromptPair
 
 KEY_VARIABLE = "LLMCAUSAL_ENDPOINT_KEY"
 """Environment variable with the API key, if the endpoint wants one."""
+BASELINE_KEY_VARIABLE = "LLMCAUSAL_BASELINE_ENDPOINT_KEY"
+"""The same for `--baseline-endpoint`, which never gets the key of another server."""
 MAX_REPLY_BYTES = 8 * 2**20
 RESUMED_WITHIN_SECONDS = 24 * 3600.0
 _FINISHED = "finished"
@@ -179,6 +181,15 @@ def _is_kept(value: object) -> bool:
 
 
 @dataclass(frozen=True)
+class EndpointOptions:
+    """Where a user sets URL, model and key of an endpoint, for messages."""
+
+    url: str = "--endpoint"
+    model: str = "--model"
+    key: str = KEY_VARIABLE
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """A model behind a URL. The key is empty if none is needed; no text shows it."""
 
@@ -186,28 +197,30 @@ class Endpoint:
     model: str
     api: Api
     key: str = field(default="", repr=False)
+    options: EndpointOptions = EndpointOptions()
 
     def __post_init__(self) -> None:
         """Raises a UsageError if the URL or the key cannot be used."""
+        option, variable = self.options.url, self.options.key
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"--endpoint: not a URL: {error}") from None
+            raise UsageError(f"{option}: not a URL: {error}") from None
         sound = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
         if not sound:
-            raise UsageError("--endpoint: give a URL such as http://localhost:8000/v1")
+            raise UsageError(f"{option}: give a URL such as http://localhost:8000/v1")
         if url.userinfo or url.query or url.fragment:
             raise UsageError(
-                "--endpoint: a URL with a password, a query or a fragment would get into reports; "
-                f"leave it out, and give a key in the environment as {KEY_VARIABLE}"
+                f"{option}: a URL with a password, a query or a fragment would get into reports; "
+                f"leave it out, and give a key in the environment as {variable}"
             )
         if self.key and len(self.key) < _SHORTEST_KEY:
             raise UsageError(
-                f"{KEY_VARIABLE}: shorter than {_SHORTEST_KEY} characters, so it cannot be kept "
+                f"{variable}: shorter than {_SHORTEST_KEY} characters, so it cannot be kept "
                 "out of texts that happen to hold it; unset it if the endpoint wants no key"
             )
         if not (self.key.isascii() and self.key.isprintable()):
-            raise UsageError(f"{KEY_VARIABLE}: holds characters that no header may have")
+            raise UsageError(f"{variable}: holds characters that no header may have")
 
     @property
     def address(self) -> str:
@@ -270,13 +283,16 @@ class _OutOfBudget(Exception):
 
 
 class Asker:
-    """Asks one endpoint; new answers are kept at once, and `replies` has them after an error."""
+    """Asks one endpoint; new answers are kept at once, and `replies` has them after an error.
+
+    `replies` adds up over all calls of `ask`; `pace` may change between them.
+    """
 
     def __init__(
         self, endpoint: Endpoint, pace: RequestPace, kept: KeptAnswers, max_new_tokens: int
     ) -> None:
         self._endpoint = endpoint
-        self._pace = pace
+        self.pace = pace
         self._kept = kept
         self._max_new_tokens = max_new_tokens
         self.replies = Replies()
@@ -291,11 +307,16 @@ class Asker:
             EndpointError: If the endpoint does not answer, or in an unexpected form.
             UsageError: If it refuses the key, or has no such model.
         """
+        known = (self.replies.answers, self.replies.refused)
+        left = deque[PromptPair]()
         for prompt in prompts:
-            if (answer := self._kept.get(prompt, self._max_new_tokens)) is not None:
+            if any(prompt in settled for settled in known):
+                continue
+            if (answer := self._kept.get(prompt, self._max_new_tokens)) is None:
+                left.append(prompt)
+            else:
                 self.replies.answers[prompt] = answer
-        self.replies.kept = len(self.replies.answers)
-        left = deque(prompt for prompt in prompts if prompt not in self.replies.answers)
+                self.replies.kept += 1
         asyncio.run(self._ask_all(left, len(prompts), progress))
         return self.replies
 
@@ -305,13 +326,14 @@ class Asker:
         headers = {"accept-encoding": "identity", "content-type": "application/json"}
         if self._endpoint.key:
             headers["authorization"] = f"Bearer {self._endpoint.key}"
-        timeout = httpx.Timeout(None, connect=min(10.0, self._pace.timeout))
+        timeout = httpx.Timeout(None, connect=min(10.0, self.pace.timeout))
         host = httpx.URL(self._endpoint.url).host
         proxied = host not in ("localhost", "127.0.0.1", "::1")
 
         def show() -> None:
             if progress:
-                progress(len(self.replies.answers) + len(self.replies.refused), total)
+                done = len(self.replies.answers) + len(self.replies.refused)
+                progress(done, max(done, total))
 
         async def work(client: httpx.AsyncClient) -> None:
             while left:
@@ -326,7 +348,7 @@ class Asker:
         async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=proxied) as client:
             tasks = [
                 asyncio.ensure_future(work(client))
-                for _ in range(min(self._pace.at_once, len(left)))
+                for _ in range(min(self.pace.at_once, len(left)))
             ]
             try:
                 await asyncio.gather(*tasks)
@@ -353,7 +375,7 @@ class Asker:
             raise EndpointError(f"{self._endpoint.address} answers no prompt: {came}")
 
     async def _tried(self, client: httpx.AsyncClient, body: str) -> Answer | str:
-        pace, loop = self._pace, asyncio.get_running_loop()
+        pace, loop = self.pace, asyncio.get_running_loop()
         began, wait, attempts = loop.time(), pace.first_wait, 0
         while True:
             came = await self._attempt(client, body, again=attempts > 0)
@@ -382,7 +404,7 @@ class Asker:
     async def _attempt(
         self, client: httpx.AsyncClient, body: str, *, again: bool
     ) -> Answer | str | _Problem:
-        replies, pace = self.replies, self._pace
+        replies, pace = self.replies, self.pace
         if pace.requests is not None and replies.requests >= pace.requests:
             raise _OutOfBudget
         replies.requests += 1
@@ -418,12 +440,12 @@ class Asker:
             given = response.headers.get("retry-after", "")
             wait = float(given) if re.fullmatch(r"[0-9]{1,6}", given) else 0.0
             return _Problem(text, wait, is_of_server=status == 429)
-        where = f"{self._endpoint.address}: {text}"
+        where, options = f"{self._endpoint.address}: {text}", self._endpoint.options
         if status in (401, 403):
             has = "does not take the key in" if self._endpoint.key else "wants a key: set"
-            raise UsageError(f"{where}; the endpoint {has} {KEY_VARIABLE}")
+            raise UsageError(f"{where}; the endpoint {has} {options.key}")
         if status in (404, 405):
-            raise UsageError(f"{where}; check --endpoint, --model and --api")
+            raise UsageError(f"{where}; check {options.url}, {options.model} and --api")
         raise EndpointError(where)
 
     def _answer(self, content: bytes) -> Answer:

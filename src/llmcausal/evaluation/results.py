@@ -138,7 +138,7 @@ ScalePoint = _figures("ScalePoint", of("answers"), scale=(float, ...))
 
 
 class EndpointFacts(ResultPart):
-    """The deployed model that is the tuned side, and the number of requests."""
+    """A deployed model, and the number of requests to it."""
 
     url: str
     model: str
@@ -149,7 +149,10 @@ class EndpointFacts(ResultPart):
 
 
 class EvaluationResult(ResultPart):
-    """The content of results.json; generations.jsonl and representations.json are next to it."""
+    """The content of results.json; generations.jsonl and representations.json are next to it.
+
+    `endpoint` is the tuned side, and `baseline_endpoint` the base, if they are deployed models.
+    """
 
     suite: str
     checkpoint: str | None = None
@@ -165,6 +168,7 @@ class EvaluationResult(ResultPart):
     adaptive: Adaptive | None = None
     scales: list[ScalePoint] | None = None  # type: ignore[valid-type]
     endpoint: EndpointFacts | None = None
+    baseline_endpoint: EndpointFacts | None = None
     environment: dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""Export target `adapter`: a PEFT folder for the base model."""
+"""Export target `adapter`: a PEFT folder for the base model, which is also a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from llmcausal.export.artifact import ExportOptions, make_artifact
 from llmcausal.export.check import Loaded, loaded_from, save_settings
 from llmcausal.export.source import ExportSource
 from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter
+from llmcausal.train.checkpoint import MANIFEST, manifest_of
 
 
 def export_adapter(source: ExportSource, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Writes the adapter with tokenizer, chat template, end-of-turn ids and a model card."""
+    """Writes the adapter with tokenizer, chat template, end-of-turn ids and a model card.
+
+    With `source.parts` the folder is a checkpoint too, and has the detector.
+    """
     return make_artifact(source, out, options, "adapter", write=_write, load=_load)
 
 
@@ -28,7 +32,13 @@ def _write(source: ExportSource, folder: Path) -> dict[str, Any]:
     config.save_pretrained(str(folder))
     shutil.copyfile(source.adapter_dir / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     save_settings(source, folder)
-    return {"rank": config.r}
+    if source.parts is None:
+        return {"rank": config.r}
+    for name, content in source.parts.files.items():
+        (folder / name).write_bytes(content)
+    hashed = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_bytes(manifest_of(hashed, source.parts.facts))
+    return {"rank": config.r, "detector": source.parts.detector}
 
 
 def _load(source: ExportSource, folder: Path) -> Loaded:

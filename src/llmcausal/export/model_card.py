@@ -26,6 +26,8 @@ def write_model_card(folder: Path, source: ExportSource, report: Mapping[str, An
     )
     templates.filters |= {"json": json.dumps, "code": _code}
     base = source.base_for_consumers()
+    if report["format"] != "adapter" and not HUB_ID.fullmatch(base):
+        base = Path(base).name  # these formats need no folder of this machine
     card = templates.get_template("model_card.md.jinja").render(
         kind=report["format"],
         version=__version__,

@@ -56,6 +56,15 @@ class TrainingFacts:
 
 
 @dataclass(frozen=True)
+class CheckpointParts:
+    """What makes an adapter's folder a checkpoint again, without the state of its training."""
+
+    files: Mapping[str, bytes]  # settings, and the detector if it fits
+    facts: Mapping[str, Any]  # for the manifest
+    detector: str  # whether it is among the files and may be used, in words
+
+
+@dataclass(frozen=True)
 class ExportSource:
     adapter_dir: Path  # a verified checkpoint
     # Loads the base as its files are. A function, so that an exporter holds one copy at a time.
@@ -68,6 +77,7 @@ class ExportSource:
     attacks: AttackSuite | None = None  # for the check
     training: TrainingFacts | None = None
     spans: bool = False  # the training data have several
+    parts: CheckpointParts | None = None  # for an adapter's folder
 
     def base_for_consumers(self) -> str:
         """Returns the hub id, or the folder's absolute path."""

@@ -38,6 +38,8 @@ BEST = "best"
 PROJECTION = "projection.safetensors"
 TRAINING_STATE = "training_state.pt"
 CONFIG = "config.toml"
+EXPORTED = "exported"
+"""The manifest's fact of an exported adapter: its run, checkpoint and scale."""
 _SETTINGS = ("betas", "weight_decay", "initial_lr")
 _NAME = re.compile(r"checkpoint-(\d+)")
 _MAX_MANIFEST_BYTES = 2**20
@@ -54,15 +56,12 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
     Raises:
         StorageError: If a write fails; an existing `folder` is intact.
     """
-    manifest = {**facts, "files": {name: _sha256(content) for name, content in files.items()}}
-    manifest["sha256"] = _own_hash(manifest)
-    encoded = json.dumps(manifest, indent=2, ensure_ascii=False).encode()
     work: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.tmp-"))
         work.chmod(0o755)
-        for name, content in [*files.items(), (MANIFEST, encoded)]:
+        for name, content in [*files.items(), (MANIFEST, manifest_of(files, facts))]:
             write_flushed(work / name, [content])
         flush_directory(work)
         _swap_in(work, folder)
@@ -75,6 +74,13 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def manifest_of(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> bytes:
+    """Returns the manifest of a checkpoint's files."""
+    manifest = {**facts, "files": {name: _sha256(content) for name, content in files.items()}}
+    manifest["sha256"] = _own_hash(manifest)
+    return json.dumps(manifest, indent=2, ensure_ascii=False).encode()
 
 
 def add_files(folder: Path, added: Mapping[str, bytes]) -> None:

@@ -55,7 +55,9 @@ def render_export(report: Mapping[str, Any]) -> Text:
     if "base_weights" in report:
         lines.append(f"base weights: {report['base_weights']}, not the model's 16-bit original")
     lines += _checked(report) if report["checked"] else ["not checked (--no-check)"]
-    lines += [f"{name}: {report[name]}" for name in ("command", "uploaded") if name in report]
+    lines += [
+        f"{name}: {report[name]}" for name in ("detector", "command", "uploaded") if name in report
+    ]
     return Text("\n".join(map(clean, lines)))
 
 

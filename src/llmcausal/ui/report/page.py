@@ -161,7 +161,8 @@ def _summary(result: Object | None) -> dict[str, Any]:
     facts = [
         ("Suite", result.get("suite")),
         ("Checkpoint", result.get("checkpoint")),
-        ("Endpoint", as_object(result.get("endpoint")).get("url")),
+        ("Endpoint", _deployed(result.get("endpoint"))),
+        ("Baseline endpoint", _deployed(result.get("baseline_endpoint"))),
         ("Evaluated", environment.get("date")),
         ("On", environment.get("gpu") or environment.get("processor")),
     ]
@@ -171,6 +172,11 @@ def _summary(result: Object | None) -> dict[str, Any]:
         "caveats": as_texts(result.get("caveats")),
         "facts": [(name, str(value)) for name, value in facts if value],
     }
+
+
+def _deployed(part: object) -> str:
+    facts = as_object(part)
+    return f"{facts.get('model')} at {facts.get('url')}" if facts else ""
 
 
 def _reproduction(result: Object, config_text: str, environment: Object) -> dict[str, Any]:
