@@ -26,14 +26,14 @@ RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
 EARLIER = {
     "demo": """## The demo's own size
 
-The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16. It was
-made when the profiles had the invariance term; `llmcausal` names what they have now.
+The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16.
+It was made when the profiles had the invariance term; `llmcausal` names what they have now.
 """,
     "earlier": """## An earlier comparison
 
 The same comparison when the profiles had the invariance term, on another processor, where the
-untouched model gives other answers; `llmcausal` names what the profiles have now. Methods and variants
-that the comparison above does not have are here, most with one seed.
+untouched model gives other answers; `llmcausal` names what the profiles have now. Methods and
+variants that the comparison above does not have are here, most with one seed.
 """,
 }
 """Other results, by the end of their file's name and the start of their tables' titles."""
@@ -70,9 +70,11 @@ adapters (except SecAlign's, which are only on the queries and values). All have
 learning rate, unless the name says otherwise. `untouched` is the model without an adapter. Shares
 are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same prompts, so
 the intervals are somewhat too narrow. p compares a method with the row that has no p on the same
-prompts and seeds, for the first column: an exact permutation test that keeps a prompt's seeds together.
+prompts and seeds, for the first column: an exact permutation test that keeps a prompt's seeds
+together.
 Likeness is the share of words that clean answers have in common with the untouched model's.
 """
+
 
 def pooled(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[int, int] | None:
     """Returns successes and trials of a metric over seeds; None where it was not measured."""

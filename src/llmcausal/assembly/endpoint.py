@@ -161,14 +161,14 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
 
     tokens = config.evaluation.max_new_tokens
 
-    def side(part: Literal["endpoint", "baseline_endpoint"], of: Endpoint) -> _Side:
+    def side_of(part: Literal["endpoint", "baseline_endpoint"], of: Endpoint) -> _Side:
         identity = [of.address, of.model, of.api.rendering, suite.name, request.data]
         kept = KeptAnswers(store, identity, finished=request.reuse)
         return _Side(part, of, kept, Asker(of, request.pace, kept, tokens), tokens)
 
-    sides = [side("endpoint", endpoint)]
+    sides = [side_of("endpoint", endpoint)]
     if baseline is not None:
-        sides.append(side("baseline_endpoint", baseline))
+        sides.append(side_of("baseline_endpoint", baseline))
     with answers_kept(config.evaluation):
         usable, skipped = _ask(sides, suite.triplets, request)
         base: Answers | None = None
