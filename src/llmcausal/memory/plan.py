@@ -72,6 +72,11 @@ class Case:
         config = self.config.model_copy(update={"memory": option.section})
         return self.predictor(config, workload or self.workload, option.strategy)
 
+    def host_holds(self, found: Prediction) -> bool:
+        """Tells whether the host has the memory that a prediction needs there."""
+        limit = self.host_budget_bytes
+        return limit is None or found.host_bytes <= limit
+
     def needs(self, option: Candidate, workload: Workload) -> int:
         """Returns the device memory that another micro-batch needs, in bytes."""
         return self.predicted(option, workload).needed_bytes
@@ -135,9 +140,9 @@ def plan(case: Case) -> Plan:
     attempts: dict[int, Attempt] = {}
 
     def attempt(index: int) -> Attempt:
-        found, limit = case.predicted(options[index]), case.host_budget_bytes
+        found = case.predicted(options[index])
         needed, host = found.needed_bytes, found.host_bytes
-        fits = needed <= case.budget_bytes and (limit is None or host <= limit)
+        fits = needed <= case.budget_bytes and case.host_holds(found)
         attempts[index] = Attempt(options[index].name, needed, host, fits)
         return attempts[index]
 
