@@ -7,14 +7,14 @@ import sys
 
 from generated import publish
 
+from llmcausal.config import RunConfig
 from llmcausal.diagnostics import check
 from llmcausal.evaluation import results
-from llmcausal.profile import json_schema
 
 
 def main(arguments: list[str]) -> int:
     schemas = {
-        "config.schema.json": json_schema(),
+        "config.schema.json": RunConfig.model_json_schema(),
         "doctor.schema.json": check.json_schema(),
         "results.schema.json": results.EvaluationResult.model_json_schema(),
     }

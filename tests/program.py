@@ -45,7 +45,6 @@ def export(checkpoint: Path, *, target: str, out: Path, **options: Any) -> dict[
 
 
 def ablate(profile: str, vary: list[str], **options: Any) -> dict[str, Any]:
-    from llmcausal.assembly.ablation import ablate
-    from llmcausal.assembly.ablation_plan import AblationRequest
+    from llmcausal.assembly.ablation import AblationRequest, ablate
 
     return ablate(AblationRequest(profile, vary, **options))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -44,6 +45,15 @@ class EndpointError(LlmcausalError):
 
 class StorageError(LlmcausalError):
     """The disk refused an operation; earlier files are intact."""
+
+
+@contextmanager
+def writing(place: object, what: str = "") -> Iterator[None]:
+    """Turns an OSError inside into a StorageError that names the place, and what is there."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{place}: {what}cannot be written: {error.strerror}") from error
 
 
 class DataError(LlmcausalError):

@@ -22,17 +22,12 @@ MAX_LINE_CHARACTERS = 2000
 MAX_DEFECTS = 100
 
 
-def profile_dirs() -> list[Path]:
-    """Returns the folders of shipped profiles: inside the wheel, or next to `src` in a checkout."""
-    here = Path(__file__).resolve().parent
-    return [d for d in (here / "profiles", here.parents[1] / "profiles") if d.is_dir()]
-
-
 def shipped_profiles() -> dict[str, Path]:
     """Returns the shipped profiles' files by name."""
+    here = Path(__file__).resolve().parent
     found: dict[str, Path] = {}
-    for folder in profile_dirs():
-        for path in sorted(folder.glob("*.toml")):
+    for folder in (here, here.parents[1]):  # in the wheel; in a checkout, next to `src`
+        for path in sorted((folder / "profiles").glob("*.toml")):
             found.setdefault(path.stem, path)
     return found
 
@@ -132,7 +127,3 @@ def flatten(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def json_schema() -> dict[str, Any]:
-    return RunConfig.model_json_schema()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmcausal.assembly.ablation_plan import combine, parse_axis
+from llmcausal.assembly.ablation import combine, parse_axis
 from llmcausal.errors import UsageError
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from llmcausal import diagnostics
 from llmcausal.assembly import doctoring
 from llmcausal.assembly.doctoring import examine, model_size
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics import doctor
 from llmcausal.diagnostics.check import Facts, Finding
 from llmcausal.memory.architecture import shipped_needs
 from llmcausal.profile import load_config
@@ -28,7 +28,7 @@ def facts_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunConfig], Facts]:
             told.append(facts)
             return None
 
-        monkeypatch.setattr(doctor, "CHECKS", (("listens", listens),))
+        monkeypatch.setattr(diagnostics, "CHECKS", (("listens", listens),))
         assert list(examine(config, lambda _what: nullcontext())) == []
         return told[0]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.attacks.base import Goal
-from llmcausal.attacks.computed import (
+from llmcausal.attacks.phrased import (
     CODES,
     PayloadSplitting,
     PromptLeaking,

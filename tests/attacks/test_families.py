@@ -9,7 +9,7 @@ import pytest
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import AttackFamily, Difficulty, Goal, Phrasing, Position, place
-from llmcausal.attacks.computed import CODES
+from llmcausal.attacks.phrased import CODES
 from tests.attacks.undone import plain
 
 CARRIER = "The shop opens at nine. It closes at six. On Sundays nobody works. Bring cash."

@@ -6,7 +6,7 @@ import base64
 import codecs
 from collections.abc import Callable, Mapping
 
-from llmcausal.attacks.computed import HOMOGLYPHS, POP, RIGHT_TO_LEFT, ZERO_WIDTH
+from llmcausal.attacks.phrased import HOMOGLYPHS, POP, RIGHT_TO_LEFT, ZERO_WIDTH
 
 DECODERS: Mapping[str, Callable[[str], str]] = {
     "base64": lambda code: base64.b64decode(code).decode(),

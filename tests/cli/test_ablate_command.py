@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from llmcausal.assembly import ablation
-from llmcausal.assembly.ablation_plan import AblationRequest
+from llmcausal.assembly.ablation import AblationRequest
 from llmcausal.cli import app
 from llmcausal.ui.tables import ablation_markdown, render_ablation
 

@@ -10,8 +10,8 @@ import pytest
 
 from llmcausal.attacks import FAMILIES
 from llmcausal.attacks.base import Split
-from llmcausal.attacks.computed import CODES
 from llmcausal.attacks.goals import GOAL_KINDS, GoalKind
+from llmcausal.attacks.phrased import CODES
 from llmcausal.data.builtin import (
     PHRASINGS,
     generate,

@@ -11,9 +11,9 @@ import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from llmcausal import diagnostics
 from llmcausal.cli import app
 from llmcausal.config import RunConfig
-from llmcausal.diagnostics import doctor
 from llmcausal.diagnostics.check import DoctorCheck, DoctorReport, Facts, Finding, json_schema
 from llmcausal.errors import ModelError
 from llmcausal.profile import dump_config
@@ -32,7 +32,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def _diagnose(facts: Facts) -> list[DoctorCheck]:
-    return list(doctor.diagnose(facts, lambda _what: nullcontext()))
+    return list(diagnostics.diagnose(facts, lambda _what: nullcontext()))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ GPU_ONLY = {"GPU memory", "precision", "attention", "full GPU", "pinned memory"}
 
 def test_every_check_passes_on_a_sound_profile(on_cpu: Make) -> None:
     checks = _diagnose(on_cpu())
-    expected = [name for name, _ in doctor.CHECKS if name not in GPU_ONLY]
+    expected = [name for name, _ in diagnostics.CHECKS if name not in GPU_ONLY]
     assert [check.name for check in checks] == expected
     assert [check for check in checks if check.status != "pass"] == []
     assert all("\n" not in check.detail and not check.fix for check in checks)
@@ -65,8 +65,8 @@ def test_what_is_under_way_is_shown_until_it_is_done(
         seen.append("done")
 
     table = (("one", lambda _: Finding("pass", "")), ("none", lambda _: None))
-    monkeypatch.setattr(doctor, "CHECKS", table)
-    assert len(list(doctor.diagnose(on_cpu(), watch))) == 1
+    monkeypatch.setattr(diagnostics, "CHECKS", table)
+    assert len(list(diagnostics.diagnose(on_cpu(), watch))) == 1
     assert seen == ["Checking one", "done", "Checking none", "done"]
 
 
@@ -84,7 +84,7 @@ def test_a_check_that_raises_does_not_hide_the_next(
         raise error
 
     table = (("first", raises), ("second", lambda _: Finding("pass", "fine")))
-    monkeypatch.setattr(doctor, "CHECKS", table)
+    monkeypatch.setattr(diagnostics, "CHECKS", table)
     first, second = _diagnose(on_cpu())
     assert (first.name, first.status, first.detail) == ("first", "fail", detail)
     assert first.fix
@@ -110,7 +110,7 @@ def test_the_command_prints_one_line_a_check(
         ("one", lambda _: Finding("pass", "[bold]fine[/bold]")),
         ("two", lambda _: Finding("warning", "meh\x1b[2J " * 20, "do x")),
     )
-    monkeypatch.setattr(doctor, "CHECKS", table)
+    monkeypatch.setattr(diagnostics, "CHECKS", table)
     assert _run(monkeypatch, profile) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
@@ -143,7 +143,7 @@ def test_a_failed_check_ends_with_1_and_json_holds_all(
         return Finding("fail", "bad", "do x")
 
     table = (("one", lambda _: Finding("pass", "fine")), ("two", chatty))
-    monkeypatch.setattr(doctor, "CHECKS", table)
+    monkeypatch.setattr(diagnostics, "CHECKS", table)
     assert _run(monkeypatch, profile, "--json") == 1
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {

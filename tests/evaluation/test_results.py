@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from llmcausal.errors import StorageError
-from llmcausal.evaluation.markdown import escape, to_markdown
-from llmcausal.evaluation.results import write_results
+from llmcausal.evaluation.results import escape, to_markdown, write_results
 
 HOSTILE = "<script>x</script> | `a` **b** [c](http://d) www.e.f # \x1b[2J\u202e\n- new\r\n# head"
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from llmcausal.losses import LOSSES
-from llmcausal.losses.causal_contrastive import CausalContrastive
-from llmcausal.losses.triplet_margin import TripletMargin
+from llmcausal.losses.contrastive import CausalContrastive, TripletMargin
 
 EAST, NORTH, WEST = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 1]]), torch.tensor([[-1.0, 0]])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmcausal.losses.base import ProjectionHead
-from llmcausal.losses.causal_contrastive import CausalContrastive
+from llmcausal.losses.contrastive import CausalContrastive
 from llmcausal.train.detector import learn_detector
 
 WIDTH = 24

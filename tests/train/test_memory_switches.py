@@ -13,8 +13,7 @@ from torch import Tensor
 
 from llmcausal.config import LossSection, MemorySection
 from llmcausal.losses.base import ProjectionHead
-from llmcausal.losses.causal_contrastive import CausalContrastive
-from llmcausal.losses.info_nce import InfoNCE
+from llmcausal.losses.contrastive import CausalContrastive, InfoNCE
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.build import build_execution, set_memory

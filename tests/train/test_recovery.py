@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llmcausal.config import LossSection, MemorySection, RunConfig, TrainSection
 from llmcausal.errors import OutOfMemoryError
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
-from llmcausal.losses.causal_contrastive import CausalContrastive
+from llmcausal.losses.contrastive import CausalContrastive
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import EpochBatches, fixed_batches
 from llmcausal.train.build import build_execution, set_memory

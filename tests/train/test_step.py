@@ -15,9 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from llmcausal.config import LossSection
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
-from llmcausal.losses.causal_contrastive import CausalContrastive
-from llmcausal.losses.info_nce import InfoNCE
-from llmcausal.losses.triplet_margin import TripletMargin
+from llmcausal.losses.contrastive import CausalContrastive, InfoNCE, TripletMargin
 from llmcausal.model.trunk import find_trunk
 from llmcausal.train.batch import collate, label_totals
 from llmcausal.train.objective import Execution, Objective

@@ -13,10 +13,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
 
 from llmcausal.config import LossSection, MemorySection
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
-from llmcausal.losses.causal_contrastive import CausalContrastive
+from llmcausal.losses.comparisons import divergence, middle_layers
+from llmcausal.losses.contrastive import CausalContrastive
 from llmcausal.losses.cross_entropy import OutputHead
-from llmcausal.losses.invariance import divergence
-from llmcausal.losses.state import middle_layers
 from llmcausal.model.trunk import Trunk, find_trunk
 from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
 from llmcausal.train.build import build_execution, set_memory

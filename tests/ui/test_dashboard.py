@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from llmcausal.train.callbacks.monitors import MemoryMonitor
-from llmcausal.ui.dashboard import Dashboard
+from llmcausal.ui.progress import Dashboard
 
 
 def terminal(width: int, height: int, file: io.StringIO | None = None) -> Console:

@@ -23,7 +23,7 @@ from llmcausal.data.sources.counterfactual import CounterfactualKind
 from llmcausal.data.sources.example import LeftOut, SourceRequest
 from llmcausal.data.sources.reading import hash_of, read_examples, read_goals
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import DataError, StorageError, UsageError
+from llmcausal.errors import DataError, UsageError, writing
 from llmcausal.profile import load_config
 from llmcausal.registry import nearest
 from llmcausal.storage import replace_file
@@ -123,10 +123,8 @@ def build(request: BuildRequest, progress: StepProgress) -> list[str]:
         "left_out": {"total": total, "reasons": dict(reasons), "first": first},
     }
     text = json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"
-    try:
+    with writing(request.recipe):
         replace_file(request.recipe, [text.encode("utf-8", "backslashreplace")])
-    except OSError as error:
-        raise StorageError(f"{request.recipe}: cannot be written: {error.strerror}") from error
     lines = [f"left out: {number} for {why}" for why, number in reasons.items()]
     lines += [f"  {named}" for named in first]
     if total > len(first):

@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from llmcausal.config import RunConfig
+from llmcausal.diagnostics import Watch, diagnose
 from llmcausal.diagnostics.check import DoctorCheck, Facts, ModelSize, ProfileNeed, StrategyNeed
-from llmcausal.diagnostics.doctor import Watch, diagnose
 from llmcausal.diagnostics.inputs import is_stored
 from llmcausal.diagnostics.machine import look_at_machine
 from llmcausal.errors import LlmcausalError

@@ -39,10 +39,8 @@ from llmcausal.model.device import choose_device, out_of_memory_explained
 from llmcausal.profile import config_differences, load_config
 from llmcausal.train.batch import Needs, collate
 from llmcausal.train.build import build_contrastive, build_projection, learns_detector
-from llmcausal.train.callback import Callback
 from llmcausal.train.callbacks.early_stopping import EarlyStopping
 from llmcausal.train.callbacks.metrics_log import FILE_NAME as METRICS
-from llmcausal.train.callbacks.monitors import MemoryMonitor
 from llmcausal.train.checkpoint import (
     BEST,
     CONFIG,
@@ -65,7 +63,7 @@ from llmcausal.train.processes import Processes, process_group
 from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
-from llmcausal.ui.progress import Forecast
+from llmcausal.ui.progress import Dashboard, Forecast, PlainLog
 from llmcausal.ui.report import write_run_report
 
 EVALUATION = "evaluation"
@@ -447,13 +445,5 @@ def _for_debugging(config: RunConfig) -> RunConfig:
 
 
 def _screen(plain: bool) -> Screen:
-    def make(memory: MemoryMonitor) -> Callback:
-        if wants_dashboard(plain, console()):
-            from llmcausal.ui.dashboard import Dashboard
-
-            return Dashboard(console(), memory)
-        from llmcausal.ui.progress import PlainLog
-
-        return PlainLog(console())
-
-    return make
+    live = wants_dashboard(plain, console())
+    return lambda memory: Dashboard(console(), memory) if live else PlainLog(console())

@@ -43,10 +43,12 @@ def ablate(
     """Train and evaluate every combination of settings; run it again to continue."""
     with options.reserved_stdout() if as_json else nullcontext():
         from llmcausal.assembly import ablation
-        from llmcausal.assembly.ablation_plan import AblationRequest
 
-        request = AblationRequest(profile, vary, overrides or (), seeds, trials, output_dir, plain)
-        result = ablation.ablate(request)
+        result = ablation.ablate(
+            ablation.AblationRequest(
+                profile, vary, overrides or (), seeds, trials, output_dir, plain
+            )
+        )
     if as_json:
         options.print_json(result)
         return

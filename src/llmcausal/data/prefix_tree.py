@@ -135,6 +135,12 @@ def common_length(one: Sequence[object], other: Sequence[object]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
+def batches_alike(rows: Iterable[tuple[int, ...]], size: int) -> list[list[tuple[int, ...]]]:
+    """Cuts distinct sequences into batches; those with a common beginning come together."""
+    order = sorted(rows)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 Run = tuple[int, int]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from llmcausal.data.plain_text import ControlToken, MarkerGuard, PlainEncoder
 from llmcausal.data.spans import Content, Span, SpanRole, Spans, as_messages, as_text
@@ -558,7 +558,7 @@ class ChatTemplate:
         It is the template itself if this has a role for a tool's messages, else it rewrites the
         messages first: fences, folds the system prompt, joins the turns.
         """
-        if self._is_plain(self.tool_role):
+        if self.tool_role == "tool":
             return self.text
         opening, closing = (json.dumps(part) for part in FENCE)
         content = "message['content']"
@@ -691,13 +691,13 @@ class ChatTemplate:
         text, *controls = _pattern_of(self._plain.controls).split(literal)
         return bool(controls) and not any(sign.isalnum() for sign in text)
 
-    def _is_plain(self, tool_role: str) -> bool:
-        return tool_role == "tool"
-
     def _messages(self, system: str, spans: Spans, tool_role: str) -> list[Message]:
-        """Returns messages for the model's own template; `exported` does the same in Jinja."""
+        """Returns messages for the model's own template; `exported` does the same in Jinja.
+
+        Rendering with that instead would double a trial's time: each role's template is compiled.
+        """
         messages = as_messages(system, spans)
-        if self._is_plain(tool_role):
+        if tool_role == "tool":
             return messages
         made: list[Message] = []
         for message in messages:
@@ -724,13 +724,13 @@ class ChatTemplate:
 
     def _taken_apart(
         self, has_system: bool, kinds: Spans, tool_role: str
-    ) -> tuple[list[str | Slot], list[tuple[dict[str, str], list[Message]]]]:
+    ) -> tuple[list[str | Slot], list[tuple[dict[str, str], str]]]:
         """Takes the template apart for spans of these roles and trust, as for a single turn.
 
         It only renders: a trial runs it in a forked process, where a tokenizer can deadlock.
 
         Returns:
-            The pieces, and probes: the texts by slot, and their messages.
+            The pieces, and probes: the texts by slot, and their rendering.
 
         Raises:
             TemplateRefusal: If the template refuses their order.
@@ -738,12 +738,9 @@ class ChatTemplate:
         """
         names = [*(["system"] if has_system else []), *_named(kinds)]
 
-        def messages(texts: Mapping[str, str]) -> list[Message]:
-            spans = tuple(replace(kind, text=texts[name]) for name, kind in _named(kinds).items())
-            return self._messages(texts.get("system", ""), spans, tool_role)
-
         def rendered(texts: Mapping[str, str]) -> str:
-            return self._render(messages(texts), True)
+            spans = tuple(replace(kind, text=texts[name]) for name, kind in _named(kinds).items())
+            return self._render(self._messages(texts.get("system", ""), spans, tool_role), True)
 
         results = _untrusted(kinds) if tool_role else ()
         pieces, found = _slots(rendered, _sentinels(names, self._dated), names, results)
@@ -754,9 +751,7 @@ class ChatTemplate:
             | {"system": by_role["system"] if has_system else ""}
             for by_role in _PROBES
         ]
-        for texts in probes:
-            rendered(texts)
-        return pieces, [(texts, messages(texts)) for texts in probes]
+        return pieces, [(texts, rendered(texts)) for texts in probes]
 
     def _make_layout(self, has_system: bool, kinds: Spans, tool_role: str) -> Layout:
         """Makes the layout of spans, and compares its ids with the template's own.
@@ -773,9 +768,8 @@ class ChatTemplate:
             markers.update(part.strip() for part in FENCE)
         guard = MarkerGuard(markers, self._plain, "" if tool_role else _FENCE_LETTERS)
         layout = Layout(tuple(pieces), tuple(items), guard, _untrusted(kinds))
-        for texts, messages in probes:
-            wanted = self._reference(messages, True, tokenize=True)
-            own = self._encode(items, layout, texts)
+        for texts, rendering in probes:
+            wanted, own = self._ids(rendering), self._encode(items, layout, texts)
             if own != wanted:
                 raise _not_reproduced(self._first_difference(own, wanted))
         return layout
@@ -817,21 +811,14 @@ class ChatTemplate:
             _BOUNDED.add(named)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        text = str(self._reference(messages, add_generation_prompt, tokenize=False))
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise TemplateRefusal("it writes half of a character (a lone surrogate)")
-        return text
-
-    def _reference(self, messages: Sequence[Message], prompt: bool, *, tokenize: bool) -> Any:
         import jinja2
 
         try:
-            return self.tokenizer.apply_chat_template(
+            rendered = self.tokenizer.apply_chat_template(
                 list(messages),
                 chat_template=self._dated,
-                tokenize=tokenize,
-                add_generation_prompt=prompt,
-                return_dict=False,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except jinja2.TemplateSyntaxError as error:
             line = error.lineno - (self._dated != self.text)
@@ -842,6 +829,15 @@ class ChatTemplate:
             raise
         except Exception as error:  # Jinja promises nothing about a stranger's template
             raise TemplateRefusal(str(error) or type(error).__name__) from error
+        text = str(rendered)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise TemplateRefusal("it writes half of a character (a lone surrogate)")
+        return text
+
+    def _ids(self, rendering: str) -> list[int]:
+        """Returns a rendering's ids, as `apply_chat_template` makes them."""
+        ids: list[int] = self.tokenizer(rendering, add_special_tokens=False)["input_ids"]
+        return ids
 
     def _choose_prefix(self) -> dict[Preceding, bool]:
         """Finds where this tokenizer adds its prefix space: the choice that gives equal ids."""
@@ -860,10 +856,9 @@ class ChatTemplate:
             system, user, answer = text["system"], text["user"], text["assistant"]
             messages = conversation(system, user, folds_system=self.folds_system)
             own = self.encode_prompt(system, user)
-            wanted = self._reference(messages, True, tokenize=True)
-            full = self._reference(
-                [*messages, {"role": "assistant", "content": answer}], False, tokenize=True
-            )
+            wanted = self._ids(self._render(messages, True))
+            messages.append({"role": "assistant", "content": answer})
+            full = self._ids(self._render(messages, False))
             # After a control token the reference also has a token boundary before the answer.
             if isinstance(self._turn.items[-1], ControlToken) and full[: len(wanted)] == wanted:
                 own = own + self.encode_response(answer)

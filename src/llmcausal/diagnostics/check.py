@@ -58,7 +58,7 @@ def json_schema() -> dict[str, Any]:
 
 
 class Finding(NamedTuple):
-    """A `DoctorCheck` without its name, which `doctor.CHECKS` has."""
+    """A `DoctorCheck` without its name, which `CHECKS` has."""
 
     status: Status
     detail: str

@@ -113,11 +113,8 @@ def is_stored(section: ModelSection) -> bool:
     if section.name.startswith(PREFIX):
         stem = find_gguf(section.name).stem
         return any((cache_dir() / "converted").glob(f"{glob.escape(stem)}-*/config.json"))
-    return Path(section.name).expanduser().is_dir() or hub_weights_cached(section)
-
-
-def hub_weights_cached(section: ModelSection) -> bool:
-    """Returns whether configuration and weights of a hub model are in the local cache."""
+    if Path(section.name).expanduser().is_dir():
+        return True
     config = cached_config(section)
     return config is not None and bool(_weight_files(config.parent))
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from llmcausal.data.prefix_tree import batches_alike
 from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
 from llmcausal.errors import ModelError, UsageError
@@ -179,7 +180,9 @@ def generate(
     done = sum(copies[prompt] for prompt in answers)
     if done and progress:
         progress(done, total)
-    batches = _batches(list(copies), decoding.batch_size)
+    batches = batches_alike(copies, decoding.batch_size)
+    # The longest batch comes first, so memory runs out at once or not at all.
+    batches.sort(key=lambda batch: max(map(len, batch)), reverse=True)
     left = [[prompt for prompt in batch if prompt not in answers] for batch in batches]
     mine, givers = [batch for batch in left if batch], 1
     if not processes.sharded:  # sharded processes make the same passes: each answers all prompts
@@ -208,16 +211,6 @@ def generate(
 def _stored(shelf: Shelf | None, keys: Mapping[Prompt, str]) -> dict[Prompt, list[int]]:
     found = {prompt: shelf.get(key) for prompt, key in keys.items()} if shelf else {}
     return {prompt: tokens for prompt, tokens in found.items() if tokens is not None}
-
-
-def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[Prompt]]:
-    """Puts prompts with a common beginning together, and the longest batch first.
-
-    So memory runs out at once or not at all.
-    """
-    order = sorted(prompts)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return sorted(batches, key=lambda batch: max(map(len, batch)), reverse=True)
 
 
 @contextmanager

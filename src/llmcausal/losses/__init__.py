@@ -1,12 +1,12 @@
-"""Contrastive losses: one file each, named here."""
+"""The contrastive losses by name."""
 
 from llmcausal.registry import Table
 
 LOSSES = Table(
     "contrastive loss",
     {
-        "causal_contrastive": "llmcausal.losses.causal_contrastive:CausalContrastive",
-        "info_nce": "llmcausal.losses.info_nce:InfoNCE",
-        "triplet_margin": "llmcausal.losses.triplet_margin:TripletMargin",
+        "causal_contrastive": "llmcausal.losses.contrastive:CausalContrastive",
+        "info_nce": "llmcausal.losses.contrastive:InfoNCE",
+        "triplet_margin": "llmcausal.losses.contrastive:TripletMargin",
     },
 )

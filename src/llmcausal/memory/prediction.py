@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -293,9 +294,7 @@ def predict(
         ModelError: If the architecture is unknown.
         ConfigError: If the settings do not fit it.
     """
-    if device == "cuda":
-        return _child().submit(_run, config, workload, traits_here(), strategy).result()
-    return _run(config, workload, None, strategy)
+    return _simulated(device, "run:run", config, workload, strategy)
 
 
 def predict_answers(
@@ -310,16 +309,19 @@ def predict_answers(
         ModelError: If the architecture is unknown, or is not decoded as the rehearsal does.
         ConfigError: If the settings do not fit it.
     """
-    if device == "cuda":
-        return _child().submit(_run_answers, config, load, traits_here(), rehearsal).result()
-    return _run_answers(config, load, None, rehearsal)
+    return _simulated(device, "answers:run_answers", config, load, rehearsal)
 
 
 def predict_reading(config: RunConfig, workload: Workload, *, device: Device) -> Prediction:
     """Predicts the peak of a pass over texts without gradients; raises as `predict_answers`."""
+    return _simulated(device, "answers:run_reading", config, workload)
+
+
+def _simulated(device: Device, name: str, config: RunConfig, load: Any, *more: Any) -> Prediction:
+    """Runs a function of `simulation`; for CUDA in the process that simulates it."""
     if device == "cuda":
-        return _child().submit(_run_reading, config, workload, traits_here()).result()
-    return _run_reading(config, workload, None)
+        return _child().submit(_run, name, config, load, traits_here(), *more).result()
+    return _run(name, config, load, None, *more)
 
 
 def end_child() -> None:
@@ -355,21 +357,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
-    from llmcausal.memory.simulation.run import run
-
-    return run(config, workload, gpu, strategy)
-
-
-def _run_answers(
-    config: RunConfig, load: AnswerLoad, gpu: GpuTraits | None, rehearsal: Rehearsal
-) -> Prediction:
-    from llmcausal.memory.simulation.answers import run_answers
-
-    return run_answers(config, load, gpu, rehearsal)
-
-
-def _run_reading(config: RunConfig, workload: Workload, gpu: GpuTraits | None) -> Prediction:
-    from llmcausal.memory.simulation.answers import run_reading
-
-    return run_reading(config, workload, gpu)
+def _run(name: str, *arguments: Any) -> Prediction:
+    module, _, function = name.partition(":")
+    simulation = importlib.import_module(f"llmcausal.memory.simulation.{module}")
+    found: Prediction = getattr(simulation, function)(*arguments)
+    return found

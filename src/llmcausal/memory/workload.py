@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 from llmcausal.config import EvaluationSection, LossSection, RunConfig, TrainSection
-from llmcausal.data.prefix_tree import pack
+from llmcausal.data.prefix_tree import batches_alike, pack
 from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import MEMBERS
@@ -52,11 +52,11 @@ def answer_load(section: EvaluationSection, prompts: Iterable[Sequence[int]]) ->
     """Describes a batch at least as large as any in which these prompts are answered.
 
     Every prompt is as long as the longest. The shared prefix makes the tree as large as the largest
-    of the batches that generation cuts from the sorted prompts.
+    of generation's batches.
     """
-    order = sorted({tuple(prompt) for prompt in prompts})
-    size, longest = min(section.batch_size, len(order)), max(map(len, order))
-    nodes = max(len(pack(order[at : at + size])) for at in range(0, len(order), size))
+    distinct = {tuple(prompt) for prompt in prompts}
+    size, longest = min(section.batch_size, len(distinct)), max(map(len, distinct))
+    nodes = max(len(pack(batch)) for batch in batches_alike(distinct, size))
     shared = (size * longest - nodes) // (size - 1) if size > 1 else 0
     return AnswerLoad(size, longest, max(0, min(shared, longest - 1)), section.max_new_tokens)
 

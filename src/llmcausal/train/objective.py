@@ -13,10 +13,8 @@ from torch.nn.functional import cosine_similarity
 from llmcausal.config import LossSection
 from llmcausal.data.triplet import MEMBERS, Member
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
+from llmcausal.losses.comparisons import divergence, preference, state_distance
 from llmcausal.losses.cross_entropy import OutputHead, chunked_cross_entropy, streamed_cross_entropy
-from llmcausal.losses.invariance import divergence
-from llmcausal.losses.preference import preference
-from llmcausal.losses.state import state_distance
 from llmcausal.train.batch import PAIRS, SAME, Needs, Term, TripletBatch, answers_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmcausal.data.triplet import Member
-from llmcausal.losses.state import middle_layers
+from llmcausal.losses.comparisons import middle_layers
 from llmcausal.model.tree_attention import TreeBlocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, LayerRows, Trunk
 from llmcausal.train.batch import COMPARED, Needs, PackedTree, Span, Term, TripletBatch

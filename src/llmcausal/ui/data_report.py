@@ -16,8 +16,10 @@ from rich.text import Text
 
 from llmcausal.data.quality import Finding, Level
 from llmcausal.data.summary import DatasetSummary, Histogram
+from llmcausal.errors import writing
+from llmcausal.storage import replace_file
 from llmcausal.ui.console import ProgressLine, clean, one_line
-from llmcausal.ui.drawings import drawing, picture, save_plot
+from llmcausal.ui.drawings import drawing, picture
 
 SHOWN: Mapping[Level, int] = {"error": 50, "warning": 10, "note": 3}
 """Findings of one kind that are shown; the others are counted."""
@@ -124,7 +126,8 @@ def plot_summary(summary: DatasetSummary, title: str, path: Path) -> None:
             "svg{max-width:100%;height:auto}</style></head>\n"
             f"<body><h1>{name}</h1>\n{drawn}\n</body></html>\n"
         )
-    save_plot(path, drawn.encode())
+    with writing(path):
+        replace_file(path, [drawn.encode()])
 
 
 def _svg(summary: DatasetSummary) -> str:

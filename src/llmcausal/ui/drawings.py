@@ -21,9 +21,8 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from llmcausal.errors import StorageError, UsageError
+from llmcausal.errors import UsageError
 from llmcausal.metrics import CORE, Metric
-from llmcausal.storage import replace_file
 from llmcausal.ui.figures import Measured, compact, number
 from llmcausal.ui.hostile_text import spelled, tag
 
@@ -68,18 +67,6 @@ def check_plot_path(path: Path, *suffixes: str) -> None:
     if path.suffix.lower() not in suffixes:
         names = " or ".join(f"{path.stem}{suffix}" for suffix in suffixes)
         raise UsageError(f"--plot {path}: name it {names}")
-
-
-def save_plot(path: Path, content: bytes) -> None:
-    """Writes a picture or its page over an existing file.
-
-    Raises:
-        StorageError: If the write fails.
-    """
-    try:
-        replace_file(path, [content])
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _for_page(figure: Any, label: str, *first: Markup, **attributes: str) -> Markup:

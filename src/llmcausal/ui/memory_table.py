@@ -11,8 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llmcausal.errors import writing
+from llmcausal.storage import replace_file
 from llmcausal.ui.console import one_line
-from llmcausal.ui.drawings import drawing, picture, save_plot
+from llmcausal.ui.drawings import drawing, picture
 from llmcausal.ui.figures import BLOCKS, duration, gibibytes
 from llmcausal.ui.tables import titled_table
 
@@ -98,7 +100,8 @@ def plot_timeline(result: Values, path: Path) -> None:
         axis.set_title(title, parse_math=False)
         axis.legend(loc="lower right", ncols=2)
         content = picture(figure, path.suffix.lower().removeprefix("."))
-    save_plot(path, content)
+    with writing(path):
+        replace_file(path, [content])
 
 
 def render_memory(result: Values) -> RenderableType:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcausal.attacks.computed import PromptLeaking
+from llmcausal.attacks.phrased import PromptLeaking
 from llmcausal.data.builtin import generate
 from llmcausal.data.formats.jsonl import MAX_LINE_BYTES, Defects
 from llmcausal.data.natural import generate_natural

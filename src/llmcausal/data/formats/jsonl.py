@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from llmcausal.data.formats.record import TEXTS, parse_record
 from llmcausal.data.spans import Span
 from llmcausal.data.triplet import Check, Triplet
-from llmcausal.errors import DataError, StorageError
+from llmcausal.errors import DataError, writing
 from llmcausal.storage import replace_file
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -127,10 +127,8 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
         DataError: If a text cannot be written as UTF-8.
         StorageError: If the disk refuses.
     """
-    try:
+    with writing(path):
         replace_file(path, map(_encode, triplets))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 class Defects:

@@ -1,4 +1,4 @@
-"""Tables: CSV, and plain JSON or JSONL objects. `--map` names their columns."""
+"""Tables: CSV, JSON or JSONL objects, whose columns `--map` names, and Alpaca, whose are known."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from llmcausal.data.sources.example import (
     LeftOut,
     SourceExample,
     SourceRequest,
+    Unusable,
     answer_check,
     parsed,
     text_of,
@@ -160,4 +161,33 @@ def _parse_row(item: Item, request: SourceRequest) -> SourceExample:
         response=response,
         check=Check("contains", contains) if contains else answer_check([answer]),
         category=optional("category"),
+    )
+
+
+ALPACA_SYSTEM = (
+    "You are a helpful assistant. Do what the user's instruction says with the text that comes "
+    "with it."
+)
+
+
+def read_alpaca(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterator[SourceExample]:
+    """Reads JSON or JSONL; an example without `input` has no text to attack and is left out."""
+    return parsed(path, partial(_parse_alpaca, unanswered=request.unanswered), left_out)
+
+
+def _parse_alpaca(item: Item, unanswered: bool) -> SourceExample:
+    where, number, record = item
+    question = text_of(record, "instruction")
+    response = text_of(record, "output", may_be_empty=unanswered)
+    document = text_of(record, "input", may_be_empty=True)
+    if document in ("", "<noinput>", "<noinput/>"):
+        raise Unusable("input: empty, so there is no text that could carry an attack")
+    return SourceExample(
+        where=where,
+        id=number,
+        system=text_of(record, "system", may_be_empty=True) or ALPACA_SYSTEM,
+        document=document,
+        question=question,
+        response=response,
+        category="instruction",
     )

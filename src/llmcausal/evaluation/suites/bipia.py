@@ -19,8 +19,8 @@ from pathlib import Path
 
 from llmcausal.attacks.base import POSITIONS, Position, place
 from llmcausal.config import DataSection
-from llmcausal.data.sources import bipia
 from llmcausal.data.sources.example import LeftOut, SourceExample, SourceRequest, read_json
+from llmcausal.data.sources.questions import read_bipia
 from llmcausal.data.triplet import AttackInfo, Check, Triplet
 from llmcausal.data_files import DataFile, read_table
 from llmcausal.errors import DataError
@@ -65,7 +65,7 @@ def triplets(data: DataSection, notes: list[str]) -> list[Triplet]:
     """
     path = data_path(data, "bipia", WHAT)
     left_out = LeftOut()
-    examples = list(bipia.read(path, SourceRequest(split="test"), left_out))
+    examples = list(read_bipia(path, SourceRequest(split="test"), left_out))
     sound(examples, left_out, path, "context, question and ideal of BIPIA", notes)
     goals = {kind: _goals(path, kind, notes) for kind in sorted({_kind(e) for e in examples})}
     made, unproved = [], 0

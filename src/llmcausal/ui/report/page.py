@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from llmcausal.errors import StorageError, UsageError
+from llmcausal.errors import UsageError, writing
 from llmcausal.metrics import CORE
 from llmcausal.profile import flatten
 from llmcausal.storage import replace_file
@@ -129,11 +129,9 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
 def save_page(template: str, out: Path, **values: Any) -> Path:
     """Fills a template, which escapes all text except `Markup`, and replaces the file."""
     page = _templates().get_template(template).render(**values)
-    try:
+    with writing(out, "the report "):
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, [page.encode("utf-8")])
-    except OSError as error:
-        raise StorageError(f"{out}: the report cannot be written: {error.strerror}") from error
     return out
 
 

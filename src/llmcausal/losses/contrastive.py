@@ -1,4 +1,4 @@
-"""The causal contrastive loss: pulls harmless variants together, pushes attacks away."""
+"""The contrastive losses: on cosines, on a softmax over the micro-batch, and with a margin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize, relu
 
 from llmcausal.data.triplet import Member
 from llmcausal.losses.base import ContrastiveLoss
@@ -56,3 +56,44 @@ class CausalContrastive(ContrastiveLoss):
                 similarity = torch.clamp(similarity, min=1 - self.separation_target)
             loss = loss + self.lambda_spurious * similarity / self.tau
         return loss
+
+
+class InfoNCE(ContrastiveLoss):
+    """Cross-entropy of the positive among its negatives (van den Oord et al., 2018, eq. 4).
+
+    Anchor: benign. Positive: its counterfactual. Negatives: all of the micro-batch's injections,
+    so the loss depends on `train.batch_size`.
+    """
+
+    members: frozenset[Member] = frozenset({"benign", "benign_cf", "injection"})
+
+    def __init__(self, tau: float = 0.07) -> None:
+        super().__init__()
+        self.tau = tau
+
+    def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
+        anchor, positive, negatives = (
+            normalize(representations[member], dim=-1)
+            for member in ("benign", "benign_cf", "injection")
+        )
+        attraction = (anchor * positive).sum(-1, keepdim=True)
+        similarities = torch.cat([attraction, anchor @ negatives.T], dim=-1) / self.tau
+        target = torch.zeros(len(anchor), dtype=torch.long, device=anchor.device)
+        return cross_entropy(similarities, target, reduction="none")
+
+
+class TripletMargin(ContrastiveLoss):
+    """`max(0, cos(b, i) - cos(b, cf) + margin)` (Schroff et al., 2015, eq. 3, with cosine)."""
+
+    members: frozenset[Member] = frozenset({"benign", "benign_cf", "injection"})
+    per_triplet = True
+
+    def __init__(self, margin: float = 0.5) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, representations: Mapping[Member, Tensor]) -> Tensor:
+        benign = representations["benign"]
+        near = cosine_similarity(benign, representations["benign_cf"], dim=-1)
+        far = cosine_similarity(benign, representations["injection"], dim=-1)
+        return relu(far - near + self.margin)

@@ -1,9 +1,10 @@
-"""Divergence of the answer's distributions with the attack from those without it."""
+"""Terms that compare an answer or its states under attack with another: one function each."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from llmcausal.losses.cross_entropy import (
     OutputHead,
@@ -15,6 +16,47 @@ from llmcausal.losses.cross_entropy import (
     wants_gradient,
     with_gradient,
 )
+
+PLACES = (1 / 3, 1 / 2, 2 / 3)
+"""The compared layers, as shares of the depth."""
+
+
+def preference(right: Tensor, obeying: Tensor, reference: Tensor, beta: Tensor) -> Tensor:
+    """Returns `-log sigmoid(beta_r * D(right) - beta_o * D(obeying))` of each pair.
+
+    D is an answer's mean log-ratio per token to the model without the adapter (Rafailov et al.,
+    2023, eq. 7, with means instead of sums: no length is preferred). If beta includes the answers'
+    lengths, the ratios are sums, as in SecAlign.
+
+    Args:
+        right: Mean cross-entropy of the right answer [pairs], in nats a token.
+        obeying: Mean cross-entropy of the obeying answer [pairs].
+        reference: Both without the adapter [pairs, 2].
+        beta: Sharpness for each answer [2, pairs].
+    """
+    gain = beta[0] * (reference[:, 0] - right) - beta[1] * (reference[:, 1] - obeying)
+    return softplus(-gain)
+
+
+def middle_layers(layers: int) -> tuple[int, ...]:
+    """Returns the compared layers of a decoder, counted from 1: three at most."""
+    return tuple(sorted({max(1, round(share * layers)) for share in PLACES}))
+
+
+def state_distance(attacked: Tensor, clean: Tensor) -> Tensor:
+    """Returns each token's `|attacked - clean|^2 / |clean|^2`, averaged over the layers.
+
+    Args:
+        attacked: States under attack [layers, n, width].
+        clean: States without it [layers, n, width]; get no gradient.
+
+    Returns:
+        Distances [n] in fp32 (fp64 for fp64 inputs).
+    """
+    total = torch.promote_types(attacked.dtype, torch.float32)
+    aim = clean.detach().to(total)
+    each = (attacked.to(total) - aim).square().sum(-1) / aim.square().sum(-1)
+    return each.mean(0)
 
 
 def divergence(
