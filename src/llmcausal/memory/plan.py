@@ -109,15 +109,21 @@ class Plan:
     """The chosen strategy, or the leanest one if none fits.
 
     Attributes:
-        reason: For people.
+        ground: Why this one, for people.
         tried: All predicted strategies, fastest first.
+        cost: What it costs, for people, if that belongs to the reason.
     """
 
     option: Candidate
     prediction: Prediction
-    reason: str
+    ground: str
     tried: tuple[Attempt, ...]
     fits: bool
+    cost: str | None = None
+
+    @property
+    def reason(self) -> str:
+        return f"{self.ground}; it costs: {self.cost}" if self.cost else self.ground
 
     def values(self) -> dict[str, Any]:
         """Returns plain values, for JSON."""
@@ -154,16 +160,18 @@ def plan(case: Case) -> Plan:
     last = len(options) - 1
     first = bisect_left(range(last), True, key=fits_device)
     chosen = next((index for index in range(first, last + 1) if attempt(index).fits), last)
+    fits = attempts[chosen].fits
     return Plan(
         option=options[chosen],
         prediction=case.predicted(options[chosen]),
-        reason=_reason(options[chosen].strategy, chosen, attempts, manual=manual),
+        ground=_ground(chosen, attempts, manual=manual),
         tried=tuple(attempts[index] for index in sorted(attempts)),
-        fits=attempts[chosen].fits,
+        fits=fits,
+        cost=COSTS.get(options[chosen].strategy) if fits and chosen else None,
     )
 
 
-def _reason(strategy: str, chosen: int, attempts: dict[int, Attempt], *, manual: bool) -> str:
+def _ground(chosen: int, attempts: dict[int, Attempt], *, manual: bool) -> str:
     needed = f"{attempts[chosen].needed_bytes / GIB:.2f} GiB"
     if manual:
         return f"memory.strategy = manual; predicted {needed}"
@@ -174,8 +182,7 @@ def _reason(strategy: str, chosen: int, attempts: dict[int, Attempt], *, manual:
     reason = f"the fastest that fits: predicted {needed}"
     if (faster := attempts.get(chosen - 1)) is not None:
         reason += f", where {faster.name} needs {faster.needed_bytes / GIB:.2f} GiB"
-    cost = COSTS.get(strategy)
-    return f"{reason}; it costs: {cost}" if cost else reason
+    return reason
 
 
 LENGTH_STEP = 64

@@ -16,7 +16,7 @@ from llmcausal.errors import DoesNotFitError
 from llmcausal.launched import in_wsl, more_wsl_memory
 from llmcausal.memory.batches import raise_batch_size, with_batch_size
 from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
-from llmcausal.memory.kept import keep_layers
+from llmcausal.memory.kept import Choice, keep_layers, taken
 from llmcausal.memory.plan import Case, Plan, Predictor, advise, changed_settings, plan, typed
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
@@ -68,18 +68,20 @@ def plan_run(config: RunConfig, triplets: Sequence[EncodedTriplet], watch: Watch
     host = free_host_bytes() if device == "cuda" else None
     case = Case(config, workload, budget.bytes, Predictor(device), host)
     with watch("Predicting memory"):
-        chosen = plan(case)
-        if not (chosen.fits or config.memory.force):
-            raise DoesNotFitError(_refusal(case, chosen, budget))
-        chosen = keep_layers(case, chosen)
+        plain = plan(case)
+        if not (plain.fits or config.memory.force):
+            raise DoesNotFitError(_refusal(case, plain, budget))
+        chosen = keep_layers(case, plain)
         raised = raise_batch_size(case, chosen, lambda larger: data_workload(larger, triplets))
     end_child()
+    if raised is not None:
+        config = raised.config
+        larger = Choice(raised.option, raised.prediction)
+        chosen = taken(replace(case, config=config), plain, larger, raised=True)
     forced = "" if chosen.fits else "; started anyway, by memory.force"
     note = f"memory: strategy {chosen.option.name}: {chosen.reason}; budget {budget}{forced}"
     notes = [note, *(traits_here().notes(config.train.optimizer) if device == "cuda" else [])]
     if raised is not None:
-        config = raised.config
-        chosen = replace(chosen, option=raised.option, prediction=raised.prediction)
         notes.append(raised.gain)
     return Planned(settled(config, chosen.option.switches), notes, _record(chosen, budget))
 
