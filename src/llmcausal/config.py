@@ -67,6 +67,10 @@ class MemorySection(Section):
     activations: Literal["keep", "recompute", "offload"] = "recompute"
     """keep: keep all activations for the backward pass. recompute: keep each layer's input and run
     the layer again in the backward pass. offload: the same, with those inputs in host memory."""
+    kept_layers: int = Field(default=0, ge=0)
+    """Last layers that keep their activations where the others recompute. The backward pass needs
+    them first, so they are held for the shortest time. The planner chooses how many, up to this
+    number if it is set. Chunks of tokens recompute their MLP there too."""
     embeddings: Literal["device", "host"] = "device"
     """host: the input embeddings stay in host memory; lookups run there."""
     head: Literal["device", "host"] = "device"

@@ -17,7 +17,7 @@ from llmcausal.errors import ConfigError, DataError
 from llmcausal.evaluation.evaluate import prompts_of
 from llmcausal.evaluation.forward import encode
 from llmcausal.memory import evaluation, prediction
-from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.prediction import Kernel, Prediction, Workload
 from llmcausal.memory.report import MemoryRequest
 from llmcausal.memory.workload import READ, data_workload
 from llmcausal.train.batch import collate
@@ -61,6 +61,31 @@ def test_lengths_are_those_of_the_suite(tiny_config: Any, tmp_path: Path) -> Non
     shared = profile_memory(config, MemoryRequest(evaluation=True, shared=0.5))["workload"]
     assert shared["answers"]["shared_tokens"] == max(lengths) // 2
     assert shared["source"].endswith("; 50% of it shared")
+
+
+def test_switches_are_those_that_training_chooses(
+    tiny_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And advice for answers names no kept layers, which only a backward pass needs."""
+
+    def predict(config: RunConfig, load: Any, *_: object, **__: object) -> Prediction:
+        memory = config.memory
+        kept = 2 if memory.activations == "keep" else memory.kept_layers
+        kernels = ((Kernel("mm", 10**9, 1), 9 - kept),)
+        return made_prediction(load, 2**29 + kept * 2**28, kernels=kernels)
+
+    def predict_answers(config: RunConfig, load: Any, *_: object, **__: object) -> Prediction:
+        return made_prediction(load, (7 if config.memory.head == "host" else 9) * 2**30)
+
+    monkeypatch.setattr(prediction, "predict", predict)
+    monkeypatch.setattr(evaluation, "predict_answers", predict_answers)
+    config = tiny_config(model={"unpack_on_cpu": False}, memory={"budget_gb": 0.85})
+    training = profile_memory(config, MemoryRequest())
+    result = profile_memory(config, MemoryRequest(evaluation=True))
+    assert training["strategy"]["switches"]["kept_layers"] == 1
+    assert result["strategy"]["switches"] == training["strategy"]["switches"]
+    assert result["advice"]
+    assert "kept_layers" not in str(result["advice"])
 
 
 def test_lengths_of_the_request_are_the_evaluations_only(

@@ -57,6 +57,27 @@ def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_p
         program.export(lean / "best", target=target, out=tmp_path / target)
 
 
+def test_kept_layers_change_no_figure_and_resume_exactly(tiny_config: Any) -> None:
+    """With dropout, whose masks are those of the run that recomputes everything."""
+    weights = {}
+    for kept in (0, 1, 9):
+        memory = {"strategy": "manual", "activations": "recompute", "kept_layers": kept}
+        config = tiny_config(
+            name=f"kept-{kept}",
+            memory=memory,
+            model={"unpack_on_cpu": False},
+            train={"max_steps": 3, "optimizer": "adamw"},
+        )
+        run_dir = program.train(config, plain=True).run_dir
+        last = run_dir / "checkpoint-3" / "adapter_model.safetensors"
+        weights[kept] = last.read_bytes()
+        assert f"kept_layers = {kept}" in (run_dir / "config.toml").read_text(encoding="utf-8")
+        if kept == 1:
+            program.resume(run_dir / "checkpoint-2", plain=True)
+            assert last.read_bytes() == weights[kept]
+    assert weights[0] == weights[1] == weights[9]
+
+
 def test_adapters_in_the_compute_dtype(tiny_config: Any) -> None:
     """bf16 without autocast: the adapters are saved, resumed and read as what they are."""
     config = tiny_config(

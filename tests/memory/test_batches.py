@@ -66,6 +66,35 @@ def test_the_largest_that_fits_with_some_room_is_taken(
         assert "4-bit weights read 20 times instead of 160 " in gain[0]
 
 
+def test_a_raised_micro_batch_names_its_own_kept_layers(
+    planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_kept(config: RunConfig, workload: Workload, **options: Any) -> Prediction:
+        """A kept layer takes 40 MiB a triplet; reads of weights take nearly all time."""
+        kept, triplets = config.memory.kept_layers, workload.triplets
+        kernels = ((Kernel("mm", 10**6 * triplets, 1), 9 - kept), (Kernel("read", 0, 10**9), 1))
+        needed = triplets * (PER_TRIPLET + 40 * MIB * kept)
+        return made_prediction(workload, needed, device="cpu", kernels=kernels)
+
+    monkeypatch.setattr(prediction, "predict", by_kept)
+    found = planned(310, {"activations": "recompute"})
+    assert found.config.train.batch_size == 2
+    assert found.record is not None
+    kept = found.record["switches"]["kept_layers"]
+    assert kept == found.config.memory.kept_layers == 1
+    reason = found.record["reason"]
+    assert (
+        f"it keeps the activations of the last {kept} of 2 layers; with 2 triplets in a micro"
+        in (reason)
+    )
+    assert "predicted 0.27 GiB" in reason
+    assert "last 2 of 2" not in " ".join([reason, *found.notes])
+    assert reason in found.notes[0]
+    assert [row["name"] for row in found.record["tried"]][-1].endswith(
+        "1 of 2 layers kept, 2 triplets"
+    )
+
+
 @pytest.mark.parametrize(
     "sections",
     [

@@ -25,6 +25,8 @@ from llmcausal.memory.prediction import (
     predict_answers,
     predict_reading,
 )
+from llmcausal.memory.simulation import answers
+from llmcausal.memory.simulation.trace import REAL_LAYERS
 from llmcausal.memory.workload import answer_load
 from llmcausal.model.factory import load_model
 from llmcausal.train.build import build_adapters, build_step
@@ -96,6 +98,30 @@ def test_repeated_layers_answer_as_if_they_had_been_run(
         return predict_answers(config, LOAD, rehearse, device="cpu")
 
     same_without_repeating(predicted)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_kept_layers_change_nothing_without_a_backward_pass(
+    monkeypatch: pytest.MonkeyPatch, tiny_config_of: Callable[[int], RunConfig], read: bool
+) -> None:
+    plain = with_memory(tiny_config_of(16), activations="recompute")
+    traced, layers = answers._traced, []
+
+    def noted(*arguments: Any) -> Any:
+        layers.append(arguments[-1])
+        return traced(*arguments)
+
+    monkeypatch.setattr(answers, "_traced", noted)
+
+    def predicted(config: RunConfig) -> Prediction:
+        if read:
+            return predict_reading(config, Workload(64, 0, 16), device="cpu")
+        return predict_answers(config, LOAD, rehearse, device="cpu")
+
+    found, expected = predicted(with_memory(plain, kept_layers=8)), predicted(plain)
+    assert layers == [REAL_LAYERS] * 2
+    assert found.allocated_bytes == expected.allocated_bytes
+    assert found.switches["kept_layers"] == 8
 
 
 def test_every_new_token_reads_every_weight_in_4_bits(

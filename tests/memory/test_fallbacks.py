@@ -144,6 +144,17 @@ def test_a_run_out_of_memory_goes_on_and_resumes_with_its_fallbacks(
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
 
 
+def test_kept_layers_are_given_up_first(tiny_config: Any, ladder: Any) -> None:
+    memory = {"strategy": "manual", "activations": "recompute", "kept_layers": 1}
+    one_step = {"max_steps": 1}
+    program.train(tiny_config(memory=memory, train=one_step), plain=True)
+    names = [fallback.name for fallback in ladder["training"]]
+    assert names[:3] == ["recompute", "micro-batches of 1", "lean"]
+    program.train(tiny_config(memory={**memory, "activations": "keep"}, train=one_step), plain=True)
+    names = [fallback.name for fallback in ladder["training"]]
+    assert names[:2] == ["micro-batches of 1", "recompute"]  # nothing is kept besides
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_where_nothing_is_left_the_advice_is_predicted_and_never_hides_what_happened(
     tiny_config: Any, around_steps: Any, monkeypatch: pytest.MonkeyPatch, broken: bool

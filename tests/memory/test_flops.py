@@ -48,19 +48,25 @@ def cost(memory: MemorySection, **values: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("activations", ["keep", "recompute"])
+@pytest.mark.parametrize(("activations", "kept"), [("keep", 0), ("recompute", 0), ("recompute", 1)])
 @pytest.mark.parametrize("members", ["tree", "separate"])
 def test_the_count_is_that_of_torch(
     tiny_llama: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     activations: str,
+    kept: int,
     members: str,
 ) -> None:
     """Matrix products only: attention is small here, and torch counts it by kernel."""
     config = RunConfig.model_validate(
         {
             "model": {"quantization": "none", "device": "cpu", "precision": "fp32"},
-            "memory": {"strategy": "manual", "activations": activations, "members": members},
+            "memory": {
+                "strategy": "manual",
+                "activations": activations,
+                "kept_layers": kept,
+                "members": members,
+            },
             "lora": {"rank": 4},
             "loss": {"projection_dim": 0, "contrast_gradient": "model"},
         }
@@ -116,6 +122,12 @@ def test_each_saving_has_its_price() -> None:
     assert base.moved_bytes == 0
     recompute = cost(MemorySection(**STRATEGIES["recompute"]))
     assert recompute.total_flops == base.total_flops + base.flops["forward"]
+    kept = cost(MemorySection(kept_layers=1, **STRATEGIES["recompute"]))
+    assert kept.total_flops == base.total_flops + base.flops["forward"] / 2
+    assert cost(MemorySection(kept_layers=9, **STRATEGIES["recompute"])) == base
+    # Chunks recompute the MLP, whose projection has no adapter here.
+    lean = cost(MemorySection(kept_layers=2, **STRATEGIES["lean"]))
+    assert lean.flops["recompute"] == 2 * 2 * 8 * 16 * 100
     state = 100 * 8 * 2
     assert cost(MemorySection(**STRATEGIES["host_embeddings"])).moved_bytes == state
     assert cost(MemorySection(**STRATEGIES["offload"])).moved_bytes == state * (1 + 2 * 2)

@@ -66,6 +66,54 @@ def test_real_steps_take_what_was_predicted(
 
 
 @pytest.mark.parametrize(
+    ("strategy", "kept"),
+    [
+        ("recompute", 1),
+        ("recompute", 3),
+        ("lean", 2),
+        pytest.param("recompute", 0, marks=pytest.mark.slow),
+        pytest.param("recompute", 2, marks=pytest.mark.slow),
+        pytest.param("one_by_one", 1, marks=pytest.mark.slow),
+        pytest.param("streamed_head", 1, marks=pytest.mark.slow),
+        pytest.param("lean", 5, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("quantization", ["none", pytest.param("nf4", marks=pytest.mark.slow)])
+def test_kept_layers_take_what_was_predicted(
+    tiny: Callable[..., RunConfig], strategy: str, kept: int, quantization: str
+) -> None:
+    from llmcausal.memory.measure import measure_triplets
+
+    load = Workload(384, 128, 32)  # so many tokens that layers outweigh the rest
+    config = with_kept(tiny(strategy, quantization=quantization), kept)
+    found = predict(config, load, device="cpu")
+    measured = measure_triplets(config, load.made_up(), steps=2).allocated_peak_bytes
+    assert found.allocated_bytes == pytest.approx(measured, rel=0.02)
+
+
+def with_kept(config: RunConfig, kept: int, **switches: Any) -> RunConfig:
+    memory = config.memory.model_copy(update={"kept_layers": kept, **switches})
+    return config.model_copy(update={"memory": memory})
+
+
+def test_each_kept_layer_takes_memory_and_saves_its_second_forward_pass(
+    tiny: Callable[..., RunConfig],
+) -> None:
+    """Up to keeping everything, which is what the switch `keep` does."""
+    load = Workload(384, 128, 32)
+    config = tiny("recompute", quantization="none")
+    by_kept = {kept: predict(with_kept(config, kept), load, device="cpu") for kept in range(5)}
+    needs = [each.allocated_bytes for each in by_kept.values()]
+    assert needs == sorted(needs)
+    assert needs[3] == needs[4] > needs[2] > needs[1]
+    flops = [sum(one.flops * n for one, n in each.kernels) for each in by_kept.values()]
+    assert flops[0] - flops[1] == flops[1] - flops[2] == flops[2] - flops[3] > 0
+    whole = predict(with_kept(config, 0, activations="keep"), load, device="cpu")
+    assert whole.allocated_bytes == pytest.approx(needs[3], rel=0.001)
+    assert sum(one.flops * n for one, n in whole.kernels) == flops[3]
+
+
+@pytest.mark.parametrize(
     ("double", "skipped"), [(True, None), (False, ["lm_head", "model.layers.1.mlp"])]
 )
 def test_a_checkpoint_in_4_bits_takes_what_was_predicted(
@@ -175,6 +223,43 @@ def test_repeated_layers_are_as_if_they_had_been_run(
         return predict(config, WORKLOAD, device="cpu", strategy=strategy)
 
     same_without_repeating(predicted)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "layers", "kept"),
+    [
+        ("recompute", 11, 8),
+        pytest.param("recompute", 17, 8, marks=pytest.mark.slow),
+        pytest.param("recompute", 12, 3, marks=pytest.mark.slow),
+        pytest.param("offload", 17, 8, marks=pytest.mark.slow),
+        pytest.param("one_by_one", 17, 8, marks=pytest.mark.slow),
+        pytest.param("lean", 17, 8, marks=pytest.mark.slow),
+    ],
+)
+def test_repeated_layers_of_both_kinds_are_as_if_they_had_been_run(
+    same_without_repeating: Callable[..., None],
+    tiny_config_of: Callable[[int], RunConfig],
+    strategy: str,
+    layers: int,
+    kept: int,
+) -> None:
+    config = with_kept(tiny_config_of(layers), kept, **STRATEGIES[strategy])
+
+    def predicted() -> Prediction:
+        return predict(config, WORKLOAD, device="cpu", strategy=strategy)
+
+    same_without_repeating(predicted)
+
+
+def test_more_kept_layers_are_predicted_from_the_same_trace(
+    monkeypatch: pytest.MonkeyPatch, tiny_config_of: Callable[[int], RunConfig]
+) -> None:
+    config = tiny_config_of(20)
+    few = predict(with_kept(config, 7), WORKLOAD, device="cpu")
+    monkeypatch.setattr(run, "_traced", None)
+    more = predict(with_kept(config, 9), WORKLOAD, device="cpu")
+    assert more.allocated_bytes > few.allocated_bytes
+    assert more.launches < few.launches
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from llmcausal.errors import ConfigError
 from llmcausal.model.activations import Copier, HostInputs, set_activations
 
 CPU = torch.device("cpu")
@@ -138,6 +139,37 @@ def test_a_backward_pass_given_up_waits_for_the_input_on_its_way(model: Any) -> 
     give_up()
     gc.collect()
     assert not copier.on_the_way
+
+
+@pytest.mark.parametrize("activations", ["recompute", "offload"])
+@pytest.mark.parametrize("kept", [0, 1, 2, 4, 9])
+def test_the_last_layers_run_once_and_bits_stay(
+    model: Any, activations: Any, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.arange(11)[None]
+    wanted = gradients(model, ids)
+    set_activations(model, activations, CPU, kept)
+    runs = [0] * 4
+    for number, layer in enumerate(model.model.layers):
+
+        def counted(hidden: Tensor, number: int = number, plain: Any = layer.mlp.forward) -> Tensor:
+            runs[number] += 1
+            found: Tensor = plain(hidden)
+            return found
+
+        monkeypatch.setattr(layer.mlp, "forward", counted)
+    assert torch.equal(gradients(model, ids), wanted)
+    assert runs == [2] * max(0, 4 - kept) + [1] * min(4, kept)
+    set_activations(model, "keep", CPU, kept)
+    gradients(model, ids)
+    assert runs == [3] * max(0, 4 - kept) + [2] * min(4, kept)
+
+
+def test_a_model_without_a_choice_for_each_layer_is_refused(model: Any) -> None:
+    plain = torch.nn.ModuleList(torch.nn.Identity() for _ in model.model.layers)
+    model.model.layers = plain
+    with pytest.raises(ConfigError, match=r"Identity.*set memory\.kept_layers to 0"):
+        set_activations(model, "recompute", CPU, 1)
 
 
 def test_the_last_decision_counts(model: Any) -> None:

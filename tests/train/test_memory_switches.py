@@ -40,6 +40,8 @@ SWITCHES: list[dict[str, Any]] = [
     {"members": "one_by_one"},
     LEANEST,
     {**LEANEST, "members": "one_by_one"},
+    {"activations": "recompute", "kept_layers": 2},
+    {**LEANEST, "kept_layers": 1},
 ]
 
 
@@ -139,6 +141,7 @@ def test_every_switch_is_exact(
         {
             "members": st.sampled_from(["tree", "separate", "one_by_one"]),
             "activations": st.sampled_from(["keep", "recompute", "offload"]),
+            "kept_layers": st.integers(0, 4),
             "embeddings": st.sampled_from(["device", "host"]),
             "head": st.sampled_from(["device", "host"]),
             "token_chunk": st.integers(0, 30),

@@ -9,20 +9,29 @@ from dataclasses import dataclass, replace
 from llmcausal.config import RunConfig
 from llmcausal.launched import process_count
 from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.kept import (
+    SPARE,
+    Choice,
+    kept_text,
+    layer_count,
+    may_keep,
+    most_kept,
+    seconds,
+    with_kept,
+)
 from llmcausal.memory.plan import MOST_TRIPLETS, Case, Plan
-from llmcausal.memory.prediction import Prediction, Workload
+from llmcausal.memory.prediction import Prediction, Workload, kept_of
 from llmcausal.memory.roofline import Card, card_here, card_seconds
+from llmcausal.memory.strategies import Candidate
 from llmcausal.train.build import contrastive_of_step
-
-SPARE = 0.95
-"""A larger micro-batch may need this share of the budget: running out would cost its gain."""
 
 
 @dataclass(frozen=True)
 class Raised:
-    """Settings with a larger micro-batch, their prediction, and the gain for people."""
+    """Settings with a larger micro-batch, its switches and prediction, and the gain for people."""
 
     config: RunConfig
+    option: Candidate
     prediction: Prediction
     gain: str
 
@@ -30,36 +39,55 @@ class Raised:
 def raise_batch_size(
     case: Case, chosen: Plan, workload_of: Callable[[RunConfig], Workload]
 ) -> Raised | None:
-    """Finds the largest micro-batch that fits with the chosen strategy.
+    """Finds a larger micro-batch that fits with the chosen strategy and takes the least time.
 
     Gradients stay equal to rounding: each triplet's share depends on the whole optimizer step
-    alone. Fewer micro-batches read the frozen weights less often and start fewer kernels.
+    alone. Fewer micro-batches read the frozen weights less often and start fewer kernels, but hold
+    fewer kept layers.
 
     Args:
         workload_of: Returns the longest micro-batch of the data under given settings.
 
     Returns:
-        None if no larger micro-batch fits or `memory.raise_batch_size` does not apply.
+        None if no larger one fits and is faster, or `memory.raise_batch_size` does not apply.
     """
     config = case.config
     cases = []
     for size in larger_sizes(config) if chosen.fits and _applies(case, chosen) else []:
         larger = with_batch_size(config, size)
         cases.append(replace(case, config=larger, workload=workload_of(larger)))
+    keeps = config.memory.strategy == "auto" and may_keep(case, chosen)
+    option = with_kept(chosen.option, 0) if keeps else chosen.option
 
     def too_large(index: int) -> bool:
-        found, limit = cases[index].predicted(chosen.option), case.host_budget_bytes
+        found = cases[index].predicted(option)
         fits = found.needed_bytes <= SPARE * case.budget_bytes
-        return not (fits and (limit is None or found.host_bytes <= limit))
+        return not (fits and case.host_holds(found))
 
     count = bisect_left(range(len(cases)), True, key=too_large)
-    if not count:
+    best = (config, Choice(chosen.option, chosen.prediction))
+    # Kept layers and micro-batches compete for memory, so a smaller micro-batch may be faster. Once
+    # it is slower, still smaller ones are not tried.
+    for each in reversed(cases[:count]):
+        found = most_kept(each, option) if keeps else Choice(option, each.predicted(option))
+        made = (each.config, found)
+        if best[0] is not config and _step_seconds(made) >= _step_seconds(best):
+            break
+        best = made if _step_seconds(made) <= _step_seconds(best) else best
+    if best[0] is config:
         return None
-    largest = cases[count - 1]
-    found = largest.predicted(chosen.option)
+    larger, found = best
     card = card_here() if case.predictor.device == "cuda" else None
-    gain = _gain((config, chosen.prediction), (largest.config, found), card)
-    return Raised(largest.config, found, gain)
+    gain = _gain((config, chosen.prediction), (larger, found.prediction), card)
+    kept = kept_of(found.option.section, layer_count(case))
+    if keeps:
+        gain += f"; {kept_text(kept, layer_count(case))}"
+    return Raised(larger, found.option, found.prediction, gain)
+
+
+def _step_seconds(made: tuple[RunConfig, Choice]) -> float:
+    config, found = made
+    return config.train.accumulation_steps * seconds(found.prediction)
 
 
 def larger_sizes(config: RunConfig) -> list[int]:
@@ -110,7 +138,7 @@ def _gain(before: Planned, after: Planned, card: Card | None) -> str:
         parts.append(f"4-bit weights read {reads}")
     if card is not None:
         times = [
-            " to ".join(f"{count * seconds:.2g}" for seconds in card_seconds(made.kernels, card))
+            " to ".join(f"{count * each:.2g}" for each in card_seconds(made.kernels, card))
             for made, count in ((other, fewer), (one, steps))
         ]
         parts.append(f"predicted {times[0]} s instead of {times[1]} s on this {card.name}")

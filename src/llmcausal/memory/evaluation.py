@@ -8,6 +8,7 @@ from typing import Any
 
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError
+from llmcausal.memory.kept import keep_layers
 from llmcausal.memory.plan import UNKNOWN_SHARED, Plan, largest_that_fits, plan, typed
 from llmcausal.memory.prediction import (
     AnswerLoad,
@@ -100,7 +101,7 @@ class EvaluationReport:
                 "leave it out, or give --set memory.shards=1"
             )
         with self.watch("Predicting training"):
-            chosen = plan(training.case)
+            chosen = keep_layers(training.case, plan(training.case))
         config = settled(training.config, chosen.option.switches)
         with self.watch("Predicting the evaluation"):
             answers = self._answers(config)
@@ -221,6 +222,7 @@ class EvaluationReport:
         now = switches_of(config.memory)
         for option in candidates(config.memory):
             changed = {name: value for name, value in option.switches.items() if value != now[name]}
+            changed.pop("kept_layers", None)  # answers keep nothing for a backward pass
             found = self._answers(config.model_copy(update={"memory": option.section}), load)
             if found.needed_bytes < one.needed_bytes:
                 settings = [f"memory.{name}={value}" for name, value in changed.items()]

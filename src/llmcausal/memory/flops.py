@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 
 from llmcausal.config import LoraSection, MemorySection
+from llmcausal.memory.prediction import kept_of
 from llmcausal.memory.workload import Tokens
 
 _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 """Linear layers of the first block whose input needs no gradient: it is the embedding."""
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def step_cost(
     Args:
         naive: Count the usual recipe: a pass per member with all logits.
     """
-    weights = adapters = first = first_adapters = 0
+    weights = adapters = first = first_adapters = held = 0
+    kept = 0 if naive else kept_of(section, shape.layers)
     for name, (inner, outer) in shape.linears.items():
         module = name.rpartition(".")[2]
         rank = lora.rank if module in lora.target_modules else 0
@@ -97,12 +101,17 @@ def step_cost(
         if ".layers.0." in f".{name}." and module in _READS_EMBEDDING:
             first += inner * outer
             first_adapters += rank * inner
+        # Chunks of tokens recompute their MLP in any case.
+        chunked = section.token_chunk > 0 and ".mlp." in name
+        if _layer_of(name) >= shape.layers - kept and not chunked:
+            held += inner * outer + rank * (inner + outer)
     tree = section.members == "tree" and not naive
     nodes = tokens.nodes if tree else tokens.separate
     pairs = tokens.tree_pairs if tree else tokens.separate_pairs
     labels = tokens.separate if naive else tokens.labels
     attention = 4 * shape.layers * shape.attention_width
     forward = 2 * (weights + adapters) * nodes + attention * pairs
+    held_flops = 2 * held * nodes + attention * pairs * kept / shape.layers
     flops = {
         "forward": forward,
         # Input gradients of all layers but the first, and the adapters' weight gradients.
@@ -110,7 +119,7 @@ def step_cost(
         "backward": 2 * (weights - first + 2 * adapters - first_adapters) * nodes
         + 2.5 * attention * pairs,
         "head": 4 * shape.vocabulary * shape.width * labels,
-        "recompute": forward if naive or section.activations != "keep" else 0.0,
+        "recompute": 0.0 if section.activations == "keep" and not naive else forward - held_flops,
     }
     if section.members == "one_by_one" and not naive:
         flops["second pass"] = (
@@ -120,11 +129,16 @@ def step_cost(
     return StepCost(flops, moved)
 
 
+def _layer_of(name: str) -> int:
+    found = _LAYER.search(f".{name}.")
+    return int(found[1]) if found else -1
+
+
 def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> float:
     state = nodes * shape.width * shape.element_bytes
     moved = 0.0
     if section.activations == "offload":
-        moved += 2 * shape.layers * state
+        moved += 2 * (shape.layers - kept_of(section, shape.layers)) * state
     if section.embeddings == "host":
         moved += state
     if section.head == "host":  # it crosses once for losses and gradients

@@ -72,6 +72,11 @@ class Case:
         config = self.config.model_copy(update={"memory": option.section})
         return self.predictor(config, workload or self.workload, option.strategy)
 
+    def host_holds(self, found: Prediction) -> bool:
+        """Tells whether the host has the memory that a prediction needs there."""
+        limit = self.host_budget_bytes
+        return limit is None or found.host_bytes <= limit
+
     def needs(self, option: Candidate, workload: Workload) -> int:
         """Returns the device memory that another micro-batch needs, in bytes."""
         return self.predicted(option, workload).needed_bytes
@@ -104,15 +109,21 @@ class Plan:
     """The chosen strategy, or the leanest one if none fits.
 
     Attributes:
-        reason: For people.
+        ground: Why this one, for people.
         tried: All predicted strategies, fastest first.
+        cost: What it costs, for people, if that belongs to the reason.
     """
 
     option: Candidate
     prediction: Prediction
-    reason: str
+    ground: str
     tried: tuple[Attempt, ...]
     fits: bool
+    cost: str | None = None
+
+    @property
+    def reason(self) -> str:
+        return f"{self.ground}; it costs: {self.cost}" if self.cost else self.ground
 
     def values(self) -> dict[str, Any]:
         """Returns plain values, for JSON."""
@@ -135,9 +146,9 @@ def plan(case: Case) -> Plan:
     attempts: dict[int, Attempt] = {}
 
     def attempt(index: int) -> Attempt:
-        found, limit = case.predicted(options[index]), case.host_budget_bytes
+        found = case.predicted(options[index])
         needed, host = found.needed_bytes, found.host_bytes
-        fits = needed <= case.budget_bytes and (limit is None or host <= limit)
+        fits = needed <= case.budget_bytes and case.host_holds(found)
         attempts[index] = Attempt(options[index].name, needed, host, fits)
         return attempts[index]
 
@@ -149,16 +160,18 @@ def plan(case: Case) -> Plan:
     last = len(options) - 1
     first = bisect_left(range(last), True, key=fits_device)
     chosen = next((index for index in range(first, last + 1) if attempt(index).fits), last)
+    fits = attempts[chosen].fits
     return Plan(
         option=options[chosen],
         prediction=case.predicted(options[chosen]),
-        reason=_reason(options[chosen].strategy, chosen, attempts, manual=manual),
+        ground=_ground(chosen, attempts, manual=manual),
         tried=tuple(attempts[index] for index in sorted(attempts)),
-        fits=attempts[chosen].fits,
+        fits=fits,
+        cost=COSTS.get(options[chosen].strategy) if fits and chosen else None,
     )
 
 
-def _reason(strategy: str, chosen: int, attempts: dict[int, Attempt], *, manual: bool) -> str:
+def _ground(chosen: int, attempts: dict[int, Attempt], *, manual: bool) -> str:
     needed = f"{attempts[chosen].needed_bytes / GIB:.2f} GiB"
     if manual:
         return f"memory.strategy = manual; predicted {needed}"
@@ -169,8 +182,7 @@ def _reason(strategy: str, chosen: int, attempts: dict[int, Attempt], *, manual:
     reason = f"the fastest that fits: predicted {needed}"
     if (faster := attempts.get(chosen - 1)) is not None:
         reason += f", where {faster.name} needs {faster.needed_bytes / GIB:.2f} GiB"
-    cost = COSTS.get(strategy)
-    return f"{reason}; it costs: {cost}" if cost else reason
+    return reason
 
 
 LENGTH_STEP = 64

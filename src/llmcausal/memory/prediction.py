@@ -35,6 +35,7 @@ NAIVE = "naive"
 """The usual recipe, predicted for comparison; no strategy to train with."""
 SWITCHES = (
     "activations",
+    "kept_layers",
     "embeddings",
     "head",
     "lora_dtype",
@@ -51,6 +52,11 @@ Device = Literal["cuda", "cpu"]
 
 def switches_of(section: MemorySection) -> dict[str, Any]:
     return {name: getattr(section, name) for name in SWITCHES}
+
+
+def kept_of(section: MemorySection, layers: int) -> int:
+    """Returns how many of a model's last layers keep activations while the others recompute."""
+    return 0 if section.activations == "keep" else min(section.kept_layers, layers)
 
 
 @dataclass(frozen=True)

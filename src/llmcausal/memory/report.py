@@ -18,6 +18,7 @@ from llmcausal.memory.flops import (
     model_shape,
     step_cost,
 )
+from llmcausal.memory.kept import keep_layers
 from llmcausal.memory.measure import measure_triplets
 from llmcausal.memory.plan import (
     MOST_TOKENS,
@@ -179,6 +180,7 @@ class MemoryReport:
             if self.request.strategy == NAIVE:
                 naive = case.predictor(config, case.workload, NAIVE)
             limits = self._limits(chosen)
+            chosen = keep_layers(case, chosen)
             sweep = self._sweep() if self.request.sweep else []
             advice = [] if chosen.fits else advise(case)
         measured = self._measured(chosen, rows_to_measure) if self.request.measure else None

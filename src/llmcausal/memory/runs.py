@@ -16,12 +16,14 @@ from llmcausal.errors import DoesNotFitError
 from llmcausal.launched import in_wsl, more_wsl_memory
 from llmcausal.memory.batches import raise_batch_size, with_batch_size
 from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
+from llmcausal.memory.kept import Choice, keep_layers, taken
 from llmcausal.memory.plan import Case, Plan, Predictor, advise, changed_settings, plan, typed
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
     Device,
     Workload,
     end_child,
+    kept_of,
     switches_of,
     traits_here,
 )
@@ -66,16 +68,20 @@ def plan_run(config: RunConfig, triplets: Sequence[EncodedTriplet], watch: Watch
     host = free_host_bytes() if device == "cuda" else None
     case = Case(config, workload, budget.bytes, Predictor(device), host)
     with watch("Predicting memory"):
-        chosen = plan(case)
-        if not (chosen.fits or config.memory.force):
-            raise DoesNotFitError(_refusal(case, chosen, budget))
+        plain = plan(case)
+        if not (plain.fits or config.memory.force):
+            raise DoesNotFitError(_refusal(case, plain, budget))
+        chosen = keep_layers(case, plain)
         raised = raise_batch_size(case, chosen, lambda larger: data_workload(larger, triplets))
     end_child()
+    if raised is not None:
+        config = raised.config
+        larger = Choice(raised.option, raised.prediction)
+        chosen = taken(replace(case, config=config), plain, larger, raised=True)
     forced = "" if chosen.fits else "; started anyway, by memory.force"
     note = f"memory: strategy {chosen.option.name}: {chosen.reason}; budget {budget}{forced}"
     notes = [note, *(traits_here().notes(config.train.optimizer) if device == "cuda" else [])]
     if raised is not None:
-        config, chosen = raised.config, replace(chosen, prediction=raised.prediction)
         notes.append(raised.gain)
     return Planned(settled(config, chosen.option.switches), notes, _record(chosen, budget))
 
@@ -180,7 +186,13 @@ class Fallbacks:
         while size > 1:
             size //= 2
             smaller.append(Fallback(f"micro-batches of {size}", partial(self._cut_training, size)))
-        return {"training": [*smaller, *training], "validation": self._smaller_validation()}
+        # Kept layers take what is left over, so they go before anything else.
+        first = 1 if self._kept() else 0
+        training[first:first] = smaller
+        return {"training": training, "validation": self._smaller_validation()}
+
+    def _kept(self) -> int:
+        return kept_of(self.run.config.memory, self.step.trunk.layers)
 
     def _leaner_sections(self) -> dict[str, MemorySection]:
         now = self.run.config.memory
@@ -189,7 +201,7 @@ class Fallbacks:
         if on_cpu:
             kept |= {"embeddings": now.embeddings, "head": now.head}
         found: dict[str, MemorySection] = {}
-        last = switches_of(now)
+        last = {**switches_of(now), "kept_layers": self._kept()}
         for candidate in candidates(now.model_copy(update=last)):
             section = candidate.section.model_copy(update=kept)
             if on_cpu and now.activations != "offload" and section.activations == "offload":

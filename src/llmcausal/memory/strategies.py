@@ -43,6 +43,16 @@ COSTS: dict[str, str] = {
 }
 """What each strategy adds to the previous one's cost; `memory.flops` counts it."""
 
+_OTHERS_COST: dict[str, tuple[str, str]] = {
+    "recompute": ("keep", "a second forward pass of the other {} layers"),
+    "offload": (
+        "host_embeddings",
+        "the input of each of the other {} layers crosses to host memory and back, during the "
+        "computation",
+    ),
+}
+"""Strategies whose cost kept layers do not pay: what is left if all are kept, and if some are."""
+
 _LEANNESS: dict[str, tuple[Any, ...]] = {
     "activations": ("keep", "recompute", "offload"),
     "embeddings": ("device", "host"),
@@ -87,6 +97,7 @@ def candidates(section: MemorySection) -> list[Candidate]:
             switch: _leaner(switch, value, wanted.get(switch, value))
             for switch, value in by_hand.items()
         }
+        merged["kept_layers"] = 0  # `memory.kept` chooses it for a strategy that fits
         differs = any(merged[switch] != value for switch, value in wanted.items())
         candidate = Candidate(
             f"{name} with your switches" if differs else name,
@@ -97,6 +108,16 @@ def candidates(section: MemorySection) -> list[Candidate]:
             found.pop()
         found.append(candidate)
     return found
+
+
+def cost_of(strategy: str, kept: int, layers: int) -> str | None:
+    """Names what a strategy costs where the last `kept` of `layers` layers keep activations."""
+    if kept and strategy in _OTHERS_COST:
+        all_kept, others = _OTHERS_COST[strategy]
+        if kept < layers:
+            return others.format(layers - kept)
+        strategy = all_kept
+    return None if strategy == "keep" else COSTS.get(strategy)
 
 
 def _leaner(switch: str, one: Any, other: Any) -> Any:

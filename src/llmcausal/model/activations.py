@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from llmcausal.model.placement import empty_on_host
+from llmcausal.errors import ConfigError
+from llmcausal.model.placement import empty_on_host, layer_stack
 
 
 def set_activations(
-    model: Any, activations: Literal["keep", "recompute", "offload"], device: torch.device
+    model: Any,
+    activations: Literal["keep", "recompute", "offload"],
+    device: torch.device,
+    kept_layers: int = 0,
 ) -> None:
     """Sets what a decoder's layers keep; replaces an earlier choice.
 
@@ -23,6 +27,10 @@ def set_activations(
         activations: keep: everything; recompute: each layer's input, from which the backward pass
             runs the layer again; offload: the same, with the inputs in host memory.
         device: Where the layers are.
+        kept_layers: As many of the last layers keep everything.
+
+    Raises:
+        ConfigError: If layers shall differ, but the model does not let each layer choose.
     """
     if model.is_activation_checkpointing:
         model.activation_checkpointing_disable()
@@ -36,6 +44,20 @@ def set_activations(
         for module in model.modules():
             if hasattr(module, "_gradient_checkpointing_func"):
                 module._gradient_checkpointing_func = inputs.checkpoint
+    if kept_layers:
+        _keep_last(model, kept_layers)
+
+
+def _keep_last(model: Any, kept_layers: int) -> None:
+    count = model.config.get_text_config().num_hidden_layers
+    layers: list[Any] = list(layer_stack(model.get_decoder(), count))
+    for layer in layers[-kept_layers:]:
+        if not hasattr(layer, "gradient_checkpointing"):
+            raise ConfigError(
+                f"memory.kept_layers = {kept_layers}: {type(layer).__name__} does not recompute "
+                "each layer alone; set memory.kept_layers to 0"
+            )
+        layer.gradient_checkpointing = False
 
 
 class Copier:

@@ -128,7 +128,7 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
     """
     base = peft_model.get_base_model()
     hold_weights(base, memory, device)
-    set_activations(base, memory.activations, device)
+    set_activations(base, memory.activations, device, memory.kept_layers)
     chunk_tokens(peft_model, memory.token_chunk)
 
 

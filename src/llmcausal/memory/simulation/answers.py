@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from llmcausal.memory.prediction import (
     Prediction,
     Rehearsal,
     Workload,
+    switches_of,
 )
 from llmcausal.memory.simulation.device import simulated_device
 from llmcausal.memory.simulation.model import Shape, watch_layers
@@ -53,7 +55,11 @@ def _run(
     passes: Callable[[FakeModel], None],
 ) -> Prediction:
     needs = READ if isinstance(load, Workload) else Needs(frozenset(), frozenset())
-    return predicted_by(partial(_traced, config, gpu, passes), config, needs, load, gpu, "custom")
+    # Nothing stays for a backward pass, so kept layers are like the others.
+    memory = config.memory.model_copy(update={"kept_layers": 0})
+    alike = config.model_copy(update={"memory": memory})
+    found = predicted_by(partial(_traced, alike, gpu, passes), alike, needs, load, gpu, "custom")
+    return replace(found, switches=switches_of(config.memory))
 
 
 def _traced(

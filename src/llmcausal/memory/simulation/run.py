@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +25,7 @@ from llmcausal.memory.prediction import (
     GpuTraits,
     Prediction,
     Workload,
+    kept_of,
     switches_of,
 )
 from llmcausal.memory.simulation.device import AllocationTracker, simulated_device
@@ -36,7 +37,14 @@ from llmcausal.memory.simulation.model import (
     materialize,
     watch_layers,
 )
-from llmcausal.memory.simulation.trace import REAL_LAYERS, Allocation, Trace, extended, replay
+from llmcausal.memory.simulation.trace import (
+    REAL_LAYERS,
+    Allocation,
+    Trace,
+    extended,
+    replay,
+    shallower,
+)
 from llmcausal.model import token_chunks
 from llmcausal.model.device import expected_dtype
 from llmcausal.model.placement import layer_stack
@@ -52,10 +60,23 @@ def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: 
     layers = _layers_of(config)
     check_layer(layers, config.loss.layer)
 
+    kept = _kept_of(config, strategy)
+
     def traced(some: int) -> Trace:
-        return _traced(config, workload, gpu, strategy, some, layers)
+        few = kept if some == layers else min(kept, REAL_LAYERS)
+        memory = config.memory.model_copy(update={"kept_layers": few})
+        shallow = config.model_copy(update={"memory": memory})
+        if few < REAL_LAYERS or some == layers:
+            return _traced(shallow, workload, gpu, strategy, some, layers)
+        return _traced_once(shallow.model_dump_json(), workload, gpu, strategy, some, layers)
 
     return predicted_by(traced, config, needs_of(config.loss), workload, gpu, strategy)
+
+
+@lru_cache(maxsize=4)
+def _traced_once(settings: str, *arguments: Any) -> Trace:
+    """Remembers a trace: it serves every larger number of kept layers."""
+    return _traced(RunConfig.model_validate_json(settings), *arguments)
 
 
 def predicted_by(
@@ -72,10 +93,11 @@ def predicted_by(
         traced: Runs with so many layers.
     """
     started = time.perf_counter()
-    layers = _layers_of(config)
+    layers, kept = _layers_of(config), _kept_of(config, strategy)
     trace = None
-    if layers_are_alike(config, needs):
-        trace = extended(traced(REAL_LAYERS), layers)
+    few = shallower(layers, kept)
+    if layers_are_alike(config, needs) and few < layers:
+        trace = extended(traced(few), layers, kept)
     extrapolated = trace is not None
     trace = trace or traced(layers)
     return Prediction(
@@ -93,6 +115,10 @@ def predicted_by(
 
 def _layers_of(config: RunConfig) -> int:
     return int(load_architecture(config.model).get_text_config().num_hidden_layers)
+
+
+def _kept_of(config: RunConfig, strategy: str) -> int:
+    return 0 if strategy == NAIVE else kept_of(config.memory, _layers_of(config))
 
 
 def layers_are_alike(config: RunConfig, needs: Needs) -> bool:

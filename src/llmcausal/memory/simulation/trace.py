@@ -86,26 +86,45 @@ class Trace:
             yield number, self.allocations[number], event >= 0
 
 
-def extended(trace: Trace, layers: int) -> Trace | None:
+def shallower(layers: int, kept: int) -> int:
+    """Returns how many layers `extended` needs of a model whose last `kept` layers differ."""
+    return min(layers - kept, REAL_LAYERS) + min(kept, REAL_LAYERS)
+
+
+def extended(trace: Trace, layers: int, kept: int = 0) -> Trace | None:
     """Repeats the fourth of seven layers until there are `layers`.
 
-    Blocks are matched by their place after a layer's mark: if a layer frees its neighbour's block,
-    its copies free their neighbours'.
+    The last `kept` layers, which differ from the others, are repeated in the same way if they are
+    more than seven. Blocks are matched by their place after a layer's mark: if a layer frees its
+    neighbour's block, its copies free their neighbours'.
 
     Args:
-        trace: A run with `REAL_LAYERS` equal layers.
-        layers: At least `REAL_LAYERS`.
+        trace: A run with at most `REAL_LAYERS` layers of each kind, `shallower` in all.
 
     Returns:
-        None if the layers differ, so that they say nothing about more layers.
+        None if layers of a kind differ, so that they say nothing about more layers.
     """
-    return _Extension(trace, layers).run()
+    first, last = min(layers - kept, REAL_LAYERS), min(kept, REAL_LAYERS)
+    more = {
+        FIRST_LAYERS: layers - kept - first,
+        first + FIRST_LAYERS: kept - last,
+    }
+    added = {layer: count for layer, count in more.items() if count}
+    return _Extension(trace, added, first + last - 1).run()
 
 
 class _Extension:
-    def __init__(self, trace: Trace, layers: int) -> None:
+    """Repeats layers.
+
+    Args:
+        added: How many copies to add of a layer, by its number.
+        last: The last layer's number.
+    """
+
+    def __init__(self, trace: Trace, added: dict[int, int], last: int) -> None:
         self.trace = trace
-        self.added = layers - REAL_LAYERS
+        self.added = added
+        self.ends = (0, last)
         self.result = Trace()
         self.places: dict[int, tuple[Label | None, int]] = {}
         self.numbers: dict[tuple[Label | None, int], int] = {}
@@ -115,20 +134,18 @@ class _Extension:
         before = -1
         for layer, group in groupby(self.trace.segments(), key=lambda each: _layer(each[0])):
             segments = list(group)
-            copies = [self._after(layer)]
-            if layer == FIRST_LAYERS:
-                copies = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
-                copies = copies if before < layer else copies[::-1]
-            for copy in copies:
+            copies = self._copies(layer)
+            for copy in copies if before < layer else copies[::-1]:
                 for label, events, kernels in segments:
                     self._play(label, events, copy)
                     self.result.kernels[0] += kernels
             before = layer
         return None if self.lost else self.result
 
-    def _after(self, layer: int) -> int:
-        """Returns a real layer's number in the longer model."""
-        return layer + self.added if layer > FIRST_LAYERS else layer
+    def _copies(self, layer: int) -> list[int]:
+        """Returns the numbers in the longer model that a layer stands for."""
+        first = layer + sum(more for each, more in self.added.items() if each < layer)
+        return list(range(first, first + self.added.get(layer, 0) + 1))
 
     def _play(self, label: Label | None, events: list[int], layer: int) -> None:
         count = 0
@@ -144,13 +161,10 @@ class _Extension:
 
     def _free(self, label: Label | None, layer: int, owner: Label | None, index: int) -> None:
         real, owned = _layer(label), _layer(owner)
-        ends = (0, REAL_LAYERS - 1)
-        if real not in ends and owned >= 0 and abs(real - owned) <= _NEAR:
+        if real not in self.ends and owned >= 0 and abs(real - owned) <= _NEAR:
             wanted = [layer + owned - real]
-        elif owned == FIRST_LAYERS:  # every copy's
-            wanted = list(range(FIRST_LAYERS, FIRST_LAYERS + self.added + 1))
         else:
-            wanted = [self._after(owned)]
+            wanted = self._copies(owned)
         found = [self.numbers.pop((_moved(owner, each), index), None) for each in wanted]
         alive = [number for number in found if number is not None]
         self.lost |= not alive
