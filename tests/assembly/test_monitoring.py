@@ -134,10 +134,10 @@ def test_the_served_model_is_watched_and_the_series_goes_on(
         stack.callback(engine.close)
         url = stack.enter_context(listening(build_app(Served(engine, "m", None, ("*",))), 30))
         deployed = Deployed(url=url, model="m", max_new_tokens=4)
-        request = ProbeRequest(deployed=deployed, watch=Watch(out=tmp_path), count=6)
+        request = ProbeRequest(deployed=deployed, watch=Watch(out=tmp_path), count=24)
         found = [monitoring.probe(request) for _ in range(2)]
     answered = [row["signals"][ATTACK_SUCCESS]["n"] for row in found]
-    assert [n + row["refused"] for n, row in zip(answered, found, strict=True)] == [6, 6]
+    assert [n + row["refused"] for n, row in zip(answered, found, strict=True)] == [24, 24]
     assert min(answered) > 0  # texts beyond the tiny model's context are refused
     assert [row["round"] for row in rows(tmp_path)] == [1, 2]
     assert found[1]["signals"][ATTACK_SUCCESS]["reference"]["n"] == answered[0]

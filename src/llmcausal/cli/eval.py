@@ -37,7 +37,7 @@ _DEPLOYED = ("model", "tokenizer", "requests", "reuse", "baseline_endpoint", "ba
         "llmcausal eval --checkpoint runs/x/best --lora-scale 0,0.5,1,1.25",
         "llmcausal eval --checkpoint runs/x/best --num-processes 4",
         "llmcausal eval --endpoint http://localhost:8000/v1 --model defended",
-        "llmcausal eval --endpoint http://localhost:8000/v1 --model defended --baseline-model base",
+        "llmcausal eval --endpoint http://gpu:8000/v1 --model new --baseline-model old",
     )
 )
 def evaluate(
