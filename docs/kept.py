@@ -26,26 +26,30 @@ CASES = ((Workload(300, 100, 64), (6, 8, 12)), (Workload(2048, 64, 256), (8,)))
 
 def table() -> str:
     """Returns an optimizer step of a profile, without kept layers and with the planner's."""
-    config = load_config(PROFILE)
     predictor = Predictor("cuda")
     lines = ["| tokens, shared | card | without kept layers | with them | time |", "|---" * 5 + "|"]
     for load, cards in CASES:
         for card in cards:
-            case = Case(config, load, card_budget(card).bytes, predictor)
-            before = plan(case)
-            after = keep_layers(case, before)
-            kept, layers = after.option.switches["kept_layers"], layer_count(case)
-            gain = 1 - seconds(after.prediction) / seconds(before.prediction)
-            cells = [
-                f"{load.member_tokens}, {load.shared_tokens}",
-                f"{card} GB",
-                f"`{before.option.name}`: {step(config, before.prediction)}",
-                f"`{after.option.name}`, last {kept} of {layers}: {step(config, after.prediction)}",
-                f"-{gain:.1%}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(row(load, card, predictor))
             print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines) + "\n"
+
+
+def row(load: Workload, card: int, predictor: Predictor) -> str:
+    config = load_config(PROFILE)
+    case = Case(config, load, card_budget(card).bytes, predictor)
+    before = plan(case)
+    after = keep_layers(case, before)
+    kept, layers = after.option.switches["kept_layers"], layer_count(case)
+    gain = 1 - seconds(after.prediction) / seconds(before.prediction)
+    cells = [
+        f"{load.member_tokens}, {load.shared_tokens}",
+        f"{card} GB",
+        f"`{before.option.name}`: {step(config, before.prediction)}",
+        f"`{after.option.name}`, last {kept} of {layers}: {step(config, after.prediction)}",
+        f"-{gain:.1%}" if kept else "no room for a layer",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def step(config: RunConfig, found: Prediction) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -249,6 +250,30 @@ def test_repeated_layers_of_both_kinds_are_as_if_they_had_been_run(
         return predict(config, WORKLOAD, device="cpu", strategy=strategy)
 
     same_without_repeating(predicted)
+
+
+def run_every_layer(config: RunConfig, workload: Workload, strategy: str) -> Prediction:
+    with patch.object(run, "REAL_LAYERS", 99):
+        return run.run(config, workload, GpuTraits(), strategy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["recompute", "offload"])
+def test_a_gpu_reserves_for_repeated_layers_of_both_kinds_what_it_does_for_all(
+    tiny_config_of: Callable[[int], RunConfig], strategy: str
+) -> None:
+    config = with_kept(tiny_config_of(18), 9, **STRATEGIES[strategy])
+    load = Workload(4096, 64, 32)  # blocks of all the allocator's sizes
+    repeated = predict(config, load, device="cuda", strategy=strategy)
+    # Only the child process may simulate CUDA.
+    real = prediction._child().submit(run_every_layer, config, load, strategy).result()
+    assert repeated.extrapolated
+    assert not real.extrapolated
+    assert repeated.host_bytes > 0 or strategy == "recompute"
+    for name in (
+        "allocated_bytes", "reserved_bytes", "reserved_expandable_bytes", "host_bytes"
+    ):  # fmt: skip
+        assert getattr(repeated, name) == getattr(real, name)
 
 
 def test_more_kept_layers_are_predicted_from_the_same_trace(
