@@ -11,8 +11,9 @@ from pathlib import Path
 from generated import between_marks, publish
 
 from llmcausal.config import RunConfig
+from llmcausal.memory.architecture import layer_count
 from llmcausal.memory.budget import card_budget
-from llmcausal.memory.kept import card_to_compare, keep_layers, layer_count, seconds
+from llmcausal.memory.kept import card_to_compare, keep_layers, seconds
 from llmcausal.memory.plan import Case, Predictor, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.roofline import card_seconds
@@ -40,7 +41,7 @@ def row(load: Workload, card: int, predictor: Predictor) -> str:
     case = Case(config, load, card_budget(card).bytes, predictor)
     before = plan(case)
     after = keep_layers(case, before)
-    kept, layers = after.option.switches["kept_layers"], layer_count(case)
+    kept, layers = after.option.switches["kept_layers"], layer_count(config.model)
     gain = 1 - seconds(after.prediction) / seconds(before.prediction)
     cells = [
         f"{load.member_tokens}, {load.shared_tokens}",

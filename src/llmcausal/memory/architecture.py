@@ -50,6 +50,10 @@ def shipped_architectures() -> list[str]:
     return sorted(path.stem.replace("--", "/") for path in FOLDER.glob("*.json"))
 
 
+def layer_count(section: ModelSection) -> int:
+    return int(load_architecture(section).get_text_config().num_hidden_layers)
+
+
 def load_architecture(section: ModelSection) -> PretrainedConfig:
     """Loads a model's config without its weights.
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 
 from llmcausal.config import RunConfig
 from llmcausal.launched import process_count
-from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.architecture import layer_count, load_architecture
 from llmcausal.memory.kept import (
     SPARE,
     Choice,
     kept_text,
-    layer_count,
     may_keep,
     most_kept,
     seconds,
@@ -79,9 +78,9 @@ def raise_batch_size(
     larger, found = best
     card = card_here() if case.predictor.device == "cuda" else None
     gain = _gain((config, chosen.prediction), (larger, found.prediction), card)
-    kept = kept_of(found.option.section, layer_count(case))
     if keeps:
-        gain += f"; {kept_text(kept, layer_count(case))}"
+        layers = layer_count(case.config.model)
+        gain += f"; {kept_text(kept_of(found.option.section, layers), layers)}"
     return Raised(larger, found.option, found.prediction, gain)
 
 

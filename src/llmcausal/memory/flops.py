@@ -98,12 +98,13 @@ def step_cost(
         rank = lora.rank if module in lora.target_modules else 0
         weights += inner * outer
         adapters += rank * (inner + outer)
-        if ".layers.0." in f".{name}." and module in _READS_EMBEDDING:
+        layer = _layer_of(name)
+        if layer == 0 and module in _READS_EMBEDDING:
             first += inner * outer
             first_adapters += rank * inner
         # Chunks of tokens recompute their MLP in any case.
         chunked = section.token_chunk > 0 and ".mlp." in name
-        if _layer_of(name) >= shape.layers - kept and not chunked:
+        if layer >= shape.layers - kept and not chunked:
             held += inner * outer + rank * (inner + outer)
     tree = section.members == "tree" and not naive
     nodes = tokens.nodes if tree else tokens.separate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.architecture import layer_count
 from llmcausal.memory.budget import GIB
 from llmcausal.memory.plan import Attempt, Case, Plan, largest_that_fits
 from llmcausal.memory.prediction import Prediction, Workload, kept_of
@@ -39,7 +39,7 @@ def keep_layers(case: Case, chosen: Plan) -> Plan:
         best = min(found, key=lambda each: seconds(each.prediction))
         if seconds(best.prediction) < seconds(chosen.prediction):
             return taken(case, chosen, best)
-    layers = layer_count(case)
+    layers = layer_count(case.config.model)
     kept = kept_of(chosen.option.section, layers)
     told = f"; {kept_text(kept, layers)}" if kept else ""
     return replace(chosen, ground=chosen.ground + told + _unused(case, chosen.option))
@@ -53,7 +53,7 @@ def taken(case: Case, plain: Plan, best: Choice, *, raised: bool = False) -> Pla
         plain: The plan without kept layers, for the profile's micro-batch.
         raised: Whether the micro-batch is a larger one.
     """
-    layers, option = layer_count(case), best.option
+    layers, option = layer_count(case.config.model), best.option
     kept = kept_of(option.section, layers)
     name, ground = option.name, plain.ground
     if name != plain.option.name:
@@ -93,7 +93,7 @@ def _unpacks(case: Case) -> bool:
 
 def _unused(case: Case, option: Candidate) -> str:
     """Explains why a number set by hand is not reached; "" where it is."""
-    memory, layers = case.config.memory, layer_count(case)
+    memory, layers = case.config.memory, layer_count(case.config.model)
     kept = kept_of(option.section, layers)
     if "kept_layers" not in memory.model_fields_set or kept >= min(memory.kept_layers, layers):
         return ""
@@ -139,7 +139,7 @@ def _numbers(case: Case, none: Prediction) -> Sequence[int]:
         none: Prediction without kept layers.
     """
     most = _most(case)
-    if none.extrapolated or layer_count(case) <= REAL_LAYERS + 1:
+    if none.extrapolated or layer_count(case.config.model) <= REAL_LAYERS + 1:
         return range(most + 1)
     return sorted({most * quarter // QUARTERS for quarter in range(QUARTERS + 1)})
 
@@ -149,14 +149,10 @@ def with_kept(option: Candidate, kept: int) -> Candidate:
     return replace(option, section=section)
 
 
-def layer_count(case: Case) -> int:
-    return int(load_architecture(case.config.model).get_text_config().num_hidden_layers)
-
-
 def _most(case: Case) -> int:
     memory = case.config.memory
-    limited = "kept_layers" in memory.model_fields_set
-    return min(memory.kept_layers, layer_count(case)) if limited else layer_count(case)
+    layers = layer_count(case.config.model)
+    return min(memory.kept_layers, layers) if "kept_layers" in memory.model_fields_set else layers
 
 
 def _alternatives(case: Case, option: Candidate) -> Sequence[Candidate]:

@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from llmcausal.errors import ConfigError
-from llmcausal.model.placement import empty_on_host, layer_stack
+from llmcausal.model.placement import decoder_layers, empty_on_host
 
 
 def set_activations(
@@ -49,8 +49,7 @@ def set_activations(
 
 
 def _keep_last(model: Any, kept_layers: int) -> None:
-    count = model.config.get_text_config().num_hidden_layers
-    layers: list[Any] = list(layer_stack(model.get_decoder(), count))
+    layers: list[Any] = list(decoder_layers(model))
     for layer in layers[-kept_layers:]:
         if not hasattr(layer, "gradient_checkpointing"):
             raise ConfigError(

@@ -222,7 +222,7 @@ def shard_layers(model: PeftModel, memory: MemorySection, device: torch.device) 
     base: Any = model.get_base_model()
     decoder = base.get_decoder()
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    for layer in layer_stack(decoder, base.config.get_text_config().num_hidden_layers):
+    for layer in decoder_layers(base):
         use_plain_parameters(layer, device)
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     whole = {each for each in decoder.parameters() if type(each) is nn.Parameter}
@@ -232,6 +232,10 @@ def shard_layers(model: PeftModel, memory: MemorySection, device: torch.device) 
     for tensor in (*base.parameters(), *base.buffers()):
         if type(tensor) in (nn.Parameter, Tensor) and id(tensor) not in staying:
             tensor.data = tensor.data.to(device)
+
+
+def decoder_layers(base: Any) -> nn.ModuleList:
+    return layer_stack(base.get_decoder(), base.config.get_text_config().num_hidden_layers)
 
 
 def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:

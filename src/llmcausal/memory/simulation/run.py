@@ -17,7 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from llmcausal.config import LossSection, RunConfig
-from llmcausal.memory.architecture import load_architecture, states_of, temporary_bytes
+from llmcausal.memory.architecture import (
+    layer_count,
+    load_architecture,
+    states_of,
+    temporary_bytes,
+)
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
     NAIVE,
@@ -57,10 +62,9 @@ from llmcausal.train.step import TripletStep
 
 def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: str) -> Prediction:
     """Predicts like `memory.prediction.predict`, in this process; no GPU means the CPU."""
-    layers = _layers_of(config)
+    layers = layer_count(config.model)
     check_layer(layers, config.loss.layer)
-
-    kept = _kept_of(config, strategy)
+    kept = _kept(config, strategy, layers)
 
     def traced(some: int) -> Trace:
         few = kept if some == layers else min(kept, REAL_LAYERS)
@@ -93,7 +97,8 @@ def predicted_by(
         traced: Runs with so many layers.
     """
     started = time.perf_counter()
-    layers, kept = _layers_of(config), _kept_of(config, strategy)
+    layers = layer_count(config.model)
+    kept = _kept(config, strategy, layers)
     trace = None
     few = shallower(layers, kept)
     if layers_are_alike(config, needs) and few < layers:
@@ -113,12 +118,8 @@ def predicted_by(
     )
 
 
-def _layers_of(config: RunConfig) -> int:
-    return int(load_architecture(config.model).get_text_config().num_hidden_layers)
-
-
-def _kept_of(config: RunConfig, strategy: str) -> int:
-    return 0 if strategy == NAIVE else kept_of(config.memory, _layers_of(config))
+def _kept(config: RunConfig, strategy: str, layers: int) -> int:
+    return 0 if strategy == NAIVE else kept_of(config.memory, layers)
 
 
 def layers_are_alike(config: RunConfig, needs: Needs) -> bool:
