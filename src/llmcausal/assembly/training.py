@@ -61,6 +61,7 @@ from llmcausal.train.detector import LEARNING_RATE, learn_detector
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.loop import fit
 from llmcausal.train.processes import Processes, process_group
+from llmcausal.train.recovery import release
 from llmcausal.train.update import Run
 from llmcausal.ui.console import ProgressLine, console, show_notes, status, wants_dashboard
 from llmcausal.ui.figures import duration
@@ -297,6 +298,7 @@ def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
     else:
         show_notes([*notes, f"{run_dir}: all {run.total_steps} steps are already done"])
     best = run_dir / BEST
+    release([built.loaded.device])
     shown = best if best.is_dir() else run_dir / f"checkpoint-{run.state.step}"
     evaluates = config.evaluation.at_end and not processes.on_main(results.is_file)
     with stopping_explained(f"Continue with: llmcausal resume {run_dir}"):

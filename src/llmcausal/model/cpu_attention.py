@@ -20,12 +20,10 @@ from llmcausal.data.prefix_tree import Indices
 
 CHUNK = 32
 """Nodes of a chunk."""
-LONG_CHUNK = 64
-"""The same for long paths, so that their keys are copied less often."""
-LONG_PATH = 512
-PADDED_TO = 32
-"""Nodes are padded to a multiple of this, so that few shapes occur. Each new shape costs oneDNN a
-millisecond, and 0.8 MiB while it is cached."""
+SHORT_CHUNK, SHORT_TREE = 16, 512
+"""The same for trees of at most so many nodes; padding to 32 would cost up to a tenth of a step."""
+LONG_CHUNK, LONG_PATH = 64, 512
+"""The same for paths of more nodes, so that their keys are copied less often."""
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -53,8 +51,13 @@ class TreePlan:
 
 
 def padded_length(nodes: int) -> int:
-    """Returns the nodes of a tree with its padding: a coarser multiple for a longer tree."""
-    step = PADDED_TO << ((nodes // 512).bit_length() + 1) // 2
+    """Returns the nodes of a tree with its padding: a coarser multiple for a longer tree.
+
+    So few shapes occur. Each new shape costs oneDNN a millisecond, and 0.8 MiB while it is cached.
+    """
+    step = CHUNK << ((nodes // 512).bit_length() + 1) // 2
+    if nodes <= SHORT_TREE:
+        step = SHORT_CHUNK
     return -(-nodes // step) * step
 
 
@@ -67,8 +70,10 @@ def plan_tree(subtree_ends: Tensor, dtype: torch.dtype) -> TreePlan:
     nodes = padded_length(len(subtree_ends))
     ends = np.arange(1, nodes + 1)
     ends[: len(subtree_ends)] = subtree_ends.numpy()
-    rows, seen_by = CHUNK, _seen_by(ends, CHUNK)
-    if max(map(len, seen_by)) > LONG_PATH:
+    short = nodes <= SHORT_TREE
+    rows = SHORT_CHUNK if short else CHUNK
+    seen_by = _seen_by(ends, rows)
+    if not short and max(map(len, seen_by)) > LONG_PATH:
         rows, seen_by = LONG_CHUNK, _seen_by(ends, LONG_CHUNK)
     batches: list[ChunkBatch] = []
     places = np.empty(nodes // rows, dtype=np.int64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -213,7 +215,7 @@ def _copy(value: Any) -> Any:
 
 
 def release(devices: Iterable[torch.device]) -> None:
-    """Frees the memory that a failed attempt holds on the CPU and on these devices.
+    """Frees the memory that earlier work holds on the CPU and on these devices.
 
     After a failed backward pass, each device's autograd queue keeps its pending nodes, with their
     graph and saved tensors, until another pass starts. An empty pass on each device drops them.
@@ -225,3 +227,7 @@ def release(devices: Iterable[torch.device]) -> None:
     gc.collect()  # graphs and exceptions may form reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    # glibc keeps freed memory in pieces, which work with other shapes cannot use.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
