@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from llmcausal.data.prefix_tree import pack
 from llmcausal.model import cpu_attention
-from llmcausal.model.cpu_attention import attend, attend_backward, padded_length, plan_tree
+from llmcausal.model.cpu_attention import (
+    attend,
+    attend_backward,
+    attend_rows,
+    padded_length,
+    plan_tree,
+)
 
 KEY_HEADS, GROUP, WIDTH = 2, 3, 4
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=8)
@@ -89,3 +95,28 @@ def test_a_chunk_sees_its_path_and_nothing_of_other_branches() -> None:
             if chunk == last:
                 seen = keys[(batch.mask[place, 0, 0] == 0)]
                 assert not set(seen.tolist()) & set(range(1, 61)), "the first branch is not seen"
+
+
+@pytest.mark.parametrize("mask", ["none", "seen", "added"])
+def test_rows_attend_as_torch_attends(mask: str) -> None:
+    random = torch.Generator().manual_seed(3)
+
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    query, buffers = made(5, KEY_HEADS * GROUP, WIDTH), made(2, 6, KEY_HEADS, 9, WIDTH)
+    keys, values = buffers[:, :5, :, :7]  # as a cache with room for more rows and columns
+    seen = torch.rand(5, 1, 1, 7, generator=random) < 0.6
+    seen[..., 0] = True
+    masks = {"none": None, "seen": seen, "added": torch.zeros(seen.shape).where(seen, -torch.inf)}
+    given = masks[mask]
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, None],
+        keys,
+        values,
+        None if given is None else seen,
+        scale=1.0,
+        enable_gqa=True,
+    )
+    found = attend_rows(query, keys, values, given)
+    torch.testing.assert_close(found, wanted.flatten(1), rtol=1e-12, atol=1e-13)

@@ -248,6 +248,29 @@ def test_everything_is_restored(model: PeftModel) -> None:
     assert len(storages) == len(linears), "each weight has a storage of its own again"
 
 
+def test_without_gradients_quantized_weights_are_packed_and_held_once(model: PeftModel) -> None:
+    with torch.no_grad():
+        wanted = model(input_ids=IDS, use_cache=False).logits
+    quantized = any(isinstance(module, Linear4bit) for module in model.modules())
+    with whole_layers(model, gradients=False) as layers:
+        parts = model.get_base_model().model.layers[0].forward.__self__.linears
+        for part in parts:
+            assert (part.packed is not None) == quantized
+            assert (part.weight.numel() == 0) == quantized
+        with torch.no_grad():
+            found = model(input_ids=IDS, use_cache=False).logits
+    assert layers == 2
+    assert_near(found, wanted)
+
+
+def test_packed_weights_leave_gradients_to_the_modules(model: PeftModel) -> None:
+    _, wanted = gradients(model)
+    with whole_layers(model, gradients=False):
+        _, found = gradients(model)
+    for name, gradient in found.items():
+        assert_near(gradient, wanted[name])
+
+
 def test_weights_that_are_not_quantized_are_held_once(tiny_llama: Callable[..., Any]) -> None:
     model = adapted(tiny_llama())
     with whole_layers(model):

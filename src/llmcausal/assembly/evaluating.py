@@ -329,7 +329,7 @@ def evaluate_model(
         "command": command_line(),
         "notes": list(suite.notes),
     }
-    with whole_layers(parts.model):
+    with whole_layers(parts.model, gradients=False):
         result |= evaluate(
             _answering(section, parts, processes),
             suite.triplets,

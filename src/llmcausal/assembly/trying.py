@@ -85,7 +85,7 @@ class Trials:
         if unusable:
             raise DataError([f"{each['id']}: {each['reason']}" for each in unusable], advice)
         prompts = [(system, text) for text in texts]
-        with whole_layers(self._answering.model):
+        with whole_layers(self._answering.model, gradients=False):
             return {
                 side: [
                     answer.text
@@ -99,7 +99,7 @@ class Trials:
         """Returns each text's `score` and whether it is `flagged`, or why the detector is `off`."""
         if isinstance(self._detector, str):
             return {"off": self._detector}
-        with whole_layers(self._answering.model):
+        with whole_layers(self._answering.model, gradients=False):
             found = [self._detector.of(self._answering.model, system, text) for text in texts]
         return {"texts": [each.as_dict() if each else None for each in found]}
 

@@ -132,7 +132,7 @@ def _ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
     with (
         evaluation_mode(model),
         blockwise_attention(base),
-        whole_layers(model),
+        whole_layers(model, gradients=False),
         torch.inference_mode(),
     ):
         try:

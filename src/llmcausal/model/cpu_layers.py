@@ -23,22 +23,32 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llmcausal.losses.cross_entropy import product
-from llmcausal.model.cpu_attention import TreePlan, attend, attend_backward, plan_tree
+from llmcausal.model.cpu_attention import (
+    TreePlan,
+    attend,
+    attend_backward,
+    attend_rows,
+    plan_tree,
+)
 from llmcausal.model.placement import base_model
 from llmcausal.model.tree_attention import TreeBlocks
 
 MEMORY_SHARE = 0.5
 """Largest part of the free host memory for dequantized weights."""
+ROWS_AT_ONCE = 32
+"""Rows that packed weights are laid out for; from 1 to 5120 rows no other layout is faster."""
 _GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_layers(model: Any) -> Iterator[int]:
+def whole_layers(model: Any, *, gradients: bool = True) -> Iterator[int]:
     """Computes each of the decoder's layers as one function; yields their number.
+
+    Without gradients, weights that were quantized have the layout that the processor's products
+    read: these copy a plain weight into it each time, which takes longer than a few rows' product.
 
     The model (also a `PeftModel`) must be on the CPU and have frozen decoder layers of Llama's
     form; a trial compares each layer's output. Another model, or one whose dequantized weights do
@@ -50,7 +60,7 @@ def whole_layers(model: Any) -> Iterator[int]:
     layers: list[Layer] = []
     with ExitStack() as stack:
         if modules and all(map(_has_form, modules)) and _fits(modules, dtype):
-            layers = [Layer(module, dtype) for module in modules]
+            layers = [Layer(module, dtype, gradients) for module in modules]
             for layer in layers:
                 for each in layer.linears:
                     stack.callback(each.let_go)
@@ -75,6 +85,7 @@ class _Calls:
         self.linears = [linear for layer in layers for linear in layer.linears]
         self.dtype = layers[0].first_norm.weight.dtype
         self.windowed = getattr(decoder.config, "sliding_window", None) is not None
+        self.gradients = all(each.packed is None for each in self.linears)
         self.length: int | None = None
         self.taken = False
 
@@ -90,7 +101,9 @@ class _Calls:
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
         inputs = kwargs.get(name)
         caches = cache is not None or kwargs.get("use_cache")
-        if args or inputs is None or not self.taken or (caches and torch.is_grad_enabled()):
+        if args or inputs is None or not self.taken:
+            return None
+        if torch.is_grad_enabled() and (caches or not self.gradients):
             return None
         if goes_on:
             if inputs.shape[1] != 1:
@@ -215,17 +228,17 @@ def _agrees(layer: Layer, decoder: Any, dtype: torch.dtype) -> bool:
 class Layer:
     """A decoder layer and its parts."""
 
-    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, gradients: bool) -> None:
         self.module = module
         self.plain: Callable[..., Tensor] = module.forward
         # In the order of `_WholeLayer`'s arguments.
-        self.linears: list[Linears] = [Linears(group, dtype) for group in _linears(module)]
+        self.linears = [Linears(group, dtype, gradients=gradients) for group in _linears(module)]
         self.query_key_value, self.output, self.gate_up, self.down = self.linears
         self.first_norm = Norm(module.input_layernorm)
         self.second_norm = Norm(module.post_attention_layernorm)
         self.width, self.scale = module.self_attn.head_dim, module.self_attn.scaling
-        self.heads = self.output.weight.shape[1] // self.width
-        self.key_heads = (len(self.query_key_value.weight) // self.width - self.heads) // 2
+        self.heads = self.output.inputs // self.width
+        self.key_heads = (self.query_key_value.outputs[-1].stop // self.width - self.heads) // 2
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Replaces the module's forward."""
@@ -286,14 +299,13 @@ class Layer:
         turned = torch.empty_like(source, memory_format=torch.contiguous_format)
         _rotate(source, turned, cosine, sine)
         query, key = turned.split([self.heads, self.key_heads], dim=1)
-        attention = self.module.self_attn
-        keys, values = cache.update(key[:, :, None], value[:, :, None], attention.layer_idx)
-        attended, _ = sdpa_attention_forward(
-            attention, query[:, :, None], keys, values, mask, scaling=self.scale
-        )
-        middle = self.output(attended.reshape(len(rows), -1))[0].add_(rows)
+        layer = self.module.self_attn.layer_idx
+        keys, values = cache.update(key[:, :, None], value[:, :, None], layer)
+        attended = attend_rows(query * self.scale, keys, values, mask)
+        middle = self.output(attended)[0].add_(rows)
         gate, up = self.gate_up(self.second_norm(middle)[0])[0].chunk(2, dim=-1)
-        return self.down(silu(gate).mul_(up))[0].add_(middle).view_as(hidden)
+        result: Tensor = self.down(silu(gate).mul_(up))[0]
+        return result.add_(middle).view_as(hidden)
 
     def states(
         self, joined: Tensor, rotation: tuple[Tensor, Tensor]
@@ -442,10 +454,11 @@ class Linears:
     """
 
     @torch.inference_mode(False)  # training may use these weights after an evaluation
-    def __init__(self, modules: Sequence[Any], dtype: torch.dtype) -> None:
+    def __init__(self, modules: Sequence[Any], dtype: torch.dtype, *, gradients: bool) -> None:
         self.modules = modules
         self.dtype = dtype
         bases = [base_of(module) for module in modules]
+        self.inputs: int = bases[0].in_features
         self.weight = torch.cat([_dense(base).to(dtype) for base in bases])
         ends = torch.tensor([base.out_features for base in bases]).cumsum(0).tolist()
         self.outputs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
@@ -461,6 +474,10 @@ class Linears:
             ]
             self.bias = torch.cat(parts).to(dtype)
         self.adapters = Adapters()
+        self.packed: Tensor | None = None
+        if not gradients and all(isinstance(base, Linear4bit) for base in bases) and _packs(dtype):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS_AT_ONCE)
+            self.weight = self.weight.new_empty(0)
 
     @torch.inference_mode(False)
     def let_go(self) -> None:
@@ -494,7 +511,7 @@ class Linears:
         if not parts:
             return Adapters()
         downs = [each.down.detach() for each in parts]
-        up = self.weight.new_zeros(len(self.weight), sum(map(len, downs)))
+        up = self.weight.new_zeros(self.outputs[-1].stop, sum(map(len, downs)))
         start = 0
         for each, down in zip(parts, downs, strict=True):
             columns = slice(start, start + len(down))
@@ -509,7 +526,10 @@ class Linears:
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the outputs [n, out], and x @ A.T of all adapters [n, ranks]."""
-        result = product(inputs, self.weight)
+        if self.packed is None:
+            result = product(inputs, self.weight)
+        else:
+            result = torch.ops.mkldnn._linear_pointwise(inputs, self.packed, None, "none", [], "")
         if self.bias is not None:
             result += self.bias
         down, up = self.adapters.down, self.adapters.up
@@ -549,6 +569,14 @@ class Linears:
             of_up = (low[:, part].T @ upstream[:, each.outputs]).T
             gradients += [of_down[part].to(each.down.dtype), of_up.to(each.up.dtype) * each.scale]
         return of_input, gradients
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Tells whether oneDNN has a layout of its own for weights of this dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    half: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and half)
 
 
 def base_of(module: Any) -> Any:
