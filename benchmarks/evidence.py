@@ -38,7 +38,7 @@ DATA = ("data.max_length=256", "data.builtin.train=560", "data.builtin.natural=0
 OFF = ("loss.lambda_robust=0", "loss.lambda_swap=0", "loss.lambda_preference=0",
        'loss.average="tokens"')  # fmt: skip
 SECALIGN = ("loss.lambda_task=0", "loss.lambda_preference=1", "loss.preference_beta=0.1",
-            'loss.preference_ratio="sum"')  # fmt: skip
+            'loss.preference_ratio="sum"', "train.learning_rate=2e-4")  # fmt: skip
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ours": ("llmcausal", ()),
     "plain": ("plain fine-tuning", OFF),

@@ -31,6 +31,9 @@ class RowCache(Cache):
     A row that has ended is overwritten by one from the end, so the rows in use stay in front and
     no buffer is copied. `prefill` has the keys of all nodes of a prefix tree [1, heads, nodes,
     width] per layer, and is emptied layer by layer; `paths` are each prompt's nodes.
+
+    On a CPU, rows attend to all columns, also to empty ones, which are masked: batched products
+    would copy a part of the columns each time.
     """
 
     def __init__(self, prefill: DynamicCache, paths: Sequence[Tensor], new_tokens: int) -> None:
@@ -41,10 +44,10 @@ class RowCache(Cache):
         example = layers[0].keys
         # Padding repeats the root: it is masked, so any finite key works.
         nodes = torch.zeros((self.rows, self.column), dtype=torch.long)
-        self.mask = torch.zeros(self.rows, 1, 1, self.column + new_tokens)
+        self.mask = torch.full((self.rows, 1, 1, self.column + new_tokens), float("-inf"))
         for row, path in enumerate(paths):
             nodes[row, : len(path)] = path
-            self.mask[row, ..., len(path) : self.column] = float("-inf")
+            self.mask[row, ..., : len(path)] = 0
         self.mask = self.mask.to(example.device, example.dtype)
         nodes = nodes.to(example.device)
         self.buffers: list[tuple[Tensor, Tensor]] = []
@@ -59,17 +62,22 @@ class RowCache(Cache):
 
     def next_mask(self) -> Tensor:
         """Returns the mask that hides padding from the next column [rows, 1, 1, columns]."""
-        return self.mask[: self.rows, ..., : self.column + 1]
+        self.mask[..., self.column] = 0
+        return self.mask[: self.rows, ..., : self._end]
+
+    @property
+    def _end(self) -> int:
+        whole = self.mask.device.type == "cpu"
+        return self.mask.shape[-1] if whole else self.column + 1
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes one column of one layer; returns all its columns so far."""
+        """Writes one column of one layer; returns the columns that the mask covers."""
         keys, values = self.buffers[layer_idx]
-        end = self.column + 1
-        keys[: self.rows, :, self.column : end] = key_states
-        values[: self.rows, :, self.column : end] = value_states
-        return keys[: self.rows, :, :end], values[: self.rows, :, :end]
+        rows, column = slice(self.rows), slice(self.column, self.column + 1)
+        keys[rows, :, column], values[rows, :, column] = key_states, value_states
+        return keys[rows, :, : self._end], values[rows, :, : self._end]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.column
@@ -103,6 +111,7 @@ def _rows(states: Tensor, nodes: Tensor, new_tokens: int) -> Tensor:
     _, heads, _, width = states.shape
     buffer = states.new_empty(rows, heads, columns + new_tokens, width)
     buffer[:, :, :columns] = states[0][:, nodes].transpose(0, 1)
+    buffer[:, :, columns:] = 0  # masked, so any finite key works
     return buffer
 
 
