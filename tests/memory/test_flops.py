@@ -38,6 +38,7 @@ SHAPE = ModelShape(
     width=8,
     vocabulary=10,
     element_bytes=2,
+    last="up_proj",
 )
 TOKENS = Tokens(2, 6, 4, 100, 0, 200, 0, 120, 0, 7)
 
@@ -136,6 +137,11 @@ def test_each_saving_has_its_price() -> None:
     one_by_one = cost(MemorySection(**STRATEGIES["one_by_one"]))
     assert one_by_one.flops["forward"] == 2 * base.flops["forward"]
     assert one_by_one.flops["second pass"] == 2 * (weights + lora) * 120
+    both = LoraSection(rank=1, target_modules=("q_proj", "up_proj"))
+    fused = step_cost(SHAPE, TOKENS, MemorySection(**STRATEGIES["recompute"]), both)
+    # The last product is not computed again, but x @ A.T.
+    spared = 2 * 2 * (8 * 16 + 16) * 100
+    assert fused.flops["recompute"] == fused.flops["forward"] - spared
     naive = cost(MemorySection(), naive=True)
     assert naive.flops["head"] == 4 * 10 * 8 * 200
 

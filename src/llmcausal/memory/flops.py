@@ -27,6 +27,8 @@ class ModelShape:
         attention_width: Heads times head width.
         vocabulary: Rows of the head.
         element_bytes: Bytes of a value in the compute dtype.
+        last: Name of the linear layer whose output is a layer's, but for a sum; None if a norm
+            reads it.
     """
 
     linears: dict[str, tuple[int, int]]
@@ -35,6 +37,7 @@ class ModelShape:
     width: int
     vocabulary: int
     element_bytes: int
+    last: str | None
 
 
 def model_shape(model: Any, element_bytes: int) -> ModelShape:
@@ -48,6 +51,7 @@ def model_shape(model: Any, element_bytes: int) -> ModelShape:
     }
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    normed = any("post_feedforward" in name for name, _ in model.named_modules())
     return ModelShape(
         linears=linears,
         layers=text.num_hidden_layers,
@@ -55,6 +59,7 @@ def model_shape(model: Any, element_bytes: int) -> ModelShape:
         width=text.hidden_size,
         vocabulary=text.vocab_size,
         element_bytes=element_bytes,
+        last=None if normed else "down_proj",
     )
 
 
@@ -91,7 +96,7 @@ def step_cost(
     Args:
         naive: Count the usual recipe: a pass per member with all logits.
     """
-    weights = adapters = first = first_adapters = held = 0
+    weights = adapters = first = first_adapters = held = spared = 0
     kept = 0 if naive else kept_of(section, shape.layers)
     for name, (inner, outer) in shape.linears.items():
         module = name.rpartition(".")[2]
@@ -106,13 +111,15 @@ def step_cost(
         chunked = section.token_chunk > 0 and ".mlp." in name
         if layer >= shape.layers - kept and not chunked:
             held += inner * outer + rank * (inner + outer)
+        elif module == shape.last and rank and not (lora.dropout or naive):
+            spared += inner * outer + rank * outer  # `fused._Kept`: no backward pass reads it
     tree = section.members == "tree" and not naive
     nodes = tokens.nodes if tree else tokens.separate
     pairs = tokens.tree_pairs if tree else tokens.separate_pairs
     labels = tokens.separate if naive else tokens.labels
     attention = 4 * shape.layers * shape.attention_width
     forward = 2 * (weights + adapters) * nodes + attention * pairs
-    held_flops = 2 * held * nodes + attention * pairs * kept / shape.layers
+    again = forward - 2 * (held + spared) * nodes - attention * pairs * kept / shape.layers
     flops = {
         "forward": forward,
         # Input gradients of all layers but the first, and the adapters' weight gradients.
@@ -120,7 +127,7 @@ def step_cost(
         "backward": 2 * (weights - first + 2 * adapters - first_adapters) * nodes
         + 2.5 * attention * pairs,
         "head": 4 * shape.vocabulary * shape.width * labels,
-        "recompute": 0.0 if section.activations == "keep" and not naive else forward - held_flops,
+        "recompute": 0.0 if section.activations == "keep" and not naive else again,
     }
     if section.members == "one_by_one" and not naive:
         flops["second pass"] = (

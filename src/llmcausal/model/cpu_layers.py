@@ -32,6 +32,7 @@ from llmcausal.model.cpu_attention import (
     attend_rows,
     plan_tree,
 )
+from llmcausal.model.lora import Adapter, plain_adapters
 from llmcausal.model.placement import base_model
 from llmcausal.model.tree_attention import TreeBlocks
 
@@ -429,13 +430,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class _Adapter:
-    """A linear layer's LoRA adapter: its matrices, scale, and the outputs that it adds to."""
-
-    down: Tensor
-    up: Tensor
-    scale: float
-    outputs: slice
+class _Adapter(Adapter):
+    outputs: slice  # of the joined layers, that it adds to
 
 
 @dataclass(frozen=True)
@@ -492,18 +488,10 @@ class Linears:
         for module, outputs in zip(self.modules, self.outputs, strict=True):
             if not isinstance(module, LoraLayer):
                 continue
-            layer: Any = module
-            if layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
+            found = plain_adapters(module)
+            if found is None:
                 return False
-            active = [] if layer.disable_adapters else layer.active_adapters
-            for name in active:
-                if name not in layer.lora_A:
-                    continue
-                dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
-                idle = isinstance(dropout, nn.Identity) or not layer.training
-                if not idle or type(down) is not nn.Linear or type(up) is not nn.Linear:
-                    return False
-                parts.append(_Adapter(down.weight, up.weight, layer.scaling[name], outputs))
+            parts += [_Adapter(each.down, each.up, each.scale, outputs) for each in found]
         self.adapters = self._joined(parts)
         return True
 

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llmcausal.config import LoraSection
@@ -142,6 +144,31 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         raise
     except Exception as error:  # peft promises nothing about broken files
         raise CheckpointError(f"{folder}: not an adapter for this model: {error}") from error
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An active adapter of a layer: it adds scale (x @ A.T) @ B.T."""
+
+    down: Tensor  # A [rank, in]
+    up: Tensor  # B [out, rank]
+    scale: float
+
+
+def plain_adapters(layer: Any) -> list[Adapter] | None:
+    """Returns a LoRA layer's active adapters; None if they do more than add a product."""
+    if layer.merged or layer.lora_variant or any(layer.lora_bias.values()):
+        return None
+    found: list[Adapter] = []
+    for name in [] if layer.disable_adapters else layer.active_adapters:
+        if name not in layer.lora_A:
+            continue
+        dropout, down, up = layer.lora_dropout[name], layer.lora_A[name], layer.lora_B[name]
+        idle = isinstance(dropout, nn.Identity) or not layer.training
+        if not idle or type(down) is not nn.Linear or type(up) is not nn.Linear:
+            return None
+        found.append(Adapter(down.weight, up.weight, layer.scaling[name]))
+    return found
 
 
 @contextmanager

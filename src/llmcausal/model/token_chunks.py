@@ -7,7 +7,7 @@ pass: those of the MLP are several times as wide as the hidden state, those of n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from llmcausal.errors import ConfigError
+from llmcausal.model.fused import unread
 from llmcausal.model.placement import base_model
 
 _Forward = Callable[[Tensor], Tensor]
@@ -157,13 +158,17 @@ class _Recomputed(torch.autograd.Function):
         gradient = torch.empty_like(rows)
         totals: list[Tensor | None] = [None] * len(ctx.trained)
         start = 0
-        with _as_in_forward(ctx), torch.enable_grad():
+        with _as_in_forward(ctx), torch.enable_grad(), ExitStack() as stack:
             for part in parts_of(rows.detach(), ctx.count):
                 chunk = slice(start, start + part.shape[1])
                 leaf = part.detach().requires_grad_()
                 given = upstream[0][0, chunk][None]
                 inputs = (leaf, *ctx.trained)
-                found = torch.autograd.grad(ctx.plain(leaf), inputs, given, allow_unused=True)
+                output = ctx.plain(leaf)
+                if not start:
+                    stack.enter_context(unread(output))
+                found = torch.autograd.grad(output, inputs, given, allow_unused=True)
+                del output  # before the next chunk
                 gradient[:, chunk] = found[0]
                 totals = [_sum(*pair) for pair in zip(totals, found[1:], strict=True)]
                 start = chunk.stop

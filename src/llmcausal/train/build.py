@@ -13,6 +13,7 @@ from llmcausal.losses import LOSSES
 from llmcausal.losses.base import ContrastiveLoss, ProjectionHead
 from llmcausal.model.activations import set_activations
 from llmcausal.model.factory import LoadedModel
+from llmcausal.model.fused import fuse
 from llmcausal.model.lora import add_lora
 from llmcausal.model.placement import hold_weights
 from llmcausal.model.token_chunks import chunk_tokens
@@ -129,6 +130,7 @@ def set_memory(peft_model: PeftModel, memory: MemorySection, device: torch.devic
     base = peft_model.get_base_model()
     hold_weights(base, memory, device)
     set_activations(base, memory.activations, device, memory.kept_layers)
+    fuse(peft_model)
     chunk_tokens(peft_model, memory.token_chunk)
 
 

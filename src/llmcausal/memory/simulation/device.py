@@ -40,7 +40,7 @@ _WIDER = (
 )  # fmt: skip
 """Operations that autocast on CUDA runs in fp32, as far as language models use them."""
 
-_KERNELS = ("silu_backward",)
+_KERNELS = ("silu_backward", "_fused_rms_norm", "_fused_rms_norm_backward")
 """Operations with one kernel on CUDA, which torch decomposes for a backend without a kernel."""
 
 _MASK_ALIGNMENT = 16

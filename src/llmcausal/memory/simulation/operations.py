@@ -116,7 +116,8 @@ def kernels_of(
     name = func.name().partition("::")[2].partition(".")[0]
     if func.is_view or name.startswith(_WITHOUT_KERNEL):
         return
-    inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    inputs = list({id(each): each for each in given}.values())  # `out` may be an argument too
     outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
     if not outputs:  # fake tensors also dispatch questions, such as their device
         return
