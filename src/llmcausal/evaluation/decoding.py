@@ -32,8 +32,8 @@ class RowCache(Cache):
     no buffer is copied. `prefill` has the keys of all nodes of a prefix tree [1, heads, nodes,
     width] per layer, and is emptied layer by layer; `paths` are each prompt's nodes.
 
-    On a CPU, rows attend to all columns, also to empty ones, which are masked: batched products
-    would copy a part of the columns each time.
+    On a CPU, rows attend to all columns, also to empty ones, which are masked, unless most are
+    empty: batched products would copy a part of the columns each time.
     """
 
     def __init__(self, prefill: DynamicCache, paths: Sequence[Tensor], new_tokens: int) -> None:
@@ -67,8 +67,9 @@ class RowCache(Cache):
 
     @property
     def _end(self) -> int:
-        whole = self.mask.device.type == "cpu"
-        return self.mask.shape[-1] if whole else self.column + 1
+        columns, written = self.mask.shape[-1], self.column + 1
+        whole = self.mask.device.type == "cpu" and columns <= 2 * written
+        return columns if whole else written
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any

@@ -51,7 +51,9 @@ def model_shape(model: Any, element_bytes: int) -> ModelShape:
     }
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    normed = any("post_feedforward" in name for name, _ in model.named_modules())
+    normed = any(
+        "post_feedforward" in name or "post_mlp" in name for name, _ in model.named_modules()
+    )
     return ModelShape(
         linears=linears,
         layers=text.num_hidden_layers,
@@ -96,7 +98,8 @@ def step_cost(
     Args:
         naive: Count the usual recipe: a pass per member with all logits.
     """
-    weights = adapters = first = first_adapters = held = spared = 0
+    weights = adapters = first = first_adapters = held = 0
+    spared = 0.0
     kept = 0 if naive else kept_of(section, shape.layers)
     for name, (inner, outer) in shape.linears.items():
         module = name.rpartition(".")[2]
@@ -117,6 +120,9 @@ def step_cost(
     nodes = tokens.nodes if tree else tokens.separate
     pairs = tokens.tree_pairs if tree else tokens.separate_pairs
     labels = tokens.separate if naive else tokens.labels
+    chunks = -(-nodes // section.token_chunk) if section.token_chunk and not naive else 1
+    if chunks > 1:  # the first one computes it again
+        spared *= 1 - 1 / chunks
     attention = 4 * shape.layers * shape.attention_width
     forward = 2 * (weights + adapters) * nodes + attention * pairs
     again = forward - 2 * (held + spared) * nodes - attention * pairs * kept / shape.layers

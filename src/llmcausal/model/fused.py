@@ -108,7 +108,10 @@ class _FusedLora:
 
 
 def _fits(base: Any, adapter: Adapter, inputs: Tensor) -> bool:
-    """Tells whether a layer is frozen, its adapter is trained, and both compute as the inputs."""
+    """Tells whether a layer is frozen, its adapter is trained, and both compute as the inputs.
+
+    An fp32 adapter then computes in the inputs' dtype, as under autocast.
+    """
     kind = inputs.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
     frozen = not any(each.requires_grad for each in base.parameters())
@@ -125,6 +128,7 @@ def _product_input(first: Tensor, *second: Tensor) -> Tensor:
 def unread(output: Tensor) -> Iterator[None]:
     """Spares the product that made this output in passes that only prepare a backward pass."""
     owner = getattr(output.grad_fn, "owner", None)
+    del output  # this frame stays until the last chunk
     if not isinstance(owner, _FusedLora):
         yield
         return
