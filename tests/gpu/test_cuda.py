@@ -121,3 +121,36 @@ def test_a_lean_run_gives_what_a_plain_one_does(profile: Path) -> None:
             if name in plain:
                 assert other[name] == pytest.approx(plain[name], rel=1e-3), name
     assert peaks[1] < peaks[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_fused_modules_are_as_near_to_exact_gradients_as_plain_ones(
+    tiny_llama: Any, dtype: torch.dtype
+) -> None:
+    """torch's fused norm has a kernel of its own on CUDA."""
+    import copy
+
+    from llmcausal.config import LoraSection
+    from llmcausal.model.fused import fuse
+    from llmcausal.model.lora import add_lora
+
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    base = tiny_llama(hidden_size=256).to("cuda", dtype)
+    model = add_lora(base, LoraSection(rank=8, target_modules=names), 0).train()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    ids = torch.arange(50, device="cuda")[None]
+
+    def gradients(model: Any, narrow: bool) -> torch.Tensor:
+        with torch.autocast("cuda", dtype, enabled=narrow):
+            logits = model(input_ids=ids, use_cache=False).logits
+        trained = [p for p in model.parameters() if p.requires_grad]
+        found = torch.autograd.grad(logits.double().log_softmax(-1)[..., 7].mean(), trained)
+        return torch.cat([each.double().flatten() for each in found])
+
+    exact = gradients(copy.deepcopy(model).double(), False)
+    plain = gradients(model, True)
+    fuse(model)
+    distances = [(each - exact).norm() / exact.norm() for each in (gradients(model, True), plain)]
+    assert distances[0] <= 1.3 * distances[1] < 0.1
