@@ -146,7 +146,8 @@ def test_json_is_one_object_with_the_plan_for_a_named_card(run: Run) -> None:
     ratios = {row["strategy"]: row["flops_ratio"] for row in result["costs"]}
     assert ratios["keep"] == 1
     assert 1.3 < ratios["recompute"] < 1.6
-    assert ratios["recompute"] == ratios["lean"] < ratios["one_by_one"]
+    # The first chunk of tokens computes its last product again.
+    assert ratios["recompute"] < ratios["lean"] < ratios["one_by_one"]
     assert result["time"]["flops_per_second"] is None  # another machine's card
     assert result["time"]["floor_seconds"] is None
 
