@@ -73,9 +73,9 @@ Every method is the demo with other loss weights: same data, labels, steps, lear
 adapters (except SecAlign's, which are only on the queries and values). All have the demo's
 learning rate, unless the name or a note says otherwise. `untouched` is the model without an
 adapter. Shares are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same
-prompts, so the intervals are somewhat too narrow. p compares a method with the row that has no p on the same
-prompts and seeds, for the first column: an exact permutation test that keeps a prompt's seeds
-together.
+prompts, so the intervals are somewhat too narrow. p compares a method with the row that has no p
+on the same prompts and seeds, for the first column: an exact permutation test that keeps a
+prompt's seeds together.
 Likeness is the share of words that clean answers have in common with the untouched model's.
 """
 
