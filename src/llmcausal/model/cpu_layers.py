@@ -17,7 +17,6 @@ from typing import Any
 
 import psutil
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from llmcausal.model.cpu_attention import (
     attend_rows,
     plan_tree,
 )
+from llmcausal.model.fused import dense
 from llmcausal.model.lora import Adapter, plain_adapters
 from llmcausal.model.placement import base_model
 from llmcausal.model.tree_attention import TreeBlocks
@@ -455,7 +455,7 @@ class Linears:
         self.dtype = dtype
         bases = [base_of(module) for module in modules]
         self.inputs: int = bases[0].in_features
-        self.weight = torch.cat([_dense(base).to(dtype) for base in bases])
+        self.weight = torch.cat([_weight(base).to(dtype) for base in bases])
         ends = torch.tensor([base.out_features for base in bases]).cumsum(0).tolist()
         self.outputs = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
         for base, outputs in zip(bases, self.outputs, strict=True):
@@ -572,11 +572,8 @@ def base_of(module: Any) -> Any:
     return module.get_base_layer() if isinstance(module, LoraLayer) else module
 
 
-def _dense(layer: Any) -> Any:
-    if isinstance(layer, Linear4bit):
-        packed: Any = layer.weight
-        return dequantize_4bit(packed.data, packed.quant_state)
-    return layer.weight.detach()
+def _weight(layer: Any) -> Tensor:
+    return dense(layer.weight.data, getattr(layer.weight, "quant_state", None))
 
 
 def is_frozen(layer: Any) -> bool:

@@ -197,7 +197,7 @@ class _Sum(torch.autograd.Function):
         del whole
         if not any(ctx.needs_input_grad[5:]):
             return *trained, *(None for _ in inputs)
-        rows = given @ _dense(ctx.weight, ctx.state).to(given.dtype)
+        rows = given @ dense(ctx.weight, ctx.state).to(given.dtype)
         _add_product(rows, of_low, down)
         of_whole = rows.view(inputs[0].shape)
         if len(inputs) == 1:
@@ -217,5 +217,6 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0)
     torch.addmm(total, left, right, alpha=scale, out=total)
 
 
-def _dense(weight: Tensor, state: Any) -> Tensor:
+def dense(weight: Tensor, state: Any) -> Tensor:
+    """Returns a linear layer's weight; `state` is that of 4-bit quantization, or None."""
     return weight if state is None else dequantize_4bit(weight, state)
