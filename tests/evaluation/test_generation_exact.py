@@ -12,7 +12,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from llmcausal.config import LoraSection
 from llmcausal.evaluation import generation
@@ -203,6 +203,23 @@ def test_a_cache_that_is_masked_wrongly_is_refused(
         self.mask[: self.rows, ..., : self.column + 1]))  # fmt: skip
     with torch.no_grad(), blockwise_attention(base), pytest.raises(ModelError, match="correlation"):
         TreeDecoder(base, longest=100)
+
+
+def test_a_trees_keys_have_their_places_before_the_second_layer() -> None:
+    from llmcausal.evaluation.decoding import NodeCache
+
+    cache, plain = NodeCache(3), DynamicCache()
+    layers = [(torch.randn(1, 2, 9, 4)[:, :, :7], torch.randn(1, 2, 7, 4)) for _ in range(2)]
+    layers.append((torch.randn(1, 1, 7, 8), torch.randn(1, 1, 7, 8)))
+    free = []
+    for index, pair in enumerate(layers):
+        found, expected = cache.update(*pair, index), plain.update(*pair, index)
+        assert all(map(torch.equal, found, expected))
+        free.append(len(cache.free))
+    assert free == [2, 1, 0]
+    for each, other in zip(cache.layers, plain.layers, strict=True):
+        assert torch.equal(each.keys, other.keys)
+        assert torch.equal(each.values, other.values)
 
 
 def test_dequantized_weight_gives_bitsandbytes_product(tiny_llama: Any) -> None:
