@@ -72,6 +72,25 @@ def test_every_error_has_its_exit_code(
     assert str(error) in shown.err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends the process")
+def test_sigterm_before_the_first_step_releases_what_the_run_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released = []
+
+    def train(_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            released.append(True)
+
+    monkeypatch.setattr(training, "train", train)
+    before = signal.getsignal(signal.SIGTERM)
+    assert _run(monkeypatch, "train", "demo-cpu") == 143
+    assert released
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.mark.usefixtures("failing")
 def test_every_defect_is_shown_on_its_own_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +73,7 @@ def main() -> None:
 
     settle_libraries()
     prepare_streams()
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="llmcausal")
     except LlmcausalError as error:
@@ -81,7 +84,13 @@ def main() -> None:
         typer.echo(f"This is a bug in llmcausal {__version__}; please report it.", err=True)
         sys.exit(1)
     finally:
+        signal.signal(signal.SIGTERM, before)
         _flush_stdout()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Ends the program as Ctrl-C does: by default it would release no lock and close no file."""
+    raise SystemExit(128 + number)
 
 
 def _report(error: Exception) -> None:
