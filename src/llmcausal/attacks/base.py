@@ -73,7 +73,7 @@ class AttackFamily:
         found: tuple[str, ...] = getattr(self, f"{pool}_phrasings")
         return found
 
-    def own_goal(self, system: str, rng: random.Random, phrasing: Phrasing) -> Goal | None:
+    def own_goal(self, system: str, rng: random.Random) -> Goal | None:
         """Returns the family's own goal against a system prompt, or None if any goal will do."""
         return None
 
