@@ -23,7 +23,7 @@ from llmcausal.data.sources.counterfactual import CounterfactualKind, Counterfac
 from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
-from llmcausal.registry import nearest
+from llmcausal.registry import suggestion
 
 MAX_DRAWS = 50
 """Draws for one triplet before its example is left out."""
@@ -57,9 +57,8 @@ def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
     allowed = {family.name: family for family in load_families(split, PHRASINGS[split])}
     for name in names:
         if name not in FAMILIES.entries:
-            known = ", ".join(FAMILIES.entries)
-            hint = nearest(name, FAMILIES.entries)
-            raise UsageError(f"--families: unknown attack family {name!r}{hint} (known: {known})")
+            hint = suggestion(name, FAMILIES.entries)
+            raise UsageError(f"--families: unknown attack family {name!r}{hint}")
         if name not in allowed:
             raise UsageError(
                 f"--families: {name} is held out for --split test, which tests a model on "

@@ -25,7 +25,7 @@ from llmcausal.data.sources.example import (
     usable,
 )
 from llmcausal.errors import DataError, UsageError
-from llmcausal.registry import nearest
+from llmcausal.registry import nearest, suggestion
 
 COLUMN_SOURCES = ("csv", "jsonl")
 
@@ -40,9 +40,7 @@ def read_examples(
         DataError: If it cannot be read, or none of it can be used.
     """
     if name not in SOURCES.entries and ":" not in name:
-        known = ", ".join(SOURCES.entries)
-        hint = nearest(name, SOURCES.entries)
-        raise UsageError(f"--from: unknown data source {name!r}{hint} (known: {known})")
+        raise UsageError(f"--from: unknown data source {name!r}{suggestion(name, SOURCES.entries)}")
     if request.columns and name not in COLUMN_SOURCES and ":" not in name:
         raise UsageError(f"--map is for {' and '.join(COLUMN_SOURCES)}; {name} has fixed fields")
     read: Source = SOURCES.load(name)
@@ -150,7 +148,7 @@ def _goal(record: Mapping[str, Any]) -> Goal:
     if record.get("witness") is not None:
         witness = sound_text("witness", record["witness"])
     if record.get("check") is not None:
-        check, defects = parse_check("check", record["check"])
+        check, defects = parse_check(record["check"])
         if check is None:
             raise Unusable(": ".join(defects[0]))
         if check.kind == "contains":
