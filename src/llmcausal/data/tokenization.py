@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import BRANCHES, Member, Triplet
@@ -49,9 +48,6 @@ class TruncationLedger:
             if len(self.dropped) > _NAMED:
                 lines.append(f"  and {len(self.dropped) - _NAMED} more")
         return lines
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
