@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import operator
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig
@@ -86,13 +85,10 @@ def has_llama_cpp() -> bool:
 
 
 class LlamaCppModel:
-    """A GGUF file in llama.cpp; `context` bounds a prompt and its answer, in tokens.
-
-    Raises:
-        ModelError: If llama.cpp refuses the file.
-    """
+    """A GGUF file in llama.cpp; `context` bounds a prompt and its answer, in tokens."""
 
     def __init__(self, file: Path, context: int) -> None:
+        """Raises a ModelError if llama.cpp refuses the file."""
         import xllamacpp
 
         self.name = f"llama.cpp (xllamacpp {version('xllamacpp')})"
@@ -141,13 +137,9 @@ class LlamaCppModel:
         return tokens
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self.url + path,
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read())
+        # Without proxies: only this machine reaches the server.
+        answer = httpx.post(self.url + path, json=body, timeout=60, trust_env=False)
+        return answer.raise_for_status().json()
 
 
 @dataclass(frozen=True)
@@ -194,11 +186,7 @@ def observe(
 
 
 def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[str, Any]:
-    """Compares the artifact with the reference, and returns a report.
-
-    Raises:
-        ModelError: If they differ; names all differences.
-    """
+    """Compares the artifact with the reference; returns a report, or raises a ModelError."""
     template = source.template
     suite = source.attacks
     exported = observe(source, loaded.reading, loaded.answering)
@@ -266,8 +254,8 @@ def _same_span_tokens(template: ChatTemplate, loaded: Loaded) -> bool | None:
         wanted = tokens_by(template.tokenizer, template.exported)(messages)
     try:
         return loaded.tokens_of(messages) == wanted
-    except (TemplateError, OSError, ValueError, TypeError):  # it does not know such messages
-        return False
+    except (TemplateError, httpx.HTTPError, ValueError, TypeError):
+        return False  # it does not know such messages
 
 
 def _defects(report: dict[str, Any]) -> list[str]:
