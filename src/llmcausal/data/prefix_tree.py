@@ -130,7 +130,6 @@ def _joined(parts: Iterable[Sequence[int]]) -> Indices:
 
 
 def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """Returns the length of the common prefix of two sequences."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 

@@ -54,7 +54,6 @@ def emptied(content: Content) -> tuple[Spans, str] | None:
 
 
 def texts_of(content: Content, *, trusted: bool) -> list[str]:
-    """Returns the trusted or the untrusted texts."""
     spans = (Span(content),) if isinstance(content, str) else content
     return [span.words for span in spans if span.trusted is trusted]
 
@@ -83,11 +82,7 @@ def as_messages(system: str, content: Content) -> list[dict[str, str]]:
 
 
 def as_text(content: Content) -> Content:
-    """Returns the text of a lone untrusted span of the user, which is the user's turn as it is.
-
-    Raises:
-        DataError: If there is no span.
-    """
+    """Returns a lone untrusted span of the user as its text; a DataError if there is no span."""
     if not content and not isinstance(content, str):
         raise DataError(["spans: empty; give at least one"], "the prompt cannot be used")
     if isinstance(content, str) or content[1:] or content[0].trusted or content[0].role != "user":

@@ -449,7 +449,6 @@ class Layout:
     untrusted: frozenset[str] = frozenset()
 
     def cuts(self, name: str, content: str) -> set[int]:
-        """Returns the offsets of the cuts in a slot's content."""
         return self.guard.cuts(content, disguised=name in self.untrusted)
 
     def around_untrusted(self) -> Iterator[tuple[str, str]]:

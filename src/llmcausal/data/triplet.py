@@ -141,7 +141,6 @@ class Triplet:
         return self.swapped_system if member == "obeying" else self.system
 
     def user_text(self, member: Member) -> str:
-        """Returns a member's own text with the context."""
         text: str = getattr(self, member, None) or getattr(self, _INPUTS[member])
         return f"{self.context}\n{text}" if self.context else text
 

@@ -51,7 +51,6 @@ def check_driver(facts: Facts) -> Finding:
 
 
 def check_device(facts: Facts) -> Finding:
-    """Checks torch's build and the profile's device."""
     config, machine, torch = facts.config, facts.machine, _torch(facts)
     build = f"torch {torch.version}"
     if config.model.device == "cpu":
@@ -98,7 +97,6 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
 
 
 def check_precision(facts: Facts) -> Finding | None:
-    """Checks that the GPU computes in the profile's number format."""
     if (gpu := facts.gpu) is None:
         return None
     precision = facts.config.model.precision
@@ -193,7 +191,6 @@ def check_pinned_memory(facts: Facts) -> Finding | None:
 
 
 def more_memory(machine: Machine) -> str:
-    """Returns advice on getting more host memory."""
     if machine.wsl:
         return more_wsl_memory()
     return "close other programs, or choose a smaller model"

@@ -70,11 +70,7 @@ def merge(source: ExportSource, folder: Path) -> None:
 
 
 def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
-    """Returns the adapter's updates by the weight's name.
-
-    Raises:
-        ModelError: If the adapter contains anything else.
-    """
+    """Returns the adapter's updates by weight; raises a ModelError if it holds anything else."""
     tensors = load_file(adapter_dir / ADAPTER_WEIGHTS)
     divisor = math.sqrt(config.r) if config.use_rslora else config.r
     updates = {}
