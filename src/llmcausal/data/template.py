@@ -795,13 +795,17 @@ class ChatTemplate:
 
         def render_all() -> None:
             folds = find_pieces(self._render, self._dated).folds_system
-            for text in _PROBES:
-                messages = conversation(text["system"], text["user"], folds_system=folds)
-                self._render(messages, True)
-                messages.append({"role": "assistant", "content": text["assistant"]})
-                self._render(messages, False)
+            list(self._probed_turns(folds))
 
         self._try_once("turn", render_all)
+
+    def _probed_turns(self, folds_system: bool) -> Iterator[tuple[Mapping[str, str], str, str]]:
+        """Yields each probe's texts, and its renderings without and with the answer."""
+        for texts in _PROBES:
+            messages = conversation(texts["system"], texts["user"], folds_system=folds_system)
+            prompt = self._render(messages, True)
+            messages.append({"role": "assistant", "content": texts["assistant"]})
+            yield texts, prompt, self._render(messages, False)
 
     def _try_once(self, what: str, work: Callable[[], object]) -> None:
         named = f"{what}\0{self.tokenizer.special_tokens_map}\0{self.text}"
@@ -851,16 +855,12 @@ class ChatTemplate:
 
     def _difference(self) -> str:
         """Compares probes with the reference; returns the first difference, or nothing."""
-        for text in _PROBES:
-            system, user, answer = text["system"], text["user"], text["assistant"]
-            messages = conversation(system, user, folds_system=self.folds_system)
-            own = self.encode_prompt(system, user)
-            wanted = self._ids(self._render(messages, True))
-            messages.append({"role": "assistant", "content": answer})
-            full = self._ids(self._render(messages, False))
+        for texts, prompt, turn in self._probed_turns(self.folds_system):
+            own = self.encode_prompt(texts["system"], texts["user"])
+            wanted, full = self._ids(prompt), self._ids(turn)
             # After a control token the reference also has a token boundary before the answer.
             if isinstance(self._turn.items[-1], ControlToken) and full[: len(wanted)] == wanted:
-                own = own + self.encode_response(answer)
+                own = own + self.encode_response(texts["assistant"])
                 wanted = full[: len(own)]
             if own != wanted:
                 return self._first_difference(own, wanted)
