@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcausal.config import ModelSection
 from llmcausal.diagnostics import machine as probes
-from llmcausal.diagnostics.check import Facts, Finding, ProfileNeed, failed, passed, warning
+from llmcausal.diagnostics.check import Facts, Finding, failed, passed, warning
 from llmcausal.diagnostics.inputs import find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
 from llmcausal.launched import more_wsl_memory
@@ -221,9 +221,12 @@ def check_profiles(facts: Facts) -> Finding:
     gpu = facts.machine.gpu
     if gpu is None:
         return _without_gpu(facts)
+    limit = facts.config.memory.budget_gb
     fitting, parts = [], []
     for need in facts.shipped:
-        free = _budget_bytes(facts, need, gpu.free_bytes)
+        free = gpu.free_bytes
+        if need == facts.own and limit is not None:
+            free = min(free, round(limit * GIB))
         strategy = need.first_fitting(free, facts.machine.ram_free_bytes)
         if strategy is None:
             parts.append(f"{need.profile} does not fit")
@@ -258,14 +261,6 @@ def _without_gpu(facts: Facts) -> Finding:
         f"{_gib(least)} free (predicted); {ready}"
     )
     return warning(found, f"llmcausal doctor {CPU_PROFILE}")
-
-
-def _budget_bytes(facts: Facts, need: ProfileNeed, free_bytes: int) -> int:
-    """Returns a shipped profile's limit; the checked profile may have a smaller one."""
-    limit = facts.config.memory.budget_gb
-    if need != facts.own or limit is None:
-        return free_bytes
-    return min(free_bytes, round(limit * GIB))
 
 
 def _gib(number: int) -> str:

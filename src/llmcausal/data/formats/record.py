@@ -177,11 +177,10 @@ class _Parser:
         if value is None:
             self._absent("spans", ("spans",))
             return ()
-        before = len(self.defects)
         spans = self.read_spans(value)
-        places = [place for place, span in enumerate(spans) if span.text is None]
-        if len(self.defects) > before:
+        if not spans:
             return ()
+        places = [place for place, span in enumerate(spans) if span.text is None]
         if len(places) != 1:
             reason = "exactly one has no text: there the texts of benign and injection go"
             named = ", ".join(map(str, places)) or "none"
