@@ -51,7 +51,6 @@ def make_artifact(
     """Writes an artifact, loads it back, compares it and describes it. An error leaves nothing.
 
     Args:
-        kind: The export format's name.
         write: Writes the files into a folder; returns facts for the report.
         load: Loads them as their users will.
 

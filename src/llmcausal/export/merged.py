@@ -166,8 +166,7 @@ def _header(tensors: Sequence[Stored], dtype: torch.dtype) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for each in tensors:
-        count = torch.Size(each.shape).numel()
-        end = start + count * _width(each, dtype)
+        end = start + each.numbers * _width(each, dtype)
         code = CODES[dtype] if each.is_float else each.code
         entries[each.name] = {"dtype": code, "shape": each.shape, "data_offsets": [start, end]}
         start = end

@@ -176,10 +176,9 @@ class ExportSource:
             config = GenerationConfig.from_pretrained(str(self.base_folder))
         else:
             config = GenerationConfig.from_model_config(self.model_config())
-        tokenizer: PreTrainedTokenizerFast = self.template.tokenizer
         config.eos_token_id = list(self.template.stop_ids)
         if config.pad_token_id is None:
-            pad = tokenizer.pad_token_id
+            pad = self.template.tokenizer.pad_token_id
             config.pad_token_id = self.template.stop_ids[0] if pad is None else pad
         if not config.do_sample:
             # Some published models set these with do_sample=False, which cannot be saved.

@@ -132,10 +132,7 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
 
 
 class Defects:
-    """Collects the defects of a file and the number of their lines.
-
-    Only the first `MAX_DEFECTS` are kept in full.
-    """
+    """Counts a file's defects and the lines that have any; keeps the first `MAX_DEFECTS`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
