@@ -12,17 +12,11 @@ SpanRole = Literal["user", "assistant", "tool"]
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a conversation.
+    """A part of a conversation."""
 
-    Attributes:
-        text: None in a triplet, at the place for the text of each member.
-        role: `assistant` for the model's own earlier answers, `tool` for a tool's results.
-        trusted: Whether the model should follow instructions in the text.
-    """
-
-    text: str | None = None
-    role: SpanRole = "user"
-    trusted: bool = False
+    text: str | None = None  # None in a triplet, at the place for the text of each member
+    role: SpanRole = "user"  # `assistant`: the model's own earlier answer; `tool`: a tool's result
+    trusted: bool = False  # whether the model should follow instructions in the text
 
     @property
     def words(self) -> str:

@@ -194,16 +194,12 @@ TemplatePiece = str | Slot
 
 @dataclass(frozen=True)
 class TemplatePieces:
-    """One turn of a chat template.
-
-    `lead` is the text between the prompt and the answer (Llama 2: a space), `tail` the text after
-    the answer.
-    """
+    """One turn of a chat template."""
 
     prompt: tuple[TemplatePiece, ...]
-    lead: str
+    lead: str  # between the prompt and the answer (Llama 2: a space)
     answer: Slot
-    tail: str
+    tail: str  # after the answer
     folds_system: bool
 
 
@@ -345,14 +341,11 @@ tokenizers add a space accordingly."""
 
 @dataclass(frozen=True)
 class TextSpan:
-    """Text and slots between two control tokens; encoded as one text, since merges cross its parts.
-
-    `strips_left` and `strips_right`: the control token on that side swallows white space.
-    """
+    """Text and slots between two control tokens; encoded as one text, since merges cross parts."""
 
     parts: tuple[TemplatePiece, ...]
     preceding: Preceding
-    strips_left: bool
+    strips_left: bool  # the control token on that side swallows white space
     strips_right: bool
 
     def fill(
@@ -437,16 +430,12 @@ def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """A prompt's template for one number, order and trust of its texts.
-
-    `guard` finds the layout's plain-text markers in content. `untrusted` names the slots of
-    untrusted spans.
-    """
+    """A prompt's template for one number, order and trust of its texts."""
 
     pieces: tuple[TemplatePiece, ...]
     items: tuple[TemplateItem, ...]
-    guard: MarkerGuard
-    untrusted: frozenset[str] = frozenset()
+    guard: MarkerGuard  # finds the layout's plain-text markers in content
+    untrusted: frozenset[str] = frozenset()  # names of the untrusted spans' slots
 
     def cuts(self, name: str, content: str) -> set[int]:
         return self.guard.cuts(content, disguised=name in self.untrusted)

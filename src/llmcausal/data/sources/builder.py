@@ -33,23 +33,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The options of `data build`.
+    """The options of `data build`."""
 
-    Attributes:
-        split: Chooses the attacks' phrasings, families and goals.
-        count: Triplets; None makes one from each example. A count above the number of examples
-            attacks each several times.
-        families: Attack families; none means all that the split may use.
-        positions: Positions of attacks; none means anywhere, mostly at the end.
-        counterfactual: Kind of `benign_cf`.
-    """
-
-    split: Split = "train"
+    split: Split = "train"  # chooses the attacks' phrasings, families and goals
     seed: int = 0
+    # Triplets; None makes one from each example. A higher count attacks examples several times.
     count: int | None = None
-    families: tuple[str, ...] = ()
-    positions: tuple[Position, ...] = ()
-    counterfactual: CounterfactualKind = "other_input"
+    families: tuple[str, ...] = ()  # of attacks; none means all that the split may use
+    positions: tuple[Position, ...] = ()  # of attacks; none means anywhere, mostly at the end
+    counterfactual: CounterfactualKind = "other_input"  # kind of `benign_cf`
 
 
 def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
