@@ -5,12 +5,11 @@ from __future__ import annotations
 from llmcausal.config import ModelSection
 from llmcausal.diagnostics import machine as probes
 from llmcausal.diagnostics.check import Facts, Finding, failed, passed, warning
-from llmcausal.diagnostics.inputs import find_model
+from llmcausal.diagnostics.inputs import MIB, find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
 from llmcausal.launched import more_wsl_memory
 
 GIB = 2**30
-MIB = 2**20
 BF16_SINCE: Version = (8, 0)
 MOST_TAKEN_BYTES = GIB
 """More GPU memory than a driver and a desktop take."""

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from llmcausal.data.spans import Span, as_messages
 from llmcausal.data.template import ChatTemplate, conversation
 from llmcausal.errors import DataError, ModelError
-from llmcausal.export.source import ExportSource
+from llmcausal.export.source import CODES, ExportSource
 
 CHECK_PROMPTS = (
     ("Answer in one short sentence.", "What is the capital of France?"),
@@ -42,7 +42,6 @@ TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 1e-1}
 """Allowed difference, as a share of the largest logit. fp32 leaves room for sums in another order;
 merging into 16-bit weights also rounds each weight by half a unit in 2^8 or 2^11; q8_0 rounds to
 255 steps a block. Answers alone judge coarser quantization."""
-NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _POSITIONS = 16
 """Last prompt positions whose logits are compared."""
 
@@ -196,7 +195,7 @@ def check(source: ExportSource, loaded: Loaded, reference: Behaviour) -> dict[st
     largest = max(float(logits.abs().max()) for logits in reference.logits)
     share = TOLERANCES.get(loaded.weights)
     if share is not None:
-        share = max(share, TOLERANCES[NAMES[source.dtype]]) * max(1.0, largest)
+        share = max(share, TOLERANCES[CODES[source.dtype].lower()]) * max(1.0, largest)
     report = {
         "checked": True,
         "weights": loaded.weights,
@@ -298,7 +297,7 @@ def loaded_from(
     runs = TransformersModel(model.eval(), settings, program)
     wanted, stops = list(source.template.stop_ids), settings.eos_token_id
     defects = [] if stops == wanted else [f"it stops at {stops}, not at {wanted}"]
-    return Loaded(runs, runs, tokens_by(tokenizer), NAMES[dtype], defects)
+    return Loaded(runs, runs, tokens_by(tokenizer), CODES[dtype].lower(), defects)
 
 
 def tokens_by(
