@@ -11,29 +11,19 @@ Part = Literal["answers", "perplexity", "causal"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        name: Name in files and on the command line.
-        label: Name for people.
-        note: What it counts.
-        short: Label for narrow columns.
-        brief: Label for the narrowest columns; empty if `short` fits.
-        part: Its place in a result: `answers` and `perplexity` are on a side, `causal` is in the
-            side's `causal`. Answers are shares of prompts, written in percent.
-        everywhere: Whether every suite measures it. Others are left out if nothing was measured.
-        headline: Whether it is in the small table after training.
-    """
-
-    name: str
-    label: str
-    note: str
-    short: str
+    name: str  # in files and on the command line
+    label: str  # for people
+    note: str  # what it counts
+    short: str  # label for narrow columns
     better: Literal["less", "more"]
+    # Its place in a result: `answers` and `perplexity` are on a side, `causal` is in the side's
+    # `causal`. Answers are shares of prompts, written in percent.
     part: Part = "answers"
-    everywhere: bool = False
-    headline: bool = False
-    brief: str = ""
+    everywhere: bool = False  # every suite measures it; others are left out if not measured
+    headline: bool = False  # in the small table after training
+    brief: str = ""  # label for the narrowest columns; empty if `short` fits
 
     @property
     def is_share(self) -> bool:

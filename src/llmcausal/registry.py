@@ -17,6 +17,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Returns what `nearest` does, and all known names: the end of a message on an unknown name."""
+    return f"{nearest(name, known)} (known: {', '.join(known)})"
+
+
 @dataclass(frozen=True)
 class Table:
     """The members of one kind of part, each as `"module:attribute"`; only `load` imports them."""

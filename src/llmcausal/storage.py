@@ -16,7 +16,6 @@ class TooLargeError(ValueError):
 
 
 def write_flushed(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes a file and flushes it to disk."""
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)

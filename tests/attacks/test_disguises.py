@@ -61,7 +61,7 @@ def test_sentences_are_split_into_three_parts_that_say_something() -> None:
 
 class TestPromptLeaking:
     def goal(self, system: str = SYSTEM) -> Goal:
-        goal = PromptLeaking().own_goal(system, random.Random(0), "held_out")
+        goal = PromptLeaking().own_goal(system, random.Random(0))
         assert goal.kind == "system_prompt"
         assert goal.in_system
         return goal

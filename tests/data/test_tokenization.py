@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -58,7 +58,7 @@ def test_members_are_prompt_and_response(template: ChatTemplate) -> None:
     assert encoded.injection.response == tuple(template.encode_response("Ann, no more"))
     assert encoded.benign_cf.response == ()
     assert encoder.ledger.summary() == []
-    assert encoder.ledger.as_dict()["seen"] == 1
+    assert encoder.ledger.seen == 1
 
 
 def test_context_is_shortened_and_nothing_else(template: ChatTemplate) -> None:
@@ -125,7 +125,7 @@ def test_a_dropped_triplet_is_named_with_its_long_fields(template: ChatTemplate)
     lines = encoder.ledger.summary()
     assert lines[0].startswith(f"2 of 3 triplets dropped: longer than {limit} tokens")
     assert lines[1].startswith("  long: injection takes")
-    values = json.loads(json.dumps(encoder.ledger.as_dict()))
+    values = json.loads(json.dumps(asdict(encoder.ledger)))
     assert [drop["id"] for drop in values["dropped"]] == ["long", "bare"]
     assert values["shortened"] == []
 

@@ -293,7 +293,7 @@ class Validation:
             "ok": not self.has_errors,
             "files": self.counts,
             "findings": [asdict(finding) for finding in self.findings],
-            "lengths": {file: ledger.as_dict() for file, ledger in self.lengths.items()},
+            "lengths": {file: asdict(ledger) for file, ledger in self.lengths.items()},
         }
 
 

@@ -29,8 +29,7 @@ from llmcausal.evaluation.results import RESULTS
 from llmcausal.evaluation.scoring import obeyed, right
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.export import EXPORTERS
-from llmcausal.export.artifact import ExportOptions
-from llmcausal.export.model_card import HUB_ID
+from llmcausal.export.artifact import HUB_ID, ExportOptions
 from llmcausal.export.source import (
     AttackSuite,
     CheckpointParts,

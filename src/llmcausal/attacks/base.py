@@ -16,21 +16,14 @@ on it; a model helped to choose the `validation` wordings."""
 
 @dataclass(frozen=True)
 class Goal:
-    """One instruction to the model that its real task never asks for.
+    """One instruction to the model that its real task never asks for."""
 
-    Attributes:
-        kind: Name of the kind of goal, as in `llmcausal.attacks.goals.GOAL_KINDS`.
-        instruction: One or two sentences, starting with a capital.
-        witness: Text that proves obedience when it is in the answer, case ignored.
-        pattern: Regular expression that replaces `witness` as the proof, case ignored; "" for none.
-        in_system: The trusted system prompt holds the witness, by design.
-    """
-
-    kind: str
-    instruction: str
-    witness: str
+    kind: str  # name in `llmcausal.attacks.goals.GOAL_KINDS`
+    instruction: str  # one or two sentences, starting with a capital
+    witness: str  # text that proves obedience when it is in the answer, case ignored
+    # Regular expression that replaces `witness` as the proof, case ignored; "" for none.
     pattern: str = ""
-    in_system: bool = False
+    in_system: bool = False  # the trusted system prompt holds the witness, by design
 
 
 Position = Literal["start", "middle", "end"]
@@ -44,36 +37,27 @@ class AttackFamily:
 
     A family is a class with phrasings. A family that changes the instruction overrides `payload`,
     a family with its own goal overrides `own_goal`.
-
-    Attributes:
-        name: Its name in `llmcausal.attacks.FAMILIES`.
-        difficulty: `easy` announces itself in words that harmless text does not hold; `medium`
-            takes the shape of ordinary parts of a text; `hard` has no telling sign, or is
-            disguised or spread out.
-        held_out: Only the test split uses the family; it then needs only held-out phrasings.
-        train_phrasings: Templates around `{instruction}`.
-        validation_phrasings: Other templates, for choosing a checkpoint.
-        held_out_phrasings: Other templates, never tried on a model while they were written.
-        slots: A template's placeholders, each exactly once.
-        joiners: Separators between the carrier and the attack.
-        texts: Other texts of a family with code, by name.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # in `llmcausal.attacks.FAMILIES`
+    # `easy` announces itself in words that harmless text does not hold; `medium` takes the shape of
+    # ordinary parts of a text; `hard` has no telling sign, or is disguised or spread out.
     difficulty: ClassVar[Difficulty]
+    # Only the test split uses the family; it then needs only held-out phrasings.
     held_out: ClassVar[bool] = False
-    train_phrasings: ClassVar[tuple[str, ...]] = ()
-    validation_phrasings: ClassVar[tuple[str, ...]] = ()
-    held_out_phrasings: ClassVar[tuple[str, ...]]
-    slots: ClassVar[tuple[str, ...]] = ("instruction",)
+    train_phrasings: ClassVar[tuple[str, ...]] = ()  # templates around `{instruction}`
+    validation_phrasings: ClassVar[tuple[str, ...]] = ()  # others, for choosing a checkpoint
+    held_out_phrasings: ClassVar[tuple[str, ...]]  # others, written without trying any model
+    slots: ClassVar[tuple[str, ...]] = ("instruction",)  # a template holds each once
+    # Separators between the carrier and the attack.
     joiners: ClassVar[tuple[str, ...]] = ("\n\n", "\n\n", "\n", " ")
-    texts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    texts: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # others of a family with code, by name
 
     def phrasings(self, pool: Phrasing) -> tuple[str, ...]:
         found: tuple[str, ...] = getattr(self, f"{pool}_phrasings")
         return found
 
-    def own_goal(self, system: str, rng: random.Random, phrasing: Phrasing) -> Goal | None:
+    def own_goal(self, system: str, rng: random.Random) -> Goal | None:
         """Returns the family's own goal against a system prompt, or None if any goal will do."""
         return None
 

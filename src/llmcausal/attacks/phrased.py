@@ -168,7 +168,7 @@ MAX_PATTERN_LENGTH = 900
 class PromptLeaking(AttackFamily):
     """Has its own goal: the model recites its system prompt."""
 
-    def own_goal(self, system: str, rng: random.Random, phrasing: Phrasing) -> Goal:
+    def own_goal(self, system: str, rng: random.Random) -> Goal:
         """Returns the goal to leak `system`; any run of its words proves it."""
         words = re.findall(r"\w+", system)
         count = max(len(words) - RUN_WORDS + 1, 1)

@@ -149,7 +149,7 @@ class Attacker:
         return cls(families[index % len(families)], kind, split, phrasing, goals)
 
     def goal(self, system: str, rng: random.Random) -> Goal:
-        if own := self.family.own_goal(system, rng, self.phrasing):
+        if own := self.family.own_goal(system, rng):
             return own
         if self.goals:
             return rng.choice(self.goals)

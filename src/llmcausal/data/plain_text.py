@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ControlToken:
-    """A token that only the chat template may produce.
-
-    `strips_left` and `strips_right`: the tokenizer drops white space on that side.
-    """
+    """A token that only the chat template may produce."""
 
     id: int
     text: str
-    strips_left: bool = False
+    strips_left: bool = False  # the tokenizer drops white space on that side of it
     strips_right: bool = False
 
 

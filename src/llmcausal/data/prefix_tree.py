@@ -21,19 +21,12 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """A packed set of sequences.
+    """A packed set of sequences."""
 
-    Attributes:
-        tokens: Token id of each node [nodes].
-        depths: Position of each node in its sequences [nodes].
-        subtree_ends: One past the last descendant of each node [nodes].
-        paths: For each sequence, the node of each of its tokens.
-    """
-
-    tokens: Indices
-    depths: Indices
-    subtree_ends: Indices
-    paths: tuple[Indices, ...]
+    tokens: Indices  # token id of each node [nodes]
+    depths: Indices  # position of each node in its sequences [nodes]
+    subtree_ends: Indices  # one past the last descendant of each node [nodes]
+    paths: tuple[Indices, ...]  # for each sequence, the node of each of its tokens
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,18 +49,15 @@ def pack(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """Nodes without a branch between them, at the depths [start, end).
+    """Nodes without a branch between them, at the depths [start, end)."""
 
-    `tokens` is a sequence through the run; `first` and `subtree_end` are node numbers.
-    """
-
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...]  # a sequence through the run
     start: int
     end: int
     parent: _Run | None
     children: dict[int, _Run] = field(default_factory=dict)
-    first: int = 0
-    subtree_end: int = 0
+    first: int = 0  # number of the first node
+    subtree_end: int = 0  # one past the number of the last descendant
 
 
 def _insert(root: _Run, row: tuple[int, ...]) -> _Run:
@@ -130,7 +120,6 @@ def _joined(parts: Iterable[Sequence[int]]) -> Indices:
 
 
 def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """Returns the length of the common prefix of two sequences."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
@@ -150,14 +139,10 @@ class AttentionBlock:
 
     Every row sees the ancestors, then the rows up to itself: causal attention, with the last row
     aligned at the last key.
-
-    Attributes:
-        rows: The nodes [start, end).
-        keys: Runs of nodes that the last row sees, in order; the last run ends with the rows.
     """
 
-    rows: Run
-    keys: tuple[Run, ...]
+    rows: Run  # the nodes [start, end)
+    keys: tuple[Run, ...]  # that the last row sees, in order; the last run ends with the rows
 
 
 def attention_blocks(subtree_ends: Indices) -> tuple[AttentionBlock, ...]:

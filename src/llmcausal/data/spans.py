@@ -12,17 +12,11 @@ SpanRole = Literal["user", "assistant", "tool"]
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a conversation.
+    """A part of a conversation."""
 
-    Attributes:
-        text: None in a triplet, at the place for the text of each member.
-        role: `assistant` for the model's own earlier answers, `tool` for a tool's results.
-        trusted: Whether the model should follow instructions in the text.
-    """
-
-    text: str | None = None
-    role: SpanRole = "user"
-    trusted: bool = False
+    text: str | None = None  # None in a triplet, at the place for the text of each member
+    role: SpanRole = "user"  # `assistant`: the model's own earlier answer; `tool`: a tool's result
+    trusted: bool = False  # whether the model should follow instructions in the text
 
     @property
     def words(self) -> str:
@@ -54,7 +48,6 @@ def emptied(content: Content) -> tuple[Spans, str] | None:
 
 
 def texts_of(content: Content, *, trusted: bool) -> list[str]:
-    """Returns the trusted or the untrusted texts."""
     spans = (Span(content),) if isinstance(content, str) else content
     return [span.words for span in spans if span.trusted is trusted]
 
@@ -83,11 +76,7 @@ def as_messages(system: str, content: Content) -> list[dict[str, str]]:
 
 
 def as_text(content: Content) -> Content:
-    """Returns the text of a lone untrusted span of the user, which is the user's turn as it is.
-
-    Raises:
-        DataError: If there is no span.
-    """
+    """Returns a lone untrusted span of the user as its text; a DataError if there is no span."""
     if not content and not isinstance(content, str):
         raise DataError(["spans: empty; give at least one"], "the prompt cannot be used")
     if isinstance(content, str) or content[1:] or content[0].trusted or content[0].role != "user":

@@ -46,21 +46,16 @@ class Histogram:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Counts and lengths of a set of triplets.
-
-    `categories` to `goal_kinds` count triplets by name; an empty name counts those without one.
-    `checked` triplets have a verifiable answer, `witnessed` ones a verifiable attack.
-    """
-
     count: int
+    # Triplets by name; an empty name counts those without one.
     categories: dict[str, int]
     families: dict[str, int]
     positions: dict[str, int]
     difficulties: dict[str, int]
     novelties: dict[str, int]
     goal_kinds: dict[str, int]
-    checked: int
-    witnessed: int
+    checked: int  # triplets with a verifiable answer
+    witnessed: int  # triplets with a verifiable attack
     lengths: dict[str, Lengths]
     histograms: dict[str, Histogram]
 

@@ -194,16 +194,12 @@ TemplatePiece = str | Slot
 
 @dataclass(frozen=True)
 class TemplatePieces:
-    """One turn of a chat template.
-
-    `lead` is the text between the prompt and the answer (Llama 2: a space), `tail` the text after
-    the answer.
-    """
+    """One turn of a chat template."""
 
     prompt: tuple[TemplatePiece, ...]
-    lead: str
+    lead: str  # between the prompt and the answer (Llama 2: a space)
     answer: Slot
-    tail: str
+    tail: str  # after the answer
     folds_system: bool
 
 
@@ -345,14 +341,11 @@ tokenizers add a space accordingly."""
 
 @dataclass(frozen=True)
 class TextSpan:
-    """Text and slots between two control tokens; encoded as one text, since merges cross its parts.
-
-    `strips_left` and `strips_right`: the control token on that side swallows white space.
-    """
+    """Text and slots between two control tokens; encoded as one text, since merges cross parts."""
 
     parts: tuple[TemplatePiece, ...]
     preceding: Preceding
-    strips_left: bool
+    strips_left: bool  # the control token on that side swallows white space
     strips_right: bool
 
     def fill(
@@ -437,19 +430,14 @@ def _find_markers(items: Sequence[TemplateItem]) -> set[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """A prompt's template for one number, order and trust of its texts.
-
-    `guard` finds the layout's plain-text markers in content. `untrusted` names the slots of
-    untrusted spans.
-    """
+    """A prompt's template for one number, order and trust of its texts."""
 
     pieces: tuple[TemplatePiece, ...]
     items: tuple[TemplateItem, ...]
-    guard: MarkerGuard
-    untrusted: frozenset[str] = frozenset()
+    guard: MarkerGuard  # finds the layout's plain-text markers in content
+    untrusted: frozenset[str] = frozenset()  # names of the untrusted spans' slots
 
     def cuts(self, name: str, content: str) -> set[int]:
-        """Returns the offsets of the cuts in a slot's content."""
         return self.guard.cuts(content, disguised=name in self.untrusted)
 
     def around_untrusted(self) -> Iterator[tuple[str, str]]:
@@ -796,13 +784,17 @@ class ChatTemplate:
 
         def render_all() -> None:
             folds = find_pieces(self._render, self._dated).folds_system
-            for text in _PROBES:
-                messages = conversation(text["system"], text["user"], folds_system=folds)
-                self._render(messages, True)
-                messages.append({"role": "assistant", "content": text["assistant"]})
-                self._render(messages, False)
+            list(self._probed_turns(folds))
 
         self._try_once("turn", render_all)
+
+    def _probed_turns(self, folds_system: bool) -> Iterator[tuple[Mapping[str, str], str, str]]:
+        """Yields each probe's texts, and its renderings without and with the answer."""
+        for texts in _PROBES:
+            messages = conversation(texts["system"], texts["user"], folds_system=folds_system)
+            prompt = self._render(messages, True)
+            messages.append({"role": "assistant", "content": texts["assistant"]})
+            yield texts, prompt, self._render(messages, False)
 
     def _try_once(self, what: str, work: Callable[[], object]) -> None:
         named = f"{what}\0{self.tokenizer.special_tokens_map}\0{self.text}"
@@ -852,16 +844,12 @@ class ChatTemplate:
 
     def _difference(self) -> str:
         """Compares probes with the reference; returns the first difference, or nothing."""
-        for text in _PROBES:
-            system, user, answer = text["system"], text["user"], text["assistant"]
-            messages = conversation(system, user, folds_system=self.folds_system)
-            own = self.encode_prompt(system, user)
-            wanted = self._ids(self._render(messages, True))
-            messages.append({"role": "assistant", "content": answer})
-            full = self._ids(self._render(messages, False))
+        for texts, prompt, turn in self._probed_turns(self.folds_system):
+            own = self.encode_prompt(texts["system"], texts["user"])
+            wanted, full = self._ids(prompt), self._ids(turn)
             # After a control token the reference also has a token boundary before the answer.
             if isinstance(self._turn.items[-1], ControlToken) and full[: len(wanted)] == wanted:
-                own = own + self.encode_response(answer)
+                own = own + self.encode_response(texts["assistant"])
                 wanted = full[: len(own)]
             if own != wanted:
                 return self._first_difference(own, wanted)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import BRANCHES, Member, Triplet
@@ -50,9 +49,6 @@ class TruncationLedger:
                 lines.append(f"  and {len(self.dropped) - _NAMED} more")
         return lines
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class EncodedMember:
@@ -67,20 +63,16 @@ class EncodedMember:
 
 @dataclass(frozen=True)
 class EncodedTriplet:
-    """A triplet's members as token ids.
-
-    `benign` has the task loss's answer, `injection` the robust loss's, `benign_cf` none. `obeying`
-    and `yielding` are None if the triplet or the objective has none. `reference` is the mean
-    cross-entropy, in nats a token, of the robust and the yielding answer without the adapter; None
-    if it is unknown.
-    """
+    """A triplet's members as token ids."""
 
     id: str
-    benign: EncodedMember
-    benign_cf: EncodedMember
-    injection: EncodedMember
-    obeying: EncodedMember | None = None
+    benign: EncodedMember  # with the task loss's answer
+    benign_cf: EncodedMember  # without an answer
+    injection: EncodedMember  # with the robust loss's answer
+    obeying: EncodedMember | None = None  # None, as `yielding`, if triplet or objective has none
     yielding: EncodedMember | None = None
+    # Mean cross-entropy, in nats a token, of the robust and the yielding answer without the
+    # adapter; None if it is unknown.
     reference: tuple[float, float] | None = None
 
     @property

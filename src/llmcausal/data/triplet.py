@@ -57,66 +57,44 @@ class Check:
 
 @dataclass(frozen=True)
 class AttackInfo:
-    """The attack inside `injection`; an unknown fact is "".
-
-    Attributes:
-        witness: Text that proves obedience if the answer holds it.
-        check: Proof of obedience that replaces `witness` if a text is not enough.
-        position: Place of the attack in the text: start, middle or end.
-        difficulty: easy, medium or hard to recognize.
-        novelty: `seen` (the built-in training data has the phrasing), `new_phrasing` (it only has
-            the family) or `new_family`.
-    """
+    """The attack inside `injection`; an unknown fact is ""."""
 
     family: str
     goal: str = ""
-    witness: str = ""
-    check: Check | None = None
-    position: str = ""
-    difficulty: str = ""
+    witness: str = ""  # text that proves obedience if the answer holds it
+    check: Check | None = None  # proof that replaces `witness` if a text is not enough
+    position: str = ""  # place in the text: start, middle or end
+    difficulty: str = ""  # easy, medium or hard to recognize
+    # `seen` (the built-in training data has the phrasing), `new_phrasing` (it only has the family)
+    # or `new_family`.
     novelty: str = ""
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """One example. The text fields are untrusted data, never control tokens.
+    """One example. The text fields are untrusted data, never control tokens."""
 
-    Attributes:
-        id: Unique within its file.
-        benign_cf: Another harmless input for the same task, the counterfactual.
-        injection: An input that carries an attack.
-        response: Right answer to `benign`; empty for the model's own.
-        response_cf: Right answer to `benign_cf`, where known.
-        response_injection: Right answer to `injection`; None means `response`.
-        response_obeying: Answer that obeys the attack's instruction: right for the trusted
-            instruction, wrong for the injected one.
-        obeying: Input with the attack's instruction as the trusted one; None means `benign`.
-        system_obeying: System prompt of `obeying`; None means `attack.goal`.
-        unfinished: The answers that were cut off; they do not end the turn.
-        context: Text before each of the three inputs; the only text that may be shortened.
-        spans: The conversation after the system prompt, if it is more than one text. Each input's
-            place is the span without text, which is untrusted.
-        category: Kind of task.
-        check: Verifies an answer, where known.
-    """
-
-    id: str
+    id: str  # unique within its file
     system: str
     benign: str
-    benign_cf: str
-    injection: str
-    response: str = ""
-    response_cf: str | None = None
-    response_injection: str | None = None
+    benign_cf: str  # another harmless input for the same task, the counterfactual
+    injection: str  # an input that carries an attack
+    response: str = ""  # right answer to `benign`; empty for the model's own
+    response_cf: str | None = None  # right answer to `benign_cf`, where known
+    response_injection: str | None = None  # right answer to `injection`; None means `response`
+    # Obeys the attack's instruction: right for the trusted instruction, wrong for the injected one.
     response_obeying: str | None = None
+    # Input with the attack's instruction as the trusted one; None means `benign`.
     obeying: str | None = None
-    system_obeying: str | None = None
-    unfinished: tuple[str, ...] = ()
-    context: str = ""
+    system_obeying: str | None = None  # system prompt of `obeying`; None means `attack.goal`
+    unfinished: tuple[str, ...] = ()  # the answers that were cut off; they do not end the turn
+    context: str = ""  # before each of the three inputs; the only text that may be shortened
+    # The conversation after the system prompt, if it is more than one text. Each input's place is
+    # the span without text, which is untrusted.
     spans: Spans = ()
-    category: str = ""
+    category: str = ""  # kind of task
     attack: AttackInfo | None = None
-    check: Check | None = None
+    check: Check | None = None  # verifies an answer, where known
 
     @property
     def prompts(self) -> tuple[str, str, str]:
@@ -141,7 +119,6 @@ class Triplet:
         return self.swapped_system if member == "obeying" else self.system
 
     def user_text(self, member: Member) -> str:
-        """Returns a member's own text with the context."""
         text: str = getattr(self, member, None) or getattr(self, _INPUTS[member])
         return f"{self.context}\n{text}" if self.context else text
 

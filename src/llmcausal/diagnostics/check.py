@@ -10,7 +10,6 @@ from llmcausal.config import RunConfig
 from llmcausal.diagnostics.machine import Gpu, Machine
 
 Status = Literal["pass", "warning", "fail"]
-SCHEMA_TITLE = "What `llmcausal doctor --json` prints"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def json_schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(DoctorReport).json_schema(mode="serialization")
-    schema["title"] = SCHEMA_TITLE
+    schema["title"] = "What `llmcausal doctor --json` prints"
     for part in (schema, *schema["$defs"].values()):
         part["required"] = list(part["properties"])
         part["additionalProperties"] = False

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmcausal.diagnostics.check import Facts, Finding, failed, passed, warning
-from llmcausal.diagnostics.gpu import more_memory
+from llmcausal.diagnostics.gpu import GIB, more_memory
 from llmcausal.diagnostics.inputs import is_stored, weights_bytes
 from llmcausal.diagnostics.machine import one_line
 
 if TYPE_CHECKING:
     import torch
 
-GIB = 2**30
 MINIMUM_PYTHON = (3, 11)
 WORKING_BYTES = 2 * GIB
 """Host memory for Python, the libraries and a small model's activations, without the weights."""

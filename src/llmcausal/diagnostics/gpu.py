@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from llmcausal.config import ModelSection
 from llmcausal.diagnostics import machine as probes
-from llmcausal.diagnostics.check import Facts, Finding, ProfileNeed, failed, passed, warning
-from llmcausal.diagnostics.inputs import find_model
+from llmcausal.diagnostics.check import Facts, Finding, failed, passed, warning
+from llmcausal.diagnostics.inputs import MIB, find_model
 from llmcausal.diagnostics.machine import Gpu, Machine, Torch, Version
 from llmcausal.launched import more_wsl_memory
 
 GIB = 2**30
-MIB = 2**20
 BF16_SINCE: Version = (8, 0)
 MOST_TAKEN_BYTES = GIB
 """More GPU memory than a driver and a desktop take."""
@@ -51,7 +50,6 @@ def check_driver(facts: Facts) -> Finding:
 
 
 def check_device(facts: Facts) -> Finding:
-    """Checks torch's build and the profile's device."""
     config, machine, torch = facts.config, facts.machine, _torch(facts)
     build = f"torch {torch.version}"
     if config.model.device == "cpu":
@@ -98,7 +96,6 @@ def _no_gpu(facts: Facts, torch: Torch, build: str) -> Finding:
 
 
 def check_precision(facts: Facts) -> Finding | None:
-    """Checks that the GPU computes in the profile's number format."""
     if (gpu := facts.gpu) is None:
         return None
     precision = facts.config.model.precision
@@ -193,7 +190,6 @@ def check_pinned_memory(facts: Facts) -> Finding | None:
 
 
 def more_memory(machine: Machine) -> str:
-    """Returns advice on getting more host memory."""
     if machine.wsl:
         return more_wsl_memory()
     return "close other programs, or choose a smaller model"
@@ -224,9 +220,12 @@ def check_profiles(facts: Facts) -> Finding:
     gpu = facts.machine.gpu
     if gpu is None:
         return _without_gpu(facts)
+    limit = facts.config.memory.budget_gb
     fitting, parts = [], []
     for need in facts.shipped:
-        free = _budget_bytes(facts, need, gpu.free_bytes)
+        free = gpu.free_bytes
+        if need == facts.own and limit is not None:
+            free = min(free, round(limit * GIB))
         strategy = need.first_fitting(free, facts.machine.ram_free_bytes)
         if strategy is None:
             parts.append(f"{need.profile} does not fit")
@@ -261,14 +260,6 @@ def _without_gpu(facts: Facts) -> Finding:
         f"{_gib(least)} free (predicted); {ready}"
     )
     return warning(found, f"llmcausal doctor {CPU_PROFILE}")
-
-
-def _budget_bytes(facts: Facts, need: ProfileNeed, free_bytes: int) -> int:
-    """Returns a shipped profile's limit; the checked profile may have a smaller one."""
-    limit = facts.config.memory.budget_gb
-    if need != facts.own or limit is None:
-        return free_bytes
-    return min(free_bytes, round(limit * GIB))
 
 
 def _gib(number: int) -> str:

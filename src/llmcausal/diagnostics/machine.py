@@ -19,8 +19,6 @@ HIDE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A program that uses GPU memory."""
-
     pid: int
     name: str  # empty if unknown
     used_bytes: int | None  # None if the driver does not report it (Windows)
@@ -28,8 +26,6 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU."""
-
     name: str
     total_bytes: int
     free_bytes: int  # before this program takes any
@@ -44,8 +40,6 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Torch:
-    """The installed torch."""
-
     version: str  # with its local part, such as `2.13.0+cpu`
     cuda: Version | None = None  # CUDA version of the build; None without CUDA
     sees_gpu: bool = False
@@ -55,8 +49,6 @@ class Torch:
 
 @dataclass(frozen=True)
 class Machine:
-    """Hardware and drivers."""
-
     python: tuple[int, int, int]
     system: str  # `Linux`, `Windows` or `Darwin`, and the processor's architecture
     wsl: bool

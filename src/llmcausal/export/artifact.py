@@ -1,4 +1,4 @@
-"""Every export: a folder, complete or absent on disk, with a report."""
+"""Every export: a folder, complete or absent on disk, with a report and a model card."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import errno
 import gc
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors import SafetensorError
 
+from llmcausal import __version__
 from llmcausal.errors import DoesNotFitError, StorageError, UsageError
 from llmcausal.export.check import Loaded, TransformersModel, check, observe
-from llmcausal.export.model_card import write_model_card
 from llmcausal.export.source import ExportSource, weights_of
 from llmcausal.launched import in_wsl, more_wsl_memory
 
@@ -31,6 +33,7 @@ class ExportOptions:
 
 
 REPORT = "export_check.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 GIB = 2**30
 WORKING_BYTES = GIB // 2
 """Host memory for the activations and caches of the check's short prompts."""
@@ -48,7 +51,6 @@ def make_artifact(
     """Writes an artifact, loads it back, compares it and describes it. An error leaves nothing.
 
     Args:
-        kind: The export format's name.
         write: Writes the files into a folder; returns facts for the report.
         load: Loads them as their users will.
 
@@ -104,6 +106,37 @@ def _refuse_too_large(source: ExportSource, kind: str) -> None:
             "--no-check writes the export without the comparison, one tensor at a time; or "
             f"{more_wsl_memory() if in_wsl() else 'close other programs'}."
         )
+
+
+def write_model_card(folder: Path, source: ExportSource, report: Mapping[str, Any]) -> None:
+    templates = Environment(
+        loader=PackageLoader("llmcausal.export"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"json": json.dumps, "code": _code}
+    base = source.base_for_consumers()
+    if report["format"] != "adapter" and not HUB_ID.fullmatch(base):
+        base = Path(base).name  # these formats need no folder of this machine
+    card = templates.get_template("model_card.md.jinja").render(
+        kind=report["format"],
+        version=__version__,
+        base=base,
+        on_hub=HUB_ID.fullmatch(base),
+        revision=source.base_revision,
+        folds_system=source.template.folds_system,
+        training=source.training,
+        spans=source.spans and report["format"] != "ollama",  # its Modelfile renders one turn
+        report=report,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _code(text: str) -> str:
+    """Keeps a value inside its code span and table cell."""
+    return " ".join(text.replace("`", "").replace("|", "/").split())
 
 
 _DISK_ERRORS = {

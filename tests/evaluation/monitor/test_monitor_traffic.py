@@ -127,7 +127,7 @@ def test_what_is_trusted_or_the_users_own_is_no_sign() -> None:
 
 
 def test_a_leak_that_the_attack_family_asks_for_is_found() -> None:
-    goal = PromptLeaking().own_goal(SYSTEM, random.Random(0), "held_out")
+    goal = PromptLeaking().own_goal(SYSTEM, random.Random(0))
     found = score(exchange(content=goal.instruction, answer=f"Of course! {SYSTEM}"))
     assert found["system_prompt_leak"]
 

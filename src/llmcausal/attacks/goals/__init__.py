@@ -78,12 +78,8 @@ class GoalKind(DataFile):
         return Goal(kind, instruction, target.witness, target.pattern)
 
 
+@cache
 def __getattr__(name: str) -> GoalKind:
     if name not in GOAL_KINDS.entries:
         raise AttributeError(name)
-    return _kind(name)
-
-
-@cache
-def _kind(name: str) -> GoalKind:
     return read_table(files(__name__).joinpath(f"{name}.toml"), GoalKind)

@@ -20,11 +20,7 @@ FORMATS = Table(
 
 
 def read_triplets(path: Path) -> list[Triplet]:
-    """Reads a file of triplets in the format that its suffix names.
-
-    Raises:
-        DataError: With every defect, each as `file:line: field: reason`.
-    """
+    """Reads a file in the format that its suffix names; raises a DataError with every defect."""
     return [triplet for _, triplet in read_numbered(path)]
 
 

@@ -132,10 +132,7 @@ def write_triplets(path: Path, triplets: Iterable[Triplet]) -> None:
 
 
 class Defects:
-    """Collects the defects of a file and the number of their lines.
-
-    Only the first `MAX_DEFECTS` are kept in full.
-    """
+    """Counts a file's defects and the lines that have any; keeps the first `MAX_DEFECTS`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,14 +149,12 @@ class Defects:
             self.messages.append(f"{self.path}:{line}: {field}: {reason}")
 
     def raise_if_any(self) -> None:
-        if not self.count:
-            return
         if self.count > MAX_DEFECTS:
-            self.messages.append(f"{self.path}: and {self.count - MAX_DEFECTS} more defects")
-        plural = "s" if self.count != 1 else ""
-        raise DataError(
-            self.messages, f"{self.count} defect{plural} in the data; nothing was started"
-        )
+            more = f"{self.path}: and {self.count - MAX_DEFECTS} more defects"
+            summary = f"{self.count} defects in the data; nothing was started"
+            raise DataError([*self.messages, more], summary)
+        if self.count:
+            raise DataError(self.messages)
 
 
 def _encode(triplet: Triplet) -> bytes:

@@ -15,7 +15,7 @@ import regex
 from llmcausal.data.spans import Content, Span, SpanRole, Spans
 from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Check, CheckKind, Triplet
 from llmcausal.errors import DataError
-from llmcausal.registry import nearest
+from llmcausal.registry import nearest, suggestion
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "id": (),
@@ -73,11 +73,7 @@ JSON_TYPES = {
 
 
 def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[str, str]]]:
-    """Converts a record to a triplet; ignores unknown keys.
-
-    Returns:
-        The triplet, or None if there are defects, and the defects as field and reason.
-    """
+    """Returns the triplet, or None, and the defects as field and reason; ignores unknown keys."""
     parser = _Parser(record)
     texts = {name: parser.text(name) for name in TEXTS}
     attack, check, unfinished = parser.attack(), parser.check(), parser.unfinished()
@@ -88,19 +84,15 @@ def parse_record(record: Mapping[str, Any]) -> tuple[Triplet | None, list[tuple[
     return Triplet(**given, attack=attack, check=check, unfinished=unfinished, spans=spans), []
 
 
-def parse_check(field: str, value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
+def parse_check(value: Any) -> tuple[Check | None, list[tuple[str, str]]]:
     """Reads a check object alone; returns what `parse_record` does."""
     parser = _Parser({})
-    check = parser.read_check(field, value)
+    check = parser.read_check("check", value)
     return None if parser.defects else check, parser.defects
 
 
 def read_content(value: object) -> Content:
-    """Reads a text, or a list of spans as in data files, each with its text.
-
-    Raises:
-        DataError: With every defect.
-    """
+    """Reads a text, or spans as in data files, each with its text; a DataError has every defect."""
     if isinstance(value, str):
         return value
     parser = _Parser({})
@@ -185,11 +177,10 @@ class _Parser:
         if value is None:
             self._absent("spans", ("spans",))
             return ()
-        before = len(self.defects)
         spans = self.read_spans(value)
-        places = [place for place, span in enumerate(spans) if span.text is None]
-        if len(self.defects) > before:
+        if not spans:
             return ()
+        places = [place for place, span in enumerate(spans) if span.text is None]
         if len(places) != 1:
             reason = "exactly one has no text: there the texts of benign and injection go"
             named = ", ".join(map(str, places)) or "none"
@@ -221,9 +212,9 @@ class _Parser:
         # A misspelt `trusted` would change what may be followed.
         if unknown := [key for key in value if key not in SPAN_KEYS]:
             shown = str(unknown[0])[:MAX_KEY_LENGTH]
-            hint = f"{nearest(shown, SPAN_KEYS)} (known: {', '.join(SPAN_KEYS)})"
             more = f", and {len(unknown) - 1} more" if unknown[1:] else ""
-            self.defects.append((field, f"unknown key {shown!a}{more}{hint}"))
+            reason = f"unknown key {shown!a}{more}{suggestion(shown, SPAN_KEYS)}"
+            self.defects.append((field, reason))
         role, text, trusted = (value.get(key) for key in ("role", "text", "trusted"))
         role = "user" if role is None else role
         trusted = role == "assistant" if trusted is None else trusted
@@ -247,7 +238,7 @@ class _Parser:
             return value or ""
         if isinstance(value, str):
             shown = value[:MAX_KEY_LENGTH]
-            reason = f"unknown value {shown!a}{nearest(shown, known)} (known: {', '.join(known)})"
+            reason = f"unknown value {shown!a}{suggestion(shown, known)}"
         else:
             reason = f"must be text, is {_type_name(value)}"
         self.defects.append((f"attack.{key}", reason))
@@ -268,8 +259,7 @@ class _Parser:
         [(kind, wanted)] = value.items()
         if kind not in kinds:
             shown = kind[:MAX_KEY_LENGTH]
-            reason = f"unknown kind {shown!r}{nearest(shown, kinds)} (known: {', '.join(kinds)})"
-            self.defects.append((field, reason))
+            self.defects.append((field, f"unknown kind {shown!r}{suggestion(shown, kinds)}"))
             return None
         text = self._sound_text(f"{field}.{kind}", wanted)
         if text is not None and kind == "regex" and (reason := _bad_pattern(text)):

@@ -31,21 +31,14 @@ _ARTICLE = re.compile(r"\A(?:an?|the|your) ")
 
 @dataclass(frozen=True)
 class Filling:
-    """A scenario with its slots filled.
+    """A scenario with its slots filled."""
 
-    Attributes:
-        document: The text to read, which an attacker may control.
-        answer: The shortest right answer, a part of `response`.
-        wrong: The other labels that the system prompt offers.
-        cased: The answer must have the same upper and lower case.
-    """
-
-    document: str
+    document: str  # the text to read, which an attacker may control
     question: str
-    answer: str
+    answer: str  # the shortest right answer, a part of `response`
     response: str
-    wrong: tuple[str, ...] = ()
-    cased: bool = False
+    wrong: tuple[str, ...] = ()  # the other labels that the system prompt offers
+    cased: bool = False  # the answer must have the same upper and lower case
 
     @property
     def check(self) -> Check:
@@ -61,32 +54,23 @@ class Filling:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One task. Texts are `str.format` templates over the slots and the keys of a case.
-
-    Attributes:
-        split: The only split that uses it.
-        system: The trusted system prompt; no slots.
-        documents: At least two wordings of the text.
-        answer: The checkable answer.
-        response: The answer as a phrase or sentence.
-        slots: Values of the scenario's own slots. Any other slot draws from the split's shared
-            pool of its name. Slots that differ in a trailing `_2` or `_3` share a pool and never
-            get equal values.
-        cases: Values that belong together, such as a text and its label. A draw takes one case,
-            and one value of each tuple in it. Values may hold slots. An answer that is not in the
-            document, such as a label, comes from a case. The system prompt or the question names
-            it, unless it is a count.
-    """
+    """One task. Texts are `str.format` templates over the slots and the keys of a case."""
 
     id: str
     category: str
-    split: Split
-    system: str
-    documents: tuple[str, ...]
+    split: Split  # the only split that uses it
+    system: str  # the trusted system prompt; no slots
+    documents: tuple[str, ...]  # at least two wordings of the text
     question: str
-    answer: str
-    response: str
+    answer: str  # the checkable answer
+    response: str  # the answer as a phrase or sentence
+    # Values of the scenario's own slots. Any other slot draws from the split's shared pool of its
+    # name. Slots that differ in a trailing `_2` or `_3` share a pool and never get equal values.
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Values that belong together, such as a text and its label. A draw takes one case, and one
+    # value of each tuple in it. Values may hold slots. An answer that is not in the document, such
+    # as a label, comes from a case. The system prompt or the question names it, unless it is a
+    # count.
     cases: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
     cased: bool = False
 
@@ -192,16 +176,11 @@ def read_theme(file: Traversable) -> tuple[Scenario, ...]:
 
 @dataclass(frozen=True)
 class UserRequest:
-    """One kind of request.
-
-    For each split, `wordings` are templates around `{asked}`, and `values` are pairs of the text
-    that fills them and the shortest right answer. `response` is the right answer around `{answer}`.
-    """
-
     id: str
-    wordings: Mapping[Split, tuple[str, ...]]
+    wordings: Mapping[Split, tuple[str, ...]]  # templates around `{asked}`
+    # Pairs of the text that fills them and the shortest right answer.
     values: Mapping[Split, tuple[tuple[str, str], ...]]
-    response: str = "{answer}"
+    response: str = "{answer}"  # the right answer around the shortest one
     cased: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -23,7 +23,7 @@ from llmcausal.data.sources.counterfactual import CounterfactualKind, Counterfac
 from llmcausal.data.sources.example import LeftOut, SourceExample, Unusable
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
-from llmcausal.registry import nearest
+from llmcausal.registry import suggestion
 
 MAX_DRAWS = 50
 """Draws for one triplet before its example is left out."""
@@ -33,23 +33,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The options of `data build`.
+    """The options of `data build`."""
 
-    Attributes:
-        split: Chooses the attacks' phrasings, families and goals.
-        count: Triplets; None makes one from each example. A count above the number of examples
-            attacks each several times.
-        families: Attack families; none means all that the split may use.
-        positions: Positions of attacks; none means anywhere, mostly at the end.
-        counterfactual: Kind of `benign_cf`.
-    """
-
-    split: Split = "train"
+    split: Split = "train"  # chooses the attacks' phrasings, families and goals
     seed: int = 0
+    # Triplets; None makes one from each example. A higher count attacks examples several times.
     count: int | None = None
-    families: tuple[str, ...] = ()
-    positions: tuple[Position, ...] = ()
-    counterfactual: CounterfactualKind = "other_input"
+    families: tuple[str, ...] = ()  # of attacks; none means all that the split may use
+    positions: tuple[Position, ...] = ()  # of attacks; none means anywhere, mostly at the end
+    counterfactual: CounterfactualKind = "other_input"  # kind of `benign_cf`
 
 
 def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
@@ -57,9 +49,8 @@ def choose_families(split: Split, names: Sequence[str]) -> list[AttackFamily]:
     allowed = {family.name: family for family in load_families(split, PHRASINGS[split])}
     for name in names:
         if name not in FAMILIES.entries:
-            known = ", ".join(FAMILIES.entries)
-            hint = nearest(name, FAMILIES.entries)
-            raise UsageError(f"--families: unknown attack family {name!r}{hint} (known: {known})")
+            hint = suggestion(name, FAMILIES.entries)
+            raise UsageError(f"--families: unknown attack family {name!r}{hint}")
         if name not in allowed:
             raise UsageError(
                 f"--families: {name} is held out for --split test, which tests a model on "

@@ -62,7 +62,6 @@ def _parse(item: Item) -> SourceExample:
 
 
 def _turns(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the role and the text of each turn."""
     key = "messages" if "messages" in record else "conversations"
     messages = record.get(key)
     if not isinstance(messages, list):

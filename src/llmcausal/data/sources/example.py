@@ -33,39 +33,24 @@ _NUMBER = re.compile(r"([^\w\s]?)(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.(\d+))?(\s?[^\w
 
 @dataclass(frozen=True)
 class SourceExample:
-    """One task of a source.
+    """One task of a source."""
 
-    Attributes:
-        where: File and line, for messages.
-        id: Unique within its source.
-        system: The trusted system prompt.
-        document: The text to read, which may carry an attack.
-        question: The question about it; "" if the text is itself the request.
-        response: The right answer; empty only if the request allows it.
-        context: Earlier turns of the conversation.
-    """
-
-    where: str
-    id: str
-    system: str
-    document: str
-    question: str
-    response: str
+    where: str  # file and line, for messages
+    id: str  # unique within its source
+    system: str  # the trusted system prompt
+    document: str  # the text to read, which may carry an attack
+    question: str  # about the document; "" if this is itself the request
+    response: str  # the right answer; empty only if the request allows it
     check: Check | None = None
     category: str = ""
-    context: str = ""
+    context: str = ""  # earlier turns of the conversation
 
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """The split to read, if a source has several, and the column of each field of a table.
-
-    If `unanswered`, examples may lack an answer: the model gives its own.
-    """
-
-    split: Split = "train"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    unanswered: bool = False
+    split: Split = "train"  # to read, if a source has several
+    columns: Mapping[str, str] = field(default_factory=dict)  # by field of a table
+    unanswered: bool = False  # whether examples may lack an answer: the model gives its own
 
 
 class Unusable(Exception):

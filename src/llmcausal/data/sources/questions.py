@@ -109,9 +109,6 @@ def read_bipia(path: Path, request: SourceRequest, left_out: LeftOut) -> Iterato
     """Reads a context file, a task's folder, or the benchmark's folder with one for each task.
 
     Training data come from `train.jsonl`, other splits from `test.jsonl`.
-
-    Raises:
-        DataError: If there is nothing to read.
     """
     name = "train.jsonl" if request.split == "train" else "test.jsonl"
     for file, task in _files(path, name, left_out):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llmcausal.attacks.base import Goal
 from llmcausal.data.formats.jsonl import readable
 from llmcausal.data.formats.record import parse_check
 from llmcausal.data.sources import SOURCES
 from llmcausal.data.sources.example import (
+    Item,
     LeftOut,
     Source,
     SourceExample,
@@ -25,7 +25,7 @@ from llmcausal.data.sources.example import (
     usable,
 )
 from llmcausal.errors import DataError, UsageError
-from llmcausal.registry import nearest
+from llmcausal.registry import nearest, suggestion
 
 COLUMN_SOURCES = ("csv", "jsonl")
 
@@ -40,9 +40,7 @@ def read_examples(
         DataError: If it cannot be read, or none of it can be used.
     """
     if name not in SOURCES.entries and ":" not in name:
-        known = ", ".join(SOURCES.entries)
-        hint = nearest(name, SOURCES.entries)
-        raise UsageError(f"--from: unknown data source {name!r}{hint} (known: {known})")
+        raise UsageError(f"--from: unknown data source {name!r}{suggestion(name, SOURCES.entries)}")
     if request.columns and name not in COLUMN_SOURCES and ":" not in name:
         raise UsageError(f"--map is for {' and '.join(COLUMN_SOURCES)}; {name} has fixed fields")
     read: Source = SOURCES.load(name)
@@ -111,17 +109,14 @@ def read_goals(path: Path) -> tuple[list[Goal], LeftOut]:
         DataError: If the file cannot be read, or holds no goal.
     """
     left_out = LeftOut()
-    items = [
-        (where, number, {"goal": record} if isinstance(record, str) else record)
-        for where, number, record in _items(path, left_out)
-    ]
-    goals = list(usable(items, lambda item: _goal(item[2]), left_out))
+    items = list(_items(path, left_out))
+    goals = list(usable(items, _goal, left_out))
     if not goals:
         raise DataError([f"{path}: no usable attack goal", *left_out.first])
     return goals, left_out
 
 
-def _items(path: Path, left_out: LeftOut) -> Iterator[tuple[str, str, Any]]:
+def _items(path: Path, left_out: LeftOut) -> Iterator[Item]:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         yield from read_records(path, left_out)
         return
@@ -133,13 +128,15 @@ def _items(path: Path, left_out: LeftOut) -> Iterator[tuple[str, str, Any]]:
         return
     items = content if isinstance(content, list) else [content]
     for index, item in enumerate(items, 1):
-        if isinstance(item, (dict, str)):
-            yield f"{path}: item {index}", "", item
+        record = {"goal": item} if isinstance(item, str) else item
+        if isinstance(record, dict):
+            yield f"{path}: item {index}", "", record
         else:
             left_out.add(f"{path}: item {index}", "item: must be an object or a text")
 
 
-def _goal(record: Mapping[str, Any]) -> Goal:
+def _goal(item: Item) -> Goal:
+    record = item[2]
     for key in record:
         if key not in KNOWN_KEYS and (hint := nearest(key[:60], ("witness", "check"))):
             raise Unusable(f"{key[:60]!a}: unknown key{hint}")
@@ -150,7 +147,7 @@ def _goal(record: Mapping[str, Any]) -> Goal:
     if record.get("witness") is not None:
         witness = sound_text("witness", record["witness"])
     if record.get("check") is not None:
-        check, defects = parse_check("check", record["check"])
+        check, defects = parse_check(record["check"])
         if check is None:
             raise Unusable(": ".join(defects[0]))
         if check.kind == "contains":

@@ -35,11 +35,7 @@ MAX_NAME_CHARACTERS = 60
 def read_csv_table(
     path: Path, request: SourceRequest, left_out: LeftOut
 ) -> Iterator[SourceExample]:
-    """Reads CSV; the delimiter is the header's most frequent of comma, semicolon, tab and bar.
-
-    Raises:
-        DataError: If the file cannot be read, or lacks a mapped column.
-    """
+    """Reads CSV; the delimiter is the header's most frequent of comma, semicolon, tab and bar."""
     rows = _rows(path, request, left_out)
     return usable(rows, partial(_parse_row, request=request), left_out)
 
