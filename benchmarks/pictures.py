@@ -100,7 +100,7 @@ def picture(name: str, result: Result) -> str | None:
         return bars(list(rates), list(rates.values()), "answers/s")
     if name == "step_growth":
         return growth([row for row in result["rows"] if "samples" in row])
-    if name in ("step_peers", "step_peers_bf16"):
+    if name.startswith("step_peers"):
         found = sorted(result["comparisons"], key=itemgetter("length", "share"))
         names = [f"{row['length']} tokens, {row['share']:.0%} shared" for row in found]
         rates = [[row["fastest"]["times_faster"]] for row in found]

@@ -330,7 +330,7 @@ def of_roofline(result: Result) -> str:
 SECTIONS: dict[str, Section] = {
     "startup": of_startup, "data": of_data, "estimates": of_estimates, "merging": of_merging,
     "eval": of_eval, "precisions": of_precisions, "step_peers_bf16": of_step_rows,
-    "step_peers": of_step_rows, "beside": of_beside,
+    "step_peers_bf16_amx": of_step_rows, "step_peers": of_step_rows, "beside": of_beside,
     "step_growth": of_step_growth, "limit_bf16": of_limit, "limit": of_limit,
     "step": of_step, "memory": of_memory, "roofline": of_roofline,
 }  # fmt: skip

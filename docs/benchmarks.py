@@ -37,6 +37,9 @@ function, and keeps no casts and no copy of shared keys. The others compute each
 padded, with logits at every position; their weights are bf16 and their adapters fp32 under
 autocast. Each variant runs until its last three steps agree to 5%.
 """,
+    "step_peers_bf16_amx": """As above, on a processor with AMX and with later code:
+`keep, torch's products` computes adapted layers, MLPs and norms as one function each.
+""",
     "step_peers": """As above, in fp32. `keep, torch's products` runs the modules of transformers
 and peft over the same tree.
 """,
@@ -81,9 +84,9 @@ def files(folder: Path) -> dict[Path, str]:
     results = load(folder)
     parts, made = [INTRODUCTION], {}
     for name, render in SECTIONS.items():
-        command = name.removesuffix("_bf16")
+        command, half, _ = name.partition("_bf16")
         line = BENCHMARKS[command]
-        command += " --precision bf16" if name.endswith("_bf16") else ""
+        command += " --precision bf16" if half else ""
         parts.append(f"## {name}\n\n`python -m benchmarks {command}`: {line}.\n")
         result = results.get(name)
         if result is None:
