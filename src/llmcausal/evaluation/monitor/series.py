@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import stats
 
-from llmcausal.errors import StorageError, UsageError
+from llmcausal.errors import StorageError, UsageError, writing
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.metrics import CORE
 from llmcausal.storage import read_at_most
@@ -47,8 +47,6 @@ class Reference:
         One-sided and exact: the binomial test against a limit; Fisher's test against an earlier
         measurement, whose own uncertainty then counts.
         """
-        if not n:
-            return 1.0
         if self.count is None or self.n is None:
             return float(stats.binom.sf(count - 1, n, self.share))
         total = self.n + n
@@ -119,7 +117,7 @@ class Series:
             "source": measured.source,
             "canaries": measured.canaries,
         }
-        earlier = [each for each in self.rows if same_subject(each, row)]
+        earlier = [old for old in self.rows if all(old.get(key) == row[key] for key in _IDENTITY)]
         given: Mapping[str, Reference] | None = None
         if limit is not None:
             given = dict.fromkeys(measured.hits, Reference(limit))
@@ -139,14 +137,12 @@ class Series:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         # The line feed in front closes a line that was cut off by a kill or a full disk.
         content = b"\n" + line.encode("utf-8", errors="backslashreplace") + b"\n"
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
 
 
 def _judged(
@@ -201,11 +197,6 @@ def counts_of(row: Mapping[str, Any], name: str) -> tuple[int, int] | None:
         return None
     count, n = _whole(signal.get("count"), -1), _whole(signal.get("n"), -1)
     return (count, n) if 0 <= count <= n and 0 < n < _MOST else None
-
-
-def same_subject(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two rows measure the same thing."""
-    return all(row.get(key) == other.get(key) for key in _IDENTITY)
 
 
 def read_series(path: Path) -> tuple[list[Row], int]:
