@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,12 @@ Overrides = Annotated[
     list[str] | None, option("KEY=VALUE", "Change one setting; repeatable.", "--set")
 ]
 Checkpoint = Annotated[Path, option("DIR", "A checkpoint, such as RUN/best.")]
+ApiName = Annotated[
+    Literal["openai", "completions", "ollama"],
+    typer.Option(help="openai and ollama send messages; completions sends token ids."),
+]
+Timeout = Annotated[float, option("N", "Longest time for a request, in seconds.", min=0.1)]
+Patience = Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)]
 NumProcesses = Annotated[int, option("N", "Processes on this machine, one per GPU.", min=1)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
