@@ -105,7 +105,20 @@ def plot_timeline(result: Values, path: Path) -> None:
 
 
 def render_memory(result: Values) -> RenderableType:
-    parts: list[RenderableType] = [*_heading(result), _components(result, _step_limits(result))]
+    load = result["workload"]
+    size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
+    limits = [
+        ("longest members that fit", _limit(result["limits"], "max_length", "token")),
+        ("largest micro-batch", _limit(result["limits"], "batch_size", "triplet")),
+    ]
+    parts: list[RenderableType] = [
+        Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
+        Text(
+            f"micro-batch: {load['triplets']} triplet(s), {size}, {load['response_tokens']} scored"
+        ),
+        *_origin(result),
+        _components(result, limits),
+    ]
     if result["naive"]:
         parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
@@ -187,18 +200,6 @@ def _answer_time(time: Values | None) -> list[RenderableType]:
     ]
 
 
-def _heading(result: Values) -> list[Text]:
-    load = result["workload"]
-    size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
-    return [
-        Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
-        Text(
-            f"micro-batch: {load['triplets']} triplet(s), {size}, {load['response_tokens']} scored"
-        ),
-        *_origin(result),
-    ]
-
-
 def _origin(result: Values) -> list[Text]:
     budget = result["budget"]
     return [
@@ -216,14 +217,6 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _step_limits(result: Values) -> list[tuple[str, str]]:
-    limits = result["limits"]
-    return [
-        ("longest members that fit", _limit(limits, "max_length", "token")),
-        ("largest micro-batch", _limit(limits, "batch_size", "triplet")),
-    ]
 
 
 def _components(result: Values, limits: Iterable[tuple[str, str]]) -> Table:
