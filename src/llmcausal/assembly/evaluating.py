@@ -84,7 +84,6 @@ class AnyEvaluation:
     out: Path | None = None
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """Returns the config with the request's settings in place of the run's."""
         given = {key: value for key, value in self.settings.items() if value is not None}
         read = {"test": self.data, "test_attacks": given.pop("attacks", None)}
         read = {key: value for key, value in read.items() if value is not None}

@@ -58,8 +58,6 @@ _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """The options of `export`."""
-
     checkpoint: Path
     target: str
     out: Path

@@ -56,7 +56,6 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> None:
-    """Creates the run directory with the resolved config, the environment and the memory plan."""
     run_dir = config.run_dir
     try:
         run_dir.mkdir(parents=True)
@@ -122,7 +121,6 @@ def versions() -> dict[str, str]:
 
 
 def version_changes(before: Mapping[str, str]) -> list[str]:
-    """Lists packages whose version differs from that in `before`."""
     return [
         f"{package}: {before.get(package)} -> {now}"
         for package, now in versions().items()
@@ -131,7 +129,6 @@ def version_changes(before: Mapping[str, str]) -> list[str]:
 
 
 def version_changes_since_start(run_dir: Path) -> list[str]:
-    """Lists packages whose version differs from that at the run's start."""
     file = run_dir / ENVIRONMENT_FILE
     try:
         return version_changes(json.loads(file.read_text("utf-8"))["packages"])

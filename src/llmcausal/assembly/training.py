@@ -126,7 +126,6 @@ class TrainOutcome:
 
 @out_of_memory_explained("outside a step")
 def train(request: TrainRequest) -> TrainOutcome:
-    """Trains a fresh run in a new directory."""
     began = time.monotonic()
     config = _for_debugging(request.config) if request.debug else request.config
     with ExitStack() as stack:

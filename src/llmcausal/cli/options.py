@@ -12,7 +12,6 @@ import typer
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """Completes the name of a shipped profile, for the shell."""
     from llmcausal.profile import shipped_profiles
 
     return [name for name in shipped_profiles() if name.startswith(incomplete)]

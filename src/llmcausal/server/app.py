@@ -41,8 +41,6 @@ _CLOSES = (408, 413)
 
 @dataclass(frozen=True)
 class Served:
-    """A model and its access rules."""
-
     engine: Engine
     name: str
     token: str | None  # bearer token that requests need

@@ -47,8 +47,6 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of an answer."""
-
     rest: str  # text that no event before has
     answer: Answer
     prompt_tokens: int

@@ -48,7 +48,6 @@ def render_round(row: Object) -> RenderableType:
 
 
 def crossed(row: Object) -> str:
-    """Says which signals of a round crossed what."""
     parts = []
     for name, signal in row["signals"].items():
         if signal["alarm"]:
@@ -61,7 +60,6 @@ def crossed(row: Object) -> str:
 
 
 def notes_of(row: Object) -> list[str]:
-    """Returns what else is to be said of a round."""
     notes = []
     if row.get("error"):
         notes.append(f"the endpoint failed: {row['error']}")

@@ -53,7 +53,6 @@ class Planted:
     witness: str
 
     def obeyed_by(self, answer: str) -> bool:
-        """Whether the answer does what the attack asks."""
         canary, (system, text) = self.canary, self.prompt
         goal = canary.goal.replace(WITNESS, self.witness)
         attack = AttackInfo(canary.family, goal=goal, witness=self.witness)
