@@ -226,29 +226,25 @@ def _components(result: Values, limits: Iterable[tuple[str, str]]) -> Table:
     predictions = list(shown.values())
     budget, on_cuda = result["budget"]["bytes"], result["device"] == "cuda"
     table = _table("Device memory at the peak", ["", *shown])
-
-    def row(name: str, values: Sequence[str], **style: Any) -> None:
-        table.add_row(name, *values, **style)
-
     for component, name in ROWS.items():
-        row(name, [gibibytes(each["components"][component]) for each in predictions])
+        table.add_row(name, *(gibibytes(each["components"][component]) for each in predictions))
     if on_cuda:
         slack = [
             each["total_bytes"] - each["context_bytes"] - each["allocated_bytes"]
             for each in predictions
         ]
-        row("allocator's share", [*map(gibibytes, slack)])
-        row("CUDA context", [gibibytes(each["context_bytes"]) for each in predictions])
+        table.add_row("allocator's share", *map(gibibytes, slack))
+        table.add_row("CUDA context", *(gibibytes(each["context_bytes"]) for each in predictions))
     table.add_section()
-    row("total", [gibibytes(each["total_bytes"]) for each in predictions], style="bold")
-    row("budget", [gibibytes(budget) for _ in predictions])
-    row("fits", [_yes(each["fits"]) for each in predictions], style="bold")
-    row("safety margin", [_margin(each["margin_bytes"], budget) for each in predictions])
+    table.add_row("total", *(gibibytes(each["total_bytes"]) for each in predictions), style="bold")
+    table.add_row("budget", *(gibibytes(budget) for _ in predictions))
+    table.add_row("fits", *(_yes(each["fits"]) for each in predictions), style="bold")
+    table.add_row("safety margin", *(_margin(each["margin_bytes"], budget) for each in predictions))
     if on_cuda:
-        row("host memory", [gibibytes(each["host_bytes"]) for each in predictions])
+        table.add_row("host memory", *(gibibytes(each["host_bytes"]) for each in predictions))
     table.add_section()
     for name, limit in limits:
-        row(name, [limit])
+        table.add_row(name, limit)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -256,17 +256,15 @@ def _whole(value: object, otherwise: int = 0) -> int:
     return value if type(value) is int else otherwise
 
 
-_GAUGES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "share": ("Share of prompts in the last round.", lambda signal: signal.get("value")),
-    "share_low": ("Lower end of its 95% interval.", lambda signal: signal.get("low")),
-    "share_high": ("Upper end of its 95% interval.", lambda signal: signal.get("high")),
-    "prompts": ("Prompts in the last round.", lambda signal: signal.get("n")),
-    "reference": (
-        "What the share must not exceed.",
-        lambda signal: _part(signal, "reference").get("share"),
-    ),
-    "alarm": ("1 if the last round crossed its limit.", lambda signal: int(signal["alarm"])),
-}
+_GAUGES = (
+    ("share", "value", "Share of prompts in the last round."),
+    ("share_low", "low", "Lower end of its 95% interval."),
+    ("share_high", "high", "Upper end of its 95% interval."),
+    ("prompts", "n", "Prompts in the last round."),
+    ("reference", "reference", "What the share must not exceed."),
+    ("alarm", "alarm", "1 if the last round crossed its limit."),
+)
+"""Each gauge's name, its key in a signal, and its help text."""
 
 
 def to_prometheus(rows: Sequence[Row]) -> str:
@@ -291,8 +289,8 @@ def to_prometheus(rows: Sequence[Row]) -> str:
         for name, signal in row["signals"].items()
         if isinstance(signal, dict) and isinstance(signal.get("alarm"), bool)
     ]
-    for name, (text, read) in _GAUGES.items():
-        write(name, text, "gauge", [(labels, read(signal)) for labels, signal in signals])
+    for name, key, text in _GAUGES:
+        write(name, text, "gauge", [(labels, _figure(signal, key)) for labels, signal in signals])
     up = [(labels, int(not row.get("error"))) for labels, row in subjects]
     write("up", "0 if the last round could not be measured.", "gauge", up)
     times = [(labels, _seconds(row.get("at"))) for labels, row in subjects]
@@ -310,9 +308,11 @@ def to_prometheus(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = values.get(key)
-    return part if isinstance(part, Mapping) else {}
+def _figure(signal: Mapping[str, Any], key: str) -> Any:
+    value = signal.get(key)
+    if key != "reference":
+        return value
+    return value.get("share") if isinstance(value, Mapping) else None
 
 
 def _label(text: str) -> str:
