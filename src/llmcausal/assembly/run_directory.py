@@ -73,19 +73,16 @@ def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> N
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Locks the run directory; raises `UsageError` if another process has locked it."""
-    lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(run_dir / ".lock").acquire(timeout=0)
     except Timeout:
         raise UsageError(
             f"{run_dir}: another process is training this run; wait for it or stop it"
         ) from None
     except OSError as error:
         raise StorageError(f"{run_dir}: cannot be written: {error.strerror}") from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def environment() -> dict[str, Any]:
