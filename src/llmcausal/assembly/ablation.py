@@ -70,8 +70,6 @@ _MAX_NAME = 100
 
 @dataclass(frozen=True)
 class AblationRequest:
-    """The options of `ablate`."""
-
     profile: str
     vary: Sequence[str]
     overrides: Sequence[str] = ()
@@ -497,7 +495,6 @@ class TrialSearch:
         return [each for each in self._plan.combinations if each.number in tried]
 
     def summary(self) -> dict[str, Any]:
-        """Returns the objective, every trial's value and the best combination."""
         trials = [
             {
                 "number": trial.number,

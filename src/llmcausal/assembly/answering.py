@@ -19,13 +19,7 @@ from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import ConfigError, DataError
 from llmcausal.evaluation.answer_store import AnswerStore
-from llmcausal.evaluation.generation import (
-    Answer,
-    Answering,
-    Progress,
-    PromptPair,
-    answer_prompts,
-)
+from llmcausal.evaluation.generation import Answer, Answering, Progress, PromptPair, answer_prompts
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.memory.budget import enforce, find_budget
 from llmcausal.memory.runs import memory_to_answer

@@ -38,8 +38,6 @@ StepProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """The options of `data build`."""
-
     out: Path
     options: BuildOptions
     source: str = ""  # "" is the built-in generator

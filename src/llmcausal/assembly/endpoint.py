@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from llmcausal.assembly import run_directory
 from llmcausal.assembly.evaluating import (
     AnyEvaluation,
+    answering_of,
     answers_kept,
     choose_suite,
     command_line,
@@ -22,7 +23,6 @@ from llmcausal.assembly.evaluating import (
 )
 from llmcausal.assembly.prepare import load_template
 from llmcausal.config import ModelSection, RunConfig
-from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
 from llmcausal.errors import UsageError
 from llmcausal.evaluation.answer_store import AnswerStore
@@ -48,7 +48,7 @@ from llmcausal.evaluation.evaluate import (
     require_some,
     score_answers,
 )
-from llmcausal.evaluation.generation import Answering, PromptPair, answer_prompts
+from llmcausal.evaluation.generation import PromptPair, answer_prompts
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.summary import caveats
 from llmcausal.model.device import out_of_memory_explained
@@ -148,14 +148,15 @@ def evaluate_endpoint(request: EndpointRequest) -> dict[str, Any]:
         request.model,
         request.api,
         request.tokenizer,
-        lambda: _own_template(config.model, checkpoint),
+        None if checkpoint is None else config.model,
+        "give --checkpoint, or --tokenizer with the exported folder",
     )
     baseline = _baseline_of(request, endpoint)
     deployed = plain_name(f"endpoint-{_place(endpoint)}-{endpoint.model}")
-    against = "" if baseline is None else f"vs-{baseline.model}"
-    if baseline is not None and baseline.address != endpoint.address:
-        against = f"vs-{_place(baseline)}-{baseline.model}"
-    names = ["evaluation", *([plain_name(against)] if against else [])]
+    names = ["evaluation"]
+    if baseline is not None:
+        place = "" if baseline.address == endpoint.address else f"{_place(baseline)}-"
+        names.append(plain_name(f"vs-{place}{baseline.model}"))
     folder = request.out or RUNS / deployed / request.folder_name(*names, suite=suite.name)
     store = AnswerStore() if config.evaluation.cache else None
 
@@ -201,19 +202,25 @@ def endpoint_of(
     model: str,
     api: ApiName,
     tokenizer: str | None,
-    own_template: Callable[[], ChatTemplate],
+    own: ModelSection | None = None,
+    advice: str = "give --tokenizer",
 ) -> Endpoint:
     """Returns the endpoint with the environment's key.
 
     Args:
-        own_template: Renders the ids of `completions` without `tokenizer`; may raise a UsageError.
+        own: Its chat template renders the ids of `completions` without `tokenizer`.
 
     Raises:
-        UsageError: If a tokenizer is given that renders nothing.
+        UsageError: With `advice` if nothing renders ids, or if a tokenizer renders nothing.
     """
     form: Api
     if api == "completions":
-        form = Completions(own_template() if tokenizer is None else template_of(tokenizer))
+        if tokenizer is not None:
+            form = Completions(template_of(tokenizer))
+        elif own is not None:
+            form = Completions(load_template(own))
+        else:
+            raise UsageError(f"--api completions renders token ids: {advice}")
     elif tokenizer is not None:
         raise UsageError(f"--tokenizer renders nothing with --api {api}: leave it out")
     else:
@@ -240,15 +247,6 @@ def _baseline_of(request: EndpointRequest, endpoint: Endpoint) -> Endpoint | Non
             "--baseline-endpoint with another URL"
         )
     return other
-
-
-def _own_template(section: ModelSection, checkpoint: Path | None) -> ChatTemplate:
-    if checkpoint is None:
-        raise UsageError(
-            "--api completions renders token ids: give --checkpoint, or --tokenizer with the "
-            "exported folder"
-        )
-    return load_template(section)
 
 
 def _ask(
@@ -336,14 +334,8 @@ def _of_checkpoint(
 ) -> tuple[list[Triplet], list[dict[str, str]], Answers]:
     """Answers in this process the prompts that the endpoint has answered."""
     parts = load_parts(config, manifest, checkpoint)
-    section = config.evaluation
-    answering = Answering(
-        parts.model,
-        encoding_once(parts.template),
-        section.max_new_tokens,
-        section.batch_size,
-        store=AnswerStore() if section.cache else None,
-    )
+    parts = replace(parts, template=encoding_once(parts.template))
+    answering = answering_of(config.evaluation, parts)
     usable, skipped = fitting(answering, triplets)
     prompts = prompts_of(usable)
     found = answer_prompts(answering, prompts, progress=ProgressLine("answers of the checkpoint"))

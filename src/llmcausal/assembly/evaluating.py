@@ -31,12 +31,7 @@ from llmcausal.evaluation.forward import (
     perplexity_figures,
     read,
 )
-from llmcausal.evaluation.generation import (
-    Answering,
-    Progress,
-    evaluation_mode,
-    without_adapter,
-)
+from llmcausal.evaluation.generation import Answering, Progress, evaluation_mode, without_adapter
 from llmcausal.evaluation.results import write_results
 from llmcausal.evaluation.suites import SUITES
 from llmcausal.evaluation.summary import is_headline
@@ -49,7 +44,7 @@ from llmcausal.train.checkpoint import CONFIG, EXPORTED, has_projection, restore
 from llmcausal.train.interrupt import stopping_explained
 from llmcausal.train.processes import SINGLE, Processes, process_group
 from llmcausal.train.step import TripletStep
-from llmcausal.ui.console import ProgressLine, status, stderr_progress
+from llmcausal.ui.console import ProgressLine, status
 from llmcausal.ui.report import REPORT, write_run_report
 
 ADAPTIVE_LOG = "adaptive.jsonl"
@@ -89,7 +84,6 @@ class AnyEvaluation:
     out: Path | None = None
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """Returns the config with the request's settings in place of the run's."""
         given = {key: value for key, value in self.settings.items() if value is not None}
         read = {"test": self.data, "test_attacks": given.pop("attacks", None)}
         read = {key: value for key, value in read.items() if value is not None}
@@ -143,15 +137,7 @@ class Parts:
     template: ChatTemplate
     step: TripletStep
     other: Other | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is measured of a model; as in `EvaluationRequest`."""
-
-    baseline: bool = True
-    reads: bool = True
-    progress: Progress | None = None
+    processes: Processes = SINGLE
 
 
 @out_of_memory_explained("in the evaluation")
@@ -182,12 +168,19 @@ def evaluate_checkpoint(request: EvaluationRequest) -> dict[str, Any]:
     ):
         processes.on_main(lambda: fetch_model(config.model))
         parts = load_parts(config, manifest, checkpoint, against)
-        measured = Measured(request.baseline, request.reads, request.progress)
-        result = evaluate_model(config, parts, suite, measured, processes)
+        parts = replace(parts, processes=processes)
+        result = evaluate_model(
+            config,
+            parts,
+            suite,
+            baseline=request.baseline,
+            reads=request.reads,
+            progress=request.progress,
+        )
         if request.scales:
             known = {1.0: result["tuned"], 0.0: None if against else result["base"]}
             result["scales"] = measure_scales(
-                _answering(config.evaluation, parts, processes),
+                answering_of(config.evaluation, parts),
                 suite.triplets,
                 request.scales,
                 known,
@@ -314,16 +307,18 @@ def evaluate_model(
     config: RunConfig,
     parts: Parts,
     suite: Suite,
-    measured: Measured,
-    processes: Processes = SINGLE,
+    *,
+    baseline: bool = True,
+    reads: bool = True,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model in memory: generated answers, then perplexity and representations.
 
     Returns:
         The parts of an `EvaluationResult` that do not depend on its place on disk. The processes
-        share the prompts; only the first one's result has what `measured.reads` adds.
+        share the prompts; only the first one's result has what `reads` adds.
     """
-    section = config.evaluation
+    processes = parts.processes
     result: dict[str, Any] = {
         "suite": suite.name,
         "command": command_line(),
@@ -331,28 +326,28 @@ def evaluate_model(
     }
     with whole_layers(parts.model, gradients=False):
         result |= evaluate(
-            _answering(section, parts, processes),
+            answering_of(config.evaluation, parts),
             suite.triplets,
-            baseline=measured.baseline,
+            baseline=baseline,
             base_weights=parts.other.weights if parts.other else None,
-            progress=measured.progress or stderr_progress,
+            progress=progress or ProgressLine("answers"),
         )
         # Processes that share the layers must make the same passes; others leave it to the first.
-        if measured.reads and (processes.is_main or processes.sharded):
+        if reads and (processes.is_main or processes.sharded):
             _add_what_is_read(config, parts, suite.triplets, result)
     if processes.is_main:
         result["environment"] = run_directory.environment()
     return result
 
 
-def _answering(section: EvaluationSection, parts: Parts, processes: Processes) -> Answering:
+def answering_of(section: EvaluationSection, parts: Parts) -> Answering:
     return Answering(
         parts.model,
         parts.template,
         section.max_new_tokens,
         section.batch_size,
-        store=AnswerStore() if section.cache and not processes.sharded else None,
-        processes=processes,
+        store=AnswerStore() if section.cache and not parts.processes.sharded else None,
+        processes=parts.processes,
     )
 
 

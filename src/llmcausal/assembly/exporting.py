@@ -8,6 +8,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,6 @@ _FIGURES = tuple(metric.name for metric in METRICS if metric.everywhere)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """The options of `export`."""
-
     checkpoint: Path
     target: str
     out: Path
@@ -93,13 +92,11 @@ def export_checkpoint(request: ExportRequest) -> dict[str, Any]:
     check_template(manifest, template, checkpoint)
     evaluations = _evaluations(checkpoint)
     for name, result in evaluations.items():
-        try:
+        with suppress(KeyError, TypeError):  # no verdict
             verdict = result["verdict"]
             if verdict["resists"] == "less":
                 text = f"{verdict['text']} [{name}]"
                 _log.warning("%s: by its own evaluation it %s", checkpoint, text)
-        except (KeyError, TypeError):
-            continue  # no verdict
     fetch_model(config.model)
     with (
         status(f"Exporting {checkpoint} as {request.target}"),
@@ -273,12 +270,11 @@ def _evaluations(checkpoint: Path) -> dict[str, dict[str, Any]]:
     run, name, found = checkpoint.resolve().parent, checkpoint.resolve().name, {}
     final = BEST if (run / BEST).is_dir() else name
     for path in sorted(run.glob(f"evaluation*/{RESULTS}")):
-        try:
+        # The report names a damaged result.
+        with suppress(OSError, ValueError, TypeError, AttributeError):
             result = json.loads(path.read_text(encoding="utf-8"))
             if Path(result.get("checkpoint") or final).name == name:
                 found[path.parent.name] = result
-        except (OSError, ValueError, TypeError, AttributeError):
-            continue  # the report names a damaged result
     return found
 
 
@@ -301,12 +297,10 @@ def _training_facts(
         "seed": str(config.train.seed),
     }
     for name in (f"evaluation-{checkpoint.resolve().name}", "evaluation"):
-        try:
+        with suppress(KeyError, TypeError):  # no such evaluation
             result = evaluations[name]
             sides = {side: _figures(result[side]) for side in ("base", "tuned")}
             return TrainingFacts(settings, str(result["suite"]), **sides)
-        except (KeyError, TypeError):
-            continue  # no such evaluation
     return TrainingFacts(settings)
 
 

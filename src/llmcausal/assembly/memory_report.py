@@ -15,12 +15,7 @@ from llmcausal.evaluation.decoding import rehearse
 from llmcausal.evaluation.evaluate import answerable, encoding_once, prompts_of
 from llmcausal.evaluation.forward import encode
 from llmcausal.memory.architecture import load_architecture
-from llmcausal.memory.evaluation import (
-    EvaluationLoad,
-    EvaluationReport,
-    unknown_load,
-    with_share,
-)
+from llmcausal.memory.evaluation import EvaluationLoad, EvaluationReport, unknown_load, with_share
 from llmcausal.memory.report import MemoryReport, MemoryRequest, with_strategy
 from llmcausal.memory.workload import READ, answer_load, data_workload
 from llmcausal.ui.console import status

@@ -8,24 +8,19 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from filelock import FileLock
 
 from llmcausal.assembly.endpoint import ApiName, endpoint_of
 from llmcausal.assembly.evaluating import load_parts, read_checkpoint
 from llmcausal.data.formats.jsonl import Defects
-from llmcausal.errors import DataError, EndpointError, StorageError, UsageError
+from llmcausal.errors import DataError, EndpointError, StorageError, UsageError, writing
 from llmcausal.evaluation.detection import detector_of
-from llmcausal.evaluation.endpoint import (
-    Asker,
-    Endpoint,
-    KeptAnswers,
-    RequestPace,
-)
+from llmcausal.evaluation.endpoint import Asker, Endpoint, KeptAnswers, Replies, RequestPace
 from llmcausal.evaluation.monitor.canaries import (
     Canary,
     Planted,
@@ -99,11 +94,7 @@ class Deployed:
 
     def endpoint(self) -> Endpoint:
         """Returns the endpoint with the environment's key; raises a UsageError."""
-
-        def none() -> NoReturn:
-            raise UsageError("--api completions renders token ids: give --tokenizer")
-
-        return endpoint_of(self.url, self.model, self.api, self.tokenizer, none)
+        return endpoint_of(self.url, self.model, self.api, self.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,40 +157,44 @@ def _probe_once(
     again: bool,
 ) -> Row:
     rng = random.Random(secrets.randbits(128))
-    canaries = (
-        builtin_canaries(request.count, rng)
-        if own is None
-        else rng.sample(list(own), min(request.count, len(own)))
-    )
+    if own is None:
+        canaries = builtin_canaries(request.count, rng)
+    else:
+        canaries = rng.sample(own, min(request.count, len(own)))
     planted = plant(canaries, rng)
     deployed = request.deployed
-    kept = KeptAnswers(None, "", finished=False)  # a witness is new, so no answer is of any use
+    kept = KeptAnswers()  # a witness is new, so no kept answer is of any use
     asker = Asker(endpoint, deployed.pace, kept, deployed.max_new_tokens)
-    ended: dict[str, Any] = {}
+
+    def add(**ended: Any) -> Row:
+        return _add(series, _round(request, endpoint, planted, asker.replies, ended), request.watch)
+
     try:
         asker.ask([each.prompt for each in planted], ProgressLine("canaries"))
     except (EndpointError, UsageError) as error:
         # A gateway may refuse key or path for a while; only in the first round is that final.
         if isinstance(error, UsageError) and not again:
             raise
-        ended["error"] = str(error)
+        return add(error=str(error))
     except KeyboardInterrupt:
         if asker.replies.answers:
-            facts = {**_measured(planted, asker), "interrupted": True}
-            _add(series, _round(request, endpoint, facts), request.watch)
+            add(interrupted=True)
         raise
-    facts = {**_measured(planted, asker), **ended}
-    return _add(series, _round(request, endpoint, facts), request.watch)
+    return add()
 
 
-def _measured(planted: Sequence[Planted], asker: Asker) -> dict[str, Any]:
-    """Returns the hits and the facts of a round of canaries."""
-    replies = asker.replies
+def _round(
+    request: ProbeRequest,
+    endpoint: Endpoint,
+    planted: Sequence[Planted],
+    replies: Replies,
+    ended: Mapping[str, Any],
+) -> Round:
+    """Returns what a round of canaries measured; `ended` says what ended it early, if anything."""
     answered = [each for each in planted if each.prompt in replies.answers]
     texts = {each.prompt: replies.answers[each.prompt].text for each in answered}
     obeyed = [each for each in answered if each.obeyed_by(texts[each.prompt])]
-    return {
-        "hits": (len(obeyed), len(answered)),
+    facts = {
         "requests": replies.requests,
         "retries": replies.retries,
         "refused": len(replies.refused),
@@ -217,16 +212,13 @@ def _measured(planted: Sequence[Planted], asker: Asker) -> dict[str, Any]:
             for each in obeyed[:_EXAMPLES]
         ],
     }
-
-
-def _round(request: ProbeRequest, endpoint: Endpoint, facts: dict[str, Any]) -> Round:
     return Round(
         "probe",
         endpoint.model,
-        {ATTACK_SUCCESS: facts.pop("hits")},
+        {ATTACK_SUCCESS: (len(obeyed), len(answered))},
         source=endpoint.address,
         canaries=request.canaries.name if request.canaries else BUILTIN,
-        facts=facts,
+        facts={**facts, **ended},
     )
 
 
@@ -315,7 +307,7 @@ def _detector(request: LogsRequest) -> tuple[Callable[[Exchange], bool | None], 
 def _add(series: Series, found: Round, watch: Watch) -> Row:
     """Appends a round, and writes the page and the metrics of the whole series."""
     page, metrics = watch.out / PAGE, watch.out / METRICS
-    try:
+    with writing(watch.out):
         watch.out.mkdir(parents=True, exist_ok=True)
         with FileLock(watch.out / ".lock"):  # `probe --every` and `logs` may share the folder
             row = series.add(found, watch.limit, watch.baseline)
@@ -326,8 +318,6 @@ def _add(series: Series, found: Round, watch: Watch) -> Row:
                 if not row["alarm"]:
                     raise
                 _log.warning("page and metrics cannot be written: %s", error)
-    except OSError as error:
-        raise StorageError(f"{watch.out}: cannot be written: {error.strerror}") from error
     return {**row, "series": str(series.path), "page": str(page), "metrics": str(metrics)}
 
 
@@ -346,12 +336,7 @@ def choose_canaries(deployed: Deployed, count: int, out: Path) -> dict[str, Any]
     candidates = builtin_canaries(count, rng)
     tries = zip(*(plant(candidates, rng) for _ in range(_TRIES)), strict=True)
     planted = [each for pair in tries for each in pair]
-    asker = Asker(
-        deployed.endpoint(),
-        deployed.pace,
-        KeptAnswers(None, "", finished=False),
-        deployed.max_new_tokens,
-    )
+    asker = Asker(deployed.endpoint(), deployed.pace, KeptAnswers(), deployed.max_new_tokens)
     with stopping_explained("Nothing was written."):
         answers = asker.ask([each.prompt for each in planted], ProgressLine("candidates")).answers
     answered = [each for each in planted if each.prompt in answers]

@@ -56,7 +56,6 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> None:
-    """Creates the run directory with the resolved config, the environment and the memory plan."""
     run_dir = config.run_dir
     try:
         run_dir.mkdir(parents=True)
@@ -74,19 +73,16 @@ def create(config: RunConfig, memory_plan: Mapping[str, Any] | None = None) -> N
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """Locks the run directory; raises `UsageError` if another process has locked it."""
-    lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(run_dir / ".lock").acquire(timeout=0)
     except Timeout:
         raise UsageError(
             f"{run_dir}: another process is training this run; wait for it or stop it"
         ) from None
     except OSError as error:
         raise StorageError(f"{run_dir}: cannot be written: {error.strerror}") from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def environment() -> dict[str, Any]:
@@ -122,7 +118,6 @@ def versions() -> dict[str, str]:
 
 
 def version_changes(before: Mapping[str, str]) -> list[str]:
-    """Lists packages whose version differs from that in `before`."""
     return [
         f"{package}: {before.get(package)} -> {now}"
         for package, now in versions().items()
@@ -131,7 +126,6 @@ def version_changes(before: Mapping[str, str]) -> list[str]:
 
 
 def version_changes_since_start(run_dir: Path) -> list[str]:
-    """Lists packages whose version differs from that at the run's start."""
     file = run_dir / ENVIRONMENT_FILE
     try:
         return version_changes(json.loads(file.read_text("utf-8"))["packages"])

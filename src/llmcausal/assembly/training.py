@@ -24,7 +24,7 @@ from llmcausal.assembly.build import (
     computed_whole,
     trackers_closed,
 )
-from llmcausal.assembly.evaluating import Measured, Parts, choose_suite, evaluate_model
+from llmcausal.assembly.evaluating import Parts, choose_suite, evaluate_model
 from llmcausal.assembly.prepare import PreparedData, fetch_model, prepare_data, settle_precision
 from llmcausal.config import RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
@@ -67,6 +67,7 @@ from llmcausal.ui.console import ProgressLine, console, show_notes, status, want
 from llmcausal.ui.figures import duration
 from llmcausal.ui.progress import Dashboard, Forecast, PlainLog
 from llmcausal.ui.report import write_run_report
+from llmcausal.ui.tables import OneScreen
 
 EVALUATION = "evaluation"
 NATURAL = "natural"
@@ -125,7 +126,6 @@ class TrainOutcome:
 
 @out_of_memory_explained("outside a step")
 def train(request: TrainRequest) -> TrainOutcome:
-    """Trains a fresh run in a new directory."""
     began = time.monotonic()
     config = _for_debugging(request.config) if request.debug else request.config
     with ExitStack() as stack:
@@ -310,8 +310,6 @@ def _fit_and_show(built: Built, notes: list[str], began: float) -> TrainOutcome:
             gate = _pass_gate(built) if config.evaluation.gate else []
             evaluation = _evaluated(built)
             if processes.is_main:
-                from llmcausal.ui.tables import OneScreen
-
                 console().print(OneScreen([*gate, evaluation]))
                 if built.tracking is not None:
                     built.tracking.log_evaluation(evaluation, run.state.step)
@@ -340,10 +338,9 @@ def _evaluated(built: Built, suite: str | None = None) -> dict[str, Any]:
     run = built.run
     result = evaluate_model(
         run.config,
-        Parts(built.model, built.data.template, built.step),
+        Parts(built.model, built.data.template, built.step, processes=run.processes),
         choose_suite(run.config.data, run.config.evaluation, suite),
-        Measured(reads=suite is None),
-        run.processes,
+        reads=suite is None,
     )
     if run.processes.is_main:
         folder = f"{EVALUATION}-{suite}" if suite else EVALUATION

@@ -27,8 +27,6 @@ SIDES = ("base", "tuned")
 
 @dataclass(frozen=True)
 class TryRequest:
-    """The options of `try`."""
-
     checkpoint: Path
     attacks: int = 6
     instruction: str | None = None  # None draws a word that the answer should contain

@@ -1,5 +1,3 @@
-"""`llmcausal ablate`."""
-
 from __future__ import annotations
 
 from contextlib import nullcontext

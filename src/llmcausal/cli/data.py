@@ -7,20 +7,13 @@ from typing import Annotated
 
 import typer
 
-from llmcausal.cli.options import (
-    AsJson,
-    complete_profile,
-    examples,
-    option,
-    print_json,
-    reserved_stdout,
-    subcommand,
-)
+from llmcausal.cli import options
+from llmcausal.cli.options import option
 
-app = subcommand(
+app = options.subcommand(
     help="Build, validate and describe triplet files.",
     no_args_is_help=True,
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal data build --split train --count 100 --out train.jsonl",
         "llmcausal data build --from squad dev.json --split train --out train.jsonl",
         "llmcausal data validate train.jsonl --against test.jsonl",
@@ -30,7 +23,7 @@ app = subcommand(
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal data build --split train --count 500 --out train.jsonl",
         "llmcausal data build --from alpaca alpaca.json --split train --out train.jsonl",
         "llmcausal data build --from bipia BIPIA --split test --out bipia.jsonl",
@@ -38,8 +31,7 @@ app = subcommand(
 )
 def build(
     split: Annotated[
-        str,
-        option("SPLIT", "Scenarios, phrasings and goals to use: train, validation or test."),
+        str, option("SPLIT", "Scenarios, phrasings and goals to use: train, validation or test.")
     ],
     out: Annotated[Path, option("FILE", "New JSONL file.")],
     path: Annotated[
@@ -75,7 +67,7 @@ def build(
         option(
             "PROFILE",
             "Profile of the model for --counterfactual model and --answers model.",
-            autocompletion=complete_profile,
+            autocompletion=options.complete_profile,
         ),
     ] = "",
     answers: Annotated[
@@ -123,7 +115,7 @@ def build(
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal data validate train.jsonl",
         "llmcausal data validate train.jsonl --model rtx4050",
         "llmcausal data validate test.jsonl --against builtin:train",
@@ -146,10 +138,10 @@ def validate(
         option(
             "PROFILE",
             "Also count triplets that are too long for this profile's model.",
-            autocompletion=complete_profile,
+            autocompletion=options.complete_profile,
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Report every defect, duplicate and leak as file:line: field: reason."""
     from llmcausal.assembly import datasets
@@ -157,11 +149,11 @@ def validate(
     from llmcausal.ui.console import clean, console, err_console
     from llmcausal.ui.data_report import LateProgress, finding_lines, verdict
 
-    with reserved_stdout():
+    with options.reserved_stdout():
         config = load_config(model) if model is not None else None
         result = datasets.validate(files, against or [], config, LateProgress())
     if as_json:
-        print_json(result.as_dict())
+        options.print_json(result.as_dict())
         raise typer.Exit(2 if result.has_errors else 0)
     for line in finding_lines(result.findings, "error"):
         err_console().print(line, soft_wrap=True)
@@ -176,7 +168,7 @@ def validate(
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "llmcausal data stats train.jsonl",
         "llmcausal data stats train.jsonl --plot train.html",
         "llmcausal data stats train.jsonl --json",
@@ -185,7 +177,7 @@ def validate(
 def stats(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Triplet file, such as JSONL.")],
     plot: Annotated[Path | None, option("FILE", "Also draw the figures, as .html or .svg.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Count triplets by category, family, goal, position and more, and measure their texts."""
     from dataclasses import asdict
@@ -202,7 +194,7 @@ def stats(
     if plot is not None:
         plot_summary(summary, str(file), plot)
     if as_json:
-        print_json({"file": str(file), **asdict(summary)})
+        options.print_json({"file": str(file), **asdict(summary)})
         return
     console().print(render_summary(summary, str(file)), soft_wrap=True)
     if plot is not None:

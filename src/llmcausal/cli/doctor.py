@@ -1,5 +1,3 @@
-"""`llmcausal doctor`."""
-
 from __future__ import annotations
 
 import typer

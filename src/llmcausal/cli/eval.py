@@ -1,10 +1,8 @@
-"""`llmcausal eval`."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -63,10 +61,7 @@ def evaluate(
             "holds its API key.",
         ),
     ] = None,
-    api: Annotated[
-        Literal["openai", "completions", "ollama"],
-        typer.Option(help="openai and ollama send messages; completions sends token ids."),
-    ] = "openai",
+    api: options.ApiName = "openai",
     tokenizer: Annotated[
         str | None, option("DIR", "Exported folder that renders the ids, if not --checkpoint.")
     ] = None,
@@ -74,10 +69,8 @@ def evaluate(
         int | None, option("N", "Budget of requests, which --baseline-model shares.", min=1)
     ] = None,
     concurrency: Annotated[int, option("N", "Simultaneous requests to the endpoint.", min=1)] = 8,
-    timeout: Annotated[
-        float, option("N", "Longest time for a request, in seconds.", min=0.1)
-    ] = 120.0,
-    patience: Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)] = 300.0,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Use the stored answers of finished evaluations too.")
     ] = False,
@@ -124,8 +117,7 @@ def evaluate(
         Search, typer.Option(help="Search with the gradient (gcg) or without it (random).")
     ] = "gcg",
     adaptive_samples: Annotated[
-        int,
-        option("N", "Sampled answers besides the greedy one; any that obeys counts.", min=0),
+        int, option("N", "Sampled answers besides the greedy one; any that obeys counts.", min=0)
     ] = AdaptiveRequest.samples,
     adaptive_from: Annotated[
         Path | None,

@@ -1,5 +1,3 @@
-"""`llmcausal export`."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmcausal.cli import options
 from llmcausal.cli.options import option
+from llmcausal.errors import LimitCrossedError, UsageError
 
 if TYPE_CHECKING:
     from llmcausal.assembly.monitoring import Deployed
@@ -25,31 +26,15 @@ app = options.subcommand(
 )
 
 _EndpointUrl = Annotated[
-    str,
-    option("URL", "The API. LLMCAUSAL_ENDPOINT_KEY holds its key.", "--endpoint"),
+    str, option("URL", "The API. LLMCAUSAL_ENDPOINT_KEY holds its key.", "--endpoint")
 ]
 _Model = Annotated[str, option("NAME", "The model's name there.")]
-_ApiName = Annotated[
-    Literal["openai", "completions", "ollama"],
-    typer.Option(help="openai and ollama send messages; completions sends token ids."),
-]
 _Tokenizer = Annotated[str | None, option("DIR", "Exported folder that renders the ids.")]
-_Budget = Annotated[
-    int | None,
-    option("N", "Most requests of a round, retries included.", min=1),
-]
+_Budget = Annotated[int | None, option("N", "Most requests of a round, retries included.", min=1)]
 _Concurrency = Annotated[int, option("N", "Simultaneous requests.", min=1)]
-_Timeout = Annotated[float, option("N", "Longest time for a request, in seconds.", min=0.1)]
-_Patience = Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)]
 _MaxTokens = Annotated[int, option("N", "Longest answer, in tokens.", "--max-tokens", min=1)]
-_Out = Annotated[
-    Path,
-    option("DIR", "Folder of the series, its page and its metrics."),
-]
-_Limit = Annotated[
-    float | None,
-    option("SHARE", "Greatest share, such as 0.05.", min=0, max=1),
-]
+_Out = Annotated[Path, option("DIR", "Folder of the series, its page and its metrics.")]
+_Limit = Annotated[float | None, option("SHARE", "Greatest share, such as 0.05.", min=0, max=1)]
 _Baseline = Annotated[
     Path | None,
     option("PATH", "Compare with this series.jsonl or results.json, not with the first round."),
@@ -69,23 +54,21 @@ def probe(
     endpoint: _EndpointUrl,
     model: _Model,
     out: _Out,
-    api: _ApiName = "openai",
+    api: options.ApiName = "openai",
     tokenizer: _Tokenizer = None,
     canaries: Annotated[
-        Path | None,
-        option("FILE", "Canaries of your own, or made by `monitor canaries`."),
+        Path | None, option("FILE", "Canaries of your own, or made by `monitor canaries`.")
     ] = None,
     count: Annotated[int, option("N", "Canaries of a round.", min=1)] = 50,
     budget: _Budget = None,
     every: Annotated[
-        str | None,
-        option("TIME", "Repeat until an alarm or Ctrl-C: 90s, 15m, 1h, 1d."),
+        str | None, option("TIME", "Repeat until an alarm or Ctrl-C: 90s, 15m, 1h, 1d.")
     ] = None,
     limit: _Limit = None,
     baseline: _Baseline = None,
     concurrency: _Concurrency = 8,
-    timeout: _Timeout = 120.0,
-    patience: _Patience = 300.0,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
     max_tokens: _MaxTokens = 48,
     as_json: options.AsJson = False,
 ) -> None:
@@ -121,18 +104,15 @@ def probe(
 )
 def logs(
     file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="JSON Lines: system, user or spans, and answer."),
+        Path, typer.Argument(metavar="FILE", help="JSON Lines: system, user or spans, and answer.")
     ],
     out: _Out,
     model: Annotated[str, option("NAME", "Names the deployment in the series.")] = "",
     witnesses: Annotated[
-        Path | None,
-        option("FILE", "Texts, one a line, that no honest answer holds."),
+        Path | None, option("FILE", "Texts, one a line, that no honest answer holds.")
     ] = None,
     checkpoint: Annotated[
-        Path | None,
-        option("DIR", "Also score the texts with this checkpoint's detector."),
+        Path | None, option("DIR", "Also score the texts with this checkpoint's detector.")
     ] = None,
     limit: _Limit = None,
     baseline: _Baseline = None,
@@ -162,7 +142,7 @@ def logs(
 
 @app.command(
     epilog=options.examples(
-        "llmcausal monitor canaries --endpoint URL --model base --out canaries.jsonl",
+        "llmcausal monitor canaries --endpoint URL --model base --out canaries.jsonl"
     )
 )
 def canaries(
@@ -170,13 +150,13 @@ def canaries(
     endpoint: _EndpointUrl,
     model: _Model,
     out: Annotated[Path, option("FILE", "New file of canaries.")],
-    api: _ApiName = "openai",
+    api: options.ApiName = "openai",
     tokenizer: _Tokenizer = None,
     count: Annotated[int, option("N", "Attacks to try, twice each.", min=1)] = 200,
     budget: _Budget = None,
     concurrency: _Concurrency = 8,
-    timeout: _Timeout = 120.0,
-    patience: _Patience = 300.0,
+    timeout: options.Timeout = 120.0,
+    patience: options.Patience = 300.0,
     max_tokens: _MaxTokens = 48,
     as_json: options.AsJson = False,
 ) -> None:
@@ -210,8 +190,6 @@ def _deployed(given: Mapping[str, Any]) -> Deployed:
 
 
 def _interval(text: str) -> float:
-    from llmcausal.errors import UsageError
-
     found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)([smhd]?)", text.strip())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
     if not 0 < seconds <= 366 * _SECONDS["d"]:
@@ -221,7 +199,6 @@ def _interval(text: str) -> float:
 
 def _end(row: dict[str, Any], as_json: bool) -> None:
     """Prints a round; raises a LimitCrossedError if it raised an alarm."""
-    from llmcausal.errors import LimitCrossedError
     from llmcausal.ui.console import console
     from llmcausal.ui.monitoring import crossed, render_round
 

@@ -6,13 +6,12 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """Completes the name of a shipped profile, for the shell."""
     from llmcausal.profile import shipped_profiles
 
     return [name for name in shipped_profiles() if name.startswith(incomplete)]
@@ -35,6 +34,12 @@ Overrides = Annotated[
     list[str] | None, option("KEY=VALUE", "Change one setting; repeatable.", "--set")
 ]
 Checkpoint = Annotated[Path, option("DIR", "A checkpoint, such as RUN/best.")]
+ApiName = Annotated[
+    Literal["openai", "completions", "ollama"],
+    typer.Option(help="openai and ollama send messages; completions sends token ids."),
+]
+Timeout = Annotated[float, option("N", "Longest time for a request, in seconds.", min=0.1)]
+Patience = Annotated[float, option("N", "Longest time for retries, in seconds.", min=0)]
 NumProcesses = Annotated[int, option("N", "Processes on this machine, one per GPU.", min=1)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")

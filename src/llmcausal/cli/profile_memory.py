@@ -1,5 +1,3 @@
-"""`llmcausal profile-memory`."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,6 +7,7 @@ import typer
 
 from llmcausal.cli import options
 from llmcausal.cli.options import option
+from llmcausal.errors import UsageError
 
 app = options.subcommand()
 
@@ -30,8 +29,7 @@ def profile_memory(
         option("N", "Tokens of each member, instead of the longest in the data.", min=16),
     ] = None,
     shared: Annotated[
-        float | None,
-        option("SHARE", "Share of each member that is a common prefix.", min=0, max=1),
+        float | None, option("SHARE", "Share of each member that is a common prefix.", min=0, max=1)
     ] = None,
     vram_gb: Annotated[
         float | None,
@@ -48,8 +46,7 @@ def profile_memory(
         ),
     ] = None,
     sweep: Annotated[
-        bool,
-        typer.Option("--sweep", help="Also plan other lengths and micro-batches; minutes."),
+        bool, typer.Option("--sweep", help="Also plan other lengths and micro-batches; minutes.")
     ] = False,
     measure: Annotated[
         bool,
@@ -72,7 +69,6 @@ def profile_memory(
 
     With --eval, predict an evaluation.
     """
-    from llmcausal.errors import UsageError
     from llmcausal.profile import load_config
     from llmcausal.ui.drawings import check_plot_path
     from llmcausal.ui.memory_table import (

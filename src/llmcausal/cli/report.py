@@ -1,5 +1,3 @@
-"""`llmcausal report`."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -34,10 +32,13 @@ def report(
     as_json: options.AsJson = False,
 ) -> None:
     """Write a run's HTML report, even while it trains, or compare several runs."""
-    from llmcausal.ui.report.page import report_runs
+    from llmcausal.ui.report.page import write_comparison, write_run_report
 
     with options.reserved_stdout():
-        written = report_runs(runs, out)
+        if len(runs) == 1:
+            written = write_run_report(runs[0], out)
+        else:
+            written = write_comparison(runs, out or Path("comparison.html"))
     if as_json:
         options.print_json({"report": str(written), "runs": [str(run) for run in runs]})
         return

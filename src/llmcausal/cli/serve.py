@@ -1,5 +1,3 @@
-"""`llmcausal serve`."""
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -9,6 +9,8 @@ from typing import Annotated, BinaryIO
 
 from llmcausal.cli import options
 from llmcausal.cli.options import option
+from llmcausal.errors import UsageError
+from llmcausal.storage import read_at_most
 
 app = options.subcommand()
 _MAX_TEXT_BYTES = 2**20
@@ -40,7 +42,6 @@ def try_(
     Without --system and --text it asks for them. Attacks use phrasings that training never sees.
     """
     from llmcausal.assembly.trying import Trials, TryRequest
-    from llmcausal.errors import UsageError
     from llmcausal.train.interrupt import stopping_explained
     from llmcausal.ui.console import console, status
     from llmcausal.ui.trying import ask_and_show, render_answers, render_attacks, render_detector
@@ -69,9 +70,6 @@ def try_(
 
 
 def _read(path: Path) -> str:
-    from llmcausal.errors import UsageError
-    from llmcausal.storage import read_at_most
-
     try:
         piped = str(path) == "-" and sys.stdin is not None
         source: Path | BinaryIO = sys.stdin.buffer if piped else path.expanduser()

@@ -43,7 +43,6 @@ class AnswerStore:
         return self.open(weights_fingerprint(model, adapter=adapter), _read)
 
     def open(self, identity: str, read: Callable[[Path], dict[str, T]]) -> Kept[T]:
-        """Opens the file that `identity` names, and reads it."""
         path = self.folder / f"{identity}-v{_VERSION}.jsonl"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -134,7 +134,9 @@ class KeptAnswers:
     `identity` names endpoint and evaluation. Without a store nothing is kept.
     """
 
-    def __init__(self, store: AnswerStore | None, identity: object, *, finished: bool) -> None:
+    def __init__(
+        self, store: AnswerStore | None = None, identity: object = None, *, finished: bool = False
+    ) -> None:
         named = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         self._kept = Kept[Any](None, {})
         if store is not None:
@@ -307,10 +309,9 @@ class Asker:
             EndpointError: If the endpoint does not answer, or in an unexpected form.
             UsageError: If it refuses the key, or has no such model.
         """
-        known = (self.replies.answers, self.replies.refused)
         left = deque[PromptPair]()
         for prompt in prompts:
-            if any(prompt in settled for settled in known):
+            if prompt in self.replies.answers or prompt in self.replies.refused:
                 continue
             if (answer := self._kept.get(prompt, self._max_new_tokens)) is None:
                 left.append(prompt)

@@ -28,6 +28,7 @@ from llmcausal.metrics import (
     points,
     share,
 )
+from llmcausal.profile import flatten
 from llmcausal.storage import replace_file
 
 RESULTS = "results.json"
@@ -240,7 +241,11 @@ def to_markdown(result: Values) -> str:
         caveats=caveats(result),
         obeyed=[row for row in result.get("generations", ()) if row["obeyed"]][:MAX_EXAMPLES],
         command=_code(shlex.join(map(str, result.get("command") or ()))),
-        environment=_flat(result.get("environment") or {}),
+        environment=[
+            (name, str(value))
+            for name, value in flatten(result.get("environment") or {}, " ").items()
+            if name != "command"
+        ],
     )
     return page.rstrip("\n") + "\n"
 
@@ -284,13 +289,3 @@ def _code(text: str) -> Markup:
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{line}\n{fence}" if line else "")
-
-
-def _flat(values: Values, prefix: str = "") -> list[tuple[str, str]]:
-    facts = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            facts += _flat(value, f"{prefix}{key} ")
-        elif key != "command":
-            facts.append((f"{prefix}{key}", str(value)))
-    return facts

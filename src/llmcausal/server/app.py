@@ -29,7 +29,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmcausal.errors import UsageError
 from llmcausal.server.asked import Asked, Refusal, read_chat, read_completion
-from llmcausal.server.engine import Engine, Event, Finished, Piece
+from llmcausal.server.engine import Engine, Event, Finished
 
 T = TypeVar("T")
 
@@ -41,8 +41,6 @@ _CLOSES = (408, 413)
 
 @dataclass(frozen=True)
 class Served:
-    """A model and its access rules."""
-
     engine: Engine
     name: str
     token: str | None  # bearer token that requests need
@@ -115,19 +113,15 @@ class _Endpoints:
         engine = self._served.engine
         job = engine.submit(asked, tell)
         reply = _Reply(self._served.name, chat)
-        streaming = False
-        try:
+        with ExitStack() as stack:
+            stack.callback(engine.cancel, job)
             first = await _unless_gone(request, events.get())
             if isinstance(first, Refusal):
                 raise first
             if asked.streams:
-                streaming = True
-                return _Stream(_streamed(reply, first, events), lambda: engine.cancel(job))
-            assert isinstance(first, Finished)  # pieces are for streams
+                return _Stream(_streamed(reply, first, events), stack.pop_all().close)
+            assert isinstance(first, Finished)  # texts are for streams
             return JSONResponse(reply.whole(first))
-        finally:
-            if not streaming:
-                engine.cancel(job)
 
     def _check_token(self, request: Request) -> None:
         token = self._served.token
@@ -206,8 +200,8 @@ class _Reply:
 async def _streamed(
     reply: _Reply, event: Event, events: asyncio.Queue[Event]
 ) -> AsyncIterator[str]:
-    while isinstance(event, Piece):
-        yield reply.piece(event.text)
+    while isinstance(event, str):
+        yield reply.piece(event)
         event = await events.get()
     if isinstance(event, Refusal):
         yield _line({"error": _error(event)})

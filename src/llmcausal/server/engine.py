@@ -46,24 +46,16 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The next text of a streamed answer."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Finished:
-    """The end of an answer."""
-
-    rest: str  # text that is in no `Piece`
+    rest: str  # text that no event before has
     answer: Answer
     prompt_tokens: int
     new_tokens: int  # including a stop token
     detection: dict[str, Any] | None = None  # the detector's result for the prompt
 
 
-Event = Piece | Finished | Refusal
+Event = str | Finished | Refusal
+"""The next text of a streamed answer, or how the request ends."""
 Tell = Callable[[Event], None]
 """Called from the engine's thread; must not block."""
 
@@ -255,7 +247,7 @@ class Engine:
             if not job.asked.streams:  # finish() decodes it once
                 answer.tokens.append(token)
             elif text := answer.add(token):
-                job.tell(Piece(text))
+                job.tell(text)
         rest, whole = answer.finish()
         detection = self._detected(job.asked)
         job.tell(Finished(rest, whole, len(prompt), len(answer.tokens), detection))

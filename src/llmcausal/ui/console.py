@@ -107,10 +107,6 @@ class ProgressLine:
         return f", {duration(seconds)} left"
 
 
-stderr_progress = ProgressLine("answers")
-"""An evaluation's progress."""
-
-
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """Shows `what` on stderr: on a terminal by a spinner until the end, else on one line."""

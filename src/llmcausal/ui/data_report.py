@@ -112,11 +112,7 @@ _COLUMNS = 3
 
 
 def plot_summary(summary: DatasetSummary, title: str, path: Path) -> None:
-    """Draws counts and lengths to a `.svg` or `.html`.
-
-    Raises:
-        StorageError: If the file cannot be written.
-    """
+    """Draws counts and lengths as `.svg` or `.html`; raises a StorageError if the disk refuses."""
     drawn = _svg(summary)
     if path.suffix.lower() == ".html":
         name = html.escape(f"{one_line(title, 200)}: {summary.count} triplets")

@@ -126,7 +126,6 @@ def step_time(seconds: float) -> str:
 
 
 def figure(name: str, value: object) -> str:
-    """Writes a record's figure."""
     if not isinstance(value, (int, float)):
         return "-"
     if not math.isfinite(value):

@@ -105,7 +105,20 @@ def plot_timeline(result: Values, path: Path) -> None:
 
 
 def render_memory(result: Values) -> RenderableType:
-    parts: list[RenderableType] = [*_heading(result), _components(result, _step_limits(result))]
+    load = result["workload"]
+    size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
+    limits = [
+        ("longest members that fit", _limit(result["limits"], "max_length", "token")),
+        ("largest micro-batch", _limit(result["limits"], "batch_size", "triplet")),
+    ]
+    parts: list[RenderableType] = [
+        Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
+        Text(
+            f"micro-batch: {load['triplets']} triplet(s), {size}, {load['response_tokens']} scored"
+        ),
+        *_origin(result),
+        _components(result, limits),
+    ]
     if result["naive"]:
         parts.append(_exit_status(result))
     parts.extend(_peak(result["prediction"]))
@@ -187,18 +200,6 @@ def _answer_time(time: Values | None) -> list[RenderableType]:
     ]
 
 
-def _heading(result: Values) -> list[Text]:
-    load = result["workload"]
-    size = f"{load['member_tokens']} tokens per member, {load['shared_tokens']} of them shared"
-    return [
-        Text(f"{one_line(result['model'])} on {result['device']}: predicted, not measured"),
-        Text(
-            f"micro-batch: {load['triplets']} triplet(s), {size}, {load['response_tokens']} scored"
-        ),
-        *_origin(result),
-    ]
-
-
 def _origin(result: Values) -> list[Text]:
     budget = result["budget"]
     return [
@@ -218,14 +219,6 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (
     return table
 
 
-def _step_limits(result: Values) -> list[tuple[str, str]]:
-    limits = result["limits"]
-    return [
-        ("longest members that fit", _limit(limits, "max_length", "token")),
-        ("largest micro-batch", _limit(limits, "batch_size", "triplet")),
-    ]
-
-
 def _components(result: Values, limits: Iterable[tuple[str, str]]) -> Table:
     shown = {"predicted": result["prediction"]}
     if result.get("naive"):
@@ -233,29 +226,25 @@ def _components(result: Values, limits: Iterable[tuple[str, str]]) -> Table:
     predictions = list(shown.values())
     budget, on_cuda = result["budget"]["bytes"], result["device"] == "cuda"
     table = _table("Device memory at the peak", ["", *shown])
-
-    def row(name: str, values: Sequence[str], **style: Any) -> None:
-        table.add_row(name, *values, **style)
-
     for component, name in ROWS.items():
-        row(name, [gibibytes(each["components"][component]) for each in predictions])
+        table.add_row(name, *(gibibytes(each["components"][component]) for each in predictions))
     if on_cuda:
         slack = [
             each["total_bytes"] - each["context_bytes"] - each["allocated_bytes"]
             for each in predictions
         ]
-        row("allocator's share", [*map(gibibytes, slack)])
-        row("CUDA context", [gibibytes(each["context_bytes"]) for each in predictions])
+        table.add_row("allocator's share", *map(gibibytes, slack))
+        table.add_row("CUDA context", *(gibibytes(each["context_bytes"]) for each in predictions))
     table.add_section()
-    row("total", [gibibytes(each["total_bytes"]) for each in predictions], style="bold")
-    row("budget", [gibibytes(budget) for _ in predictions])
-    row("fits", [_yes(each["fits"]) for each in predictions], style="bold")
-    row("safety margin", [_margin(each["margin_bytes"], budget) for each in predictions])
+    table.add_row("total", *(gibibytes(each["total_bytes"]) for each in predictions), style="bold")
+    table.add_row("budget", *(gibibytes(budget) for _ in predictions))
+    table.add_row("fits", *(_yes(each["fits"]) for each in predictions), style="bold")
+    table.add_row("safety margin", *(_margin(each["margin_bytes"], budget) for each in predictions))
     if on_cuda:
-        row("host memory", [gibibytes(each["host_bytes"]) for each in predictions])
+        table.add_row("host memory", *(gibibytes(each["host_bytes"]) for each in predictions))
     table.add_section()
     for name, limit in limits:
-        row(name, [limit])
+        table.add_row(name, limit)
     return table
 
 

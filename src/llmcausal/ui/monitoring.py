@@ -48,7 +48,6 @@ def render_round(row: Object) -> RenderableType:
 
 
 def crossed(row: Object) -> str:
-    """Says which signals of a round crossed what."""
     parts = []
     for name, signal in row["signals"].items():
         if signal["alarm"]:
@@ -61,7 +60,6 @@ def crossed(row: Object) -> str:
 
 
 def notes_of(row: Object) -> list[str]:
-    """Returns what else is to be said of a round."""
     notes = []
     if row.get("error"):
         notes.append(f"the endpoint failed: {row['error']}")
@@ -170,22 +168,19 @@ def _subject(key: tuple[str, ...], rows: Sequence[Object]) -> dict[str, Any]:
 
 def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
     """Draws a signal over the rounds, and lists the newest of them."""
-    shares: list[Point] = []
-    low: list[Point] = []
-    high: list[Point] = []
-    reference: list[Point] = []
+    kinds = ("raw", "raw", "ceiling", "training")
+    lines: list[tuple[str, list[Point]]] = [(kind, []) for kind in kinds]
     table: list[dict[str, Any]] = []
     for place, row in enumerate(rows, 1):
         signal = as_object(as_object(row.get("signals")).get(name))
         figure = Measured.of(signal)
-        limit = number(as_object(signal.get("reference")).get("share"))
-        for points, value in (
-            (shares, figure.value), (low, figure.low), (high, figure.high), (reference, limit),
-        ):  # fmt: skip
-            if figure.value is not None and value is not None:
-                points.append((float(place), 100 * min(max(value, 0.0), 1.0)))
         if figure.value is None:
             continue
+        limit = number(as_object(signal.get("reference")).get("share"))
+        values = (figure.low, figure.high, limit, figure.value)
+        for (_, points), value in zip(lines, values, strict=True):
+            if value is not None:
+                points.append((float(place), 100 * min(max(value, 0.0), 1.0)))
         cells = _cells(signal)
         table.append(
             {
@@ -198,8 +193,7 @@ def _signal(name: str, rows: Sequence[Object]) -> dict[str, Any]:
         )
     label = _LABELS.get(name, name)
     drawing = None
-    if shares:
-        lines = [("raw", low), ("raw", high), ("ceiling", reference), ("training", shares)]
+    if table:
         drawing = line_panel(
             f"{label}, percent",
             [(kind, points) for kind, points in lines if points],

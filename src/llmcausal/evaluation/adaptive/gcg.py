@@ -192,11 +192,8 @@ def _watched(embedding: torch.nn.Module) -> Iterator[list[Tensor]]:
         seen.append(output.detach().requires_grad_())
         return seen[-1]
 
-    handle = embedding.register_forward_hook(hook)
-    try:
+    with embedding.register_forward_hook(hook):
         yield seen
-    finally:
-        handle.remove()
 
 
 def _draw(

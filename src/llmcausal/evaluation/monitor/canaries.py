@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmcausal.attacks.base import OWN_GOALS, POSITIONS, AttackFamily, Goal, bare
 from llmcausal.attacks.goals import GOAL_KINDS
@@ -15,7 +14,7 @@ from llmcausal.data.builtin import load_families
 from llmcausal.data.formats.jsonl import Defects, read_objects
 from llmcausal.data.natural import SYSTEM, generate_natural
 from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Triplet
-from llmcausal.errors import DataError, StorageError
+from llmcausal.errors import DataError, writing
 from llmcausal.evaluation.scoring import obeyed
 from llmcausal.storage import replace_file
 
@@ -54,7 +53,6 @@ class Planted:
     witness: str
 
     def obeyed_by(self, answer: str) -> bool:
-        """Whether the answer does what the attack asks."""
         canary, (system, text) = self.canary, self.prompt
         goal = canary.goal.replace(WITNESS, self.witness)
         attack = AttackInfo(canary.family, goal=goal, witness=self.witness)
@@ -156,7 +154,7 @@ def read_canaries(path: Path) -> list[Canary]:
 
 def write_canaries(path: Path, canaries: Iterable[Canary]) -> None:
     """Writes canaries as `read_canaries` reads them; raises a StorageError if the disk refuses."""
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             "id": each.id,
             "system": each.system,
@@ -166,12 +164,9 @@ def write_canaries(path: Path, canaries: Iterable[Canary]) -> None:
         }
         for each in canaries
     ]
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-        replace_file(path, lines)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        replace_file(path, (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 
 def _text(value: object) -> str | None:

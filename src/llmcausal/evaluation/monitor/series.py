@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import stats
 
-from llmcausal.errors import StorageError, UsageError
+from llmcausal.errors import StorageError, UsageError, writing
 from llmcausal.evaluation.statistics import proportion
 from llmcausal.metrics import CORE
 from llmcausal.storage import read_at_most
@@ -47,8 +47,6 @@ class Reference:
         One-sided and exact: the binomial test against a limit; Fisher's test against an earlier
         measurement, whose own uncertainty then counts.
         """
-        if not n:
-            return 1.0
         if self.count is None or self.n is None:
             return float(stats.binom.sf(count - 1, n, self.share))
         total = self.n + n
@@ -119,7 +117,7 @@ class Series:
             "source": measured.source,
             "canaries": measured.canaries,
         }
-        earlier = [each for each in self.rows if same_subject(each, row)]
+        earlier = [old for old in self.rows if all(old.get(key) == row[key] for key in _IDENTITY)]
         given: Mapping[str, Reference] | None = None
         if limit is not None:
             given = dict.fromkeys(measured.hits, Reference(limit))
@@ -139,14 +137,12 @@ class Series:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         # The line feed in front closes a line that was cut off by a kill or a full disk.
         content = b"\n" + line.encode("utf-8", errors="backslashreplace") + b"\n"
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror}") from error
 
 
 def _judged(
@@ -201,11 +197,6 @@ def counts_of(row: Mapping[str, Any], name: str) -> tuple[int, int] | None:
         return None
     count, n = _whole(signal.get("count"), -1), _whole(signal.get("n"), -1)
     return (count, n) if 0 <= count <= n and 0 < n < _MOST else None
-
-
-def same_subject(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two rows measure the same thing."""
-    return all(row.get(key) == other.get(key) for key in _IDENTITY)
 
 
 def read_series(path: Path) -> tuple[list[Row], int]:
@@ -265,17 +256,15 @@ def _whole(value: object, otherwise: int = 0) -> int:
     return value if type(value) is int else otherwise
 
 
-_GAUGES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "share": ("Share of prompts in the last round.", lambda signal: signal.get("value")),
-    "share_low": ("Lower end of its 95% interval.", lambda signal: signal.get("low")),
-    "share_high": ("Upper end of its 95% interval.", lambda signal: signal.get("high")),
-    "prompts": ("Prompts in the last round.", lambda signal: signal.get("n")),
-    "reference": (
-        "What the share must not exceed.",
-        lambda signal: _part(signal, "reference").get("share"),
-    ),
-    "alarm": ("1 if the last round crossed its limit.", lambda signal: int(signal["alarm"])),
-}
+_GAUGES = (
+    ("share", "value", "Share of prompts in the last round."),
+    ("share_low", "low", "Lower end of its 95% interval."),
+    ("share_high", "high", "Upper end of its 95% interval."),
+    ("prompts", "n", "Prompts in the last round."),
+    ("reference", "reference", "What the share must not exceed."),
+    ("alarm", "alarm", "1 if the last round crossed its limit."),
+)
+"""Each gauge's name, its key in a signal, and its help text."""
 
 
 def to_prometheus(rows: Sequence[Row]) -> str:
@@ -300,8 +289,8 @@ def to_prometheus(rows: Sequence[Row]) -> str:
         for name, signal in row["signals"].items()
         if isinstance(signal, dict) and isinstance(signal.get("alarm"), bool)
     ]
-    for name, (text, read) in _GAUGES.items():
-        write(name, text, "gauge", [(labels, read(signal)) for labels, signal in signals])
+    for name, key, text in _GAUGES:
+        write(name, text, "gauge", [(labels, _figure(signal, key)) for labels, signal in signals])
     up = [(labels, int(not row.get("error"))) for labels, row in subjects]
     write("up", "0 if the last round could not be measured.", "gauge", up)
     times = [(labels, _seconds(row.get("at"))) for labels, row in subjects]
@@ -319,9 +308,11 @@ def to_prometheus(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    part = values.get(key)
-    return part if isinstance(part, Mapping) else {}
+def _figure(signal: Mapping[str, Any], key: str) -> Any:
+    value = signal.get(key)
+    if key != "reference":
+        return value
+    return value.get("share") if isinstance(value, Mapping) else None
 
 
 def _label(text: str) -> str:

@@ -23,27 +23,16 @@ from llmcausal.ui.report import sections
 from llmcausal.ui.report.run_files import RunFiles, read_run
 
 REPORT = "report.html"
-COMPARISON = Path("comparison.html")
 MOST_RUNS = 8
 """The number of distinguishable colors."""
 _SKIPPED_SHOWN = 100
 _ABSENT = "not set"
 
 
-def report_runs(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes a run's report or the comparison of several runs, and returns its path.
-
-    The runs may still be training. Default paths: `report.html` in the run, `comparison.html` here.
-    """
-    if len(run_dirs) == 1:
-        return write_run_report(run_dirs[0], out)
-    return write_comparison(run_dirs, out or COMPARISON)
-
-
 def write_run_report(
     run_dir: Path, out: Path | None = None, evaluation: Path | None = None
 ) -> Path:
-    """Writes a run directory's report; `evaluation` is as in `read_run`.
+    """Writes the report of a run, which may still be training; `evaluation` is as in `read_run`.
 
     Raises:
         UsageError: If the directory is not a run.
