@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +175,8 @@ def _peak_of_events(profiler: Any) -> int:
         for event in profiler.profiler.kineto_results.events()
         if event.name() == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU
     ]
-    total = peak = 0
-    for _, count in sorted(events, key=lambda event: event[0]):
-        total += count
-        peak = max(peak, total)
+    changes = (count for _, count in sorted(events, key=lambda event: event[0]))
+    peak: int = max(accumulate(changes, initial=0))
     return peak
 
 
