@@ -294,7 +294,7 @@ def predict(
         ModelError: If the architecture is unknown.
         ConfigError: If the settings do not fit it.
     """
-    return _simulated(device, "run:run", config, workload, strategy)
+    return _simulated(device, "run", config, workload, strategy)
 
 
 def predict_answers(
@@ -309,16 +309,16 @@ def predict_answers(
         ModelError: If the architecture is unknown, or is not decoded as the rehearsal does.
         ConfigError: If the settings do not fit it.
     """
-    return _simulated(device, "answers:run_answers", config, load, rehearsal)
+    return _simulated(device, "run_answers", config, load, rehearsal)
 
 
 def predict_reading(config: RunConfig, workload: Workload, *, device: Device) -> Prediction:
     """Predicts the peak of a pass over texts without gradients; raises as `predict_answers`."""
-    return _simulated(device, "answers:run_reading", config, workload)
+    return _simulated(device, "run_reading", config, workload)
 
 
 def _simulated(device: Device, name: str, config: RunConfig, load: Any, *more: Any) -> Prediction:
-    """Runs a function of `simulation`; for CUDA in the process that simulates it."""
+    """Runs a function of `simulation.run`; for CUDA in the process that simulates it."""
     if device == "cuda":
         return _child().submit(_run, name, config, load, traits_here(), *more).result()
     return _run(name, config, load, None, *more)
@@ -358,7 +358,6 @@ def _end_with_parent() -> None:
 
 
 def _run(name: str, *arguments: Any) -> Prediction:
-    module, _, function = name.partition(":")
-    simulation = importlib.import_module(f"llmcausal.memory.simulation.{module}")
-    found: Prediction = getattr(simulation, function)(*arguments)
+    simulation = importlib.import_module("llmcausal.memory.simulation.run")
+    found: Prediction = getattr(simulation, name)(*arguments)
     return found
