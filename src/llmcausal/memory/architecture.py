@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,6 +55,15 @@ def layer_count(section: ModelSection) -> int:
     return int(load_architecture(section).get_text_config().num_hidden_layers)
 
 
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
+
+
+def layer_of(name: str) -> int | None:
+    """Returns the number of the decoder layer that a module or parameter belongs to."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
+
+
 def load_architecture(section: ModelSection) -> PretrainedConfig:
     """Loads a model's config without its weights.
 
@@ -87,11 +97,7 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
 
 
 def empty_model(section: ModelSection) -> Any:
-    """Builds a model on the meta device, without running code that comes with it.
-
-    Raises:
-        ModelError: As `load_architecture`.
-    """
+    """Builds a model on the meta device, without its own code; raises as `load_architecture`."""
     import torch
     from transformers import AutoModelForCausalLM
 

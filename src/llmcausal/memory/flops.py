@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 
 from llmcausal.config import LoraSection, MemorySection
+from llmcausal.memory.architecture import layer_of
 from llmcausal.memory.prediction import kept_of
 from llmcausal.memory.workload import Tokens
 
 _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 """Linear layers of the first block whose input needs no gradient: it is the embedding."""
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -106,13 +105,13 @@ def step_cost(
         rank = lora.rank if module in lora.target_modules else 0
         weights += inner * outer
         adapters += rank * (inner + outer)
-        layer = _layer_of(name)
+        layer = layer_of(name)
         if layer == 0 and module in _READS_EMBEDDING:
             first += inner * outer
             first_adapters += rank * inner
         # Chunks of tokens recompute their MLP in any case.
         chunked = section.token_chunk > 0 and ".mlp." in name
-        if layer >= shape.layers - kept and not chunked:
+        if layer is not None and layer >= shape.layers - kept and not chunked:
             held += inner * outer + rank * (inner + outer)
         elif module == shape.last and rank and not (lora.dropout or naive):
             spared += inner * outer + rank * outer  # `fused._Kept`: no backward pass reads it
@@ -141,11 +140,6 @@ def step_cost(
         )
     moved = 0.0 if naive else _moved_bytes(shape, section, nodes)
     return StepCost(flops, moved)
-
-
-def _layer_of(name: str) -> int:
-    found = _LAYER.search(f".{name}.")
-    return int(found[1]) if found else -1
 
 
 def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> float:

@@ -19,6 +19,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.memory.architecture import (
     layer_count,
+    layer_of,
     load_architecture,
     states_of,
     temporary_bytes,
@@ -39,7 +40,6 @@ from llmcausal.memory.simulation.model import (
     FakeShards,
     Shape,
     build_meta_model,
-    layer_of,
     materialize,
     watch_layers,
 )
