@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.memory.kept import keep_layers
 from llmcausal.memory.plan import UNKNOWN_SHARED, WORST_SHARED, Advice, largest_that_fits, plan
 from llmcausal.memory.prediction import (
     AnswerLoad,
@@ -23,6 +22,7 @@ from llmcausal.memory.prediction import (
 from llmcausal.memory.report import MemoryReport, MemoryRequest, prediction_values
 from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
+from llmcausal.memory.spare import keep_layers
 from llmcausal.memory.strategies import candidates, settled
 
 MOST_PROMPTS = 64

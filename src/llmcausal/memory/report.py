@@ -13,7 +13,6 @@ from llmcausal.errors import UsageError
 from llmcausal.memory.architecture import empty_model
 from llmcausal.memory.budget import find_budget
 from llmcausal.memory.flops import ModelShape, measured_flops_per_second, model_shape, step_cost
-from llmcausal.memory.kept import keep_layers
 from llmcausal.memory.measure import measure_triplets
 from llmcausal.memory.plan import (
     MOST_TOKENS,
@@ -39,6 +38,7 @@ from llmcausal.memory.prediction import (
 )
 from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
+from llmcausal.memory.spare import keep_layers
 from llmcausal.memory.strategies import COSTS, STRATEGIES, settled
 from llmcausal.memory.workload import (
     Tokens,

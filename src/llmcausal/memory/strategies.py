@@ -97,7 +97,7 @@ def candidates(section: MemorySection) -> list[Candidate]:
             switch: _leaner(switch, value, wanted.get(switch, value))
             for switch, value in by_hand.items()
         }
-        merged["kept_layers"] = 0  # `memory.kept` chooses it for a strategy that fits
+        merged["kept_layers"] = 0  # `memory.spare` chooses it for a strategy that fits
         differs = any(merged[switch] != value for switch, value in wanted.items())
         candidate = Candidate(
             f"{name} with your switches" if differs else name,
