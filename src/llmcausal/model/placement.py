@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -67,14 +68,13 @@ def hold_weights(model: Any, memory: MemorySection, device: torch.device) -> Non
     Args:
         model: A frozen transformers model, without a `PeftModel` around it. Its parameters keep
             their names and stay whole, so it is saved like any other model.
-        memory: The switches.
-        device: Where the layers are.
     """
     on_host = parts_on_host(model, memory)
     for part in on_host.values():
         _to_host(part, device)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if "embeddings" in on_host and not _is_looked_up_on_host(embedding):
+    hooks = embedding._forward_hooks.values()
+    if "embeddings" in on_host and not any(isinstance(each, _RowsToDevice) for each in hooks):
         # Hooks leave the embedding's own forward in use: some models scale embeddings there.
         embedding.register_forward_pre_hook(_ids_to_host)
         # First, so that other hooks see the output on the device.
@@ -94,18 +94,14 @@ def _ids_to_host(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     return tuple(ids.to("cpu") for ids in inputs)
 
 
+@dataclass(frozen=True)
 class _RowsToDevice:
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    device: torch.device
 
     def __call__(self, _module: nn.Module, _inputs: Any, rows: Tensor) -> Tensor:
         if self.device.type == "cuda":
             rows = empty_on_host(rows, self.device).copy_(rows)
         return rows.to(self.device, non_blocking=True)
-
-
-def _is_looked_up_on_host(embedding: nn.Module) -> bool:
-    return any(isinstance(hook, _RowsToDevice) for hook in embedding._forward_hooks.values())
 
 
 class HostHead(nn.Module):
@@ -137,7 +133,6 @@ def streamed_product(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk:
         hidden: [..., width].
         weight: Frozen, [vocabulary, width], on any device.
         bias: Frozen, [vocabulary], where the weight is.
-        chunk: Rows of the weight.
     """
     product: Tensor = _StreamedProduct.apply(hidden, weight, bias, chunk)  # type: ignore[no-untyped-call]
     return product

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,13 +70,13 @@ def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
     }
 
 
+@dataclass(eq=False)
 class _ChunkedForward:
     """Replaces the forward of a module that works token by token."""
 
-    def __init__(self, module: nn.Module, plain: _Forward, tokens: int) -> None:
-        self.module = module
-        self.plain = plain
-        self.tokens = tokens
+    module: nn.Module
+    plain: _Forward
+    tokens: int
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the module's output for hidden states [..., width]."""
