@@ -34,18 +34,12 @@ Change = tuple[str, list[str], Prediction]
 
 @dataclass(frozen=True)
 class EvaluationLoad:
-    """The most that an evaluation holds: a batch of answers, and triplets that are read.
-
-    Attributes:
-        shared: Shared prefixes to try instead of the batch's, if that is not known; the one that
-            needs most counts.
-        reading: None: no triplet is short enough to be read.
-        source: For people.
-    """
+    """The most that an evaluation holds: a batch of answers, and triplets that are read."""
 
     answers: AnswerLoad
-    reading: Workload | None
-    source: str
+    reading: Workload | None  # None: no triplet is short enough to be read
+    source: str  # for people
+    # Shared prefixes to try instead of the batch's, if that is not known; the worst one counts.
     shared: tuple[int, ...] = ()
 
 
@@ -73,16 +67,11 @@ def with_share(load: EvaluationLoad, share: float) -> EvaluationLoad:
 
 @dataclass
 class EvaluationReport:
-    """Predicts an evaluation with the memory strategy that training would choose.
+    """Predicts an evaluation with the memory strategy that training would choose."""
 
-    Attributes:
-        training: The report on training, with its own lengths.
-        rehearsal: Runs the passes of answers.
-    """
-
-    training: MemoryReport
+    training: MemoryReport  # with its own lengths
     load: EvaluationLoad
-    rehearsal: Rehearsal
+    rehearsal: Rehearsal  # runs the passes of answers
     watch: Watch
 
     def values(self) -> dict[str, Any]:

@@ -24,16 +24,11 @@ WORST_SHARED = f"the worst of {', '.join(map(str, UNKNOWN_SHARED))} shared token
 
 @dataclass
 class Predictor:
-    """Predicts, and remembers its predictions.
-
-    Attributes:
-        function: Makes a prediction; None: `memory.prediction.predict`.
-        shared: Shared prefixes that replace the workload's, if that is not known. The one that
-            needs most counts.
-    """
+    """Predicts, and remembers its predictions."""
 
     device: Device
-    function: Callable[..., Prediction] | None = None
+    function: Callable[..., Prediction] | None = None  # None: `memory.prediction.predict`
+    # Shared prefixes that replace the workload's, if that is not known; the worst one counts.
     shared: tuple[int, ...] = ()
     _known: dict[str, Prediction] = field(default_factory=dict)
 
@@ -103,20 +98,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen strategy, or the leanest one if none fits.
-
-    Attributes:
-        ground: Why this one, for people.
-        tried: All predicted strategies, fastest first.
-        cost: What it costs, for people, if that belongs to the reason.
-    """
+    """The chosen strategy, or the leanest one if none fits."""
 
     option: Candidate
     prediction: Prediction
-    ground: str
-    tried: tuple[Attempt, ...]
+    ground: str  # why this one, for people
+    tried: tuple[Attempt, ...]  # all predicted strategies, fastest first
     fits: bool
-    cost: str | None = None
+    cost: str | None = None  # what it costs, for people, if that belongs to the reason
 
     @property
     def reason(self) -> str:

@@ -60,30 +60,19 @@ SWEPT_TRIPLETS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """The options of `profile-memory`.
+    """The options of `profile-memory`."""
 
-    Attributes:
-        seq_len: Tokens of each member; None: the longest in the data.
-        shared: Share of a member that is a common prefix; None: the data's, or the worst.
-        strategy: A strategy to predict instead of the planner's choice.
-        evaluation: Whether to predict an evaluation instead of a training step.
-    """
-
-    seq_len: int | None = None
-    shared: float | None = None
+    seq_len: int | None = None  # tokens of each member; None: the longest in the data
+    shared: float | None = None  # share of a common prefix; None: the data's, or the worst
     vram_gb: float | None = None
-    strategy: str | None = None
+    strategy: str | None = None  # predicted instead of the planner's choice
     sweep: bool = False
     measure: bool = False
-    evaluation: bool = False
+    evaluation: bool = False  # predicts an evaluation instead of a training step
 
 
 def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
-    """Returns the settings with the strategy of `--strategy`.
-
-    Raises:
-        UsageError: If it is unknown.
-    """
+    """Returns the settings with `--strategy`'s switches; a `UsageError` if it is unknown."""
     if name is None or name == NAIVE:
         return config
     if name not in STRATEGIES:
@@ -113,16 +102,11 @@ def prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, An
 
 @dataclass
 class MemoryReport:
-    """Predicts a training step, and what fits.
+    """Predicts a training step, and what fits."""
 
-    Attributes:
-        config: Settings, `with_strategy`.
-        triplets: The training data; None if the tokenizer is not on this machine.
-    """
-
-    config: RunConfig
+    config: RunConfig  # `with_strategy`
     request: MemoryRequest
-    triplets: Sequence[EncodedTriplet] | None
+    triplets: Sequence[EncodedTriplet] | None  # None if the tokenizer is not on this machine
     watch: Watch
 
     def __post_init__(self) -> None:

@@ -64,17 +64,11 @@ _LEANNESS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """Switches that the planner may choose.
+    """Switches that the planner may choose."""
 
-    Attributes:
-        name: For people: the strategy's name, and whether the user's switches change it.
-        strategy: Name in `STRATEGIES`, or `custom` if the user's switches change it.
-        section: `[memory]` with these switches.
-    """
-
-    name: str
-    strategy: str
-    section: MemorySection
+    name: str  # for people: the strategy's name, and whether the user's switches change it
+    strategy: str  # name in `STRATEGIES`, or `custom` if the user's switches change it
+    section: MemorySection  # `[memory]` with these switches
 
     @property
     def switches(self) -> dict[str, Any]:

@@ -112,11 +112,7 @@ def nf4_settings(
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
-    """Loads the tokenizer of the profile's model.
-
-    Raises:
-        ModelError: If it cannot be found or read.
-    """
+    """Loads the tokenizer of the profile's model; raises a `ModelError` if it cannot."""
     return _tokenizer(section, resolve_source(section))
 
 

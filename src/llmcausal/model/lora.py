@@ -127,11 +127,7 @@ def add_lora(
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Puts a saved adapter on a frozen model, for evaluation and export.
-
-    Raises:
-        CheckpointError: If the folder holds no adapter that fits the model.
-    """
+    """Puts a saved adapter on a frozen model; a `CheckpointError` if it does not fit."""
     config = read_adapter_config(folder)
     try:
         with warnings.catch_warnings():

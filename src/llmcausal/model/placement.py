@@ -105,14 +105,10 @@ class _RowsToDevice:
 
 
 class HostHead(nn.Module):
-    """An output head in host memory; the device holds some of its rows at a time.
+    """An output head in host memory; the device holds `vocabulary_chunk` rows at a time.
 
     It is for logits; training takes the loss through `losses.cross_entropy`. Generation copies the
     whole head to the device for every token, which is slow.
-
-    Args:
-        head: The linear layer whose weight and bias it takes over.
-        vocabulary_chunk: Rows on the device at one time.
     """
 
     def __init__(self, head: Any, vocabulary_chunk: int) -> None:
@@ -167,10 +163,8 @@ class _StreamedProduct(torch.autograd.Function):
 class Nf4Linear(nn.Module):
     """A frozen 4-bit linear layer whose weight and scales are plain parameters.
 
-    FSDP2 replaces parameters by shares, and would lose the scales of bitsandbytes' parameter.
-
-    Args:
-        layer: A quantized layer, which loses its tensors.
+    FSDP2 replaces parameters by shares, and would lose the scales of bitsandbytes' parameter. The
+    quantized layer loses its tensors.
     """
 
     def __init__(self, layer: Linear4bit) -> None:
@@ -240,11 +234,7 @@ def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
 
 
 def use_plain_parameters(module: nn.Module, device: torch.device) -> None:
-    """Replaces every 4-bit layer inside a frozen module by an `Nf4Linear`.
-
-    Args:
-        device: Where to compute; gets all tensors but the parameters.
-    """
+    """Replaces 4-bit layers inside a frozen module; all but parameters goes to the device."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Linear4bit):

@@ -30,7 +30,6 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
     Gemma. The recomputation has the forward pass's random numbers (dropout) and autocast.
 
     Args:
-        model: A (peft-wrapped) causal language model.
         tokens: A chunk's largest length, in place of an earlier call's; 0 restores the modules.
 
     Returns:

@@ -220,24 +220,15 @@ _COMPONENTS = {"weights": "misc", "loss": "logits", "optimizer": "misc"}
 
 
 class AllocationTracker(TorchDispatchMode):
-    """Traces the allocations on a device and on its host.
-
-    Args:
-        device: Type of the device that computes; `cpu` has no separate host.
-        gpu: The GPU that the device stands for; None for a CPU.
-
-    Attributes:
-        phase: `weights`, `forward`, `loss`, `backward` or `optimizer`.
-        times: How often the step runs the current operations.
-    """
+    """Traces the allocations on a device and its host; no GPU means the CPU, its own host."""
 
     def __init__(self, device: str, gpu: GpuTraits | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.gpu = gpu
         self.trace = Trace()
-        self.phase = "weights"
-        self.times = 1
+        self.phase = "weights"  # later `forward`, `loss`, `backward` or `optimizer`
+        self.times = 1  # how often the step runs the current operations
         self._known: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
 

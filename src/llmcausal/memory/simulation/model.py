@@ -39,20 +39,13 @@ BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
 
 @dataclass(frozen=True)
 class Shape:
-    """A fake model's properties.
-
-    Attributes:
-        layers: Decoder layers; a shallower run has fewer than the architecture.
-        dtype: Compute dtype.
-        naive: The usual recipe: transformers' own attention, and unquantized weights in fp32.
-        gpu: The simulated GPU; None: the CPU.
-    """
+    """A fake model's properties."""
 
     config: RunConfig
-    layers: int
-    dtype: torch.dtype
-    naive: bool
-    gpu: GpuTraits | None
+    layers: int  # decoder layers; a shallower run has fewer than the architecture
+    dtype: torch.dtype  # compute dtype
+    naive: bool  # the usual recipe: transformers' own attention, and unquantized weights in fp32
+    gpu: GpuTraits | None  # the simulated GPU; None: the CPU
 
 
 def build_meta_model(shape: Shape) -> PeftModel:
@@ -196,7 +189,6 @@ def watch_layers(
     """Calls back with a layer's number when its passes begin and end.
 
     Args:
-        layers: The decoder's.
         entered: Called before each forward pass.
         left: Called after it; returns whether to call `backward`.
         backward: Called when the gradient of the layer's output exists.
@@ -229,7 +221,6 @@ class FakeShards:
 
     Args:
         layers: The decoder's, materialized; changed in place.
-        shards: Number of processes.
         tracker: The layers' marks must come before `watch`.
     """
 

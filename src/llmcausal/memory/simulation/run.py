@@ -93,11 +93,7 @@ def _predicted_by(
     gpu: GpuTraits | None,
     strategy: str,
 ) -> Prediction:
-    """Predicts from a trace of few layers where these stand for the others, else of all.
-
-    Args:
-        traced: Runs with so many layers.
-    """
+    """Predicts from a trace of few layers where these stand for the others, else of all."""
     started = time.perf_counter()
     layers = layer_count(config.model)
     kept = _kept(config, strategy, layers)
@@ -228,9 +224,6 @@ def trace_step(
 
     It is the last micro-batch of any step but the first: the optimizer's states exist, and if a
     step has several micro-batches, so do the gradients.
-
-    Args:
-        device: `cpu`, or the simulated device, which must be in use.
 
     Returns:
         The allocations, and the trained parameters by name.
