@@ -13,10 +13,10 @@ from generated import between_marks, publish
 from llmcausal.config import RunConfig
 from llmcausal.memory.architecture import layer_count
 from llmcausal.memory.budget import card_budget
-from llmcausal.memory.kept import card_to_compare, keep_layers, seconds
 from llmcausal.memory.plan import Case, Predictor, plan
 from llmcausal.memory.prediction import Prediction, Workload
 from llmcausal.memory.roofline import card_seconds
+from llmcausal.memory.spare import card_to_compare, keep_layers, seconds
 from llmcausal.profile import load_config
 
 PAGE = Path(__file__).with_name("memory.md")

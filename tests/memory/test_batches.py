@@ -11,10 +11,10 @@ from transformers import LlamaConfig
 
 from llmcausal.assembly.prepare import prepare_data
 from llmcausal.config import RunConfig
-from llmcausal.memory import batches, prediction
-from llmcausal.memory.batches import larger_sizes, with_batch_size
+from llmcausal.memory import prediction, spare
 from llmcausal.memory.prediction import Kernel, Prediction, Workload, predict
 from llmcausal.memory.runs import Planned, plan_run
+from llmcausal.memory.spare import larger_sizes, with_batch_size
 from tests.predictions import made_prediction
 
 MIB = 2**20
@@ -116,7 +116,7 @@ def test_a_model_with_dropout_keeps_its_micro_batch(
     planned: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, dropout: float, size: int
 ) -> None:
     text = LlamaConfig(attention_dropout=dropout)
-    monkeypatch.setattr(batches, "load_architecture", lambda section: text)
+    monkeypatch.setattr(spare, "load_architecture", lambda section: text)
     assert planned(2000).config.train.batch_size == size
 
 
@@ -128,7 +128,7 @@ def test_every_process_keeps_as_many_micro_batches(monkeypatch: pytest.MonkeyPat
     assert sizes(1, 16) == [2, 4, 8]
     assert sizes(2, 6) == [4, 6]
     assert sizes(1, 7) == [7]
-    monkeypatch.setattr(batches, "process_count", lambda: 2)
+    monkeypatch.setattr(spare, "process_count", lambda: 2)
     assert sizes(1, 16) == [2, 4, 8]
     assert sizes(1, 6) == [3]
     assert sizes(3, 2) == []

@@ -25,7 +25,7 @@ from llmcausal.memory.prediction import (
     predict_answers,
     predict_reading,
 )
-from llmcausal.memory.simulation import answers
+from llmcausal.memory.simulation import run
 from llmcausal.memory.simulation.trace import REAL_LAYERS
 from llmcausal.memory.workload import answer_load
 from llmcausal.model.factory import load_model
@@ -105,13 +105,13 @@ def test_kept_layers_change_nothing_without_a_backward_pass(
     monkeypatch: pytest.MonkeyPatch, tiny_config_of: Callable[[int], RunConfig], read: bool
 ) -> None:
     plain = with_memory(tiny_config_of(16), activations="recompute")
-    traced, layers = answers._traced, []
+    traced, layers = run._traced_passes, []
 
     def noted(*arguments: Any) -> Any:
         layers.append(arguments[-1])
         return traced(*arguments)
 
-    monkeypatch.setattr(answers, "_traced", noted)
+    monkeypatch.setattr(run, "_traced_passes", noted)
 
     def predicted(config: RunConfig) -> Prediction:
         if read:

@@ -9,10 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcausal.config import MemorySection, RunConfig
-from llmcausal.memory.batches import raise_batch_size
-from llmcausal.memory.kept import keep_layers, kept_text, most_kept, seconds
 from llmcausal.memory.plan import UNKNOWN_SHARED, Case, Plan, Predictor, plan
 from llmcausal.memory.prediction import Kernel, Prediction, Workload
+from llmcausal.memory.spare import (
+    keep_layers,
+    kept_text,
+    most_kept,
+    raise_batch_size,
+    seconds,
+)
 from llmcausal.memory.strategies import COSTS, STRATEGIES, candidates
 from tests.predictions import made_prediction
 

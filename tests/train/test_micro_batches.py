@@ -10,8 +10,8 @@ from torch import Tensor
 
 from llmcausal.assembly import build
 from llmcausal.config import RunConfig
-from llmcausal.memory.batches import larger_sizes, with_batch_size
 from llmcausal.memory.prediction import Workload
+from llmcausal.memory.spare import larger_sizes, with_batch_size
 from llmcausal.model.factory import LoadedModel
 from llmcausal.train.batch import fixed_batches, label_totals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,12 +55,17 @@ def layer_count(section: ModelSection) -> int:
     return int(load_architecture(section).get_text_config().num_hidden_layers)
 
 
-def load_architecture(section: ModelSection) -> PretrainedConfig:
-    """Loads a model's config without its weights.
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
 
-    Raises:
-        ModelError: If it is neither shipped nor local nor on the hub.
-    """
+
+def layer_of(name: str) -> int | None:
+    """Returns the number of the decoder layer that a module or parameter belongs to."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
+
+
+def load_architecture(section: ModelSection) -> PretrainedConfig:
+    """Loads a config; raises a `ModelError` if it is neither shipped nor local nor on the hub."""
     from transformers import AutoConfig
 
     shipped = FOLDER / (SAME_SHAPE.get(section.name, section.name).replace("/", "--") + ".json")
@@ -87,11 +93,7 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
 
 
 def empty_model(section: ModelSection) -> Any:
-    """Builds a model on the meta device, without running code that comes with it.
-
-    Raises:
-        ModelError: As `load_architecture`.
-    """
+    """Builds a model on the meta device, without its own code; raises as `load_architecture`."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -133,10 +135,7 @@ def states_of(name: OptimizerName, numbers: int, width: int, *, pages: bool) -> 
     torch's AdamW has two states in the parameter's dtype. bitsandbytes (`optim/optimizer.py`,
     `backends/cpu/ops.py`) has two states: in 8 bits with a scale for each 256 numbers, or in fp32
     below 4096 numbers. On CUDA its paged optimizer keeps states of 1e5 numbers or more in managed
-    memory, which is host memory until it is used.
-
-    Args:
-        pages: Whether a paged optimizer pages: on CUDA, except under the Windows driver.
+    memory, which is host memory until it is used. It `pages`, except under the Windows driver.
     """
     if name == "adamw":
         return States((width * numbers,) * 2)
@@ -153,12 +152,8 @@ def temporary_bytes(
 ) -> int:
     """Returns an optimizer step's temporary memory.
 
-    torch's AdamW on CUDA (`foreach`) copies one of the states.
-
-    Args:
-        largest: Numbers in the largest parameter.
-        total: Numbers in all parameters.
-        width: Bytes of a number.
+    torch's AdamW on CUDA (`foreach`) copies one of the states. `largest` and `total` are numbers of
+    `width` bytes in the largest parameter, and in all.
     """
     if name == "adamw":
         return width * total if on_cuda else 2 * width * largest

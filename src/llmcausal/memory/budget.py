@@ -95,10 +95,7 @@ def free_host_bytes() -> int:
 
 
 def within_reach(memory: MemorySection, device: Device) -> Budget:
-    """Finds what a run with a loaded model may take: what is free and what it holds.
-
-    `memory.budget_gb` limits it.
-    """
+    """Finds what a loaded run may take: what is free or held, at most `memory.budget_gb`."""
     import psutil
 
     if device == "cuda":

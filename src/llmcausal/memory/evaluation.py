@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from llmcausal.config import RunConfig
 from llmcausal.errors import ConfigError
-from llmcausal.memory.kept import keep_layers
-from llmcausal.memory.plan import UNKNOWN_SHARED, Plan, largest_that_fits, plan, typed
+from llmcausal.memory.plan import UNKNOWN_SHARED, WORST_SHARED, Advice, largest_that_fits, plan
 from llmcausal.memory.prediction import (
     AnswerLoad,
     Prediction,
@@ -23,29 +22,24 @@ from llmcausal.memory.prediction import (
 from llmcausal.memory.report import MemoryReport, MemoryRequest, prediction_values
 from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
+from llmcausal.memory.spare import keep_layers
 from llmcausal.memory.strategies import candidates, settled
-from llmcausal.model.device import expected_dtype
 
 MOST_PROMPTS = 64
 """Limit of the search for the largest batch."""
+Load = TypeVar("Load", AnswerLoad, Workload)
 Change = tuple[str, list[str], Prediction]
 """A change for people, its settings as `key=value`, and what is predicted with it."""
 
 
 @dataclass(frozen=True)
 class EvaluationLoad:
-    """The most that an evaluation holds: a batch of answers, and triplets that are read.
-
-    Attributes:
-        shared: Shared prefixes to try instead of the batch's, if that is not known; the one that
-            needs most counts.
-        reading: None: no triplet is short enough to be read.
-        source: For people.
-    """
+    """The most that an evaluation holds: a batch of answers, and triplets that are read."""
 
     answers: AnswerLoad
-    reading: Workload | None
-    source: str
+    reading: Workload | None  # None: no triplet is short enough to be read
+    source: str  # for people
+    # Shared prefixes to try instead of the batch's, if that is not known; the worst one counts.
     shared: tuple[int, ...] = ()
 
 
@@ -57,9 +51,7 @@ def unknown_load(config: RunConfig, request: MemoryRequest) -> EvaluationLoad:
     length = request.seq_len or config.data.max_length
     answers = AnswerLoad(section.batch_size, length, 0, section.max_new_tokens)
     reading = Workload(length, 0, min(256, length // 4), config.validation.batch_size)
-    worst = ", ".join(map(str, UNKNOWN_SHARED))
-    source = f"{source}; the worst of {worst} shared tokens"
-    return EvaluationLoad(answers, reading, source, UNKNOWN_SHARED)
+    return EvaluationLoad(answers, reading, f"{source}; {WORST_SHARED}", UNKNOWN_SHARED)
 
 
 def with_share(load: EvaluationLoad, share: float) -> EvaluationLoad:
@@ -75,16 +67,11 @@ def with_share(load: EvaluationLoad, share: float) -> EvaluationLoad:
 
 @dataclass
 class EvaluationReport:
-    """Predicts an evaluation with the memory strategy that training would choose.
+    """Predicts an evaluation with the memory strategy that training would choose."""
 
-    Attributes:
-        training: The report on training, with its own lengths.
-        rehearsal: Runs the passes of answers.
-    """
-
-    training: MemoryReport
+    training: MemoryReport  # with its own lengths
     load: EvaluationLoad
-    rehearsal: Rehearsal
+    rehearsal: Rehearsal  # runs the passes of answers
     watch: Watch
 
     def values(self) -> dict[str, Any]:
@@ -104,7 +91,7 @@ class EvaluationReport:
             chosen = keep_layers(training.case, plan(training.case))
         config = settled(training.config, chosen.option.switches)
         with self.watch("Predicting the evaluation"):
-            answers = self._answers(config)
+            answers = self._answers(config, self.load.answers)
             texts = self.load.reading
             reading = None if texts is None else self._reading(config, texts)
             limit = self._largest_batch(config, answers)
@@ -128,7 +115,11 @@ class EvaluationReport:
             },
             "budget": asdict(training.budget),
             "notes": self._notes(traits_here().notes(train.optimizer) if device == "cuda" else []),
-            "strategy": _strategy(chosen),
+            "strategy": {
+                "name": chosen.option.name,
+                "switches": chosen.option.switches,
+                "training_fits": chosen.fits,
+            },
             "parts": {
                 name: {"needed_bytes": each.needed_bytes, "fits": each.needed_bytes <= budget}
                 for name, each in parts.items()
@@ -136,7 +127,7 @@ class EvaluationReport:
             "prediction": prediction_values(peak, budget),
             "limits": {"batch_size": limit, "batch_size_searched": MOST_PROMPTS},
             "advice": self._advice(config, parts, possible),
-            "time": self._time(config, possible) if limit else None,
+            "time": self._time(possible) if limit else None,
         }
 
     def _notes(self, notes: list[str]) -> list[str]:
@@ -148,29 +139,21 @@ class EvaluationReport:
             )
         return notes
 
-    def _answers(self, config: RunConfig, load: AnswerLoad | None = None) -> Prediction:
-        load = load or self.load.answers
-        answers, device = load, self.training.device
-
-        def predicted(shared: int) -> Prediction:
-            shared_load = replace(answers, shared_tokens=shared)
-            return predict_answers(config, shared_load, self.rehearsal, device=device)
-
-        return self._worst(predicted, load.shared_tokens, load.prompt_tokens - 1)
+    def _answers(self, config: RunConfig, load: AnswerLoad) -> Prediction:
+        loads = self._with_prefixes(load, load.prompt_tokens - 1)
+        device = self.training.device
+        found = (predict_answers(config, each, self.rehearsal, device=device) for each in loads)
+        return max(found, key=lambda each: each.needed_bytes)
 
     def _reading(self, config: RunConfig, load: Workload) -> Prediction:
-        def predicted(shared: int) -> Prediction:
-            shared_load = replace(load, shared_tokens=shared)
-            return predict_reading(config, shared_load, device=self.training.device)
-
-        most = load.member_tokens - load.response_tokens - 1
-        return self._worst(predicted, load.shared_tokens, most)
-
-    def _worst(self, predicted: Callable[[int], Prediction], known: int, most: int) -> Prediction:
-        """Predicts with each prefix of `load.shared`, at most `most` tokens, or with the known."""
-        shared = [min(each, most) for each in self.load.shared] or [known]
-        found = map(predicted, dict.fromkeys(shared))
+        loads = self._with_prefixes(load, load.member_tokens - load.response_tokens - 1)
+        found = (predict_reading(config, each, device=self.training.device) for each in loads)
         return max(found, key=lambda each: each.needed_bytes)
+
+    def _with_prefixes(self, load: Load, most: int) -> list[Load]:
+        """Lists a load with each prefix of `load.shared`, at most `most` tokens, or as it is."""
+        shared = dict.fromkeys(min(each, most) for each in self.load.shared)
+        return [replace(load, shared_tokens=each) for each in shared] or [load]
 
     def _largest_batch(self, config: RunConfig, answers: Prediction) -> int:
         worst = _answered(answers)
@@ -200,21 +183,12 @@ class EvaluationReport:
             one = self._reading(config, replace(reading, triplets=1))
             found.append(("one triplet read at a time", ["validation.batch_size=1"], one))
         return [
-            {
-                "change": change,
-                "arguments": typed(settings),
-                "predicted_bytes": prediction.needed_bytes,
-                "fits": prediction.needed_bytes <= budget,
-            }
-            for change, settings, prediction in found
+            Advice(text, tuple(settings), prediction, prediction.needed_bytes <= budget).values()
+            for text, settings, prediction in found
         ]
 
     def _smaller_answers(self, config: RunConfig, one: Prediction) -> Iterator[Change]:
-        """Yields what helps an answer that does not fit alone; first one prompt, if there are more.
-
-        Args:
-            one: Its prediction.
-        """
+        """Yields what helps an answer that does not fit alone: first one prompt, of several."""
         budget, load = self.training.budget.bytes, _answered(one)
         alone = ["evaluation.batch_size=1"] if self.load.answers.prompts > 1 else []
         if alone:
@@ -241,11 +215,10 @@ class EvaluationReport:
             text = f"answers of at most {most} tokens"
             yield text, [*alone, f"evaluation.max_new_tokens={most}"], shorter
 
-    def _time(self, config: RunConfig, answers: Prediction) -> dict[str, Any] | None:
-        """Predicts a batch's time on known cards, whose rates are those of 16-bit products."""
-        device, load = self.training.device, _answered(answers)
-        precision = expected_dtype(config.model.precision, device)
-        if device != "cuda" or precision.itemsize != 2:
+    def _time(self, answers: Prediction) -> dict[str, Any] | None:
+        """Predicts a batch's time on known cards."""
+        load = _answered(answers)
+        if not self.training.in_16_bits:
             return None
         tokens = load.prompts * load.new_tokens
         cards = []
@@ -272,11 +245,3 @@ class EvaluationReport:
 def _answered(prediction: Prediction) -> AnswerLoad:
     assert isinstance(prediction.workload, AnswerLoad)
     return prediction.workload
-
-
-def _strategy(chosen: Plan) -> dict[str, Any]:
-    return {
-        "name": chosen.option.name,
-        "switches": chosen.option.switches,
-        "training_fits": chosen.fits,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,34 +9,25 @@ from typing import Any
 import torch
 
 from llmcausal.config import LoraSection, MemorySection
+from llmcausal.memory.architecture import layer_of
 from llmcausal.memory.prediction import kept_of
 from llmcausal.memory.workload import Tokens
 
 _READS_EMBEDDING = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 """Linear layers of the first block whose input needs no gradient: it is the embedding."""
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The dimensions that decide a model's FLOPs.
+    """The dimensions that decide a model's FLOPs."""
 
-    Attributes:
-        linears: Input and output width of each linear layer of the decoder, by full name.
-        attention_width: Heads times head width.
-        vocabulary: Rows of the head.
-        element_bytes: Bytes of a value in the compute dtype.
-        last: Name of the linear layer whose output is a layer's, but for a sum; None if a norm
-            reads it.
-    """
-
-    linears: dict[str, tuple[int, int]]
+    linears: dict[str, tuple[int, int]]  # decoder's linear layers: input and output width, by name
     layers: int
-    attention_width: int
+    attention_width: int  # heads times head width
     width: int
-    vocabulary: int
-    element_bytes: int
-    last: str | None
+    vocabulary: int  # rows of the head
+    element_bytes: int  # of a value in the compute dtype
+    last: str | None  # linear layer whose output is a layer's, but for a sum; None: a norm reads it
 
 
 def model_shape(model: Any, element_bytes: int) -> ModelShape:
@@ -67,15 +57,10 @@ def model_shape(model: Any, element_bytes: int) -> ModelShape:
 
 @dataclass(frozen=True)
 class StepCost:
-    """One micro-batch's forward and backward pass.
+    """One micro-batch's forward and backward pass."""
 
-    Attributes:
-        flops: Floating-point operations by part; a multiply and an add count as two.
-        moved_bytes: Bytes between host and device, both ways.
-    """
-
-    flops: dict[str, float]
-    moved_bytes: float
+    flops: dict[str, float]  # by part; a multiply and an add count as two
+    moved_bytes: float  # between host and device, both ways
 
     @property
     def total_flops(self) -> float:
@@ -93,10 +78,8 @@ def step_cost(
     """Counts a micro-batch under the switches of `[memory]`.
 
     Frozen weights get no gradient, and the first layer's input needs none. The count leaves out
-    the optimizer, norms, element-wise operations and dequantization.
-
-    Args:
-        naive: Count the usual recipe: a pass per member with all logits.
+    the optimizer, norms, element-wise operations and dequantization. The naive recipe has a pass
+    per member with all logits.
     """
     weights = adapters = first = first_adapters = held = 0
     spared = 0.0
@@ -106,13 +89,13 @@ def step_cost(
         rank = lora.rank if module in lora.target_modules else 0
         weights += inner * outer
         adapters += rank * (inner + outer)
-        layer = _layer_of(name)
+        layer = layer_of(name)
         if layer == 0 and module in _READS_EMBEDDING:
             first += inner * outer
             first_adapters += rank * inner
         # Chunks of tokens recompute their MLP in any case.
         chunked = section.token_chunk > 0 and ".mlp." in name
-        if layer >= shape.layers - kept and not chunked:
+        if layer is not None and layer >= shape.layers - kept and not chunked:
             held += inner * outer + rank * (inner + outer)
         elif module == shape.last and rank and not (lora.dropout or naive):
             spared += inner * outer + rank * outer  # `fused._Kept`: no backward pass reads it
@@ -143,11 +126,6 @@ def step_cost(
     return StepCost(flops, moved)
 
 
-def _layer_of(name: str) -> int:
-    found = _LAYER.search(f".{name}.")
-    return int(found[1]) if found else -1
-
-
 def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> float:
     state = nodes * shape.width * shape.element_bytes
     moved = 0.0
@@ -163,12 +141,7 @@ def _moved_bytes(shape: ModelShape, section: MemorySection, nodes: float) -> flo
 def measured_flops_per_second(
     device: torch.device, dtype: torch.dtype, *, seconds: float = 0.5
 ) -> float:
-    """Measures a large matrix product's best rate: no step can be faster.
-
-    Args:
-        dtype: The product's dtype; for 4-bit weights their compute dtype.
-        seconds: Duration of the measurement, after one untimed product.
-    """
+    """Measures a large matrix product's best rate in a compute dtype: no step can be faster."""
     size = 4096 if device.type == "cuda" else 1024
     left = torch.ones(size, size, dtype=dtype, device=device)
     times: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,15 @@ _SNAPSHOT_EVENTS = 1_000_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """Real steps' memory and time.
-
-    Attributes:
-        allocated_peak_bytes: The tensors' peak, weights included.
-        reserved_peak_bytes: The caching allocator's peak; None on a CPU.
-        host_peak_bytes: The process's peak resident memory, loading included; None if unknown.
-        step_seconds: Median of the steps after the first.
-        snapshot: File for PyTorch's memory viewer (https://pytorch.org/memory_viz); CUDA only.
-    """
+    """Real steps' memory and time."""
 
     workload: Workload
     device: str
-    allocated_peak_bytes: int
-    reserved_peak_bytes: int | None
-    host_peak_bytes: int | None
-    step_seconds: float
+    allocated_peak_bytes: int  # of tensors, weights included
+    reserved_peak_bytes: int | None  # of the caching allocator; None on a CPU
+    host_peak_bytes: int | None  # of the process, loading included; None if unknown
+    step_seconds: float  # median of the steps after the first
+    # File for PyTorch's memory viewer (https://pytorch.org/memory_viz); CUDA only.
     snapshot: Path | None = None
 
 
@@ -60,9 +54,6 @@ def measure_triplets(
 
     Each optimizer step has two micro-batches if the settings have more than one: the second starts
     with gradients. `model.unpack_on_cpu`, which trades memory for time, does not apply.
-
-    Raises:
-        LlmcausalError: If the model cannot be used.
     """
     if config.memory.shards > 1:
         raise ConfigError(
@@ -112,8 +103,7 @@ def measure(
 
     Args:
         step: One optimizer step; no gradient or optimizer state may exist before the first.
-        modules: All modules with weights.
-        workload: The step's micro-batch.
+        modules: All that have weights.
         steps: At least 2: the first makes the optimizer's states.
         snapshot: File for PyTorch's memory viewer; CUDA only.
     """
@@ -174,10 +164,8 @@ def _peak_of_events(profiler: Any) -> int:
         for event in profiler.profiler.kineto_results.events()
         if event.name() == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU
     ]
-    total = peak = 0
-    for _, count in sorted(events, key=lambda event: event[0]):
-        total += count
-        peak = max(peak, total)
+    changes = (count for _, count in sorted(events, key=lambda event: event[0]))
+    peak: int = max(accumulate(changes, initial=0))
     return peak
 
 

@@ -19,20 +19,16 @@ from llmcausal.memory.strategies import COSTS, Candidate, candidates, manual_can
 UNKNOWN_SHARED = (0, 1, 64)
 """Shared prefixes to predict if the user names none. The first shared token brings masks and
 repeated key heads; every further one shrinks the tree. The worst one differs by strategy."""
+WORST_SHARED = f"the worst of {', '.join(map(str, UNKNOWN_SHARED))} shared tokens"
 
 
 @dataclass
 class Predictor:
-    """Predicts, and remembers its predictions.
-
-    Attributes:
-        function: Makes a prediction; None: `memory.prediction.predict`.
-        shared: Shared prefixes that replace the workload's, if that is not known. The one that
-            needs most counts.
-    """
+    """Predicts, and remembers its predictions."""
 
     device: Device
-    function: Callable[..., Prediction] | None = None
+    function: Callable[..., Prediction] | None = None  # None: `memory.prediction.predict`
+    # Shared prefixes that replace the workload's, if that is not known; the worst one counts.
     shared: tuple[int, ...] = ()
     _known: dict[str, Prediction] = field(default_factory=dict)
 
@@ -77,10 +73,6 @@ class Case:
         limit = self.host_budget_bytes
         return limit is None or found.host_bytes <= limit
 
-    def needs(self, option: Candidate, workload: Workload) -> int:
-        """Returns the device memory that another micro-batch needs, in bytes."""
-        return self.predicted(option, workload).needed_bytes
-
     def with_settings(self, section: str, values: Mapping[str, Any]) -> Case:
         """Changes settings of one section; the micro-batch follows `train.batch_size`."""
         updated = getattr(self.config, section).model_copy(update=values)
@@ -106,20 +98,14 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen strategy, or the leanest one if none fits.
-
-    Attributes:
-        ground: Why this one, for people.
-        tried: All predicted strategies, fastest first.
-        cost: What it costs, for people, if that belongs to the reason.
-    """
+    """The chosen strategy, or the leanest one if none fits."""
 
     option: Candidate
     prediction: Prediction
-    ground: str
-    tried: tuple[Attempt, ...]
+    ground: str  # why this one, for people
+    tried: tuple[Attempt, ...]  # all predicted strategies, fastest first
     fits: bool
-    cost: str | None = None
+    cost: str | None = None  # what it costs, for people, if that belongs to the reason
 
     @property
     def reason(self) -> str:
@@ -261,7 +247,7 @@ def with_length(workload: Workload, tokens: int) -> Workload:
 def largest_length(case: Case, option: Candidate) -> int:
     """Finds the longest members that fit under a candidate's switches, in tokens; 0 for none."""
     return largest_that_fits(
-        lambda tokens: case.needs(option, with_length(case.workload, tokens)),
+        lambda tokens: case.predicted(option, with_length(case.workload, tokens)).needed_bytes,
         case.budget_bytes,
         start=case.workload.member_tokens,
         step=LENGTH_STEP,
@@ -273,7 +259,7 @@ def largest_length(case: Case, option: Candidate) -> int:
 def largest_batch(case: Case, option: Candidate) -> int:
     """Finds the largest micro-batch that fits under a candidate's switches, in triplets."""
     return largest_that_fits(
-        lambda count: case.needs(option, replace(case.workload, triplets=count)),
+        lambda count: case.predicted(option, replace(case.workload, triplets=count)).needed_bytes,
         case.budget_bytes,
         start=case.workload.triplets,
         step=1,
@@ -300,6 +286,15 @@ class Advice:
     @property
     def arguments(self) -> str:
         return typed(self.settings)
+
+    def values(self) -> dict[str, Any]:
+        """Returns plain values, for JSON."""
+        return {
+            "change": self.change,
+            "arguments": self.arguments,
+            "predicted_bytes": self.prediction.needed_bytes,
+            "fits": self.fits,
+        }
 
     def __str__(self) -> str:
         fits = "fits" if self.fits else "does not fit"

@@ -61,17 +61,11 @@ def kept_of(section: MemorySection, layers: int) -> int:
 
 @dataclass(frozen=True)
 class Workload:
-    """The longest micro-batch that a step must hold.
+    """The longest micro-batch that a step must hold."""
 
-    Attributes:
-        member_tokens: Tokens of each member, prompt and response together.
-        shared_tokens: Tokens of the prefix that all members of a triplet share.
-        response_tokens: Scored tokens of each scored member.
-    """
-
-    member_tokens: int
-    shared_tokens: int = 0
-    response_tokens: int = 256
+    member_tokens: int  # tokens of each member, prompt and response together
+    shared_tokens: int = 0  # tokens of the prefix that all members of a triplet share
+    response_tokens: int = 256  # scored tokens of each scored member
     triplets: int = 1
 
     def made_up(self) -> list[EncodedTriplet]:
@@ -100,19 +94,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class AnswerLoad:
-    """A batch of prompts that a model answers together; no answer ends early.
+    """A batch of prompts that a model answers together; no answer ends early."""
 
-    Attributes:
-        prompts: Number of prompts.
-        prompt_tokens: Tokens of each prompt.
-        shared_tokens: Tokens of the prefix that all prompts share.
-        new_tokens: Tokens of each answer.
-    """
-
-    prompts: int
-    prompt_tokens: int
-    shared_tokens: int = 0
-    new_tokens: int = 32
+    prompts: int  # number of prompts
+    prompt_tokens: int  # tokens of each prompt
+    shared_tokens: int = 0  # tokens of the prefix that all prompts share
+    new_tokens: int = 32  # tokens of each answer
 
     def made_up(self) -> list[tuple[int, ...]]:
         """Makes meaningless prompts of these lengths; no two share more than `shared_tokens`."""
@@ -153,58 +140,37 @@ class Moment:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One operation's work on the device.
-
-    Attributes:
-        flops: Floating-point operations in products; a multiply and an add count as two.
-        bytes: Bytes read and written.
-        crosses: Whether they cross between host and device.
-    """
+    """One operation's work on the device."""
 
     name: str
-    flops: int
-    bytes: int
-    crosses: bool = False
+    flops: int  # in products; a multiply and an add count as two
+    bytes: int  # read and written
+    crosses: bool = False  # whether they cross between host and device
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outcome of a simulated step, or of an evaluation's passes.
+    """Outcome of a simulated step, or of an evaluation's passes."""
 
-    Attributes:
-        architecture: The model's name in the settings.
-        strategy: Name in `memory.strategies`, or `custom`.
-        components: Bytes on the device at the peak, for each of `COMPONENTS`.
-        allocated_bytes: Their sum: the tensors' peak, optimizer states included.
-        reserved_bytes: The caching allocator's peak; `allocated_bytes` on a CPU.
-        reserved_expandable_bytes: The same with expandable segments.
-        context_bytes: `CONTEXT_BYTES`, or 0 on a CPU.
-        host_bytes: Peak in host memory without the process itself: embeddings and head there, and
-            offloaded activations. 0 on a CPU, where `allocated_bytes` has everything.
-        peak_tensors: Tensors at the peak, largest first.
-        timeline: At most a few hundred moments in order, with the peak.
-        kernels: The forward and backward pass: each kernel and its count.
-        extrapolated: Whether a shallower run stands for all layers.
-        seconds: Duration of the prediction.
-    """
-
-    architecture: str
+    architecture: str  # the model's name in the settings
     device: str
-    strategy: str
+    strategy: str  # name in `memory.strategies`, or `custom`
     switches: dict[str, Any]
     workload: Workload | AnswerLoad
-    components: dict[str, int]
-    allocated_bytes: int
-    reserved_bytes: int
-    reserved_expandable_bytes: int
-    context_bytes: int
+    components: dict[str, int]  # bytes on the device at the peak, for each of `COMPONENTS`
+    allocated_bytes: int  # their sum: the tensors' peak, optimizer states included
+    reserved_bytes: int  # the caching allocator's peak; `allocated_bytes` on a CPU
+    reserved_expandable_bytes: int  # the same with expandable segments
+    context_bytes: int  # `CONTEXT_BYTES`, or 0 on a CPU
+    # Peak in host memory without the process itself: embeddings and head there, and offloaded
+    # activations. 0 on a CPU, where `allocated_bytes` has everything.
     host_bytes: int
     peak_phase: str
-    peak_tensors: tuple[HeldTensors, ...]
-    timeline: tuple[Moment, ...]
-    kernels: tuple[tuple[Kernel, int], ...]
-    extrapolated: bool
-    seconds: float
+    peak_tensors: tuple[HeldTensors, ...]  # largest first
+    timeline: tuple[Moment, ...]  # at most a few hundred moments in order, with the peak
+    kernels: tuple[tuple[Kernel, int], ...]  # of forward and backward pass, with their counts
+    extrapolated: bool  # whether a shallower run stands for all layers
+    seconds: float  # duration of the prediction
 
     @property
     def launches(self) -> int:
@@ -235,17 +201,12 @@ def uses_expandable_segments() -> bool:
 
 @dataclass(frozen=True)
 class GpuTraits:
-    """A GPU's traits that change a step's memory.
+    """A GPU's traits that change a step's memory."""
 
-    Attributes:
-        flash: Whether torch has flash attention for this GPU.
-        pages: Whether an optimizer may page its states to the host.
-        multiprocessors: Deterministic flash attention sums a gradient in parts that fill them.
-            The default is typical for 8 GB cards; the RTX 4050 has 20.
-    """
-
-    flash: bool = True
-    pages: bool = True
+    flash: bool = True  # whether torch has flash attention for this GPU
+    pages: bool = True  # whether an optimizer may page its states to the host
+    # Deterministic flash attention sums a gradient in parts that fill them. The default is typical
+    # for 8 GB cards; the RTX 4050 has 20.
     multiprocessors: int = 32
 
     def notes(self, optimizer: str) -> list[str]:
@@ -285,8 +246,6 @@ def predict(
     A deep model with equal layers runs with seven of them. The trace repeats the fourth.
 
     Args:
-        config: Settings; `config.memory` decides how the step runs.
-        workload: The micro-batch.
         device: `cuda` is simulated; `cpu` predicts real runs without `model.unpack_on_cpu`.
         strategy: The reported name; `naive` predicts the usual recipe and ignores `config.memory`.
 
@@ -294,7 +253,7 @@ def predict(
         ModelError: If the architecture is unknown.
         ConfigError: If the settings do not fit it.
     """
-    return _simulated(device, "run:run", config, workload, strategy)
+    return _simulated(device, "run", config, workload, strategy)
 
 
 def predict_answers(
@@ -309,16 +268,16 @@ def predict_answers(
         ModelError: If the architecture is unknown, or is not decoded as the rehearsal does.
         ConfigError: If the settings do not fit it.
     """
-    return _simulated(device, "answers:run_answers", config, load, rehearsal)
+    return _simulated(device, "run_answers", config, load, rehearsal)
 
 
 def predict_reading(config: RunConfig, workload: Workload, *, device: Device) -> Prediction:
     """Predicts the peak of a pass over texts without gradients; raises as `predict_answers`."""
-    return _simulated(device, "answers:run_reading", config, workload)
+    return _simulated(device, "run_reading", config, workload)
 
 
 def _simulated(device: Device, name: str, config: RunConfig, load: Any, *more: Any) -> Prediction:
-    """Runs a function of `simulation`; for CUDA in the process that simulates it."""
+    """Runs a function of `simulation.run`; for CUDA in the process that simulates it."""
     if device == "cuda":
         return _child().submit(_run, name, config, load, traits_here(), *more).result()
     return _run(name, config, load, None, *more)
@@ -358,7 +317,6 @@ def _end_with_parent() -> None:
 
 
 def _run(name: str, *arguments: Any) -> Prediction:
-    module, _, function = name.partition(":")
-    simulation = importlib.import_module(f"llmcausal.memory.simulation.{module}")
-    found: Prediction = getattr(simulation, function)(*arguments)
+    simulation = importlib.import_module("llmcausal.memory.simulation.run")
+    found: Prediction = getattr(simulation, name)(*arguments)
     return found

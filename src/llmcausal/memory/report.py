@@ -12,18 +12,13 @@ from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import UsageError
 from llmcausal.memory.architecture import empty_model
 from llmcausal.memory.budget import find_budget
-from llmcausal.memory.flops import (
-    ModelShape,
-    measured_flops_per_second,
-    model_shape,
-    step_cost,
-)
-from llmcausal.memory.kept import keep_layers
+from llmcausal.memory.flops import ModelShape, measured_flops_per_second, model_shape, step_cost
 from llmcausal.memory.measure import measure_triplets
 from llmcausal.memory.plan import (
     MOST_TOKENS,
     MOST_TRIPLETS,
     UNKNOWN_SHARED,
+    WORST_SHARED,
     Case,
     Plan,
     Predictor,
@@ -43,6 +38,7 @@ from llmcausal.memory.prediction import (
 )
 from llmcausal.memory.roofline import card_seconds, known_cards
 from llmcausal.memory.runs import Watch
+from llmcausal.memory.spare import keep_layers
 from llmcausal.memory.strategies import COSTS, STRATEGIES, settled
 from llmcausal.memory.workload import (
     Tokens,
@@ -64,30 +60,19 @@ SWEPT_TRIPLETS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """The options of `profile-memory`.
+    """The options of `profile-memory`."""
 
-    Attributes:
-        seq_len: Tokens of each member; None: the longest in the data.
-        shared: Share of a member that is a common prefix; None: the data's, or the worst.
-        strategy: A strategy to predict instead of the planner's choice.
-        evaluation: Whether to predict an evaluation instead of a training step.
-    """
-
-    seq_len: int | None = None
-    shared: float | None = None
+    seq_len: int | None = None  # tokens of each member; None: the longest in the data
+    shared: float | None = None  # share of a common prefix; None: the data's, or the worst
     vram_gb: float | None = None
-    strategy: str | None = None
+    strategy: str | None = None  # predicted instead of the planner's choice
     sweep: bool = False
     measure: bool = False
-    evaluation: bool = False
+    evaluation: bool = False  # predicts an evaluation instead of a training step
 
 
 def with_strategy(config: RunConfig, name: str | None) -> RunConfig:
-    """Returns the settings with the strategy of `--strategy`.
-
-    Raises:
-        UsageError: If it is unknown.
-    """
+    """Returns the settings with `--strategy`'s switches; a `UsageError` if it is unknown."""
     if name is None or name == NAIVE:
         return config
     if name not in STRATEGIES:
@@ -117,16 +102,11 @@ def prediction_values(prediction: Prediction, budget_bytes: int) -> dict[str, An
 
 @dataclass
 class MemoryReport:
-    """Predicts a training step, and what fits.
+    """Predicts a training step, and what fits."""
 
-    Attributes:
-        config: Settings, `with_strategy`.
-        triplets: The training data; None if the tokenizer is not on this machine.
-    """
-
-    config: RunConfig
+    config: RunConfig  # `with_strategy`
     request: MemoryRequest
-    triplets: Sequence[EncodedTriplet] | None
+    triplets: Sequence[EncodedTriplet] | None  # None if the tokenizer is not on this machine
     watch: Watch
 
     def __post_init__(self) -> None:
@@ -140,6 +120,12 @@ class MemoryReport:
         case = Case(config, workload, self.budget.bytes, predictor)
         self.case = case.with_settings("data", {"max_length": workload.member_tokens})
         self.tokens, self.packed = self._tokens()
+
+    @property
+    def in_16_bits(self) -> bool:
+        """Whether the known cards' rates, which are those of 16-bit products, apply."""
+        precision = expected_dtype(self.config.model.precision, self.device)
+        return self.device == "cuda" and precision.itemsize == 2
 
     def _workload(self) -> tuple[Workload, str, tuple[int, ...]]:
         """Returns the micro-batch, its source, and the shared prefixes to try if it has none."""
@@ -158,8 +144,7 @@ class MemoryReport:
             response = min(256, length // 4)
         load = Workload(length, 0, response, config.train.batch_size)
         if request.shared is None:
-            worst = ", ".join(map(str, UNKNOWN_SHARED))
-            return load, f"{source}; the worst of {worst} shared tokens", UNKNOWN_SHARED
+            return load, f"{source}; {WORST_SHARED}", UNKNOWN_SHARED
         shared = min(int(request.shared * length), length - response - 1)
         source = f"{source}; {request.shared:.0%} of it shared"
         return replace(load, shared_tokens=shared), source, ()
@@ -179,7 +164,12 @@ class MemoryReport:
             naive = None
             if self.request.strategy == NAIVE:
                 naive = case.predictor(config, case.workload, NAIVE)
-            limits = self._limits(chosen)
+            limits = {
+                "max_length": largest_length(case, chosen.option),
+                "max_length_searched": MOST_TOKENS,
+                "batch_size": largest_batch(case, chosen.option),
+                "batch_size_searched": MOST_TRIPLETS,
+            }
             chosen = keep_layers(case, chosen)
             sweep = self._sweep() if self.request.sweep else []
             advice = [] if chosen.fits else advise(case)
@@ -202,24 +192,8 @@ class MemoryReport:
             "sweep": sweep,
             "costs": self._costs(shape),
             "time": self._time(chosen, shape, measured),
-            "advice": [
-                {
-                    "change": entry.change,
-                    "arguments": entry.arguments,
-                    "predicted_bytes": entry.prediction.needed_bytes,
-                    "fits": entry.fits,
-                }
-                for entry in advice
-            ],
+            "advice": [entry.values() for entry in advice],
             "measured": measured,
-        }
-
-    def _limits(self, chosen: Plan) -> dict[str, int]:
-        return {
-            "max_length": largest_length(self.case, chosen.option),
-            "max_length_searched": MOST_TOKENS,
-            "batch_size": largest_batch(self.case, chosen.option),
-            "batch_size_searched": MOST_TRIPLETS,
         }
 
     def _sweep(self) -> list[dict[str, Any]]:
@@ -294,9 +268,6 @@ class MemoryReport:
         triplets = self._triplets_of_run()
         per_triplet = cost.total_flops / tokens.triplets
         computed = tokens.nodes if memory.members == "tree" else tokens.separate
-        # The cards' rates are those of 16-bit products.
-        precision = expected_dtype(self.config.model.precision, self.device)
-        narrow = self.device == "cuda" and precision.itemsize == 2
         return {
             "flops_per_triplet": per_triplet,
             "tokens_per_triplet": computed / tokens.triplets,
@@ -307,7 +278,7 @@ class MemoryReport:
             "flops": cost.flops,
             "micro_batches_packed": self.packed,
             "source": "the data, packed" if self.packed else "the workload above, packed",
-            "predicted": self._predicted_time(chosen, triplets) if narrow else None,
+            "predicted": self._predicted_time(chosen, triplets) if self.in_16_bits else None,
         }
 
     def _predicted_time(self, chosen: Plan, triplets: int) -> dict[str, Any]:

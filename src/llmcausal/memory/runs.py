@@ -14,9 +14,7 @@ from llmcausal.config import MemorySection, RunConfig
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.errors import DoesNotFitError
 from llmcausal.launched import in_wsl, more_wsl_memory
-from llmcausal.memory.batches import raise_batch_size, with_batch_size
 from llmcausal.memory.budget import GIB, Budget, find_budget, free_host_bytes, within_reach
-from llmcausal.memory.kept import Choice, keep_layers, taken
 from llmcausal.memory.plan import Case, Plan, Predictor, advise, changed_settings, plan, typed
 from llmcausal.memory.prediction import (
     CONTEXT_BYTES,
@@ -26,6 +24,13 @@ from llmcausal.memory.prediction import (
     kept_of,
     switches_of,
     traits_here,
+)
+from llmcausal.memory.spare import (
+    Choice,
+    keep_layers,
+    raise_batch_size,
+    taken,
+    with_batch_size,
 )
 from llmcausal.memory.strategies import candidates, settled
 from llmcausal.memory.workload import data_workload

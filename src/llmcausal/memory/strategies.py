@@ -64,17 +64,11 @@ _LEANNESS: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """Switches that the planner may choose.
+    """Switches that the planner may choose."""
 
-    Attributes:
-        name: For people: the strategy's name, and whether the user's switches change it.
-        strategy: Name in `STRATEGIES`, or `custom` if the user's switches change it.
-        section: `[memory]` with these switches.
-    """
-
-    name: str
-    strategy: str
-    section: MemorySection
+    name: str  # for people: the strategy's name, and whether the user's switches change it
+    strategy: str  # name in `STRATEGIES`, or `custom` if the user's switches change it
+    section: MemorySection  # `[memory]` with these switches
 
     @property
     def switches(self) -> dict[str, Any]:
@@ -97,7 +91,7 @@ def candidates(section: MemorySection) -> list[Candidate]:
             switch: _leaner(switch, value, wanted.get(switch, value))
             for switch, value in by_hand.items()
         }
-        merged["kept_layers"] = 0  # `memory.kept` chooses it for a strategy that fits
+        merged["kept_layers"] = 0  # `memory.spare` chooses it for a strategy that fits
         differs = any(merged[switch] != value for switch, value in wanted.items())
         candidate = Candidate(
             f"{name} with your switches" if differs else name,

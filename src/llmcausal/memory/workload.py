@@ -78,26 +78,20 @@ def _packed(triplets: Sequence[EncodedTriplet], loss: LossSection) -> TripletBat
 class Tokens:
     """What the model computes for one micro-batch, or for the mean of several.
 
-    Attributes:
-        members: Sequences of all triplets, `answers` of them with scored tokens.
-        nodes: Tokens of the prefix tree.
-        tree_pairs: Query-key pairs of attention over the tree: each node with itself and with each
-            of its ancestors. Kernels also compute the hidden pairs of tiles that are partly seen.
-        separate: Tokens of all members in passes of their own, with `separate_pairs`.
-        again: Tokens of the members that `one_by_one` runs twice, with `again_pairs`.
-        labels: Positions with scored logits.
+    Pairs are query-key pairs of attention. Over the tree they are each node with itself and with
+    each of its ancestors; kernels also compute the hidden pairs of tiles that are partly seen.
     """
 
     triplets: float
-    members: float
-    answers: float
-    nodes: float
+    members: float  # sequences of all triplets
+    answers: float  # of them with scored tokens
+    nodes: float  # tokens of the prefix tree
     tree_pairs: float
-    separate: float
+    separate: float  # tokens of all members in passes of their own
     separate_pairs: float
-    again: float
+    again: float  # tokens of the members that `one_by_one` runs twice
     again_pairs: float
-    labels: float
+    labels: float  # positions with scored logits
 
 
 def tokens_of(batch: TripletBatch) -> Tokens:

@@ -26,7 +26,6 @@ def set_activations(
         model: A transformers model, without the `PeftModel` around it.
         activations: keep: everything; recompute: each layer's input, from which the backward pass
             runs the layer again; offload: the same, with the inputs in host memory.
-        device: Where the layers are.
         kept_layers: As many of the last layers keep everything.
 
     Raises:

@@ -19,11 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device to train on.
-
-    Raises:
-        ConfigError: If the requested CUDA is absent, or there are more processes than GPUs.
-    """
+    """Returns the device; a `ConfigError` if CUDA is absent, or has fewer GPUs than processes."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError(

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import (
@@ -111,11 +112,7 @@ def nf4_settings(
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerFast:
-    """Loads the tokenizer of the profile's model.
-
-    Raises:
-        ModelError: If it cannot be found or read.
-    """
+    """Loads the tokenizer of the profile's model; raises a `ModelError` if it cannot."""
     return _tokenizer(section, resolve_source(section))
 
 
@@ -140,7 +137,10 @@ def load_model(
     device = choose_device(section.device)
     dtype = choose_dtype(section.precision, device)
     place = _CPU if onto_host else device
-    config = _config(section, source)
+    with quiet_libraries(), _explained(section):
+        config = AutoConfig.from_pretrained(
+            source, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
     stored = stored_quantization(getattr(config, "quantization_config", None), section)
     on_host = _modules_on_host(config, section, memory, place) if memory else []
     arguments: dict[str, Any] = {
@@ -173,13 +173,6 @@ def load_model(
     return LoadedModel(model, tokenizer, device, dtype)
 
 
-def _config(section: ModelSection, source: str) -> Any:
-    with quiet_libraries(), _explained(section):
-        return AutoConfig.from_pretrained(
-            source, revision=section.revision, trust_remote_code=section.trust_remote_code
-        )
-
-
 def _modules_on_host(
     config: Any, section: ModelSection, memory: MemorySection, device: torch.device
 ) -> list[str]:
@@ -200,13 +193,8 @@ def _undispatched() -> Iterator[None]:
 
     It may also move everything to the host first, since it takes any device for the main one.
     """
-    library: Any = modeling_utils
-    dispatch = library.accelerate_dispatch
-    library.accelerate_dispatch = lambda *_arguments: None
-    try:
+    with patch.object(modeling_utils, "accelerate_dispatch", lambda *_arguments: None):
         yield
-    finally:
-        library.accelerate_dispatch = dispatch
 
 
 def _tokenizer(section: ModelSection, source: str) -> PreTrainedTokenizerFast:
@@ -240,8 +228,7 @@ def _explained(section: ModelSection) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        first = reason[0] if reason else type(error).__name__
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "custom code" in first and not section.trust_remote_code:
             raise ModelError(
                 f"model.name = {section.name!r}: the model brings its own code, which was not run. "

@@ -83,16 +83,12 @@ class _FusedMlp:
 
 
 class _FusedLora:
-    """Replaces an adapted layer's forward, for one input x or two: x = silu(gate) * up.
-
-    Attributes:
-        unread: Nobody reads the values of its outputs.
-    """
+    """Replaces an adapted layer's forward, for one input x or two: x = silu(gate) * up."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.plain = layer.forward
-        self.unread = False
+        self.unread = False  # whether nobody reads the values of its outputs
 
     def __call__(self, *inputs: Tensor, **kwargs: Any) -> Tensor:
         adapters = plain_adapters(self.layer)
@@ -103,7 +99,8 @@ class _FusedLora:
             low = _Kept.apply(each.down, *inputs)  # type: ignore[no-untyped-call]
             output = _Sum.apply(low, each.down, each.up, each.scale, self, *inputs)  # type: ignore[no-untyped-call]
         else:
-            output = self.plain(_product_input(*inputs), **kwargs)
+            whole = silu(inputs[0]) * inputs[1] if len(inputs) == 2 else inputs[0]
+            output = self.plain(whole, **kwargs)
         return output
 
 
@@ -118,10 +115,6 @@ def _fits(base: Any, adapter: Adapter, inputs: Tensor) -> bool:
     trained = adapter.down.requires_grad and adapter.up.requires_grad
     known = type(base) in (nn.Linear, Linear4bit, Nf4Linear)
     return known and frozen and dtype == inputs.dtype and (trained or not torch.is_grad_enabled())
-
-
-def _product_input(first: Tensor, *second: Tensor) -> Tensor:
-    return silu(first) * second[0] if second else first
 
 
 @contextmanager

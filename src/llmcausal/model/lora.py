@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft.helpers import rescale_adapter_scale
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -68,8 +66,7 @@ def _settings(file: Path) -> dict[str, Any]:
             raise CheckpointError(f"{file}: {name}: must be a list of names of layers")
     if type(settings.get("r")) is not int or settings["r"] < 1:
         raise CheckpointError(f"{file}: r: must be a whole number of at least 1")
-    alpha = settings.get("lora_alpha")
-    if type(alpha) not in (int, float):
+    if type(settings.get("lora_alpha")) not in (int, float):
         raise CheckpointError(f"{file}: lora_alpha: must be a number")
     return settings
 
@@ -130,11 +127,7 @@ def add_lora(
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Puts a saved adapter on a frozen model, for evaluation and export.
-
-    Raises:
-        CheckpointError: If the folder holds no adapter that fits the model.
-    """
+    """Puts a saved adapter on a frozen model; a `CheckpointError` if it does not fit."""
     config = read_adapter_config(folder)
     try:
         with warnings.catch_warnings():
@@ -171,18 +164,8 @@ def plain_adapters(layer: Any) -> list[Adapter] | None:
     return found
 
 
-@contextmanager
-def adapter_scaled(model: Any, scale: float) -> Iterator[None]:
-    """Multiplies the adapters' update by `scale` for a while: 0 is the base, 1 as trained."""
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    before = [dict(layer.scaling) for layer in layers]
-    try:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling.update({name: scale * value for name, value in scaling.items()})
-        yield
-    finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling.update(scaling)
+adapter_scaled = rescale_adapter_scale
+"""Multiplies the adapters' update by a scale for a while: 0 is the base, 1 as trained."""
 
 
 def write_scaled(adapter: Path, folder: Path, scale: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -67,14 +68,13 @@ def hold_weights(model: Any, memory: MemorySection, device: torch.device) -> Non
     Args:
         model: A frozen transformers model, without a `PeftModel` around it. Its parameters keep
             their names and stay whole, so it is saved like any other model.
-        memory: The switches.
-        device: Where the layers are.
     """
     on_host = parts_on_host(model, memory)
     for part in on_host.values():
         _to_host(part, device)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if "embeddings" in on_host and not _is_looked_up_on_host(embedding):
+    hooks = embedding._forward_hooks.values()
+    if "embeddings" in on_host and not any(isinstance(each, _RowsToDevice) for each in hooks):
         # Hooks leave the embedding's own forward in use: some models scale embeddings there.
         embedding.register_forward_pre_hook(_ids_to_host)
         # First, so that other hooks see the output on the device.
@@ -94,9 +94,9 @@ def _ids_to_host(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     return tuple(ids.to("cpu") for ids in inputs)
 
 
+@dataclass(frozen=True)
 class _RowsToDevice:
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    device: torch.device
 
     def __call__(self, _module: nn.Module, _inputs: Any, rows: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -104,19 +104,11 @@ class _RowsToDevice:
         return rows.to(self.device, non_blocking=True)
 
 
-def _is_looked_up_on_host(embedding: nn.Module) -> bool:
-    return any(isinstance(hook, _RowsToDevice) for hook in embedding._forward_hooks.values())
-
-
 class HostHead(nn.Module):
-    """An output head in host memory; the device holds some of its rows at a time.
+    """An output head in host memory; the device holds `vocabulary_chunk` rows at a time.
 
     It is for logits; training takes the loss through `losses.cross_entropy`. Generation copies the
     whole head to the device for every token, which is slow.
-
-    Args:
-        head: The linear layer whose weight and bias it takes over.
-        vocabulary_chunk: Rows on the device at one time.
     """
 
     def __init__(self, head: Any, vocabulary_chunk: int) -> None:
@@ -137,7 +129,6 @@ def streamed_product(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk:
         hidden: [..., width].
         weight: Frozen, [vocabulary, width], on any device.
         bias: Frozen, [vocabulary], where the weight is.
-        chunk: Rows of the weight.
     """
     product: Tensor = _StreamedProduct.apply(hidden, weight, bias, chunk)  # type: ignore[no-untyped-call]
     return product
@@ -172,10 +163,8 @@ class _StreamedProduct(torch.autograd.Function):
 class Nf4Linear(nn.Module):
     """A frozen 4-bit linear layer whose weight and scales are plain parameters.
 
-    FSDP2 replaces parameters by shares, and would lose the scales of bitsandbytes' parameter.
-
-    Args:
-        layer: A quantized layer, which loses its tensors.
+    FSDP2 replaces parameters by shares, and would lose the scales of bitsandbytes' parameter. The
+    quantized layer loses its tensors.
     """
 
     def __init__(self, layer: Linear4bit) -> None:
@@ -245,11 +234,7 @@ def layer_stack(decoder: nn.Module, layers: int) -> nn.ModuleList:
 
 
 def use_plain_parameters(module: nn.Module, device: torch.device) -> None:
-    """Replaces every 4-bit layer inside a frozen module by an `Nf4Linear`.
-
-    Args:
-        device: Where to compute; gets all tensors but the parameters.
-    """
+    """Replaces 4-bit layers inside a frozen module; all but parameters goes to the device."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Linear4bit):

@@ -17,11 +17,7 @@ from llmcausal.errors import ConfigError, ModelError
 
 
 def settings_in(folder: Path) -> object:
-    """Returns `quantization_config` of a model folder's config.json; None: it has none.
-
-    Raises:
-        ModelError: If the file cannot be read.
-    """
+    """Returns a model folder's `quantization_config` or None; a `ModelError` if unreadable."""
     path = folder / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("quantization_config")
@@ -31,10 +27,6 @@ def settings_in(folder: Path) -> object:
 
 def read_quantization(settings: object, name: str) -> BitsAndBytesConfig | None:
     """Reads `quantization_config` of a config.json; None: the weights have 16 or 32 bits.
-
-    Args:
-        settings: Its value, of any kind.
-        name: The model's, for messages.
 
     Raises:
         ModelError: If the weights are not NF4 by bitsandbytes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +30,6 @@ def chunk_tokens(model: nn.Module, tokens: int) -> int:
     Gemma. The recomputation has the forward pass's random numbers (dropout) and autocast.
 
     Args:
-        model: A (peft-wrapped) causal language model.
         tokens: A chunk's largest length, in place of an earlier call's; 0 restores the modules.
 
     Returns:
@@ -69,13 +69,13 @@ def _named(model: nn.Module, ending: str) -> dict[str, nn.Module]:
     }
 
 
+@dataclass(eq=False)
 class _ChunkedForward:
     """Replaces the forward of a module that works token by token."""
 
-    def __init__(self, module: nn.Module, plain: _Forward, tokens: int) -> None:
-        self.module = module
-        self.plain = plain
-        self.tokens = tokens
+    module: nn.Module
+    plain: _Forward
+    tokens: int
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Returns the module's output for hidden states [..., width]."""

@@ -120,22 +120,14 @@ def _rows_of(states: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def find_trunk(model: nn.Module) -> Trunk:
-    """Finds a (peft-wrapped) model's parts and checks that they give the model's logits.
-
-    Raises:
-        ModelError: If they do not, or as `take_apart`.
-    """
+    """Finds parts as `take_apart`; raises a `ModelError` if they do not give the model's logits."""
     trunk = take_apart(model)
     _prove(base_model(model), trunk)
     return trunk
 
 
 def take_apart(model: nn.Module) -> Trunk:
-    """Finds a (peft-wrapped) model's parts without running it.
-
-    Raises:
-        ModelError: If it has no frozen output head.
-    """
+    """Finds a (peft-wrapped) model's parts; a `ModelError` if it has no frozen output head."""
     base = base_model(model)
     if not isinstance(base, PreTrainedModel):
         raise ModelError(f"{type(base).__name__}: not a transformers causal language model")

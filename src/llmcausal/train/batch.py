@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any, Literal, Self, TypeVar
 
@@ -225,30 +225,19 @@ def _pooled_from(triplet: EncodedTriplet, member: Member, pooling: Pooling) -> i
     return min(len([*shared]), length - 1)  # a prefix of the others keeps its last token
 
 
+@dataclass
 class EpochBatches:
-    """Cuts each epoch's order, which `seed` decides, into optimizer steps of micro-batches.
+    """Cuts each epoch's order, which `seed` decides, into optimizer steps of micro-batches."""
 
-    Args:
-        batch_size: Triplets in a micro-batch; a fallback may lower it later.
-        accumulation_steps: Micro-batches in an optimizer step.
-    """
+    triplets: Sequence[EncodedTriplet]
+    batch_size: int  # triplets in a micro-batch; a fallback may lower it later
+    accumulation_steps: InitVar[int]  # micro-batches in an optimizer step
+    seed: int
+    needs: Needs
+    pooling: Pooling
 
-    def __init__(
-        self,
-        triplets: Sequence[EncodedTriplet],
-        *,
-        batch_size: int,
-        accumulation_steps: int,
-        seed: int,
-        needs: Needs,
-        pooling: Pooling,
-    ) -> None:
-        self.triplets = triplets
-        self.batch_size = batch_size
-        self.step_size = batch_size * accumulation_steps
-        self.seed = seed
-        self.needs = needs
-        self.pooling = pooling
+    def __post_init__(self, accumulation_steps: int) -> None:
+        self.step_size = self.batch_size * accumulation_steps
         self._order: tuple[int, list[int]] = (-1, [])
 
     @property

@@ -51,11 +51,7 @@ def build_contrastive(section: LossSection) -> ContrastiveLoss | None:
 def build_objective(
     section: LossSection, width: int, train: TrainSection, *, trained: bool
 ) -> Objective:
-    """Builds the weighted objective; its projection head is in fp32 on the CPU.
-
-    Raises:
-        ConfigError: If nothing would be learned.
-    """
+    """Builds the objective, heads in fp32 on the CPU; a `ConfigError` if nothing is learned."""
     contrastive = contrastive_of_step(section) if trained else None
     contrasts = contrastive is not None or (not trained and section.lambda_contrastive > 0)
     projection = build_projection(section, width, train.seed) if contrasts else None

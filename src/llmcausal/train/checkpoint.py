@@ -50,7 +50,6 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes], facts: Mapping[st
 
     Args:
         folder: Replaced if it exists.
-        files: Contents by file name.
         facts: Go into the manifest with the files' hashes.
 
     Raises:
@@ -96,11 +95,7 @@ def add_files(folder: Path, added: Mapping[str, bytes]) -> None:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Checks a checkpoint's files against their hashes and returns the manifest.
-
-    Raises:
-        CheckpointError: If a file is missing or damaged.
-    """
+    """Returns the manifest; a `CheckpointError` if a file is missing or not as its hash."""
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
         if Path(name).name != name:
@@ -114,11 +109,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads a checkpoint's manifest; does not check the files that it names.
-
-    Raises:
-        CheckpointError: If the manifest is missing or damaged.
-    """
+    """Reads the manifest, not the files that it names; a `CheckpointError` if it is damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{folder}: not a checkpoint (it has no {MANIFEST})")
@@ -219,10 +210,7 @@ class Snapshot:
 
     That is the run's optimizer, schedule, scaler, state, callbacks, random states and config, the
     model's adapters, and the objective's modules: a user's own loss may have weights and buffers.
-
-    Args:
-        tokenizer: Saved with the adapter.
-        fingerprints: Hashes of data and template, for the manifest.
+    The manifest gets the `fingerprints`: hashes of data and template.
     """
 
     def __init__(
@@ -261,11 +249,7 @@ class Snapshot:
         return folder
 
     def restore(self, folder: Path) -> None:
-        """Restores a verified checkpoint.
-
-        Raises:
-            CheckpointError: If it does not fit this run.
-        """
+        """Restores a verified checkpoint; a `CheckpointError` if it does not fit this run."""
         run, contrastive = self.run, self.objective.contrastive
         restore_weights(folder, self.model, self.objective.projection)
         try:
@@ -341,11 +325,7 @@ def has_projection(folder: Path) -> bool:
 
 
 def restore_weights(folder: Path, model: PeftModel, projection: ProjectionHead | None) -> None:
-    """Loads a checkpoint's adapter and projection.
-
-    Raises:
-        CheckpointError: If names or shapes do not fit.
-    """
+    """Loads adapter and projection; a `CheckpointError` if names or shapes do not fit."""
     try:
         tensors = safetensors.torch.load_file(folder / ADAPTER_WEIGHTS)
         expected = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -15,8 +15,7 @@ from llmcausal.errors import Interrupted
 def signals_remembered(on_signal: Callable[[], None]) -> Iterator[list[int]]:
     """Yields a list that collects SIGINT and SIGTERM; a SIGINT after the first signal stops.
 
-    Args:
-        on_signal: Called once, when the first signal arrives.
+    `on_signal` is called once, when the first signal arrives.
     """
     received: list[int] = []
 
@@ -37,11 +36,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def stopping_explained(advice: str) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into an error with advice.
-
-    Raises:
-        Interrupted: With exit code 130 or 143.
-    """
+    """Turns Ctrl-C and SIGTERM into an `Interrupted` with advice and exit code 130 or 143."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise _Terminated

@@ -135,15 +135,13 @@ class StepResult:
         self.counts[name] = self.counts.get(name, 0) + count
 
 
+@dataclass(eq=False)
 class Scorer:
     """Scores hidden states; trunk and execution may change between calls."""
 
-    def __init__(
-        self, trunk: Trunk, objective: Objective, execution: Execution = Execution()
-    ) -> None:
-        self.trunk = trunk
-        self.objective = objective
-        self.execution = execution
+    trunk: Trunk
+    objective: Objective
+    execution: Execution = Execution()
 
     @property
     def head(self) -> OutputHead:

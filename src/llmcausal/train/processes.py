@@ -105,11 +105,7 @@ class Processes:
         return self.all_gather(done)
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Does the work on rank 0 only, and returns its result on all ranks.
-
-        Raises:
-            LlmcausalError: On all ranks, if rank 0 raised it.
-        """
+        """Does the work on rank 0 only; all ranks return its result or raise its error."""
         if self.world_size == 1:
             return work()
         from accelerate.utils import broadcast_object_list

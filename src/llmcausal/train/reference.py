@@ -33,8 +33,6 @@ def with_references(
     Args:
         step: Its model is in evaluation mode, with the adapter off.
         triplets: Those without a `yielding` answer stay as they are.
-        batch_size: Triplets in one tree.
-        folder: The cache.
         weights: Identifies the weights.
         progress: Called with (done, total).
     """

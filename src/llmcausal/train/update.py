@@ -75,15 +75,7 @@ class Run:
 
 
 def fault_of(record: Mapping[str, float], norm: float) -> str | None:
-    """Names the terms of the loss that are not finite, else the gradient if it is not.
-
-    Args:
-        record: The step's mean figures, including `loss` and its terms.
-        norm: The gradient's norm before clipping.
-
-    Returns:
-        None if loss and gradient are finite.
-    """
+    """Names the figures of a loss that is not finite, else the gradient's norm if it is not."""
     if math.isfinite(record["loss"]):
         return None if math.isfinite(norm) else f"gradient norm {norm}"
     odd = {name: value for name, value in record.items() if not math.isfinite(value)}
@@ -94,8 +86,6 @@ def left_out(state: TrainState, fault: str, triplets: str, *, overflow: bool, mo
     """Counts a skipped step, and returns a note for the user.
 
     Args:
-        fault: As from `fault_of`.
-        triplets: The step's triplets, as text.
         overflow: Whether only the scaled fp16 gradient overflowed; the scaler lowers the scale.
         most: Steps in a row that may be skipped without an overflow.
 

@@ -60,27 +60,22 @@ class _Backend(_DummyBackendModule):
         pass
 
 
-class _CastCache:
-    """Keeps casts of trained fp32 weights until autocast ends, like torch's own cache."""
-
-    def __init__(self) -> None:
-        self.casts: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def cast(self, value: Any, dtype: torch.dtype) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)(self.cast(each, dtype) for each in value)
-        eligible = isinstance(value, Tensor) and value.device.type == SIM
-        if not eligible or not value.is_floating_point() or value.dtype in (dtype, torch.float64):
-            return value
-        keep = value.requires_grad and value.is_leaf and value.dtype == torch.float32
-        if not (keep and torch.is_autocast_cache_enabled()) or dtype == torch.float32:
-            return value.to(dtype)
-        if id(value) not in self.casts:
-            self.casts[id(value)] = (value, value.to(dtype))
-        return self.casts[id(value)][1]
+_CASTS: dict[int, tuple[Tensor, Tensor]] = {}
+"""Trained fp32 weights and their casts, kept until autocast ends, like torch's own cache."""
 
 
-_CASTS = _CastCache()
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_cast(each, dtype) for each in value)
+    eligible = isinstance(value, Tensor) and value.device.type == SIM
+    if not eligible or not value.is_floating_point() or value.dtype in (dtype, torch.float64):
+        return value
+    keep = value.requires_grad and value.is_leaf and value.dtype == torch.float32
+    if not (keep and torch.is_autocast_cache_enabled()) or dtype == torch.float32:
+        return value.to(dtype)
+    if id(value) not in _CASTS:
+        _CASTS[id(value)] = (value, value.to(dtype))
+    return _CASTS[id(value)][1]
 
 
 def _casting(name: str, dtype: torch.dtype | None) -> Callable[..., Any]:
@@ -92,8 +87,8 @@ def _casting(name: str, dtype: torch.dtype | None) -> Callable[..., Any]:
     def kernel(*args: Any, **kwargs: Any) -> Any:
         wanted = dtype or torch.get_autocast_dtype(SIM)
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            args = _CASTS.cast(args, wanted)
-            kwargs = {key: _CASTS.cast(value, wanted) for key, value in kwargs.items()}
+            args = _cast(args, wanted)
+            kwargs = {key: _cast(value, wanted) for key, value in kwargs.items()}
             return operation(*args, **kwargs)
 
     return kernel
@@ -197,7 +192,7 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
         return is_enabled(device_type or SIM)
 
     def cleared() -> None:
-        _CASTS.casts.clear()
+        _CASTS.clear()
         clear()
 
     with ExitStack() as stack:
@@ -218,31 +213,22 @@ def simulated_device(gpu: GpuTraits) -> Iterator[torch.device]:
             yield torch.device(SIM)
         finally:
             _TRAITS.pop()
-            _CASTS.casts.clear()
+            _CASTS.clear()
 
 
 _COMPONENTS = {"weights": "misc", "loss": "logits", "optimizer": "misc"}
 
 
 class AllocationTracker(TorchDispatchMode):
-    """Traces the allocations on a device and on its host.
-
-    Args:
-        device: Type of the device that computes; `cpu` has no separate host.
-        gpu: The GPU that the device stands for; None for a CPU.
-
-    Attributes:
-        phase: `weights`, `forward`, `loss`, `backward` or `optimizer`.
-        times: How often the step runs the current operations.
-    """
+    """Traces the allocations on a device and its host; no GPU means the CPU, its own host."""
 
     def __init__(self, device: str, gpu: GpuTraits | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.gpu = gpu
         self.trace = Trace()
-        self.phase = "weights"
-        self.times = 1
+        self.phase = "weights"  # later `forward`, `loss`, `backward` or `optimizer`
+        self.times = 1  # how often the step runs the current operations
         self._known: dict[int, int] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
 

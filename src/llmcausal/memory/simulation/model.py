@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +18,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from llmcausal.config import RunConfig
-from llmcausal.memory.architecture import load_architecture
+from llmcausal.memory.architecture import layer_of, load_architecture
 from llmcausal.memory.prediction import GpuTraits
 from llmcausal.memory.simulation.device import AllocationTracker
 from llmcausal.memory.simulation.trace import Allocation
@@ -37,25 +36,16 @@ from llmcausal.train.build import build_adapters
 BLOCK, SCALES_BLOCK, NF4_CODES, SCALE_CODES = 64, 256, 16, 256
 """bitsandbytes: weights per scale, scales per scale of scales, and the sizes of their tables."""
 
-_LAYER = re.compile(r"\.layers\.(\d+)\.")
-
 
 @dataclass(frozen=True)
 class Shape:
-    """A fake model's properties.
-
-    Attributes:
-        layers: Decoder layers; a shallower run has fewer than the architecture.
-        dtype: Compute dtype.
-        naive: The usual recipe: transformers' own attention, and unquantized weights in fp32.
-        gpu: The simulated GPU; None: the CPU.
-    """
+    """A fake model's properties."""
 
     config: RunConfig
-    layers: int
-    dtype: torch.dtype
-    naive: bool
-    gpu: GpuTraits | None
+    layers: int  # decoder layers; a shallower run has fewer than the architecture
+    dtype: torch.dtype  # compute dtype
+    naive: bool  # the usual recipe: transformers' own attention, and unquantized weights in fp32
+    gpu: GpuTraits | None  # the simulated GPU; None: the CPU
 
 
 def build_meta_model(shape: Shape) -> PeftModel:
@@ -111,14 +101,12 @@ def materialize(
     on_host = {} if shape.naive else parts_on_host(base, shape.config.memory)
     hosted = {id(part.weight) for part in on_host.values()}
     made: dict[int, nn.Parameter] = {}
-    layer = -1
+    layer: int | None = None
     for name, module in model.named_modules():
-        found = _LAYER.search(f"{name}.")
-        if found and int(found[1]) != layer:
-            layer = int(found[1])
+        before, layer = layer, layer_of(name)
+        if layer is not None and layer != before:
             tracker.trace.mark("weights", layer)
-        elif not found and layer >= 0:
-            layer = -1
+        elif layer is None and before is not None:
             tracker.trace.mark("rest", shape.layers - 1)
         if isinstance(module, Linear4bit):
             _materialize_4bit(module, device, shape.dtype, tracker)
@@ -192,11 +180,6 @@ def _materialize_4bit(
     cast(Any, module).quant_state = weight.quant_state
 
 
-def layer_of(name: str) -> int | None:
-    found = _LAYER.search(name)
-    return int(found[1]) if found else None
-
-
 def watch_layers(
     layers: Sequence[nn.Module],
     entered: Callable[[int], None],
@@ -206,7 +189,6 @@ def watch_layers(
     """Calls back with a layer's number when its passes begin and end.
 
     Args:
-        layers: The decoder's.
         entered: Called before each forward pass.
         left: Called after it; returns whether to call `backward`.
         backward: Called when the gradient of the layer's output exists.
@@ -239,7 +221,6 @@ class FakeShards:
 
     Args:
         layers: The decoder's, materialized; changed in place.
-        shards: Number of processes.
         tracker: The layers' marks must come before `watch`.
     """
 

@@ -29,13 +29,7 @@ Workspaces = list[tuple[str, int]]
 
 
 def workspaces(func: Any, args: Sequence[Any], gpu: GpuTraits | None) -> Workspaces:
-    """Returns (component, bytes) of an operation's internal memory.
-
-    Args:
-        func: The operation, from a dispatch mode.
-        args: Its arguments.
-        gpu: The GPU that computes; None: the CPU.
-    """
+    """Returns (component, bytes) of an operation's internal memory; no GPU means the CPU."""
     find = _BY_NAME.get(func.name())
     return [] if find is None else [pair for pair in find(args, gpu) if pair[1]]
 
@@ -107,12 +101,7 @@ _OVERWRITES = ("copy_", "fill_", "zero_")
 def kernels_of(
     func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, gpu: GpuTraits | None
 ) -> Iterator[Kernel]:
-    """Yields an operation's kernels; views and allocations have none.
-
-    Args:
-        func: The operation, from a dispatch mode.
-        gpu: The GPU that computes; None: the CPU.
-    """
+    """Yields an operation's kernels; views and allocations have none."""
     name = func.name().partition("::")[2].partition(".")[0]
     if func.is_view or name.startswith(_WITHOUT_KERNEL):
         return

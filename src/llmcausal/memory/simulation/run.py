@@ -1,10 +1,10 @@
-"""The production step on fake tensors, replayed through the allocator: `predict`'s engine."""
+"""The production step, and an evaluation's passes, on fake tensors: the engine of predictions."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from llmcausal.config import LossSection, RunConfig
 from llmcausal.memory.architecture import (
     layer_count,
+    layer_of,
     load_architecture,
     states_of,
     temporary_bytes,
@@ -29,6 +30,7 @@ from llmcausal.memory.prediction import (
     AnswerLoad,
     GpuTraits,
     Prediction,
+    Rehearsal,
     Workload,
     kept_of,
     switches_of,
@@ -38,7 +40,6 @@ from llmcausal.memory.simulation.model import (
     FakeShards,
     Shape,
     build_meta_model,
-    layer_of,
     materialize,
     watch_layers,
 )
@@ -50,9 +51,10 @@ from llmcausal.memory.simulation.trace import (
     replay,
     shallower,
 )
+from llmcausal.memory.workload import READ
 from llmcausal.model import token_chunks
 from llmcausal.model.device import expected_dtype
-from llmcausal.model.placement import layer_stack
+from llmcausal.model.placement import base_model, layer_stack
 from llmcausal.model.prequantized import skips_layers, stored_quantization
 from llmcausal.model.trunk import check_layer, take_apart
 from llmcausal.train.batch import Needs, Span, TripletBatch, collate, label_totals
@@ -74,7 +76,7 @@ def run(config: RunConfig, workload: Workload, gpu: GpuTraits | None, strategy: 
             return _traced(shallow, workload, gpu, strategy, some, layers)
         return _traced_once(shallow.model_dump_json(), workload, gpu, strategy, some, layers)
 
-    return predicted_by(traced, config, needs_of(config.loss), workload, gpu, strategy)
+    return _predicted_by(traced, config, needs_of(config.loss), workload, gpu, strategy)
 
 
 @lru_cache(maxsize=4)
@@ -83,7 +85,7 @@ def _traced_once(settings: str, *arguments: Any) -> Trace:
     return _traced(RunConfig.model_validate_json(settings), *arguments)
 
 
-def predicted_by(
+def _predicted_by(
     traced: Callable[[int], Trace],
     config: RunConfig,
     needs: Needs,
@@ -91,11 +93,7 @@ def predicted_by(
     gpu: GpuTraits | None,
     strategy: str,
 ) -> Prediction:
-    """Predicts from a trace of few layers where these stand for the others, else of all.
-
-    Args:
-        traced: Runs with so many layers.
-    """
+    """Predicts from a trace of few layers where these stand for the others, else of all."""
     started = time.perf_counter()
     layers = layer_count(config.model)
     kept = _kept(config, strategy, layers)
@@ -150,8 +148,7 @@ def _traced(
         memory = config.memory.model_copy(update={"lora_dtype": "fp32"})
         config = config.model_copy(update={"memory": memory})
     shape = Shape(config, layers, dtype, naive, gpu)
-    place = simulated_device(gpu) if gpu else nullcontext(torch.device("cpu"))
-    with place as where:
+    with _place(gpu) as where:
         trace, trained = trace_step(shape, workload, where)
     total = 0
     for name, parameter in trained.items():
@@ -164,24 +161,26 @@ def _traced(
     return trace
 
 
+def _place(gpu: GpuTraits | None) -> AbstractContextManager[torch.device]:
+    return simulated_device(gpu) if gpu else nullcontext(torch.device("cpu"))
+
+
+@dataclass(eq=False)
 class NaiveStep:
     """Three full forward passes with logits at every position, and one backward pass.
 
     The model is as after peft's k-bit preparation: unquantized weights are fp32, and a quantized
     model recomputes its layers. `benchmarks/memory.py` runs the same for real.
-
-    Args:
-        model: A `PeftModel`.
-        objective: Has the projection head.
-        dtype: Compute dtype, for autocast.
     """
 
-    def __init__(self, model: Any, objective: Any, dtype: torch.dtype) -> None:
-        self.model = model
-        self.objective = objective
-        self.dtype = dtype
-        if getattr(model.get_base_model(), "is_loaded_in_4bit", False):
-            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+    model: Any  # a `PeftModel`
+    objective: Any  # has the projection head
+    dtype: torch.dtype  # compute dtype, for autocast
+
+    def __post_init__(self) -> None:
+        base = self.model.get_base_model()
+        if getattr(base, "is_loaded_in_4bit", False):
+            base.activation_checkpointing_enable({"use_reentrant": False})
 
     def __call__(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Callable[[Tensor], None]
@@ -225,9 +224,6 @@ def trace_step(
 
     It is the last micro-batch of any step but the first: the optimizer's states exist, and if a
     step has several micro-batches, so do the gradients.
-
-    Args:
-        device: `cpu`, or the simulated device, which must be in use.
 
     Returns:
         The allocations, and the trained parameters by name.
@@ -404,3 +400,65 @@ def _fakes(of: Any, device: torch.device) -> dict[str, Any]:
         for name, real in vars(of).items()
         if isinstance(real, Tensor)
     }
+
+
+def run_answers(
+    config: RunConfig, load: AnswerLoad, gpu: GpuTraits | None, rehearsal: Rehearsal
+) -> Prediction:
+    """Predicts like `memory.prediction.predict_answers`, in this process; no GPU means the CPU."""
+    return _without_gradients(config, load, gpu, partial(_answer, load, rehearsal))
+
+
+def run_reading(config: RunConfig, workload: Workload, gpu: GpuTraits | None) -> Prediction:
+    """Predicts like `memory.prediction.predict_reading`, in this process."""
+    return _without_gradients(config, workload, gpu, partial(_read, workload))
+
+
+def _without_gradients(
+    config: RunConfig,
+    load: AnswerLoad | Workload,
+    gpu: GpuTraits | None,
+    passes: Callable[[FakeModel], None],
+) -> Prediction:
+    needs = READ if isinstance(load, Workload) else Needs(frozenset(), frozenset())
+    # Nothing stays for a backward pass, so kept layers are like the others.
+    memory = config.memory.model_copy(update={"kept_layers": 0})
+    alike = config.model_copy(update={"memory": memory})
+    traced = partial(_traced_passes, alike, gpu, passes)
+    found = _predicted_by(traced, alike, needs, load, gpu, "custom")
+    return replace(found, switches=switches_of(config.memory))
+
+
+def _traced_passes(
+    config: RunConfig, gpu: GpuTraits | None, passes: Callable[[FakeModel], None], layers: int
+) -> Trace:
+    dtype = expected_dtype(config.model.precision, "cuda" if gpu else "cpu")
+    shape = Shape(config, layers, dtype, False, gpu)
+    with _place(gpu) as device, fake_model(shape, device) as fake, torch.no_grad():
+        fake.model.eval()
+        mark = partial(fake.tracker.trace.mark, "forward")
+        watch_layers(fake.layers, mark, lambda _: False, lambda _: None)
+        passes(fake)
+        return fake.tracker.trace
+
+
+def _answer(load: AnswerLoad, rehearsal: Rehearsal, fake: FakeModel) -> None:
+    tracker = fake.tracker
+    set_memory(fake.model, fake.shape.config.memory, fake.device)
+    base: Any = base_model(fake.model)
+    with tracker:
+        copied = partial(tracker.trace.mark, "cache")
+        for tracker.phase, tracker.times in rehearsal(
+            base, load.made_up(), load.new_tokens, copied
+        ):
+            pass
+
+
+def _read(workload: Workload, fake: FakeModel) -> None:
+    tracker = fake.tracker
+    step, _ = build_step(fake, trained=False)
+    batch = fake_batch(workload, READ, fake.shape.config.loss, fake.device)
+    with tracker:
+        tracker.phase = "forward"
+        step.label_losses = tracker.during("loss")(step.label_losses)
+        step.answer_means(batch, READ)

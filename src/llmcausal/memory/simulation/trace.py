@@ -24,33 +24,25 @@ Label = tuple[str, int, int]
 
 @dataclass
 class Allocation:
-    """A block of memory: bytes, one of `COMPONENTS`, origin and phase.
+    """A block of memory."""
 
-    Attributes:
-        host: Whether it is in the host memory of a device.
-        pinned: Whether that is pinned for copies.
-    """
-
-    size: int
-    component: str
-    what: str
+    size: int  # in bytes
+    component: str  # one of `COMPONENTS`
+    what: str  # its origin
     phase: str
-    host: bool = False
-    pinned: bool = False
+    host: bool = False  # whether it is in the host memory of a device
+    pinned: bool = False  # whether that is pinned for copies
 
 
 @dataclass
 class Trace:
-    """Blocks by number, and events: a number allocates its block, the complement (~n) frees it.
-
-    Attributes:
-        marks: Where a layer begins something: index into `events`, and label.
-        kernels: The kernels before the first mark, and after each.
-    """
+    """Blocks by number, and events: a number allocates its block, the complement (~n) frees it."""
 
     allocations: list[Allocation] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
+    # Where a layer begins something: index into `events`, and label.
     marks: list[tuple[int, Label]] = field(default_factory=list)
+    # The kernels before the first mark, and after each.
     kernels: list[Counter[Kernel]] = field(default_factory=lambda: [Counter()])
     _visits: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -114,12 +106,7 @@ def extended(trace: Trace, layers: int, kept: int = 0) -> Trace | None:
 
 
 class _Extension:
-    """Repeats layers.
-
-    Args:
-        added: How many copies to add of a layer, by its number.
-        last: The last layer's number.
-    """
+    """Repeats layers: `added` has the copies of a layer by its number, `last` is the last one."""
 
     def __init__(self, trace: Trace, added: dict[int, int], last: int) -> None:
         self.trace = trace
@@ -221,31 +208,22 @@ class CachingAllocator:
     Args:
         expandable: `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: small and large requests
             have one segment each, which grows at its end.
-
-    Attributes:
-        allocated_bytes: In use, rounding included.
-        reserved_bytes: Taken from the device.
-        segments: Number of segments.
-        free_blocks: (size, segment, address) of free blocks, sorted, by whether their segment is
-            for small requests.
     """
 
     def __init__(self, *, expandable: bool = False) -> None:
         self.expandable = expandable
-        self.allocated_bytes = 0
-        self.reserved_bytes = 0
+        self.allocated_bytes = 0  # in use, rounding included
+        self.reserved_bytes = 0  # taken from the device
         self.segments = 0
+        # (size, segment, address) of free blocks, sorted, by whether their segment is for small
+        # requests.
         self.free_blocks: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
         self._blocks: dict[tuple[int, int], _Block] = {}
         self._live: dict[Hashable, _Block] = {}
         self._last: dict[bool, _Block] = {}
 
     def allocate(self, key: Hashable, size: int) -> None:
-        """Serves a request of `size` bytes, known as `key` until `free`.
-
-        Raises:
-            ValueError: If `key` is in use.
-        """
+        """Serves a request, known as `key` until `free`; a `ValueError` if `key` is in use."""
         if key in self._live:
             raise ValueError(f"{key!r} is allocated already")
         size = rounded(size)
@@ -257,11 +235,7 @@ class CachingAllocator:
         self.allocated_bytes += block.size
 
     def free(self, key: Hashable) -> None:
-        """Frees a request's block.
-
-        Raises:
-            KeyError: If `key` is not in use.
-        """
+        """Frees a request's block; raises a `KeyError` if there is none."""
         block = self._live.pop(key)
         self.allocated_bytes -= block.size
         block.free = True
@@ -348,11 +322,7 @@ MOMENTS = 240
 
 
 def replay(trace: Trace, *, caching: bool) -> dict[str, Any]:
-    """Returns a `Prediction`'s fields about bytes, peak and timeline.
-
-    Args:
-        caching: Whether the device has the caching allocator, which rounds sizes.
-    """
+    """Returns a `Prediction`'s fields of bytes and peak; a `caching` allocator rounds sizes."""
     sizes = [rounded(each.size) if caching else each.size for each in trace.allocations]
     moments, peak_index = _moments(trace, sizes)
     peak = moments[peak_index]

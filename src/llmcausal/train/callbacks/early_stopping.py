@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from llmcausal.train.callback import Callback, FitContext, Record, refuse_unknown
 
 
+@dataclass(eq=False)
 class EarlyStopping(Callback):
     """Requests a stop after `patience` measurements in a row without improvement.
 
     Only steps whose record has the metric count. A NaN or infinite value is no improvement.
-
-    Args:
-        metric: Any figure of the record, such as `val_loss`.
-        mode: Whether less (`min`) or more (`max`) is better.
-        patience: Measurements without improvement before stopping.
-        min_delta: An improvement must be larger than this.
     """
 
-    def __init__(
-        self,
-        metric: str = "val_loss",
-        mode: Literal["min", "max"] = "min",
-        patience: int = 5,
-        min_delta: float = 0.001,
-    ) -> None:
-        self.metric = metric
-        self.mode = mode
-        self.patience = patience
-        self.min_delta = min_delta
+    metric: str = "val_loss"  # any figure of the record
+    mode: Literal["min", "max"] = "min"  # whether less or more is better
+    patience: int = 5
+    min_delta: float = 0.001  # an improvement must be larger than this
+
+    def __post_init__(self) -> None:
         self._seen = False
         self.forget()
 

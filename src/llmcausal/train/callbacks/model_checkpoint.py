@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ ROUNDING = 1e-9
 """Shares such as 0.96 - 0.02 and 0.94 differ by rounding."""
 
 
+@dataclass(eq=False)
 class ModelCheckpoint(Callback):
     """Must be the last callback: a checkpoint includes the other callbacks' state.
 
@@ -20,31 +22,16 @@ class ModelCheckpoint(Callback):
     best guard so far. It becomes the best if the kept one no longer counts, if its metric is
     better, or if its metric is equal and its guard better. Only one best is kept, so a rejected
     checkpoint does not return when the window moves.
-
-    Args:
-        every_steps: Steps between checkpoints.
-        keep: Number of newest checkpoints kept.
-        metric: Decides which is best.
-        mode: `min` or `max`.
-        guard_metric: The best checkpoint must not lower this metric; more of it is better.
-        guard_within: How far below its best value the guard may be.
     """
 
-    def __init__(
-        self,
-        every_steps: int,
-        keep: int,
-        metric: str,
-        mode: str,
-        guard_metric: str | None = None,
-        guard_within: float = 0.0,
-    ) -> None:
-        self.every_steps = every_steps
-        self.keep = keep
-        self.metric = metric
-        self.mode = mode
-        self.guard_metric = guard_metric
-        self.guard_within = guard_within
+    every_steps: int
+    keep: int  # number of newest checkpoints kept
+    metric: str  # decides which is best
+    mode: str  # `min` or `max`
+    guard_metric: str | None = None  # the best checkpoint must not lower it; more is better
+    guard_within: float = 0.0  # how far below its best value the guard may be
+
+    def __post_init__(self) -> None:
         self._guard_seen = -math.inf
         self._guard_kept: float | None = None
 

@@ -95,15 +95,12 @@ class CudaGauge:
 
 
 class MemoryMonitor(Callback):
-    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record.
-
-    Attributes:
-        limit_bytes: All memory of the GPU, the host or its container; None before the run.
-        usage: The newest reading, taken after every micro-batch; None before the run.
-    """
+    """Adds `memory_bytes` and, where known, `memory_peak_bytes` to the record."""
 
     def __init__(self) -> None:
+        # All memory of the GPU, the host or its container; None before the run.
         self.limit_bytes: int | None = None
+        # The newest reading, taken after every micro-batch; None before the run.
         self.usage: MemoryUsage | None = None
         self._gauge: CudaGauge | HostGauge | None = None
 

@@ -108,16 +108,10 @@ class Tracking(Callback):
 
     A tracker that fails or falls behind is noted once and switched off; training and the other
     trackers continue. Trackers get finite figures only.
-
-    Args:
-        config: Its `run_dir` exists when the trackers start.
-        kinds: From `load_trackers`.
-
-    Attributes:
-        answers: Returns the latest validation's answers, if its attack probe is on.
     """
 
     def __init__(self, config: RunConfig, kinds: Mapping[str, type[Tracker]]) -> None:
+        # Returns the latest validation's answers, if its attack probe is on.
         self.answers: Callable[[], Sequence[Row]] = tuple
         self._config = config
         self._kinds = kinds
