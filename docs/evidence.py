@@ -24,24 +24,36 @@ from benchmarks.tables import circumstances, table  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "evidence.json"
 EARLIER = {
-    "secalign": """## SecAlign++
-
-Preference optimization alone, with the attacked prompt's own pairs and no other term.
-""",
     "demo": """## The demo's own size
 
-The same comparison with fewer triplets: what `make demo` trains with on a processor with bf16.
-It was made when the profiles had the invariance term; `llmcausal` names what they have now.
+What `make demo` trains with on a processor with bf16: the same objective on fewer triplets.
+""",
+    "weight": """## With the preference's weight at 1
+
+The comparison before the profiles had `lambda_preference = 4`, on another processor and on other
+rows of SEP. It decides on the invariance.
 """,
     "earlier": """## An earlier comparison
 
-The same comparison when the profiles had the invariance term, on another processor, where the
-untouched model gives other answers; `llmcausal` names what the profiles have now. Methods and
-variants that the comparison above does not have are here, most with one seed.
+The preference's weight was 1 and the profiles had the invariance term. Methods and variants that
+the comparisons above do not have are here, most with one seed.
 """,
 }
 """Other results, by the end of their file's name and the start of their tables' titles."""
-RENAMED = {"ours": "llmcausal with the invariance", "without invariance": "llmcausal"}
+RENAMED = {
+    "weight": {
+        "ours": "llmcausal, weight 1",
+        "with invariance": "llmcausal, weight 1, with the invariance",
+    },
+    "earlier": {
+        "ours": "llmcausal, weight 1, with the invariance",
+        "without invariance": "llmcausal, weight 1, without the invariance",
+        "without swap": "llmcausal, weight 1, without the role swap",
+        "without preference": "llmcausal, weight 1, without the preference",
+        "first two terms": "llmcausal, weight 1, without swap, preference and invariance",
+    },
+}
+"""What methods were when a result was made, by the keys of `EARLIER`."""
 PAGE = REPOSITORY / "docs" / "evidence.md"
 PICTURE = REPOSITORY / "docs" / "evidence.svg"
 README = REPOSITORY / "README.md"
@@ -172,7 +184,7 @@ def page(result: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]]) ->
         *sections(result),
     ]
     for key, other in earlier.items():
-        renamed = {**other, "names": {**other["names"], **RENAMED}}
+        renamed = {**other, "names": {**other["names"], **RENAMED.get(key, {})}}
         parts += [EARLIER[key], runs(other), *sections(renamed, f"{key}, ")]
     return "\n".join(parts)
 
@@ -195,9 +207,8 @@ def readme(text: str, result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     suites = {row["suite"] for row in rows}
     shown = {key: label for key, label in SHORT.items() if key[0] in suites}
-    methods = [
-        m for m in ("untouched", "plain", "struq", "ours") if any(r["method"] == m for r in rows)
-    ]
+    order = ("untouched", "plain", "struq", "secalign++", "ours")
+    methods = [m for m in order if any(row["method"] == m for row in rows)]
     lines = []
     for method in methods:
         of = [row for row in rows if row["method"] == method]
