@@ -178,7 +178,8 @@ class TreeDecoder:
     """Continues prompts; a prefix that prompts share is computed once.
 
     Rows that have ended are not computed, and logits exist only for the next token. `longest` is
-    the number of tokens of the longest prompt with its answer.
+    the number of tokens of the longest prompt with its answer; with `cpu_layers`, the keys of so
+    many layers get their places together (`NodeCache`).
 
     Raises:
         ModelError: If the model cannot be decoded this way, with the reason.
@@ -187,10 +188,10 @@ class TreeDecoder:
     nodes: Callable[[], DynamicCache] = DynamicCache
     cache: Callable[[DynamicCache, Sequence[Tensor], int], RowCache] = RowCache
 
-    def __init__(self, base: Any, longest: int) -> None:
+    def __init__(self, base: Any, longest: int, cpu_layers: int = 0) -> None:
         self.trunk = find_trunk(base)
-        if self.trunk.device.type == "cpu":
-            self.nodes = partial(NodeCache, base.config.get_text_config().num_hidden_layers)
+        if cpu_layers:
+            self.nodes = partial(NodeCache, cpu_layers)
         _check(base, self.trunk, longest)
         self._prove(base)
 
