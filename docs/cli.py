@@ -29,7 +29,7 @@ go to stderr.
 | 4 | memory ran out |
 | 5 | the loss became non-finite |
 | 6 | `monitor`: a share is above its limit or its baseline |
-| 130, 143 | interrupted by Ctrl-C or SIGTERM; the step is finished and saved |
+| 130, 143 | interrupted by Ctrl-C or SIGTERM; a step that has begun is finished and saved |
 
 ## Shell completion
 

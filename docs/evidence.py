@@ -81,8 +81,8 @@ This page compares defences with equal data and steps under the same attacks, in
 `python docs/evidence.py` makes it from the result; no figure in it is typed.
 
 {runs}
-Every method is the demo with other loss weights: same data, labels, steps, learning rate and
-adapters (except SecAlign's, which are only on the queries and values). All have the demo's
+Every method is the demo with other loss weights: same data, labels, steps and adapters
+(except SecAlign's, which are only on the queries and values). All have the demo's
 learning rate, unless the name or a note says otherwise. `untouched` is the model without an
 adapter. Shares are pooled over {seeds}, with Wilson's 95% interval; several seeds answer the same
 prompts, so the intervals are somewhat too narrow. p compares a method with the row that has no p

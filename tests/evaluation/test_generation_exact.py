@@ -222,6 +222,29 @@ def test_a_trees_keys_have_their_places_before_the_second_layer() -> None:
         assert torch.equal(each.values, other.values)
 
 
+def test_answers_of_whole_layers_take_their_places_together(
+    tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmcausal.evaluation import decoding
+
+    made = []
+
+    class Watched(decoding.NodeCache):
+        def __init__(self, layers: int) -> None:
+            made.append(layers)
+            super().__init__(layers)
+
+    monkeypatch.setattr(decoding, "NodeCache", Watched)
+    model, prompts = adapted(tiny_llama(seed=3)), random_prompts()
+    generate(model, prompts, Decoding([STOP], 2, 4))
+    count = len(base_model_of(model).model.layers)
+    assert set(made) == {count}
+    made.clear()
+    with whole_layers(model):  # as in `eval`, and in a run's own validation
+        generate(model, prompts, Decoding([STOP], 2, 4))
+    assert set(made) == {count}
+
+
 def test_dequantized_weight_gives_bitsandbytes_product(tiny_llama: Any) -> None:
     from bitsandbytes.functional import dequantize_4bit
 

@@ -14,6 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from llmcausal.errors import ModelError
+from llmcausal.model.cpu_layers import count_whole
 from llmcausal.model.tree_attention import TREE_ATTENTION
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, Trunk, find_trunk, take_apart
 from llmcausal.train.batch import pack_tensors
@@ -178,8 +179,7 @@ class TreeDecoder:
     """Continues prompts; a prefix that prompts share is computed once.
 
     Rows that have ended are not computed, and logits exist only for the next token. `longest` is
-    the number of tokens of the longest prompt with its answer; with `cpu_layers`, the keys of so
-    many layers get their places together (`NodeCache`).
+    the number of tokens of the longest prompt with its answer.
 
     Raises:
         ModelError: If the model cannot be decoded this way, with the reason.
@@ -188,10 +188,10 @@ class TreeDecoder:
     nodes: Callable[[], DynamicCache] = DynamicCache
     cache: Callable[[DynamicCache, Sequence[Tensor], int], RowCache] = RowCache
 
-    def __init__(self, base: Any, longest: int, cpu_layers: int = 0) -> None:
+    def __init__(self, base: Any, longest: int) -> None:
         self.trunk = find_trunk(base)
-        if cpu_layers:
-            self.nodes = partial(NodeCache, cpu_layers)
+        if whole := count_whole(base):
+            self.nodes = partial(NodeCache, whole)
         _check(base, self.trunk, longest)
         self._prove(base)
 

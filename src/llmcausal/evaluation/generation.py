@@ -132,14 +132,14 @@ def _ready_to_decode(model: Any, longest: int) -> Iterator[TreeDecoder | None]:
     with (
         evaluation_mode(model),
         blockwise_attention(base),
-        whole_layers(model, gradients=False) as whole,
+        whole_layers(model, gradients=False),
         torch.inference_mode(),
     ):
         try:
             # `generate` fills whatever we leave unset from the model's own generation_config.
             base.generation_config = GenerationConfig()
             try:
-                tree = TreeDecoder(base, longest, whole)
+                tree = TreeDecoder(base, longest)
             except ModelError as error:
                 tree, name = None, type(base).__name__
                 _log.warning("%s: %s; generating from padded batches, which is slower", name, error)
