@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Ends the program as Ctrl-C does: by default Python would release no lock and close no file."""
+    """Ends the program as Ctrl-C does; by default Python releases no lock and closes no file."""
     raise SystemExit(128 + number)
 
 
