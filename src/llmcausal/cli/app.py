@@ -18,6 +18,7 @@ from llmcausal.cli.options import examples
 from llmcausal.errors import LlmcausalError
 from llmcausal.launched import settle_libraries
 from llmcausal.registry import nearest
+from llmcausal.train.interrupt import handled_by
 
 
 class LazyGroup(TyperGroup):
@@ -73,9 +74,9 @@ def main() -> None:
 
     settle_libraries()
     prepare_streams()
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(prog_name="llmcausal")
+        with handled_by(_terminate, signal.SIGTERM):
+            app(prog_name="llmcausal")
     except LlmcausalError as error:
         _report(error)
         sys.exit(error.exit_code)
@@ -84,7 +85,6 @@ def main() -> None:
         typer.echo(f"This is a bug in llmcausal {__version__}; please report it.", err=True)
         sys.exit(1)
     finally:
-        signal.signal(signal.SIGTERM, before)
         _flush_stdout()
 
 

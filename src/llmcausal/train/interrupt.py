@@ -26,7 +26,7 @@ def signals_remembered(on_signal: Callable[[], None]) -> Iterator[list[int]]:
             on_signal()
         received.append(number)
 
-    with _handled_by(receive, signal.SIGINT, signal.SIGTERM):
+    with handled_by(receive, signal.SIGINT, signal.SIGTERM):
         yield received
 
 
@@ -41,7 +41,7 @@ def stopping_explained(advice: str) -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise _Terminated
 
-    with _handled_by(terminate, signal.SIGTERM):
+    with handled_by(terminate, signal.SIGTERM):
         try:
             yield
         except KeyboardInterrupt as error:
@@ -50,7 +50,7 @@ def stopping_explained(advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+def handled_by(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
     """Handles these signals; only the main thread can, others change nothing."""
     in_main = threading.current_thread() is threading.main_thread()
     previous = {number: signal.signal(number, handler) for number in numbers if in_main}
