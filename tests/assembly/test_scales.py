@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft.helpers import rescale_adapter_scale
 from safetensors.torch import load_file
 
 from llmcausal.cli import app
 from llmcausal.evaluation.answer_store import weights_fingerprint
-from llmcausal.model.lora import ADAPTER_WEIGHTS, adapter_scaled, load_adapter, write_scaled
+from llmcausal.model.lora import ADAPTER_WEIGHTS, load_adapter, write_scaled
 from tests import program
 
 SCALES = (1.5, 0.0, 1.0, 0.5)
@@ -75,12 +76,12 @@ def test_a_scaled_model_is_the_exported_one_and_the_scale_ends(
     peft_model.save_pretrained(tmp_path / "trained")
     (tmp_path / "scaled").mkdir()
     write_scaled(tmp_path / "trained", tmp_path / "scaled", 0.5)
-    with adapter_scaled(peft_model, 0.5):
+    with rescale_adapter_scale(peft_model, 0.5):
         half = logits(peft_model)
         assert weights_fingerprint(peft_model, adapter=True) != before[1]
-    with adapter_scaled(peft_model, 0), peft_model.disable_adapter():
+    with rescale_adapter_scale(peft_model, 0), peft_model.disable_adapter():
         base = logits(peft_model)
-    with adapter_scaled(peft_model, 0):
+    with rescale_adapter_scale(peft_model, 0):
         assert torch.equal(logits(peft_model), base)
     assert torch.equal(logits(peft_model), before[0])
     assert weights_fingerprint(peft_model, adapter=True) == before[1]

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
 
 from llmcausal.config import LoraSection
 from llmcausal.model.activations import set_activations
 from llmcausal.model.fused import _FusedLora, _FusedMlp, _FusedNorm, fuse
-from llmcausal.model.lora import adapter_scaled, add_lora
+from llmcausal.model.lora import add_lora
 from llmcausal.model.token_chunks import chunk_tokens
 from tests.model.test_token_chunks import assert_same, make_model, run
 
@@ -54,7 +55,7 @@ def test_scaled_and_disabled_adapters(scale: float) -> None:
         for each in (model, fused):
             if disabled:
                 each.disable_adapter_layers()
-            with adapter_scaled(each, scale), torch.no_grad():
+            with rescale_adapter_scale(each, scale), torch.no_grad():
                 outputs.append(each(tokens).logits)
         torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
 

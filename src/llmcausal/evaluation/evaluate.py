@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from peft.helpers import rescale_adapter_scale
+
 from llmcausal.data.spans import in_words
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import AttackInfo, Triplet
@@ -31,7 +33,6 @@ from llmcausal.evaluation.summary import (
     verdict_on,
 )
 from llmcausal.metrics import of
-from llmcausal.model.lora import adapter_scaled
 
 Answers = Mapping[PromptPair, Answer]
 Weights = Callable[[], AbstractContextManager[None]]
@@ -126,7 +127,7 @@ def measure_scales(
     for scale in sorted(set(scales)):
         figures = known.get(scale)
         if figures is None:
-            with adapter_scaled(answering.model, scale):
+            with rescale_adapter_scale(answering.model, scale):
                 result = evaluate(answering, triplets, baseline=False, progress=progress)
             figures = result["tuned"]
         names = [metric.name for metric in of("answers") if metric.name in figures]

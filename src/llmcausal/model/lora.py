@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.helpers import rescale_adapter_scale
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -162,10 +161,6 @@ def plain_adapters(layer: Any) -> list[Adapter] | None:
             return None
         found.append(Adapter(down.weight, up.weight, layer.scaling[name]))
     return found
-
-
-adapter_scaled = rescale_adapter_scale
-"""Multiplies the adapters' update by a scale for a while: 0 is the base, 1 as trained."""
 
 
 def write_scaled(adapter: Path, folder: Path, scale: float) -> None:
