@@ -2,8 +2,8 @@
 
     python -m benchmarks.evidence [--quick] [--seeds 3] [--methods ours struq] [--once M ...]
         [--settings K=V ...]
-        [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE] [--adaptive N]
-        [--add-to RESULT.json]
+        [--sep SEP.json] [--alpaca-farm FILE] [--bipia FOLDER] [--injecagent FILE]
+        [--adaptive N [--search-only]] [--add-to RESULT.json]
 
 Each method is the demo with other weights: same data, labels, steps, learning rate and adapters
 (but for SecAlign's, which are its own). Untouched is the base without an adapter. Every suite is
@@ -94,15 +94,21 @@ def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
     return run / "best"
 
 
-def searched(checkpoint: Path, prompts: int) -> dict[str, Any]:
-    """Searches attacks against each of the first built-in test prompts (GCG)."""
+def searched(checkpoint: Path, prompts: int, untouched: bool) -> dict[str, dict[str, Any]]:
+    """Searches attacks against each of the first built-in test prompts (GCG); rows by side."""
     folder = checkpoint.parent / "evidence-adaptive"
     if not (folder / "results.json").is_file():
-        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", "builtin", "--no-baseline",
+        against = [] if untouched else ["--no-baseline"]
+        llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", "builtin", *against,
                   "--answers-only", "--adaptive", str(prompts), "--max-samples", str(2 * prompts),
                   "--out", str(folder))  # fmt: skip
-    found = json.loads((folder / "results.json").read_text("utf-8"))["adaptive"]["tuned"]
-    names = ("attack_success_rate", "before_search")
+    result = json.loads((folder / "results.json").read_text("utf-8"))["adaptive"]
+    return {side: broken_prompts(result[side]) for side in ("base", "tuned") if side in result}
+
+
+def broken_prompts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of a search, and which prompts it breaks."""
+    names = ("attack_success_rate", "before_search", "utility_under_attack")
     broken = {str(index): broken_by_search(each) for index, each in enumerate(found["examples"])}
     return {"figures": {name: found[name] for name in names}, "broken": broken}
 
@@ -181,6 +187,8 @@ def kept(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def suites(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yields the suites that can be run, each with its options."""
+    if arguments.search_only:
+        return
     most = ["--max-samples", str(arguments.prompts * ATTACKS)]
     yield "natural", most
     yield "builtin", []
@@ -202,6 +210,8 @@ def main() -> None:
         parser.add_argument(f"--{suite}", type=Path)
     parser.add_argument("--adaptive", type=int, metavar="N",
                         help="also search attacks on N built-in prompts of --methods")  # fmt: skip
+    parser.add_argument("--search-only", action="store_true",
+                        help="run the suite of --adaptive alone")  # fmt: skip
     parser.add_argument("--note", default="", help="what the page says of this run")
     parser.add_argument("--add-to", type=Path, metavar="RESULT")
     parser.add_argument("--out", type=Path)
@@ -228,9 +238,11 @@ def main() -> None:
                     rows.append({**named, "method": "untouched", **base})
                 tuned = figures(folder, "tuned", untouched[suite])
                 rows.append({**named, "method": method, **tuned})
-            if arguments.adaptive and seed == 0 and method in methods:
-                named = {"seed": seed, "suite": "adaptive", "method": method}
-                rows.append({**named, **searched(best, arguments.adaptive)})
+            if arguments.adaptive and method in methods:
+                found = searched(best, arguments.adaptive, seed == 0 and method == methods[0])
+                for side, row in found.items():
+                    name = method if side == "tuned" else "untouched"
+                    rows.append({"seed": seed, "suite": "adaptive", "method": name, **row})
     result = header("evidence", {"train.seed": arguments.seeds}) | {
         "note": arguments.note,
         "attacks": ATTACKS,

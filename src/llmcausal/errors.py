@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class LlmcausalError(Exception):
     """A failure whose message says what is wrong, where, and what to do.
 
@@ -98,7 +103,7 @@ class LostProcessError(LlmcausalError):
     """
 
     def __init__(self, error: Exception) -> None:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         out_of_memory = isinstance(error, MemoryError) or "out of memory" in reason
         advice = "; lower data.max_length, or raise memory.shards and --num-processes"
         super().__init__(

@@ -23,7 +23,7 @@ from llmcausal.config import DataSection, EvaluationSection, ModelSection, RunCo
 from llmcausal.data.splits import BUILTIN
 from llmcausal.data.template import ChatTemplate
 from llmcausal.data.triplet import Triplet
-from llmcausal.errors import CheckpointError, DataError, UsageError
+from llmcausal.errors import CheckpointError, DataError, UsageError, first_line
 from llmcausal.evaluation.detection import CALIBRATION, calibration_of
 from llmcausal.evaluation.probe import choose_triplets_to_probe
 from llmcausal.evaluation.results import RESULTS
@@ -138,7 +138,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
             repo_id=repository, folder_path=folder, commit_message="Export by llmcausal"
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(
             f"{repository}: cannot be uploaded: {reason}\n{folder} is complete. Log in with "
             f"`hf auth login`, then: hf upload {repository} {folder}"

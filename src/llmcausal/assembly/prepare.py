@@ -16,7 +16,7 @@ from llmcausal.data.template import MAX_TEMPLATE_BYTES, ChatTemplate
 from llmcausal.data.tokenization import EncodedTriplet, TripletEncoder
 from llmcausal.data.triplet import Triplet
 from llmcausal.diagnostics.inputs import cached_config
-from llmcausal.errors import ConfigError, DataError, ModelError
+from llmcausal.errors import ConfigError, DataError, ModelError, first_line
 from llmcausal.memory.architecture import IN_NF4, NF4
 from llmcausal.model.device import choose_device, settled_precision
 from llmcausal.model.factory import load_tokenizer
@@ -191,7 +191,7 @@ def fetch_model(section: ModelSection) -> None:
         try:
             snapshot_download(name, **arguments)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ModelError(
                 f"{name}: the download stopped: {reason}\nThe same command continues it."
             ) from error

@@ -27,7 +27,7 @@ from transformers import (
 
 from llmcausal.data.spans import Content
 from llmcausal.data.template import ChatTemplate
-from llmcausal.errors import ModelError
+from llmcausal.errors import ModelError, first_line
 from llmcausal.model.lora import ADAPTER_CONFIG, load_adapter, read_adapter_config
 from llmcausal.model.prequantized import read_quantization, settings_in
 
@@ -103,7 +103,7 @@ class ExportSource:
                 )
             )
         except (OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ModelError(f"{self.base_name}: its files cannot be found: {reason}") from error
 
     def adapter_config(self) -> LoraConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmcausal.errors import ModelError
+from llmcausal.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -84,7 +84,7 @@ def load_architecture(section: ModelSection) -> PretrainedConfig:
             source, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError, RecursionError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ModelError(
             f"model.name = {section.name!r}: its config.json cannot be read: {first}\n"
             f"Known without a network: {', '.join(shipped_architectures())}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from llmcausal.errors import ConfigError, OutOfMemoryError
+from llmcausal.errors import ConfigError, OutOfMemoryError, first_line
 from llmcausal.launched import in_windows, local_index
 
 FASTER_BF16 = 1.5
@@ -143,7 +143,7 @@ def out_of_memory_explained(moment: str) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemoryError(
-            f"Out of GPU memory {moment}: {str(error).splitlines()[0]}\n"
+            f"Out of GPU memory {moment}: {first_line(error)}\n"
             "Lower data.max_length, then train.batch_size, then lora.rank; set "
             "memory.activations to offload. Checkpoints are intact."
         ) from error

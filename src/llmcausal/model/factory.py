@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from llmcausal.config import MemorySection, ModelSection
-from llmcausal.errors import ModelError, StorageError
+from llmcausal.errors import ModelError, StorageError, first_line
 from llmcausal.model.device import choose_device, choose_dtype
 from llmcausal.model.gguf import PREFIX, cache_dir, converted, find_gguf
 from llmcausal.model.placement import hold_weights, parts_on_host
@@ -228,7 +228,7 @@ def _explained(section: ModelSection) -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         if "custom code" in first and not section.trust_remote_code:
             raise ModelError(
                 f"model.name = {section.name!r}: the model brings its own code, which was not run. "

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from llmcausal.errors import LlmcausalError, LostProcessError
+from llmcausal.errors import LlmcausalError, LostProcessError, first_line
 from llmcausal.launched import process_count
 from llmcausal.train.recovery import is_out_of_memory
 
@@ -144,7 +144,7 @@ class Processes:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            return _Failure(self.rank, None, (str(error) or type(error).__name__).splitlines()[0])
+            return _Failure(self.rank, None, first_line(error))
 
     def _results(self, found: Sequence[T | _Failure | None]) -> list[T]:
         for each in found:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from llmcausal.errors import OutOfMemoryError
+from llmcausal.errors import OutOfMemoryError, first_line
 from llmcausal.model.tree_attention import end_fixed_order
 from llmcausal.train.callback import TrainState
 from llmcausal.train.rng import restore_rng, rng_state
@@ -179,7 +179,7 @@ class Recovery:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
             # Not inside the handler: the exception's frames keep the failed attempt's tensors
             # alive until the handler ends.
             self.rewind.rewind()

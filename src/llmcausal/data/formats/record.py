@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 
 import regex
 
+from llmcausal.attacks.base import Difficulty, Position
 from llmcausal.data.spans import Content, Span, SpanRole, Spans
 from llmcausal.data.triplet import NOT_TEXT, AttackInfo, Check, CheckKind, Triplet
 from llmcausal.errors import DataError
@@ -43,8 +44,8 @@ REQUIRED = ("id", "system", "benign", "benign_cf", "injection")
 ANSWERS = ("response", "response_cf", "response_injection", "response_obeying")
 ATTACK_TEXTS = ("family", "goal", "witness")
 ATTACK_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "position": ("start", "middle", "end"),
-    "difficulty": ("easy", "medium", "hard"),
+    "position": get_args(Position),
+    "difficulty": get_args(Difficulty),
     "novelty": ("seen", "new_phrasing", "new_family"),
 }
 """Keys of an attack with a few possible values."""
