@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, normalize
 
 from llmcausal.config import LossSection, MemorySection
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
@@ -186,6 +187,66 @@ def test_every_term_is_the_same_where_layers_are_recomputed(
     batch = collate(triplets, OBJECTIVE.needs, "last")
     step(batch, label_totals([batch]), torch.Tensor.backward)
     assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
+
+
+@contextmanager
+def shifted(model: Any, by: Mapping[tuple[int, ...], tuple[int, Tensor]]) -> Iterator[None]:
+    """Adds to the embeddings of the prompts in `by`, from a place on."""
+
+    def add(_module: Any, given: tuple[Tensor], rows: Tensor) -> Tensor:
+        for prompt, (start, shift) in by.items():
+            if tuple(given[0][0, : len(prompt)].tolist()) == prompt:
+                before, after = start, rows.shape[1] - start - len(shift)
+                rows = rows + torch.nn.functional.pad(shift, (0, 0, before, after))
+        return rows
+
+    with model.get_input_embeddings().register_forward_hook(add):
+        yield
+
+
+@pytest.mark.parametrize("activations", ["keep", "recompute", "offload"])
+@pytest.mark.parametrize("members", ["tree", "separate", "one_by_one"])
+def test_adversary_equals_the_formula(
+    members: Any, activations: str, random_model: Any, token_triplets: Any
+) -> None:
+    """Injected tokens move to where the terms that read injections rise fastest, and no others."""
+    radius, shared, tail = 0.3, 9, (5, 6, 7)
+    triplets = [
+        replace(
+            triplet,
+            benign=EncodedMember(triplet.benign.prompt + tail, triplet.benign.response),
+            injection=EncodedMember(triplet.injection.prompt + tail, triplet.injection.response),
+        )
+        for triplet in alike(token_triplets(3, shared=shared, own=6, seed=3), but=1)
+    ]
+    triplets = swapped(triplets, without=2)
+    model = random_model("llama", torch.float64, exact_norms=True)
+    table = model.get_input_embeddings().weight.detach()
+    injected = [triplet.injection.prompt for triplet in triplets]
+    own = {prompt: table[list(prompt[shared : -len(tail)])] for prompt in injected}
+    leaves = {prompt: torch.zeros_like(rows, requires_grad=True) for prompt, rows in own.items()}
+    zeros = ("lambda_task", "lambda_swap", "lambda_invariance", "lambda_state")
+    with shifted(model, {prompt: (shared, leaf) for prompt, leaf in leaves.items()}):
+        loss = by_hand(model, triplets, LOSS.model_copy(update=dict.fromkeys(zeros, 0.0)))
+    steepest = torch.autograd.grad(loss, [*leaves.values()])
+    worst = {
+        prompt: (shared, radius * rows.norm(dim=1, keepdim=True) * normalize(up, dim=1))
+        for (prompt, rows), up in zip(own.items(), steepest, strict=True)
+    }
+    with shifted(model, worst):
+        by_hand(model, triplets, LOSS).backward()
+    reference = gradients(model).clone()
+    objective = Objective(LOSS.model_copy(update={"adversarial_radius": radius}))
+    memory = MemorySection(strategy="manual", members=members, activations=activations)
+    set_memory(model, memory, torch.device("cpu"))
+    step = TripletStep(find_trunk(model), objective, build_execution(memory, torch.float32))
+    batches = [collate(part, objective.needs, "last") for part in (triplets[:2], triplets[2:])]
+    totals = label_totals(batches)
+    for batch in batches:
+        step(batch, totals, torch.Tensor.backward)
+    assert (gradients(model) - reference).norm() / reference.norm() < 1e-6
+    by_hand(model, triplets, LOSS).backward()
+    assert (gradients(model) - reference).norm() / reference.norm() > 1e-2
 
 
 def test_one_by_one_knows_the_clean_answer_where_a_contrast_joins_the_members(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from llmcausal.config import EvaluationSection, LossSection, RunConfig, TrainSection
 from llmcausal.data.prefix_tree import batches_alike, pack
@@ -92,6 +92,7 @@ class Tokens:
     again: float  # tokens of the members that `one_by_one` runs twice
     again_pairs: float
     labels: float  # positions with scored logits
+    attack: Tokens | None = None  # what the adversary's pass computes
 
 
 def tokens_of(batch: TripletBatch) -> Tokens:
@@ -108,6 +109,7 @@ def tokens_of(batch: TripletBatch) -> Tokens:
         again=sum(again),
         again_pairs=_causal_pairs(again),
         labels=sum(batch.label_counts.values()),
+        attack=None if batch.attacked is None else tokens_of(batch.attacked.batch),
     )
 
 
@@ -117,8 +119,14 @@ def _causal_pairs(lengths: Sequence[int]) -> int:
 
 def mean_tokens(micro_batches: Iterable[Sequence[EncodedTriplet]], loss: LossSection) -> Tokens:
     """Packs at least one micro-batch and returns the mean."""
-    counts = [astuple(tokens_of(_packed(rows, loss))) for rows in micro_batches]
-    return Tokens(*(sum(column) / len(counts) for column in zip(*counts, strict=True)))
+    return _mean([tokens_of(_packed(rows, loss)) for rows in micro_batches])
+
+
+def _mean(counts: Sequence[Tokens]) -> Tokens:
+    attacks = [each.attack for each in counts if each.attack is not None]
+    *columns, _ = zip(*(vars(each).values() for each in counts), strict=True)
+    means = (sum(column) / len(counts) for column in columns)
+    return Tokens(*means, _mean(attacks) if attacks else None)
 
 
 def first_epoch(

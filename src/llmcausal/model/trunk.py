@@ -52,11 +52,18 @@ class Trunk:
     additive_masks: bool  # whether masks are added to the scores (eager) rather than boolean
     takes_blocks: bool  # whether its attention takes `tree_blocks` instead of a mask
 
+    def embeddings(self, tokens: Tensor) -> Tensor:
+        """Looks up the decoder's input [n, width] for token ids [n]."""
+        decoder: Any = self.decoder
+        rows: Tensor = decoder.get_input_embeddings()(tokens[None])[0]
+        return rows
+
     def hidden_states(
         self,
         tokens: Tensor,
         positions: Tensor | None,
         wanted: Sequence[LayerRows] = (),
+        shift: Tensor | None = None,
         **attention: Any,
     ) -> tuple[Tensor, list[Tensor]]:
         """Runs the decoder once on one sequence or tree.
@@ -65,14 +72,18 @@ class Trunk:
             tokens: Token ids [n].
             positions: Rotary positions [n]; None counts from 0.
             wanted: Which hidden states to return besides the last.
+            shift: Added to the embeddings [n, width].
             **attention: `attention_mask` or `tree_blocks`; neither is plain causal attention.
 
         Returns:
             The last hidden state [n, width], and the rows of each `wanted` [rows, width].
         """
+        read = {"input_ids": tokens[None]}
+        if shift is not None:
+            read = {"inputs_embeds": (self.embeddings(tokens) + shift)[None]}
         with self._inputs_of(wanted) as inputs:
             output = self.decoder(
-                input_ids=tokens[None],
+                **read,
                 position_ids=None if positions is None else positions[None],
                 use_cache=False,
                 **attention,

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmcausal.data.prefix_tree import AttentionBlock, Indices, attention_blocks, pack
+from llmcausal.data.prefix_tree import (
+    AttentionBlock,
+    Indices,
+    attention_blocks,
+    common_length,
+    pack,
+)
 from llmcausal.data.splits import epoch_order
 from llmcausal.data.tokenization import EncodedTriplet
 from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
@@ -20,7 +26,7 @@ from llmcausal.data.triplet import BRANCHES, MEMBERS, Member
 FIRST_TOKENS = 4
 FIRST_WEIGHT = 4.0
 """The first tokens decide whether an answer does the task or obeys; the rest follows from them."""
-R = TypeVar("R", bound="Span | PackedTree")
+R = TypeVar("R", bound="Span | PackedTree | AttackedPart")
 Pooling = Literal["mean", "last", "suffix"]
 Term = Literal["task", "robust", "swap", "yielding"]
 TERM_MEMBERS: dict[Term, Member] = {
@@ -57,6 +63,7 @@ class Needs:
     pooled: frozenset[Member]  # members whose representation is needed
     terms: frozenset[Term]  # terms whose answers are scored
     middle: bool = False  # whether the middle layers' states at answers are read
+    attack: Needs | None = None  # what the adversary's pass reads, if there is one
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,16 @@ class TripletBatch(PackedTree):
     reference: Tensor  # their `EncodedTriplet.reference`; NaN where unknown [pairs, 2]
     same: tuple[int, ...]  # triplets whose answer is the same with and without the attack
     same_rows: Tensor  # rows of their labels among those of `task`, and of `robust` [2, labels]
+    attacked: AttackedPart | None = None
+    shift: Tensor | None = None  # added to the nodes' embeddings [nodes, width]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Self:
         spans = tuple(_moved(span, device) for span in self.spans)
-        return replace(super().to(device), spans=spans)
+        attacked = None if self.attacked is None else self.attacked.to(device)
+        return replace(super().to(device), spans=spans, attacked=attacked)
 
     def answer_lengths(self, term: Term) -> list[int]:
         return [len(span.weights) for span in self.spans_of(term)]
@@ -131,6 +141,18 @@ class TripletBatch(PackedTree):
     def compares(self, span: Span) -> bool:
         """Whether a span's answer is the same with and without the attack."""
         return span.term in COMPARED and span.triplet in self.same
+
+
+@dataclass(frozen=True)
+class AttackedPart:
+    """The injections of a batch alone, for the adversary's pass."""
+
+    batch: TripletBatch
+    inserted: Tensor  # its nodes that injections add to the clean prompts [n]
+    places: Tensor  # the same nodes in the whole batch [n]
+
+    def to(self, device: torch.device) -> Self:
+        return replace(_moved(self, device), batch=self.batch.to(device))
 
 
 def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) -> TripletBatch:
@@ -166,7 +188,29 @@ def collate(triplets: Sequence[EncodedTriplet], needs: Needs, pooling: Pooling) 
             for term in sorted(needs.terms)
         },
         **_read_together(triplets),
+        attacked=None if needs.attack is None else _attacked(triplets, spans, needs.attack),
     )
+
+
+def _attacked(
+    triplets: Sequence[EncodedTriplet], spans: Sequence[Span], needs: Needs
+) -> AttackedPart:
+    batch = replace(collate(triplets, needs, "mean"), same=())
+    whole = {(span.triplet, span.member): span.nodes for span in spans}
+    places: dict[int, int] = {}  # triplets with the same injection share its nodes
+    for span in batch.spans:
+        if span.member == "injection":
+            own = slice(*_inserted(triplets[span.triplet]))
+            there = whole[span.triplet, span.member][own]
+            places |= zip(span.nodes[own].tolist(), there.tolist(), strict=True)
+    return AttackedPart(batch, torch.tensor([*places]), torch.tensor([*places.values()]))
+
+
+def _inserted(triplet: EncodedTriplet) -> tuple[int, int]:
+    """Returns where [start, end) an injected prompt differs from the clean one."""
+    attacked, clean = triplet.injection.prompt, triplet.benign.prompt
+    start = common_length(attacked, clean)
+    return start, len(attacked) - common_length(attacked[start:][::-1], clean[start:][::-1])
 
 
 def _read_together(triplets: Sequence[EncodedTriplet]) -> dict[str, Any]:

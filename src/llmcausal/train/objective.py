@@ -52,7 +52,16 @@ class Objective:
             terms |= {"robust", "yielding"}
         if self.compares:
             terms |= {"task", "robust"}
-        return Needs(frozenset(pooled), frozenset(terms), bool(section.lambda_state))
+        attack = self.under_attack.needs if section.adversarial_radius else None
+        return Needs(frozenset(pooled), frozenset(terms), bool(section.lambda_state), attack)
+
+    @property
+    def under_attack(self) -> Objective:
+        """The terms that only read the injections: an adversary maximizes them."""
+        kept = {"lambda_robust", "lambda_preference"}
+        others = {name for name in LossSection.model_fields if name.startswith("lambda_")} - kept
+        off = dict.fromkeys([*others, "adversarial_radius"], 0.0)
+        return Objective(self.section.model_copy(update=off))
 
     @property
     def compares(self) -> bool:

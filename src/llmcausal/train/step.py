@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,15 @@ from llmcausal.data.triplet import Member
 from llmcausal.losses.comparisons import middle_layers
 from llmcausal.model.tree_attention import TreeBlocks
 from llmcausal.model.trunk import ALL_LAYERS_MASK, SLIDING_MASK, LayerRows, Trunk
-from llmcausal.train.batch import COMPARED, Needs, PackedTree, Span, Term, TripletBatch
+from llmcausal.train.batch import (
+    COMPARED,
+    AttackedPart,
+    Needs,
+    PackedTree,
+    Span,
+    Term,
+    TripletBatch,
+)
 from llmcausal.train.objective import (
     PAIR,
     AnswerStates,
@@ -46,13 +54,47 @@ class TripletStep(Scorer):
             backward: Called on one or several scalars; their gradients add up to the batch's.
                 Without it the result's loss has the graph of all members.
         """
-        if backward is not None and self.execution.members == "one_by_one":
+        if backward is None:
+            return self._score(self._run(batch, self.objective.needs), batch, totals)
+        if batch.attacked is not None:
+            batch = replace(batch, shift=self._worst_shift(batch, batch.attacked, totals))
+        return self._descend(batch, totals, backward)
+
+    def _descend(
+        self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward
+    ) -> StepResult:
+        if self.execution.members == "one_by_one":
             return OneByOne(self, batch, totals, backward).run()
         result = self._score(self._run(batch, self.objective.needs), batch, totals)
-        if backward is not None:
-            backward(result.loss)
-            result.loss = result.loss.detach()
+        backward(result.loss)
+        result.loss = result.loss.detach()
         return result
+
+    def _worst_shift(
+        self, batch: TripletBatch, attacked: AttackedPart, totals: Mapping[str, int]
+    ) -> Tensor:
+        """Returns the shift [nodes, width] of the injected tokens that raises the loss fastest.
+
+        Each token's shift has the same share of its embedding's length: the fast gradient method
+        (Goodfellow et al., 2015) on embeddings (Miyato et al., 2017).
+        """
+        objective = self.objective.under_attack
+        rows = self.trunk.embeddings(attacked.batch.tokens)
+        start = torch.zeros_like(rows).requires_grad_()
+        gradient = torch.zeros_like(rows, dtype=torch.float32)
+
+        def ascend(loss: Tensor) -> None:
+            # Scaled up, since small gradients of fp16 are 0; the direction does not change.
+            (found,) = torch.autograd.grad(loss * 2**10, start)
+            gradient.add_(found)
+
+        adversary = TripletStep(self.trunk, objective, self.execution)
+        adversary._descend(replace(attacked.batch, shift=start), totals, ascend)
+        own, up = rows[attacked.inserted].float(), gradient[attacked.inserted]
+        up *= own.norm(dim=-1, keepdim=True) / up.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+        shift = rows.new_zeros(len(batch.tokens), rows.shape[1])
+        shift[attacked.places] = (self.objective.section.adversarial_radius * up).to(shift.dtype)
+        return shift
 
     def representations(self, batch: TripletBatch, needs: Needs) -> dict[Member, Tensor]:
         """Returns the hidden states [triplets, width] of `needs.pooled`, before the projection."""
@@ -91,6 +133,7 @@ class TripletStep(Scorer):
         Args:
             pools: Whether to return the pooled layer.
             answers: Rows of the middle layers to return [rows].
+            **attention: Also `shift`, as `Trunk.hidden_states` takes them.
 
         Returns:
             The last hidden state [n, width], the pooled layer's in fp32 or wider [n, width], and
@@ -115,7 +158,7 @@ class TripletStep(Scorer):
             answers = torch.cat([_predicting(span) for span in spans if batch.compares(span)])
         pools = bool(needs.pooled)
         last, layer, middle = self._decode(
-            batch.tokens, batch.positions, pools, answers, **attention
+            batch.tokens, batch.positions, pools, answers, shift=batch.shift, **attention
         )
         pooled = {} if layer is None else _pooled(batch, layer, needs)
         labelled, targets = {}, {}
@@ -138,7 +181,8 @@ class TripletStep(Scorer):
         answers = None
         if needs.middle and batch.compares(span):
             answers = torch.arange(first, end, device=span.tokens.device)
-        last, layer, middle = self._decode(span.tokens, None, pools, answers)
+        shift = None if batch.shift is None else batch.shift[span.nodes]
+        last, layer, middle = self._decode(span.tokens, None, pools, answers, shift=shift)
         pooled = None if layer is None else layer[span.pooled_from : span.prompt_length].mean(0)
         return pooled, AnswerStates(last[first:end], middle)
 

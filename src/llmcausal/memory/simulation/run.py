@@ -389,9 +389,16 @@ def _hold_states(
 def fake_batch(
     workload: Workload, needs: Needs, section: LossSection, device: torch.device
 ) -> TripletBatch:
-    batch = collate(workload.made_up(), needs, section.pooling)
+    return _on_fakes(collate(workload.made_up(), needs, section.pooling), device)
+
+
+def _on_fakes(batch: TripletBatch, device: torch.device) -> TripletBatch:
     spans = tuple(replace(span, **_fakes(span, device)) for span in batch.spans)
-    return replace(batch, **_fakes(batch, device), spans=spans)
+    attacked = batch.attacked
+    if attacked is not None:
+        part = _on_fakes(attacked.batch, device)
+        attacked = replace(attacked, **_fakes(attacked, device), batch=part)
+    return replace(batch, **_fakes(batch, device), spans=spans, attacked=attacked)
 
 
 def _fakes(of: Any, device: torch.device) -> dict[str, Any]:
