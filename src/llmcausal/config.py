@@ -194,9 +194,11 @@ class LossSection(Section):
     lambda_state: float = Field(default=0.0, ge=0)
     """Weight of the relative squared distance between the states of three middle layers at the
     response's tokens with and without the attack. No evidence supports it yet."""
-    adversarial_radius: float = Field(default=0.0, ge=0)
-    """Adversarial training: how far each injected token's embedding moves where the robust term and
-    the preference are worst, as a share of its length (one gradient step). 0: no adversary."""
+    lambda_adversarial: float = Field(default=0.0, ge=0)
+    """Adversarial training: the robust term and the preference count again, with this factor, where
+    one gradient step moves the injected tokens' embeddings to make them worst."""
+    adversarial_radius: float = Field(default=0.5, gt=0)
+    """How far the adversary moves a token's embedding, as a share of its length."""
     average: Literal["tokens", "answers"] = "tokens"
     """How the cross-entropies average. tokens: all tokens weigh the same, so long answers outweigh
     short ones. answers: all answers weigh the same, and their first four tokens, which decide

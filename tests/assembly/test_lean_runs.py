@@ -34,7 +34,7 @@ def test_a_lean_run_trains_resumes_evaluates_and_exports(tiny_config: Any, tmp_p
     """With dropout, whose masks are those of the plain run; chunks of an MLP draw their own."""
     settings: dict[str, Any] = {
         "train": {"max_steps": 4, "optimizer": "adamw"},
-        "loss": {"lambda_invariance": 0.5, "lambda_state": 0.5},
+        "loss": {"lambda_invariance": 0.5, "lambda_state": 0.5, "lambda_adversarial": 0.2},
         "evaluation": {"max_samples": 2, "max_new_tokens": 4},
     }
     drawn_alike = {"members": "separate", "token_chunk": LEANEST["token_chunk"]}

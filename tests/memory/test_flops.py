@@ -49,13 +49,23 @@ def cost(memory: MemorySection, **values: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize(("activations", "kept"), [("keep", 0), ("recompute", 0), ("recompute", 1)])
+@pytest.mark.parametrize(
+    ("activations", "kept", "weight"),
+    [
+        ("keep", 0, 0.0),
+        ("keep", 0, 0.5),
+        ("recompute", 0, 0.0),
+        ("recompute", 0, 0.5),
+        ("recompute", 1, 0.0),
+    ],
+)
 @pytest.mark.parametrize("members", ["tree", "separate"])
 def test_the_count_is_that_of_torch(
     tiny_llama: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     activations: str,
     kept: int,
+    weight: float,
     members: str,
 ) -> None:
     """Matrix products only: attention is small here, and torch counts it by kernel."""
@@ -69,7 +79,11 @@ def test_the_count_is_that_of_torch(
                 "members": members,
             },
             "lora": {"rank": 4},
-            "loss": {"projection_dim": 0, "contrast_gradient": "model"},
+            "loss": {
+                "projection_dim": 0,
+                "contrast_gradient": "model",
+                "lambda_adversarial": weight,
+            },
         }
     )
     model = tiny_llama(hidden_size=256, intermediate_size=512, attn_implementation="eager")
@@ -78,7 +92,7 @@ def test_the_count_is_that_of_torch(
     step = build.build_step(config, loaded, add_lora(model, config.lora, 0))
     model.train()  # layers are recomputed in training alone
     batch = collate([triplet(0, 30, 20)], needs_of(config.loss), config.loss.pooling)
-    tokens = replace(tokens_of(batch), tree_pairs=0, separate_pairs=0)
+    tokens = without_pairs(tokens_of(batch))
     # torch counts no operations of oneDNN's products.
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     with FlopCounterMode(display=False) as counter:
@@ -90,6 +104,11 @@ def test_the_count_is_that_of_torch(
     }
     counted = step_cost(shape, tokens, config.memory, config.lora)
     assert counted.total_flops == pytest.approx(sum(products.values()), rel=0.02)
+
+
+def without_pairs(tokens: Tokens) -> Tokens:
+    attack = None if tokens.attack is None else without_pairs(tokens.attack)
+    return replace(tokens, tree_pairs=0, separate_pairs=0, attack=attack)
 
 
 def triplet(first: int, shared: int, own: int) -> EncodedTriplet:

@@ -174,11 +174,13 @@ def test_double_quantization_of_a_checkpoint_is_counted(
     [
         ("lambda_invariance", "tree", "keep"),
         ("lambda_state", "one_by_one", "recompute"),
+        ("lambda_adversarial", "tree", "keep"),
+        ("lambda_adversarial", "one_by_one", "recompute"),
         pytest.param("lambda_state", "tree", "keep", marks=pytest.mark.slow),
         pytest.param("lambda_state", "tree", "recompute", marks=pytest.mark.slow),
     ],
 )
-def test_terms_that_compare_answers_take_what_was_predicted(
+def test_terms_that_compare_answers_and_the_adversary_take_what_was_predicted(
     tiny: Callable[..., RunConfig], weight: str, members: str, activations: str
 ) -> None:
     """On answers so long that the states at them are a share of the peak."""
@@ -198,7 +200,8 @@ def test_terms_that_compare_answers_take_what_was_predicted(
     assert predicted == pytest.approx(measured, rel=0.002)
     without = config.model_copy(update={"loss": LossSection()})
     plain = predict(without, load, device="cpu").allocated_bytes
-    assert plain < 0.98 * predicted
+    # The adversary's pass ends before the step's own; its shift of the embeddings stays.
+    assert plain < (1.0 if weight == "lambda_adversarial" else 0.98) * predicted
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,12 @@ def test_gradients_are_those_of_single_triplets(random_model: Any, gradient: str
             "model": {"quantization": "none", "device": "cpu"},
             "memory": {"strategy": "manual", "lora_dtype": "compute"},
             "train": {"batch_size": 1, "accumulation_steps": 6},
-            "loss": {"contrast_gradient": gradient, "lambda_state": 0.5, "projection_dim": 8},
+            "loss": {
+                "contrast_gradient": gradient,
+                "lambda_state": 0.5,
+                "projection_dim": 8,
+                "lambda_adversarial": 0.2,
+            },
         }
     )
     triplets = [Workload(20 + 7 * n, 3 * n, 4 + n).made_up()[0] for n in range(6)]

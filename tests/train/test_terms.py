@@ -210,7 +210,7 @@ def test_adversary_equals_the_formula(
     members: Any, activations: str, random_model: Any, token_triplets: Any
 ) -> None:
     """Injected tokens move to where the terms that read injections rise fastest, and no others."""
-    radius, shared, tail = 0.3, 9, (5, 6, 7)
+    weight, radius, shared, tail = 0.7, 0.3, 9, (5, 6, 7)
     triplets = [
         replace(
             triplet,
@@ -227,16 +227,18 @@ def test_adversary_equals_the_formula(
     leaves = {prompt: torch.zeros_like(rows, requires_grad=True) for prompt, rows in own.items()}
     zeros = ("lambda_task", "lambda_swap", "lambda_invariance", "lambda_state")
     with shifted(model, {prompt: (shared, leaf) for prompt, leaf in leaves.items()}):
-        loss = by_hand(model, triplets, LOSS.model_copy(update=dict.fromkeys(zeros, 0.0)))
-    steepest = torch.autograd.grad(loss, [*leaves.values()])
+        steepest = torch.autograd.grad(by_hand(model, triplets, LOSS), [*leaves.values()])
     worst = {
         prompt: (shared, radius * rows.norm(dim=1, keepdim=True) * normalize(up, dim=1))
         for (prompt, rows), up in zip(own.items(), steepest, strict=True)
     }
+    by_hand(model, triplets, LOSS).backward()
     with shifted(model, worst):
-        by_hand(model, triplets, LOSS).backward()
+        injected_only = LOSS.model_copy(update=dict.fromkeys(zeros, 0.0))
+        (weight * by_hand(model, triplets, injected_only)).backward()
     reference = gradients(model).clone()
-    objective = Objective(LOSS.model_copy(update={"adversarial_radius": radius}))
+    settings = {"lambda_adversarial": weight, "adversarial_radius": radius}
+    objective = Objective(LOSS.model_copy(update=settings))
     memory = MemorySection(strategy="manual", members=members, activations=activations)
     set_memory(model, memory, torch.device("cpu"))
     step = TripletStep(find_trunk(model), objective, build_execution(memory, torch.float32))
@@ -245,7 +247,7 @@ def test_adversary_equals_the_formula(
     for batch in batches:
         step(batch, totals, torch.Tensor.backward)
     assert (gradients(model) - reference).norm() / reference.norm() < 1e-6
-    by_hand(model, triplets, LOSS).backward()
+    ((1 + weight) * by_hand(model, triplets, LOSS)).backward()
     assert (gradients(model) - reference).norm() / reference.norm() > 1e-2
 
 

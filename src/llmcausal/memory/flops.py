@@ -81,10 +81,10 @@ def step_cost(
     the optimizer, norms, element-wise operations and dequantization. The naive recipe has a pass
     per member with all logits, and no adversary.
     """
-    cost = _pass(shape, tokens, section, lora, naive=naive)
     if tokens.attack is None or naive:
-        return cost
-    attack = _pass(shape, tokens.attack, section, lora, trains=False)
+        return _pass(shape, tokens, section, lora, naive=naive)
+    cost = _pass(shape, tokens, section, lora, moves=True)
+    attack = _pass(shape, tokens.attack, section, lora)
     flops = {**cost.flops, "adversary": attack.total_flops}
     return StepCost(flops, cost.moved_bytes + attack.moved_bytes)
 
@@ -96,9 +96,9 @@ def _pass(
     lora: LoraSection,
     *,
     naive: bool = False,
-    trains: bool = True,
+    moves: bool = False,
 ) -> StepCost:
-    """Counts one forward and backward pass; if it does not train, its gradients are the input's."""
+    """Counts one forward and backward pass; `moves` if embeddings have gradients, too."""
     weights = adapters = first = first_adapters = held = 0
     spared = 0.0
     kept = 0 if naive else kept_of(section, shape.layers)
@@ -127,13 +127,12 @@ def _pass(
     attention = 4 * shape.layers * shape.attention_width
     forward = 2 * (weights + adapters) * nodes + attention * pairs
     again = forward - 2 * (held + spared) * nodes - attention * pairs * kept / shape.layers
-    passed = weights - first + 2 * adapters - first_adapters if trains else weights + adapters
+    passed = weights + 2 * adapters - (0 if moves else first + first_adapters)
     flops = {
         "forward": forward,
         # Input gradients of all layers but the first, and the adapters' weight gradients.
         # Attention computes its scores again: five products instead of the forward pass's two.
-        "backward": 2 * passed * nodes
-        + 2.5 * attention * pairs,
+        "backward": 2 * passed * nodes + 2.5 * attention * pairs,
         "head": 4 * shape.vocabulary * shape.width * labels,
         "recompute": 0.0 if section.activations == "keep" and not naive else again,
     }

@@ -63,7 +63,7 @@ class Needs:
     pooled: frozenset[Member]  # members whose representation is needed
     terms: frozenset[Term]  # terms whose answers are scored
     middle: bool = False  # whether the middle layers' states at answers are read
-    attack: Needs | None = None  # what the adversary's pass reads, if there is one
+    attack: Needs | None = None  # what the adversary's pass reads, if there is an adversary
 
 
 @dataclass(frozen=True)

@@ -52,16 +52,16 @@ class Objective:
             terms |= {"robust", "yielding"}
         if self.compares:
             terms |= {"task", "robust"}
-        attack = self.under_attack.needs if section.adversarial_radius else None
+        attack = self.adversary.needs if section.lambda_adversarial else None
         return Needs(frozenset(pooled), frozenset(terms), bool(section.lambda_state), attack)
 
     @property
-    def under_attack(self) -> Objective:
-        """The terms that only read the injections: an adversary maximizes them."""
-        kept = {"lambda_robust", "lambda_preference"}
-        others = {name for name in LossSection.model_fields if name.startswith("lambda_")} - kept
-        off = dict.fromkeys([*others, "adversarial_radius"], 0.0)
-        return Objective(self.section.model_copy(update=off))
+    def adversary(self) -> Objective:
+        """The terms that only read injections, with their weights against the adversary."""
+        weights = {name: 0.0 for name in LossSection.model_fields if name.startswith("lambda_")}
+        for name in ("lambda_robust", "lambda_preference"):
+            weights[name] = self.section.lambda_adversarial * getattr(self.section, name)
+        return Objective(self.section.model_copy(update=weights))
 
     @property
     def compares(self) -> bool:

@@ -56,9 +56,19 @@ class TripletStep(Scorer):
         """
         if backward is None:
             return self._score(self._run(batch, self.objective.needs), batch, totals)
-        if batch.attacked is not None:
-            batch = replace(batch, shift=self._worst_shift(batch, batch.attacked, totals))
-        return self._descend(batch, totals, backward)
+        if batch.attacked is None:
+            return self._descend(batch, totals, backward)
+        # One backward pass gives the weights' gradients and the adversary's direction.
+        rows = self.trunk.embeddings(batch.tokens)
+        shift = torch.zeros_like(rows).requires_grad_()
+        result = self._descend(replace(batch, shift=shift), totals, backward)
+        attacked = self._worst(batch.attacked, rows, shift)
+        adversary = TripletStep(self.trunk, self.objective.adversary, self.execution)
+        found = adversary._descend(attacked, totals, backward)
+        result.loss = result.loss + found.loss
+        result.add("loss", found.loss, 0)
+        result.add("adversarial_loss", found.sums["robust_loss"], found.counts["robust_loss"])
+        return result
 
     def _descend(
         self, batch: TripletBatch, totals: Mapping[str, int], backward: Backward
@@ -70,31 +80,23 @@ class TripletStep(Scorer):
         result.loss = result.loss.detach()
         return result
 
-    def _worst_shift(
-        self, batch: TripletBatch, attacked: AttackedPart, totals: Mapping[str, int]
-    ) -> Tensor:
-        """Returns the shift [nodes, width] of the injected tokens that raises the loss fastest.
+    def _worst(self, attacked: AttackedPart, rows: Tensor, shift: Tensor) -> TripletBatch:
+        """Shifts the injected tokens' embeddings to where the loss rises fastest.
 
-        Each token's shift has the same share of its embedding's length: the fast gradient method
-        (Goodfellow et al., 2015) on embeddings (Miyato et al., 2017).
+        Each moves by the same share of its length: the fast gradient method (Goodfellow et al.,
+        2015) on embeddings (Miyato et al., 2017).
+
+        Args:
+            rows: The whole batch's embeddings [nodes, width].
+            shift: Their shift in the pass before, with its gradient [nodes, width].
         """
-        objective = self.objective.under_attack
-        rows = self.trunk.embeddings(attacked.batch.tokens)
-        start = torch.zeros_like(rows).requires_grad_()
-        gradient = torch.zeros_like(rows, dtype=torch.float32)
-
-        def ascend(loss: Tensor) -> None:
-            # Scaled up, since small gradients of fp16 are 0; the direction does not change.
-            (found,) = torch.autograd.grad(loss * 2**10, start)
-            gradient.add_(found)
-
-        adversary = TripletStep(self.trunk, objective, self.execution)
-        adversary._descend(replace(attacked.batch, shift=start), totals, ascend)
-        own, up = rows[attacked.inserted].float(), gradient[attacked.inserted]
+        assert shift.grad is not None
+        own, up = rows[attacked.places].float(), shift.grad[attacked.places].float()
         up *= own.norm(dim=-1, keepdim=True) / up.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        shift = rows.new_zeros(len(batch.tokens), rows.shape[1])
-        shift[attacked.places] = (self.objective.section.adversarial_radius * up).to(shift.dtype)
-        return shift
+        worst = rows.new_zeros(len(attacked.batch.tokens), rows.shape[1])
+        radius = self.objective.section.adversarial_radius
+        worst[attacked.inserted] = (radius * up).to(worst.dtype)
+        return replace(attacked.batch, shift=worst)
 
     def representations(self, batch: TripletBatch, needs: Needs) -> dict[Member, Tensor]:
         """Returns the hidden states [triplets, width] of `needs.pooled`, before the projection."""
