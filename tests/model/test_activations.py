@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, CohereConfig, FalconConfig, GPTNeoXConfig
 
 from llmcausal.errors import ConfigError
 from llmcausal.model.activations import Copier, HostInputs, set_activations
@@ -85,6 +86,45 @@ def test_only_layer_inputs_leave_and_each_comes_back_once(model: Any) -> None:
         assert copier.back == 4 * done
         # The model itself holds the first, the embeddings, to the end.
         assert copier.still_there == [0, 1, 1, 1] * done
+
+
+def on_their_way(model: Any, *outputs: str) -> list[list[int]]:
+    """Counts inputs on their way back as these outputs get their gradients, last layer first."""
+    ids = torch.arange(11)[None]
+    wanted = gradients(model, ids)
+    copier = offload_through_counter(model)
+    counts: dict[str, list[int]] = {name: [] for name in outputs}
+
+    def watch(name: str, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        states.register_hook(lambda _: counts[name].append(len(copier.on_the_way)))
+
+    for name, module in model.named_modules():
+        for each in counts:
+            if name.endswith(each):
+                module.register_forward_hook(lambda *args, each=each: watch(each, args[-1]))
+    assert torch.equal(gradients(model, ids), wanted)
+    assert copier.back == 4
+    return list(counts.values())
+
+
+def test_an_input_comes_back_after_the_mlp_of_the_layer_above(model: Any) -> None:
+    """The device holds it during attention's backward pass, not where MLPs need the most."""
+    assert on_their_way(model, "gate_proj", "self_attn") == [[0] * 4, [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [(CohereConfig, "self_attn"), (GPTNeoXConfig, "attention"), (FalconConfig, "self_attention")],
+)
+def test_with_mlps_beside_attention_an_input_comes_back_meanwhile(
+    kind: Any, attention: str
+) -> None:
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = kind(**sizes, intermediate_size=48, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").train()
+    model.get_input_embeddings().requires_grad_(False)
+    assert on_their_way(model, attention) == [[1, 1, 1, 0]]
 
 
 def test_a_graph_that_is_let_go_lets_its_inputs_go(model: Any) -> None:

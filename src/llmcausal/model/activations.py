@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import Node, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from llmcausal.errors import ConfigError
@@ -109,6 +109,7 @@ class _Held:
         self.leaving: Tensor | None = None
         self.arriving: Tensor | None = None
         self.used = False
+        self.alone = False  # whether the layer has no room yet for the input of the one below
         self.copier = copier
         # The graph owns these; a strong chain would keep every step's inputs.
         self.before = weakref.ref(before) if before is not None else None
@@ -124,8 +125,9 @@ class _Held:
 class HostInputs:
     """Checkpoints layers with their inputs in host memory.
 
-    A layer's input leaves while the layer is computed. It comes back while the backward pass
-    recomputes the layer above, so the device holds one input more than needed.
+    A layer's input leaves while the layer is computed. It comes back during the backward pass of
+    the layer above, but only after that layer's MLP, which needs the most memory. What is left of
+    that pass, attention, takes longer than the copy.
     """
 
     def __init__(self, copier: Copier) -> None:
@@ -135,7 +137,13 @@ class HostInputs:
     def checkpoint(self, function: Any, *inputs: Any) -> Any:
         """Runs a layer; only `inputs`, what a checkpoint itself saves, pass through the hooks."""
         with saved_tensors_hooks(self._pack, self._unpack):
-            return checkpoint(function, *inputs, use_reentrant=False)
+            output = checkpoint(function, *inputs, use_reentrant=False)
+        last, residual = self._last, _residual(output, inputs)
+        if last is not None and residual is not None:
+            if (held := last()) is not None:
+                held.alone = True
+            residual.register_prehook(lambda _: self._make_room(last()))
+        return output
 
     def _pack(self, tensor: Tensor) -> Any:
         if tensor.device.type != self._copier.device.type or isinstance(tensor, nn.Parameter):
@@ -153,10 +161,21 @@ class HostInputs:
             arriving = self._copier.to_device(packed.host)
         self._wait()
         packed.arriving, packed.used = None, True
-        before = packed.before() if packed.before else None
-        if before is not None and not before.used and before.arriving is None:
-            before.arriving = self._copier.to_device(before.host)
+        self._fetch_before(packed)
         return arriving
+
+    def _make_room(self, held: _Held | None) -> None:
+        if held is not None:
+            held.alone = False
+            self._fetch_before(held)
+
+    def _fetch_before(self, held: _Held) -> None:
+        before = held.before() if held.before else None
+        if before is None or before.used or before.arriving is not None:
+            return
+        # A residual that is reached before the layer's own input leaves it to `_unpack`.
+        if held.used and not held.alone:
+            before.arriving = self._copier.to_device(before.host)
 
     def _wait(self) -> _Held | None:
         """Waits for all copies, releases the leaving input, and returns its holder."""
@@ -165,3 +184,15 @@ class HostInputs:
         if last is not None:
             last.leaving = None
         return last
+
+
+def _residual(output: Any, inputs: tuple[Any, ...]) -> Node | None:
+    """Returns the node that made x, if a layer returns x + MLP.
+
+    The backward pass reaches it after the MLP. Layers of another form may give None, or a node that
+    is reached before their recomputation.
+    """
+    whole = output[0] if isinstance(output, tuple) else output
+    node: Node | None = whole.grad_fn and whole.grad_fn.next_functions[0][0]
+    own = [each.grad_fn for each in inputs if isinstance(each, Tensor)]
+    return None if node in own else node
