@@ -54,6 +54,7 @@ METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "without swap": ("llmcausal without the role swap", ("loss.lambda_swap=0",)),
     "without preference": ("llmcausal without the preference", ("loss.lambda_preference=0",)),
     "weak preference": ("llmcausal, preference 1", ("loss.lambda_preference=1",)),
+    "with adversary": ("llmcausal with the adversary", ("loss.lambda_adversarial=1",)),
     "with invariance": ("llmcausal with the invariance", ("loss.lambda_invariance=2",)),
     "secalign": (
         "SecAlign",

@@ -161,7 +161,7 @@ def temporary_bytes(
 
 
 NEEDS_FILE = Path(__file__).with_name("shipped_needs.json")
-TERMS = ("task", "robust", "swap", "preference", "invariance", "state")
+TERMS = ("task", "robust", "swap", "preference", "invariance", "state", "adversarial")
 
 
 def shipped_needs() -> dict[str, dict[str, Any]]:

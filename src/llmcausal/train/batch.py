@@ -197,13 +197,13 @@ def _attacked(
 ) -> AttackedPart:
     batch = replace(collate(triplets, needs, "mean"), same=())
     whole = {(span.triplet, span.member): span.nodes for span in spans}
-    places: dict[int, int] = {}  # triplets with the same injection share its nodes
+    inserted, places = [], []
     for span in batch.spans:
         if span.member == "injection":
             own = slice(*_inserted(triplets[span.triplet]))
-            there = whole[span.triplet, span.member][own]
-            places |= zip(span.nodes[own].tolist(), there.tolist(), strict=True)
-    return AttackedPart(batch, torch.tensor([*places]), torch.tensor([*places.values()]))
+            inserted.append(span.nodes[own])
+            places.append(whole[span.triplet, span.member][own])
+    return AttackedPart(batch, torch.cat(inserted), torch.cat(places))
 
 
 def _inserted(triplet: EncodedTriplet) -> tuple[int, int]:

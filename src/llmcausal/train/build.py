@@ -61,6 +61,11 @@ def build_objective(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
             "lambda_robust, lambda_causal, lambda_spurious"
         )
+    if section.lambda_adversarial and not (section.lambda_robust or section.lambda_preference):
+        raise ConfigError(
+            "loss.lambda_adversarial: the adversary attacks the robust term and the preference, "
+            "whose weights are 0; raise lambda_robust or lambda_preference, or set it to 0"
+        )
     if trained and learns_detector(section) and not section.projection_dim:
         raise ConfigError(
             "loss.contrast_gradient = 'head': loss.projection_dim is 0, so there is no head to "

@@ -59,10 +59,11 @@ class TripletStep(Scorer):
         if batch.attacked is None:
             return self._descend(batch, totals, backward)
         # One backward pass gives the weights' gradients and the adversary's direction.
-        rows = self.trunk.embeddings(batch.tokens)
-        shift = torch.zeros_like(rows).requires_grad_()
+        row = self.trunk.embeddings(batch.tokens[:1])
+        shift = row.new_zeros(len(batch.tokens), row.shape[1]).requires_grad_()
         result = self._descend(replace(batch, shift=shift), totals, backward)
-        attacked = self._worst(batch.attacked, rows, shift)
+        attacked = self._worst(batch.attacked, shift)
+        del shift
         adversary = TripletStep(self.trunk, self.objective.adversary, self.execution)
         found = adversary._descend(attacked, totals, backward)
         result.loss = result.loss + found.loss
@@ -80,20 +81,20 @@ class TripletStep(Scorer):
         result.loss = result.loss.detach()
         return result
 
-    def _worst(self, attacked: AttackedPart, rows: Tensor, shift: Tensor) -> TripletBatch:
+    def _worst(self, attacked: AttackedPart, shift: Tensor) -> TripletBatch:
         """Shifts the injected tokens' embeddings to where the loss rises fastest.
 
         Each moves by the same share of its length: the fast gradient method (Goodfellow et al.,
         2015) on embeddings (Miyato et al., 2017).
 
         Args:
-            rows: The whole batch's embeddings [nodes, width].
-            shift: Their shift in the pass before, with its gradient [nodes, width].
+            shift: A shift of the whole batch's embeddings, with its gradient [nodes, width].
         """
         assert shift.grad is not None
-        own, up = rows[attacked.places].float(), shift.grad[attacked.places].float()
+        own = self.trunk.embeddings(attacked.batch.tokens[attacked.inserted]).float()
+        up = shift.grad[attacked.places].float()
         up *= own.norm(dim=-1, keepdim=True) / up.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        worst = rows.new_zeros(len(attacked.batch.tokens), rows.shape[1])
+        worst = shift.new_zeros(len(attacked.batch.tokens), shift.shape[1])
         radius = self.objective.section.adversarial_radius
         worst[attacked.inserted] = (radius * up).to(worst.dtype)
         return replace(attacked.batch, shift=worst)

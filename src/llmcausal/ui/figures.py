@@ -14,6 +14,7 @@ LOSS_TERMS = {
     "loss": "loss",
     "task_loss": "task",
     "robust_loss": "robust",
+    "adversarial_loss": "adversarial",
     "swap_loss": "swap",
     "preference_loss": "preference",
     "invariance_loss": "invariance",
