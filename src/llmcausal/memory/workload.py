@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmcausal.config import EvaluationSection, LossSection, RunConfig, TrainSection
 from llmcausal.data.prefix_tree import batches_alike, pack
@@ -125,8 +125,8 @@ def mean_tokens(micro_batches: Iterable[Sequence[EncodedTriplet]], loss: LossSec
 def _mean(counts: Sequence[Tokens]) -> Tokens:
     attacks = [each.attack for each in counts if each.attack is not None]
     *columns, _ = zip(*(vars(each).values() for each in counts), strict=True)
-    means = (sum(column) / len(counts) for column in columns)
-    return Tokens(*means, _mean(attacks) if attacks else None)
+    means = Tokens(*(sum(column) / len(counts) for column in columns))
+    return replace(means, attack=_mean(attacks) if attacks else None)
 
 
 def first_epoch(
