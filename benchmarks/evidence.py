@@ -98,13 +98,15 @@ def trained(method: str, seed: int, settings: Sequence[str]) -> Path:
 def searched(checkpoint: Path, prompts: int, untouched: bool) -> dict[str, dict[str, Any]]:
     """Searches attacks against each of the first built-in test prompts (GCG); rows by side."""
     folder = checkpoint.parent / "evidence-adaptive"
-    if not (folder / "results.json").is_file():
+    file = folder / "results.json"
+    found = json.loads(file.read_text("utf-8"))["adaptive"] if file.is_file() else {}
+    if not found or (untouched and "base" not in found):
         against = [] if untouched else ["--no-baseline"]
         llmcausal("eval", "--checkpoint", str(checkpoint), "--suite", "builtin", *against,
                   "--answers-only", "--adaptive", str(prompts), "--max-samples", str(2 * prompts),
                   "--out", str(folder))  # fmt: skip
-    result = json.loads((folder / "results.json").read_text("utf-8"))["adaptive"]
-    return {side: broken_prompts(result[side]) for side in ("base", "tuned") if side in result}
+        found = json.loads(file.read_text("utf-8"))["adaptive"]
+    return {side: broken_prompts(found[side]) for side in ("base", "tuned") if side in found}
 
 
 def broken_prompts(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +221,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.prompts = 1, min(arguments.prompts, 24)
+    if arguments.search_only and not arguments.adaptive:
+        parser.error("--search-only needs --adaptive")
     methods = arguments.methods
     if unknown := {*methods, *arguments.once} - METHODS.keys():
         parser.error(f"--methods: unknown {', '.join(unknown)} (known: {', '.join(METHODS)})")
@@ -239,8 +243,8 @@ def main() -> None:
                     rows.append({**named, "method": "untouched", **base})
                 tuned = figures(folder, "tuned", untouched[suite])
                 rows.append({**named, "method": method, **tuned})
-            if arguments.adaptive and method in methods:
-                found = searched(best, arguments.adaptive, seed == 0 and method == methods[0])
+            if arguments.adaptive and seed == 0 and method in methods:
+                found = searched(best, arguments.adaptive, untouched=method == methods[0])
                 for side, row in found.items():
                     name = method if side == "tuned" else "untouched"
                     rows.append({"seed": seed, "suite": "adaptive", "method": name, **row})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -195,8 +195,8 @@ class LossSection(Section):
     """Weight of the relative squared distance between the states of three middle layers at the
     response's tokens with and without the attack. No evidence supports it yet."""
     lambda_adversarial: float = Field(default=0.0, ge=0)
-    """Adversarial training: the robust term and the preference count again, with this factor, where
-    one gradient step moves the injected tokens' embeddings to make them worst."""
+    """Adversarial training: weight of the robust term and the preference under a second attack. One
+    gradient step moves the injected tokens' embeddings to where the loss rises fastest."""
     adversarial_radius: float = Field(default=0.5, gt=0)
     """How far the adversary moves a token's embedding, as a share of its length."""
     average: Literal["tokens", "answers"] = "tokens"
@@ -227,6 +227,15 @@ class LossSection(Section):
     """Width of the projection head's hidden layer."""
     options: dict[str, Any] = {}
     """Additional keyword arguments for your own loss."""
+
+    @model_validator(mode="after")
+    def _has_attackable_terms(self) -> Self:
+        if self.lambda_adversarial and not (self.lambda_robust or self.lambda_preference):
+            raise ValueError(
+                "lambda_adversarial attacks the robust term and the preference, whose weights are "
+                "0; raise lambda_robust or lambda_preference, or set lambda_adversarial to 0"
+            )
+        return self
 
 
 class TrainSection(Section):

@@ -200,7 +200,7 @@ def test_terms_that_compare_answers_and_the_adversary_take_what_was_predicted(
     assert predicted == pytest.approx(measured, rel=0.002)
     without = config.model_copy(update={"loss": LossSection()})
     plain = predict(without, load, device="cpu").allocated_bytes
-    # The adversary's pass ends before the step's own; its shift of the embeddings stays.
+    # The adversary's pass comes after the step's own, whose shift of the embeddings is the cost.
     assert plain < (1.0 if weight == "lambda_adversarial" else 0.98) * predicted
 
 

@@ -14,10 +14,11 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, 
 
 from llmcausal.config import LossSection, MemorySection
 from llmcausal.data.tokenization import EncodedMember, EncodedTriplet
+from llmcausal.errors import ModelError
 from llmcausal.losses.comparisons import divergence, middle_layers
 from llmcausal.losses.contrastive import CausalContrastive
 from llmcausal.losses.cross_entropy import OutputHead
-from llmcausal.model.trunk import Trunk, find_trunk
+from llmcausal.model.trunk import Trunk, check_takes_embeddings, find_trunk
 from llmcausal.train.batch import FIRST_TOKENS, FIRST_WEIGHT, answer_weights, collate, label_totals
 from llmcausal.train.build import build_execution, set_memory
 from llmcausal.train.objective import Execution, Objective
@@ -246,9 +247,63 @@ def test_adversary_equals_the_formula(
     totals = label_totals(batches)
     for batch in batches:
         step(batch, totals, torch.Tensor.backward)
-    assert (gradients(model) - reference).norm() / reference.norm() < 1e-6
+    assert (gradients(model) - reference).norm() / reference.norm() < 1e-9
     ((1 + weight) * by_hand(model, triplets, LOSS)).backward()
     assert (gradients(model) - reference).norm() / reference.norm() > 1e-2
+
+
+def test_an_overflow_of_the_scaled_gradient_leaves_the_loss_finite(
+    random_model: Any, token_triplets: Any
+) -> None:
+    """The scaler skips such a step only if its loss is finite."""
+    model = random_model("llama", torch.float32)
+    objective = Objective(LOSS.model_copy(update={"lambda_adversarial": 1.0}))
+    triplets = swapped(token_triplets(2, shared=9, own=6, seed=3))
+    batch = collate(triplets, objective.needs, "last")
+    step = TripletStep(find_trunk(model), objective)
+    found = step(batch, label_totals([batch]), lambda loss: (loss * torch.inf).backward())
+    assert found.loss.isfinite()
+    assert not gradients(model).isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("members", ["tree", "separate", "one_by_one"])
+def test_without_obeying_answers_the_preference_alone_has_no_gradient(
+    members: Any, weight: float, random_model: Any, token_triplets: Any
+) -> None:
+    model = random_model("llama", torch.float32)
+    loss = LossSection(
+        lambda_task=0, lambda_robust=0, lambda_preference=1, lambda_adversarial=weight
+    )
+    objective = Objective(loss)
+    batch = collate(token_triplets(2, shared=9, own=6, seed=3), objective.needs, "last")
+    step = TripletStep(find_trunk(model), objective, Execution(members))
+    assert step(batch, label_totals([batch]), torch.Tensor.backward).loss == 0
+    assert not gradients(model).any()
+
+
+class ReadsIds(torch.nn.Module):
+    """A decoder whose layers read the token ids, too."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def get_input_embeddings(self) -> Any:
+        return self.decoder.get_input_embeddings()
+
+    def forward(self, input_ids: Tensor | None = None, **given: Any) -> Any:
+        output = self.decoder(input_ids=input_ids, **given)
+        if input_ids is not None:
+            output.last_hidden_state = output.last_hidden_state + input_ids[..., None]
+        return output
+
+
+def test_an_adversary_needs_a_model_that_computes_from_embeddings(random_model: Any) -> None:
+    trunk = find_trunk(random_model("llama", torch.float32))
+    check_takes_embeddings(trunk)
+    with pytest.raises(ModelError, match=r"set loss\.lambda_adversarial"):
+        check_takes_embeddings(replace(trunk, decoder=ReadsIds(trunk.decoder)))
 
 
 def test_one_by_one_knows_the_clean_answer_where_a_contrast_joins_the_members(

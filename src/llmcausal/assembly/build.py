@@ -111,7 +111,10 @@ def build_run(
         step=step,
         batches=batches,
         validation=fixed_batches(
-            data.validation, config.validation.batch_size, objective.needs, config.loss.pooling
+            data.validation,
+            config.validation.batch_size,
+            replace(objective.needs, attack=None),
+            config.loss.pooling,
         ),
         parameters=trained,
         optimizer=optimizer,

@@ -77,9 +77,9 @@ def step_cost(
 ) -> StepCost:
     """Counts a micro-batch under the switches of `[memory]`.
 
-    Frozen weights get no gradient, and the first layer's input needs none. The count leaves out
-    the optimizer, norms, element-wise operations and dequantization. The naive recipe has a pass
-    per member with all logits, and no adversary.
+    Frozen weights get no gradient, and the first layer's input needs none without an adversary. The
+    count leaves out the optimizer, norms, element-wise operations and dequantization. The naive
+    recipe has a pass per member with all logits, and no adversary.
     """
     if tokens.attack is None or naive:
         return _pass(shape, tokens, section, lora, naive=naive)

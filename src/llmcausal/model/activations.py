@@ -126,8 +126,8 @@ class HostInputs:
     """Checkpoints layers with their inputs in host memory.
 
     A layer's input leaves while the layer is computed. It comes back during the backward pass of
-    the layer above, but only after that layer's MLP, which needs the most memory. What is left of
-    that pass, attention, takes longer than the copy.
+    the layer above, but only after that layer's MLP, which needs the most memory. By counts, what
+    is left of that pass, attention, takes longer than the copy.
     """
 
     def __init__(self, copier: Copier) -> None:

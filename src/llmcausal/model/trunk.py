@@ -168,6 +168,27 @@ def check_layer(layers: int, layer: int) -> None:
         raise ConfigError(f"loss.layer = {layer}: this model has layers 0 to {layers}, or -1")
 
 
+def check_takes_embeddings(trunk: Trunk) -> None:
+    """Raises a `ModelError` if embeddings alone do not give a model's states (Gemma 3n)."""
+    tokens = torch.arange(3, 11, device=trunk.device) % len(trunk.head)
+    training = trunk.decoder.training
+    trunk.decoder.eval()
+    try:
+        with torch.no_grad():
+            plain, _ = trunk.hidden_states(tokens, None)
+            shift = torch.zeros_like(trunk.embeddings(tokens))
+            given, _ = trunk.hidden_states(tokens, None, shift=shift)
+        same = torch.allclose(plain, given, rtol=1e-3, atol=1e-3 * plain.abs().max().item())
+    except (TypeError, ValueError, RuntimeError):
+        same = False
+    trunk.decoder.train(training)
+    if not same:
+        raise ModelError(
+            f"{type(trunk.decoder).__name__}: computes something else from embeddings than from "
+            "token ids, so an adversary cannot move them; set loss.lambda_adversarial to 0"
+        )
+
+
 def _window(config: Any, layer_types: Any) -> int | None:
     window = getattr(config, "sliding_window", None)
     if window is None or not getattr(config, "use_sliding_window", True):

@@ -17,7 +17,7 @@ from llmcausal.model.fused import fuse
 from llmcausal.model.lora import add_lora
 from llmcausal.model.placement import hold_weights
 from llmcausal.model.token_chunks import chunk_tokens
-from llmcausal.model.trunk import check_layer, find_trunk
+from llmcausal.model.trunk import check_layer, check_takes_embeddings, find_trunk
 from llmcausal.train.batch import Needs
 from llmcausal.train.objective import Execution, Objective
 from llmcausal.train.step import TripletStep
@@ -60,11 +60,6 @@ def build_objective(
         raise ConfigError(
             "loss: every weight is 0, so there is nothing to learn; raise one of lambda_task, "
             "lambda_robust, lambda_causal, lambda_spurious"
-        )
-    if section.lambda_adversarial and not (section.lambda_robust or section.lambda_preference):
-        raise ConfigError(
-            "loss.lambda_adversarial: the adversary attacks the robust term and the preference, "
-            "whose weights are 0; raise lambda_robust or lambda_preference, or set it to 0"
         )
     if trained and learns_detector(section) and not section.projection_dim:
         raise ConfigError(
@@ -113,6 +108,8 @@ def build_step(
     set_memory(peft_model, config.memory, loaded.device)
     trunk = find_trunk(peft_model)
     check_layer(trunk.layers, config.loss.layer)
+    if trained and config.loss.lambda_adversarial:
+        check_takes_embeddings(trunk)
     objective = build_objective(config.loss, trunk.head.shape[1], config.train, trained=trained)
     for module in objective.modules:
         module.to(loaded.device)

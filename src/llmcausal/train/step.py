@@ -91,9 +91,11 @@ class TripletStep(Scorer):
             shift: A shift of the whole batch's embeddings, with its gradient [nodes, width].
         """
         assert shift.grad is not None
-        own = self.trunk.embeddings(attacked.batch.tokens[attacked.inserted]).float()
-        up = shift.grad[attacked.places].float()
-        up *= own.norm(dim=-1, keepdim=True) / up.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+        exact = torch.promote_types(shift.dtype, torch.float32)
+        own = self.trunk.embeddings(attacked.batch.tokens[attacked.inserted]).to(exact)
+        # A scaled fp16 gradient may overflow; the optimizer then skips the step.
+        up = shift.grad[attacked.places].to(exact).nan_to_num(0.0, 0.0, 0.0)
+        up *= own.norm(dim=-1, keepdim=True) / up.norm(dim=-1, keepdim=True).clamp_min(1e-20)
         worst = shift.new_zeros(len(attacked.batch.tokens), shift.shape[1])
         radius = self.objective.section.adversarial_radius
         worst[attacked.inserted] = (radius * up).to(worst.dtype)
@@ -231,6 +233,8 @@ class TripletStep(Scorer):
             shares += self.same_shares(result, same)
         if self.objective.contrastive is not None and hidden.pooled:
             shares.append(self.contrast_share(result, hidden.pooled))
+        # Without inputs for any term, such as obeying answers, the gradients are 0.
+        shares = shares or [0.0 * values.sum() for values in losses.values()]
         result.loss = torch.stack(shares).sum()
         result.add("loss", result.loss, 1)
         return result
@@ -398,7 +402,8 @@ class OneByOne:
         if rows:
             pooled = {member: torch.stack(each) for member, each in rows.items()}
             shares.append(self.step.contrast_share(self.result, pooled))
-        return torch.stack([torch.zeros((), device=self.device), *shares]).sum()
+        shares = shares or [0.0 * leaf.sum() for value in values for leaf in value.leaves]
+        return torch.stack(shares).sum()
 
     def _alone(self, span: Span, gradient: list[Tensor] | None = None) -> None:
         """Goes backward from a member's own shares, and from the gradient by its values."""

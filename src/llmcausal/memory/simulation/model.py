@@ -277,6 +277,7 @@ class FakeShards:
             self._allocate(ARRIVING, number, [sum(self._sizes[number])])
 
     def _allocate(self, what: str, number: int, sizes: list[int]) -> None:
+        self._free(what, number)  # a second forward pass finds the first layer gathered
         trace, phase = self._tracker.trace, self._tracker.phase
         made = [Allocation(size, "base_model", what, phase) for size in sizes]
         self._blocks[what, number] = [trace.allocate(each) for each in made]

@@ -240,7 +240,12 @@ def trace_step(
             _hold_states(shape, name, parameter, tracker)
         batch = fake_batch(workload, step.objective.needs, shape.config.loss, device)
         model.train()
-        with tracker, patch.object(torch, "get_rng_state", _noted(torch.get_rng_state, tracker)):
+        scored = tracker.during("loss")(type(step).label_losses)
+        with (
+            tracker,
+            patch.object(torch, "get_rng_state", _noted(torch.get_rng_state, tracker)),
+            patch.object(type(step), "label_losses", scored),  # also the adversary's step
+        ):
             watch_layers(
                 layers,
                 partial(tracker.trace.mark, "forward"),
@@ -250,7 +255,6 @@ def trace_step(
             if shards is not None:
                 shards.watch(decoder)
             tracker.phase = "forward"
-            step.label_losses = tracker.during("loss")(step.label_losses)
             step(batch, label_totals([batch]), tracker.during("backward")(Tensor.backward))
             tracker.phase = "optimizer"
             if shards is not None:
