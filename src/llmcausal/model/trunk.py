@@ -170,18 +170,16 @@ def check_layer(layers: int, layer: int) -> None:
 
 def check_takes_embeddings(trunk: Trunk) -> None:
     """Raises a `ModelError` if embeddings alone do not give a model's states (Gemma 3n)."""
-    tokens = torch.arange(3, 11, device=trunk.device) % len(trunk.head)
-    training = trunk.decoder.training
-    trunk.decoder.eval()
     try:
-        with torch.no_grad():
+        with _tried(trunk.decoder, trunk) as tokens:
             plain, _ = trunk.hidden_states(tokens, None)
             shift = torch.zeros_like(trunk.embeddings(tokens))
             given, _ = trunk.hidden_states(tokens, None, shift=shift)
         same = torch.allclose(plain, given, rtol=1e-3, atol=1e-3 * plain.abs().max().item())
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError):
         same = False
-    trunk.decoder.train(training)
     if not same:
         raise ModelError(
             f"{type(trunk.decoder).__name__}: computes something else from embeddings than from "
@@ -198,11 +196,20 @@ def _window(config: Any, layer_types: Any) -> int | None:
     return int(window)
 
 
+@contextmanager
+def _tried(module: nn.Module, trunk: Trunk) -> Iterator[Tensor]:
+    """Puts a module into evaluation mode, without gradients; yields a few token ids to try."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield torch.arange(3, 11, device=trunk.device) % len(trunk.head)
+    finally:
+        module.train(training)
+
+
 def _prove(base: Any, trunk: Trunk) -> None:
-    tokens = torch.arange(3, 11, device=trunk.device) % len(trunk.head)
-    training = base.training
-    base.eval()
-    with torch.no_grad():
+    with _tried(base, trunk) as tokens:
         try:
             whole = base(input_ids=tokens[None], use_cache=False).logits[0].float()
         except ValueError as error:
@@ -211,7 +218,6 @@ def _prove(base: Any, trunk: Trunk) -> None:
             ) from error
         last, _ = trunk.hidden_states(tokens, None)
         parts = trunk.logits(last).float()
-    base.train(training)
     if not torch.allclose(whole, parts, rtol=1e-2, atol=1e-2 * whole.abs().max().item()):
         raise ModelError(
             f"{type(base).__name__}: its logits are not head(decoder(x)); this architecture "
